@@ -12,62 +12,20 @@ from pathlib import Path
 from typing import TextIO
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig
-from transformers import PrinterCallback, Qwen2ForCausalLM
-from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
+from transformers import PrinterCallback
 
 from demo.make_base import BASE
 from demo.plans import PLANS, Plan
-from demo.task import HELD_OUT, MAX_ANSWER_TOKENS, exact_match, make_tokenizer, split
+from demo.task import ADDITION, HELD_OUT
+from demo.trainer import grpo_trainer
 from demo.watch import Watch
 from nextrapolate import NExtClient
 from nextrapolate_trainer.trl import NExtCallback
 
 
-def make_trainer(out: Path, steps: int, seed: int) -> GRPOTrainer:
-    """Return TRL's trainer for the task: 16 prompts with 8 answers a step, LoRA on every linear module."""
-    training, _ = split()
-    arguments = GRPOConfig(
-        output_dir=str(out),
-        max_steps=steps,
-        seed=seed,
-        learning_rate=5e-5,
-        lr_scheduler_type="constant",
-        per_device_train_batch_size=128,
-        num_generations=8,
-        max_completion_length=MAX_ANSWER_TOKENS,
-        temperature=1.0,
-        top_k=0,
-        beta=0.0,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        save_strategy="no",
-        report_to="none",
-        logging_steps=10,
-        disable_tqdm=True,
-    )
-    lora = LoraConfig(
-        r=16,
-        lora_alpha=32,
-        target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-        task_type="CAUSAL_LM",
-    )
-    return GRPOTrainer(
-        model=Qwen2ForCausalLM.from_pretrained(BASE),
-        args=arguments,
-        reward_funcs=exact_match,
-        train_dataset=Dataset.from_dict({"prompt": training}),
-        processing_class=make_tokenizer(),
-        peft_config=lora,
-    )
-
-
 def train(plan: Plan, seed: int, held_out: int, out: Path, events: TextIO) -> None:
     """Train by plan; leaves the adapters and reports of the jumps in `out`."""
-    trainer = make_trainer(out, plan.steps, seed)
+    trainer = grpo_trainer(ADDITION, BASE, out, max_steps=plan.steps, seed=seed)
     trainer.remove_callback(PrinterCallback)
     client = plugin = None
     if plan.jumps is not None:

@@ -10,8 +10,9 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from demo.evaluate import Accuracy, evaluate
+from demo.language import make_tokenizer
 from demo.plans import Plan
-from demo.task import make_tokenizer, split
+from demo.task import ADDITION
 from nextrapolate_trainer.trl import NExtCallback
 
 
@@ -42,7 +43,7 @@ class Watch(TrainerCallback):
         self._tokenizer = make_tokenizer()
         self._plan = plan
         self._plugin = plugin
-        _, self._questions = split(held_out)
+        _, self._questions = ADDITION.split(held_out)
         self._out = out
         self._before: Accuracy | None = None
         self._started = 0.0
@@ -85,7 +86,7 @@ class Watch(TrainerCallback):
 
     def _evaluate(self) -> Accuracy:
         begun = time.monotonic()
-        accuracy = evaluate(self._model, self._tokenizer, self._questions)
+        accuracy = evaluate(self._model, self._tokenizer, ADDITION, self._questions).accuracy
         self._started += time.monotonic() - begun
         return accuracy
 

@@ -1,4 +1,5 @@
-from demo.task import HELD_OUT, VOCABULARY, answer, exact_match, make_tokenizer, split
+from demo.language import VOCABULARY, make_tokenizer
+from demo.task import ADDITION, HELD_OUT
 
 
 def test_every_character_is_one_token() -> None:
@@ -16,13 +17,13 @@ def test_prompts_are_padded_on_the_left() -> None:
 
 
 def test_held_out_prompts_are_held_out() -> None:
-    training, held_out = split()
+    training, held_out = ADDITION.split()
     assert len(held_out) == HELD_OUT
     assert len(training) + len(held_out) == 8100
     assert not set(training) & set(held_out)
-    assert split(100) == (training, held_out[:100])
+    assert ADDITION.split(100) == (training, held_out[:100])
 
 
 def test_only_the_exact_answer_is_rewarded() -> None:
-    assert answer("37+85=") == "122"
-    assert exact_match(["37+85="] * 4, ["122", "0122", "122 ", ""]) == [1.0, 0.0, 0.0, 0.0]
+    assert ADDITION.answer("37+85=") == "122"
+    assert ADDITION.exact_match(["37+85="] * 4, ["122", "0122", "122 ", ""]) == [1.0, 0.0, 0.0, 0.0]
