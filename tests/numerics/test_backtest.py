@@ -10,17 +10,21 @@ from fixtures.dense import checkpoints, dense_deltas, flat
 from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
+    AbsentCheckpointError,
     Autoregression,
     Backtest,
     Expo,
     Method,
     Next,
+    NothingToPredictError,
     Relex,
     Soup,
+    TooFewCheckpointsError,
     Trajectory,
     WeightExtrapolation,
     Wsm,
     backtest,
+    compare,
     extract,
 )
 
@@ -33,6 +37,19 @@ METHODS: list[Method] = [
     Wsm(),
     Next(epochs=30, learning_rate=1e-3),
 ]
+
+
+def write_line(folder: Path, steps: range) -> Path:
+    """A run whose factors B grow linearly over a constant A: its deltas are on a straight line."""
+    run = write_run(folder, steps)
+    start = checkpoints(run)[0]
+    for files in checkpoints(run)[1:]:
+        tensors = load_file(start.model)
+        for key in tensors:
+            if "lora_B" in key:
+                tensors[key] = tensors[key] * (files.step / start.step)
+        save_file(tensors, files.model)
+    return run
 
 
 def backtested(method: Method, run: Path, horizon: int = 30) -> Backtest | None:
@@ -58,23 +75,16 @@ def test_scores_are_those_of_the_dense_vectors(method: Method, run_folder: Path)
     assert scores.total.cosine == pytest.approx(float(P @ T / (P.norm() * T.norm())), rel=1e-4)
     assert scores.total.relative_error == pytest.approx(float((P - T).norm() / T.norm()), rel=1e-4)
     assert scores.total.size_ratio == pytest.approx(float(P.norm() / T.norm()), rel=1e-4)
-    assert scores.module_cosines.keys() == update.modules()
-    for name, cosine in scores.module_cosines.items():
+    assert scores.modules.keys() == update.modules()
+    for name, of_module in scores.modules.items():
         p, t = predicted[name].flatten(), true[name].flatten()
-        assert cosine == pytest.approx(float(p @ t / (p.norm() * t.norm())), rel=1e-4)
+        assert of_module.cosine == pytest.approx(float(p @ t / (p.norm() * t.norm())), rel=1e-4)
+        assert of_module.relative_error == pytest.approx(float((p - t).norm() / t.norm()), rel=1e-4)
+        assert of_module.size_ratio == pytest.approx(float(p.norm() / t.norm()), rel=1e-4)
 
 
 def test_a_steady_run_is_predicted(tmp_path: Path) -> None:
-    """Factors B that grow linearly over a constant A make deltas on a straight line."""
-    run = write_run(tmp_path / "run", range(10, 130, 10))
-    start = checkpoints(run)[0]
-    for files in checkpoints(run)[1:]:
-        tensors = load_file(start.model)
-        for key in tensors:
-            if "lora_B" in key:
-                tensors[key] = tensors[key] * (files.step / 10)
-        save_file(tensors, files.model)
-    scores = backtested(WeightExtrapolation(), run)
+    scores = backtested(WeightExtrapolation(), write_line(tmp_path / "run", range(10, 130, 10)))
     assert scores is not None
     assert scores.total.cosine == pytest.approx(1)
     assert scores.total.relative_error < 1e-6
@@ -94,3 +104,72 @@ def test_a_tail_without_movement_has_no_backtest(tmp_path: Path) -> None:
         shutil.rmtree(run / f"checkpoint-{step}")
         shutil.copytree(run / "checkpoint-20", run / f"checkpoint-{step}")
     assert backtested(WeightExtrapolation(), run, 20) is None
+
+
+def test_one_comparison_is_the_backtest_of_each_method_at_that_step(run_folder: Path) -> None:
+    """Checkpoints before the target show nothing, and one reading serves methods of either evidence."""
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    until_target = Trajectory.open([files for files in checkpoints(run_folder) if files.step <= 100])
+    for method, outcome in zip(
+        METHODS, compare(trajectory, METHODS, at_step=70, horizon_steps=30), strict=True
+    ):
+        alone = backtest(method, extract(until_target, method, 30), 30)
+        assert isinstance(outcome, Backtest)
+        assert alone is not None
+        assert (outcome.origin_step, outcome.target_step) == (70, 100)
+        assert outcome.seconds > 0
+        assert outcome.modules.keys() == alone.modules.keys()
+        for field in ("cosine", "relative_error", "size_ratio"):
+            assert getattr(outcome.total, field) == pytest.approx(getattr(alone.total, field), rel=1e-6)
+
+
+def test_a_comparison_takes_out_the_jumps_between_origin_and_target(tmp_path: Path) -> None:
+    """A run on a straight line that was set back at 50 goes on along it, as far as the drift knows."""
+    run = write_line(tmp_path / "run", range(10, 90, 10))
+    for step in (60, 70, 80):
+        shutil.rmtree(run / f"checkpoint-{step}")
+        shutil.copytree(run / f"checkpoint-{step - 40}", run / f"checkpoint-{step}")
+    shutil.copytree(run / "checkpoint-10", tmp_path / "jumps" / "checkpoint-50")
+    trajectory = Trajectory.open(checkpoints(run), checkpoints(tmp_path / "jumps"))
+    (outcome,) = compare(trajectory, [WeightExtrapolation()], at_step=40, horizon_steps=40)
+    assert isinstance(outcome, Backtest)
+    assert outcome.total.relative_error < 1e-6
+
+
+def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    line, learner = compare(trajectory, [WeightExtrapolation(), METHODS[-1]], at_step=30, horizon_steps=60)
+    assert isinstance(line, Backtest)
+    assert isinstance(learner, TooFewCheckpointsError)
+    assert "at least 7 checkpoints" in str(learner)
+
+
+@pytest.mark.parametrize(("at", "horizon", "missing"), [(35, 5, 35), (40, 15, 55)])
+def test_a_comparison_says_which_checkpoints_there_are(
+    at: int, horizon: int, missing: int, tmp_path: Path
+) -> None:
+    trajectory = Trajectory.open(checkpoints(write_run(tmp_path / "run", [10, 40, 60])))
+    with pytest.raises(AbsentCheckpointError, match=rf"at step {missing}, .* 10, 40, 60: choose"):
+        compare(trajectory, METHODS, at_step=at, horizon_steps=horizon)
+
+
+def test_a_comparison_reads_nothing_after_its_target(run_folder: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    for step in (80, 90, 110, 120):
+        shutil.rmtree(run_folder / f"checkpoint-{step}")
+    seen: list[float] = []
+    outcomes = compare(trajectory, METHODS, at_step=70, horizon_steps=30, on_progress=seen.append)
+    assert all(isinstance(outcome, Backtest) for outcome in outcomes)
+    assert seen == sorted(seen)
+    assert seen[-1] == 1.0
+
+
+def test_a_tail_without_movement_is_no_answer_to_a_comparison(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 30])
+    shutil.rmtree(run / "checkpoint-30")
+    shutil.copytree(run / "checkpoint-20", run / "checkpoint-30")
+    (outcome,) = compare(
+        Trajectory.open(checkpoints(run)), [WeightExtrapolation()], at_step=20, horizon_steps=10
+    )
+    assert isinstance(outcome, NothingToPredictError)
+    assert "between step 20 and step 30" in str(outcome)

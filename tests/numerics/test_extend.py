@@ -62,7 +62,8 @@ def written(out: Path) -> dict[str, Tensor]:
 
 
 def with_cosines(**cosines: float) -> Backtest:
-    return Backtest(90, 120, Scores(0.5, 0.9, 0.5), {DOWN: cosines["down"]})
+    modules = {DOWN: Scores(cosines["down"], 0.9, 0.5)}
+    return Backtest(90, 120, Scores(0.5, 0.9, 0.5), modules, seconds=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

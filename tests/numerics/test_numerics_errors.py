@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from nextrapolate_numerics import (
+    AbsentCheckpointError,
     BrokenAdapterError,
     JumpWithoutCheckpointError,
     MismatchedAdaptersError,
     NonFiniteResultError,
     NonFiniteWeightsError,
     NothingMovedError,
+    NothingToPredictError,
     NumericsError,
     StepOrderError,
     TooFewCheckpointsError,
@@ -27,6 +29,8 @@ ERRORS = [
     MismatchedAdaptersError(FILE, FILE, "q_proj has rank 8"),
     JumpWithoutCheckpointError(20),
     TooFewCheckpointsError("next", have=3, need=6),
+    AbsentCheckpointError(35, "which was asked for", (10, 20)),
+    NothingToPredictError(20, 30),
     NothingMovedError(),
     NonFiniteResultError("q_proj", "float16"),
 ]

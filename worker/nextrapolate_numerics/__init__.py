@@ -6,6 +6,8 @@ Data flows one way, each arrow a function from one frozen carrier to the next:
              open          extract       fit       extend
                                └── backtest ──┘
 
+    Trajectory, methods -> compare -> a Backtest each
+
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
     trajectory = Trajectory.open(checkpoints)
     method = Next(seed=0)
@@ -30,8 +32,9 @@ dW_i = s B_i A_i; alpha the extending coefficient. Long functions
 take `on_progress`, called with the share done.
 """
 
-from nextrapolate_numerics.backtest import Backtest, Scores, backtest
+from nextrapolate_numerics.backtest import Backtest, Scores, backtest, compare
 from nextrapolate_numerics.errors import (
+    AbsentCheckpointError,
     AdapterError,
     BrokenAdapterError,
     JumpWithoutCheckpointError,
@@ -39,6 +42,7 @@ from nextrapolate_numerics.errors import (
     NonFiniteResultError,
     NonFiniteWeightsError,
     NothingMovedError,
+    NothingToPredictError,
     NumericsError,
     SeriesError,
     StepOrderError,
@@ -49,6 +53,7 @@ from nextrapolate_numerics.extend import ExtendedModule, Extension, extend
 from nextrapolate_numerics.extract import extract
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gate import GateThresholds
+from nextrapolate_numerics.geometry import Geometry, Linearity, ModuleGeometry, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
     Autoregression,
@@ -66,6 +71,7 @@ from nextrapolate_numerics.trajectory import AdapterFiles, ModuleFactors, Trajec
 from nextrapolate_numerics.update import Update
 
 __all__ = [
+    "AbsentCheckpointError",
     "AdapterError",
     "AdapterFiles",
     "Autoregression",
@@ -77,16 +83,20 @@ __all__ = [
     "Extension",
     "Extraction",
     "GateThresholds",
+    "Geometry",
     "JumpWithoutCheckpointError",
+    "Linearity",
     "LowRank",
     "Method",
     "MismatchedAdaptersError",
     "ModuleFactors",
+    "ModuleGeometry",
     "Next",
     "NoUpdate",
     "NonFiniteResultError",
     "NonFiniteWeightsError",
     "NothingMovedError",
+    "NothingToPredictError",
     "NumericsError",
     "Progress",
     "Relex",
@@ -102,6 +112,8 @@ __all__ = [
     "WeightExtrapolation",
     "Wsm",
     "backtest",
+    "compare",
     "extend",
     "extract",
+    "inspect",
 ]

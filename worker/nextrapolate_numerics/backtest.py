@@ -1,20 +1,30 @@
-"""Predict what is known already: the method at an earlier origin, against the drift that followed."""
+"""Predict what is known already: methods at an earlier origin, against the drift that followed."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 import torch
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Extraction
+from nextrapolate_numerics.errors import (
+    AbsentCheckpointError,
+    NothingToPredictError,
+    NumericsError,
+    TooFewCheckpointsError,
+)
+from nextrapolate_numerics.extract import gather
+from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.progress import Progress, part_of, silent
+from nextrapolate_numerics.trajectory import Trajectory
 from nextrapolate_numerics.update import Combination, Update
 
 
 @dataclass(frozen=True)
 class Scores:
-    """A predicted update P against the true one T, over all modules that moved.
+    """A predicted update P against the true one T, of one module or over all that moved.
 
     Attributes:
         cosine: sum <P, T> / sqrt(sum |P|^2 sum |T|^2); 0 where nothing was predicted.
@@ -26,22 +36,30 @@ class Scores:
     relative_error: float
     size_ratio: float
 
+    def scaled(self, alpha: float) -> "Scores":
+        """The scores of alpha P: |alpha P - T|^2 expanded, over |T|^2."""
+        size = alpha * self.size_ratio
+        cosine = self.cosine if size else 0.0
+        return Scores(cosine, max(0.0, 1.0 + size * size - 2.0 * size * cosine) ** 0.5, size)
+
 
 @dataclass(frozen=True)
 class Backtest:
-    """How the method did on this run's own tail.
+    """How one method did where the answer is known.
 
     Attributes:
         origin_step: last checkpoint the method was shown.
         target_step: checkpoint it was asked for.
         total: scores over all modules that moved.
-        module_cosines: cosine by module that moved.
+        modules: scores by module; one that rested between origin and target has none.
+        seconds: that fit and scoring took. The reading, which many methods share, is not in it.
     """
 
     origin_step: int
     target_step: int
     total: Scores
-    module_cosines: Mapping[str, float]
+    modules: Mapping[str, Scores]
+    seconds: float = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -55,13 +73,10 @@ class _Products:
     def __add__(self, other: "_Products") -> "_Products":
         return _Products(self.pp + other.pp, self.pt + other.pt, self.tt + other.tt)
 
-    @property
-    def cosine(self) -> float:
-        return self.pt / (self.pp * self.tt) ** 0.5 if self.pp > 0 and self.tt > 0 else 0.0
-
     def scores(self) -> Scores:
+        cosine = self.pt / (self.pp * self.tt) ** 0.5 if self.pp > 0 else 0.0
         residual = max(self.pp - 2 * self.pt + self.tt, 0.0)
-        return Scores(self.cosine, (residual / self.tt) ** 0.5, (self.pp / self.tt) ** 0.5)
+        return Scores(cosine, (residual / self.tt) ** 0.5, (max(self.pp, 0.0) / self.tt) ** 0.5)
 
 
 def backtest(
@@ -70,25 +85,42 @@ def backtest(
     """Hold out the last horizon, have the method predict it, and score the prediction.
 
     The origin is the latest checkpoint that has one a horizon later; the method sees nothing after it.
-    Predictions that combine points are scored from the Gram matrices, others from the factors, which are read
-    again.
 
     Returns:
         None where the series is too short to hold out a horizon, or nothing moved in what was held out.
     """
-    drift = extraction.drift
-    pairs = drift.pairs(horizon_steps)
+    pairs = extraction.drift.pairs(horizon_steps)
     if not pairs:
         return None
-    origin, target = pairs[-1]
     try:
-        update = method.fit(
-            extraction.until(origin),
-            drift.steps[target] - drift.steps[origin],
-            part_of(on_progress, 0.0, 0.9),
-        )
-    except TooFewCheckpointsError:
+        return backtest_at(method, extraction, *pairs[-1], on_progress)
+    except (TooFewCheckpointsError, NothingToPredictError):
         return None
+
+
+def backtest_at(
+    method: Method, extraction: Extraction, origin: int, target: int, on_progress: Progress = silent
+) -> Backtest:
+    """Show the method the drift up to one step, ask it for a later one, and score the answer.
+
+    Predictions that combine points are scored from the Gram matrices, others from the factors, which are read
+    again.
+
+    Args:
+        method: whose evidence is in the extraction.
+        extraction: of a trajectory that holds both steps.
+        origin: index of the last step of the drift that the method is shown.
+        target: index of the step that it is asked for.
+        on_progress: told by the fit.
+
+    Raises:
+        TooFewCheckpointsError: less than the method needs, up to the origin.
+        NothingToPredictError: nothing moved between the two.
+    """
+    started = time.perf_counter()
+    drift = extraction.drift
+    horizon_steps = drift.steps[target] - drift.steps[origin]
+    update = method.fit(extraction.until(origin), horizon_steps, part_of(on_progress, 0.0, 0.9))
     truth = Combination(
         update.horizon_steps,
         (),
@@ -98,14 +130,66 @@ def backtest(
     total = sum(products.values(), start=_Products())
     on_progress(1.0)
     if total.tt <= 0:
-        return None
-    cosines = {name: found.cosine for name, found in products.items()}
-    return Backtest(drift.steps[origin], drift.steps[target], total.scores(), cosines)
+        raise NothingToPredictError(drift.steps[origin], drift.steps[target])
+    modules = {name: found.scores() for name, found in products.items() if found.tt > 0}
+    seconds = time.perf_counter() - started
+    return Backtest(drift.steps[origin], drift.steps[target], total.scores(), modules, seconds)
+
+
+def compare(
+    trajectory: Trajectory,
+    methods: Sequence[Method],
+    *,
+    at_step: int,
+    horizon_steps: int,
+    device: str | torch.device = "cpu",
+    on_progress: Progress = silent,
+) -> tuple[Backtest | NumericsError, ...]:
+    """Backtest many methods at one step, on one reading of the files.
+
+    The methods see the checkpoints up to `at_step`, and the truth is the drift to the checkpoint
+    `horizon_steps` later. Later ones are not read, nor are those between, but where a jump was made.
+
+    Returns:
+        For each method, in their order, its backtest, or the error that says why there is none.
+
+    Raises:
+        AbsentCheckpointError: no checkpoint at `at_step`, or none a horizon later; says which there are.
+        NonFiniteWeightsError: NaN or Inf in a factor.
+        NothingMovedError: no module ever changed.
+    """
+    visible = _held_out(trajectory, at_step, at_step + horizon_steps)
+    origin, target = (visible.drift.steps.index(step) for step in (at_step, at_step + horizon_steps))
+    needs = reduce(or_, (method.needs for method in methods), Evidence(0))
+    extraction = gather(
+        visible, needs, horizon_steps, device=device, on_progress=part_of(on_progress, 0.0, 0.5)
+    )
+    outcomes: list[Backtest | NumericsError] = []
+    for index, method in enumerate(methods):
+        progress = part_of(on_progress, 0.5 + 0.5 * index / len(methods), 0.5 / len(methods))
+        try:
+            outcomes.append(backtest_at(method, extraction, origin, target, progress))
+        except NumericsError as reason:
+            outcomes.append(reason)
+    on_progress(1.0)
+    return tuple(outcomes)
+
+
+def _held_out(trajectory: Trajectory, at_step: int, target_step: int) -> Trajectory:
+    """The checkpoints up to one step and the later one, with the jumps between and what tells them apart."""
+    steps = trajectory.steps
+    if at_step not in steps:
+        raise AbsentCheckpointError(at_step, "at which the methods are to be asked", steps)
+    if target_step not in steps:
+        raise AbsentCheckpointError(target_step, "which the methods are to be held against", steps)
+    jumps = [files for files in trajectory.jumps if files.step < target_step]
+    kept = {step for step in steps if step <= at_step} | {target_step} | {files.step for files in jumps}
+    return Trajectory.open([files for files in trajectory.checkpoints if files.step in kept], jumps)
 
 
 def _products(name: str, update: Update, truth: Combination, extraction: Extraction) -> _Products:
     t = truth.weights[name]
-    if isinstance(update, Combination):
+    if isinstance(update, Combination) and name in extraction.grams:
         gram, p = extraction.grams[name], update.weights.get(name, torch.zeros_like(t))
         return _Products(float(p @ gram @ p), float(p @ gram @ t), float(t @ gram @ t))
     true = truth.delta(name, extraction.trajectory)

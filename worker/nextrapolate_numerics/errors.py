@@ -10,6 +10,8 @@
     │   ├── MismatchedAdaptersError    ranks, scalings, modules or base models differ
     │   ├── JumpWithoutCheckpointError a jump after a step whose checkpoint is missing
     │   ├── TooFewCheckpointsError     less than the method needs
+    │   ├── AbsentCheckpointError      a backtest at a step that was not saved
+    │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   └── NothingMovedError          no module ever changed
     └── NonFiniteResultError           the extended adapter overflows the wanted dtype
 
@@ -140,6 +142,41 @@ class TooFewCheckpointsError(SeriesError):
         return (
             f"{self.method} needs at least {self.need} checkpoints at this spacing and horizon, the series "
             f"has {self.have}. Collect more of them, or shorten horizon_steps."
+        )
+
+
+class AbsentCheckpointError(SeriesError):
+    """A backtest needs a checkpoint that the series does not have."""
+
+    code = "absent-checkpoint"
+
+    def __init__(self, step: int, why: str, steps: tuple[int, ...]) -> None:
+        super().__init__(step, why, steps)
+        self.step = step
+        self.why = why
+        self.steps = steps
+
+    def __str__(self) -> str:
+        return (
+            f"The series has no checkpoint at step {self.step}, {self.why}. It has those at "
+            f"{', '.join(map(str, self.steps))}: choose two of them, and horizon_steps as what lies between."
+        )
+
+
+class NothingToPredictError(SeriesError):
+    """No module changed between the two steps of a backtest."""
+
+    code = "nothing-to-predict"
+
+    def __init__(self, origin_step: int, target_step: int) -> None:
+        super().__init__(origin_step, target_step)
+        self.origin_step = origin_step
+        self.target_step = target_step
+
+    def __str__(self) -> str:
+        return (
+            f"No module changed between step {self.origin_step} and step {self.target_step}: there is "
+            "nothing to hold a prediction against. Choose steps between which the run was training."
         )
 
 

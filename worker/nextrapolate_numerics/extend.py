@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from nextrapolate_numerics.backtest import Backtest
+from nextrapolate_numerics.backtest import Backtest, Scores
 from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
 from nextrapolate_numerics.gate import GateThresholds
@@ -37,7 +37,7 @@ class ExtendedModule:
         discarded_energy: share of the squared norm that the refit cut off.
         gauge_condition: condition number of the refit's gauge; None under "grow" and where nothing was
             refitted.
-        backtest_cosine: of the module's backtest, None without one.
+        backtest_cosine: of the module's backtest; None without one, or where the module rested in it.
     """
 
     name: str
@@ -111,8 +111,8 @@ def extend(
         if gated is None and name in update.modules():
             applied = update.delta(name, trajectory).scaled(alpha)
         refit = _refit(name, extraction, applied, rank)
-        cosine = backtest.module_cosines.get(name) if backtest else None
-        records.append(_record(name, extraction, gated, applied, refit, cosine))
+        scores = backtest.modules.get(name) if backtest else None
+        records.append(_record(name, extraction, gated, applied, refit, scores))
         norms.append(refit.factors.norm() * trajectory.config.scaling(name))
         refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
         on_progress(len(records) / len(trajectory.module_names))
@@ -143,7 +143,7 @@ def _record(
     gated: str | None,
     applied: LowRank | None,
     refit: Refit,
-    cosine: float | None,
+    scores: Scores | None,
 ) -> ExtendedModule:
     return ExtendedModule(
         name=name,
@@ -155,7 +155,7 @@ def _record(
         update_norm=applied.norm() if applied else 0.0,
         discarded_energy=refit.discarded,
         gauge_condition=refit.gauge_condition,
-        backtest_cosine=cosine,
+        backtest_cosine=scores.cosine if scores else None,
     )
 
 

@@ -21,15 +21,32 @@ def extract(
     device: str | torch.device = "cpu",
     on_progress: Progress = silent,
 ) -> Extraction:
-    """Read every module once, and keep what the method needs: Gram matrices or triples.
+    """Read every module once, and keep what the method needs.
 
     Raises:
         TooFewCheckpointsError: less than the method needs; found before anything is read.
         NonFiniteWeightsError: NaN or Inf in a factor.
         NothingMovedError: no module ever changed.
     """
+    method.check(trajectory.drift, horizon_steps)
+    return gather(trajectory, method.needs, horizon_steps, device=device, on_progress=on_progress)
+
+
+def gather(
+    trajectory: Trajectory,
+    evidence: Evidence,
+    horizon_steps: int,
+    *,
+    device: str | torch.device = "cpu",
+    on_progress: Progress = silent,
+) -> Extraction:
+    """Read every module once, and keep the evidence that is wanted: what one or many methods learn from.
+
+    Raises:
+        NonFiniteWeightsError: NaN or Inf in a factor.
+        NothingMovedError: no module ever changed.
+    """
     drift = trajectory.drift
-    method.check(drift, horizon_steps)
     device = torch.device(device)
     pairs = drift.pairs(horizon_steps)
     moved: set[str] = set()
@@ -42,15 +59,24 @@ def extract(
         energy_ratios[name], drift_norms[name] = _last_global(factors, drift)
         if not all(factors.is_still(start, end) for start, end in drift.segments):
             moved.add(name)
-            if method.needs is Evidence.GRAM:
+            if Evidence.GRAM in evidence:
                 grams[name] = gram(factors)
-            else:
+            if Evidence.TRIPLES in evidence:
                 triples[name] = module_triples(factors, drift, pairs)
         on_progress(count / len(trajectory.module_names))
     if not moved:
         raise NothingMovedError
     return Extraction(
-        trajectory, drift, pairs, frozenset(moved), energy_ratios, drift_norms, grams, triples, device
+        trajectory,
+        drift,
+        horizon_steps,
+        pairs,
+        frozenset(moved),
+        energy_ratios,
+        drift_norms,
+        grams,
+        triples,
+        device,
     )
 
 

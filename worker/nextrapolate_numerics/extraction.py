@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import StrEnum
+from enum import Flag, auto
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ from nextrapolate_numerics.trajectory import Trajectory
 from nextrapolate_numerics.triples import ModuleTriples
 
 
-class Evidence(StrEnum):
-    """What a method learns from, and extraction has to provide."""
+class Evidence(Flag):
+    """What a method learns from, and extraction has to provide; several methods need the union."""
 
-    GRAM = "gram"
-    TRIPLES = "triples"
+    GRAM = auto()
+    TRIPLES = auto()
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Extraction:
     Attributes:
         trajectory: where it came from.
         drift: the steps that are visible; fewer than the trajectory's where a backtest hides some.
+        horizon_steps: the horizon that `pairs` span.
         pairs: (i, i + k), indices of the drift's steps one horizon apart.
         moved: names of the modules whose delta changed at all.
         energy_ratios: sigma_1 / sum sigma of the last global delta, by module; 0 where it is 0.
@@ -37,6 +38,7 @@ class Extraction:
 
     trajectory: Trajectory
     drift: Drift
+    horizon_steps: int
     pairs: tuple[tuple[int, int], ...]
     moved: frozenset[str]
     energy_ratios: Mapping[str, float]
@@ -47,6 +49,7 @@ class Extraction:
 
     def until(self, index: int) -> "Extraction":
         """What could be seen at an earlier step, by its index in the drift; the points keep their numbers."""
-        pairs = tuple(pair for pair in self.pairs if pair[1] <= index)
+        drift = self.drift.until(index)
+        pairs = drift.pairs(self.horizon_steps)
         triples = {name: found.until(index, len(pairs)) for name, found in self.triples.items()}
-        return replace(self, drift=self.drift.until(index), pairs=pairs, triples=triples)
+        return replace(self, drift=drift, pairs=pairs, triples=triples)

@@ -27,7 +27,7 @@ class GateThresholds:
         ratio = extraction.energy_ratios[module]
         if ratio < self.min_energy_ratio:
             return f"energy ratio {ratio:.3f} is below {self.min_energy_ratio:g}"
-        cosine = backtest.module_cosines.get(module) if backtest and update.horizon_steps else None
-        if cosine is not None and cosine < self.min_backtest_cosine:
-            return f"backtest cosine {cosine:.3f} is below {self.min_backtest_cosine:g}"
+        scores = backtest.modules.get(module) if backtest and update.horizon_steps else None
+        if scores is not None and scores.cosine < self.min_backtest_cosine:
+            return f"backtest cosine {scores.cosine:.3f} is below {self.min_backtest_cosine:g}"
         return None

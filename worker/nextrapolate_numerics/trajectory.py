@@ -136,14 +136,24 @@ class Trajectory:
         return cls(points, layouts, configs[last], drift, _warnings(layouts[last], layouts))
 
     @property
+    def checkpoints(self) -> tuple[AdapterFiles, ...]:
+        """The checkpoints, steps ascending."""
+        return self.points[: self.last + 1]
+
+    @property
+    def jumps(self) -> tuple[AdapterFiles, ...]:
+        """The adapters of the jumps, steps ascending."""
+        return self.points[self.last + 1 :]
+
+    @property
     def steps(self) -> tuple[int, ...]:
         """Steps of the checkpoints, ascending."""
-        return tuple(files.step for files in self.points[: self.last + 1])
+        return tuple(files.step for files in self.checkpoints)
 
     @property
     def jump_steps(self) -> tuple[int, ...]:
         """Steps after which a jump's adapter was swapped in."""
-        return tuple(files.step for files in self.points[self.last + 1 :])
+        return tuple(files.step for files in self.jumps)
 
     @property
     def last(self) -> int:
