@@ -18,6 +18,7 @@ from nextrapolate_numerics import (
     Next,
     NothingToPredictError,
     Relex,
+    Scores,
     Soup,
     TooFewCheckpointsError,
     Trajectory,
@@ -104,6 +105,20 @@ def test_a_tail_without_movement_has_no_backtest(tmp_path: Path) -> None:
         shutil.rmtree(run / f"checkpoint-{step}")
         shutil.copytree(run / "checkpoint-20", run / f"checkpoint-{step}")
     assert backtested(WeightExtrapolation(), run, 20) is None
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.5])
+def test_scores_of_a_scaled_update_are_those_of_the_scaled_vector(alpha: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    P, T = torch.randn(2, 9, generator=generator, dtype=torch.float64)
+
+    def scores(P: torch.Tensor) -> Scores:
+        cosine = P @ T / (P.norm() * T.norm()) if P.any() else 0.0
+        return Scores(float(cosine), float((P - T).norm() / T.norm()), float(P.norm() / T.norm()))
+
+    actual, expected = scores(P).scaled(alpha), scores(alpha * P)
+    for field in ("cosine", "relative_error", "size_ratio"):
+        assert getattr(actual, field) == pytest.approx(getattr(expected, field))
 
 
 def test_one_comparison_is_the_backtest_of_each_method_at_that_step(run_folder: Path) -> None:
