@@ -1,7 +1,7 @@
 """The asynchronous client: `NExtClient`, awaited. It needs asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
@@ -11,19 +11,22 @@ import httpx
 from httpx_sse import EventSource
 from tenacity import AsyncRetrying
 
-from nextrapolate import flows
+from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, ServiceUnreachable
+from nextrapolate.evidence import Question, ReportT
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
     CheckpointFile,
+    Comparison,
     FileInfo,
     Gate,
+    Inspection,
     Job,
-    JobCreate,
     JobEvent,
+    JobRequest,
     JobState,
     Labels,
     Method,
@@ -119,7 +122,7 @@ class AsyncNExtClient:
 
     # Jobs ---------------------------------------------------------------------------------------------------
 
-    async def submit(self, request: JobCreate, *, idempotency_key: str | None = None) -> Job:
+    async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
         """As `NExtClient.submit`."""
         return await self._send(calls.submit(request, idempotency_key))
 
@@ -159,7 +162,7 @@ class AsyncNExtClient:
 
     async def report(self, job_id: str) -> Report:
         """As `NExtClient.report`."""
-        return await self._send(calls.report(job_id))
+        return await self._send(calls.report(job_id, Report))
 
     async def extrapolate(
         self,
@@ -192,6 +195,49 @@ class AsyncNExtClient:
         job = await self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = await self._run(flows.download_result(job.id, plan.result_folder(job), tracker))
         return Extrapolation(job, path, await self.report(job.id))
+
+    async def backtest(
+        self,
+        source: Source,
+        *,
+        at: int,
+        horizon_steps: int = 50,
+        methods: Sequence[str | Method] | None = None,
+        name: str | None = None,
+        labels: Labels | None = None,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in `wait`
+    ) -> Comparison:
+        """As `NExtClient.backtest`."""
+        question = evidence.backtest(source, at=at, horizon_steps=horizon_steps, methods=methods)
+        return await self._answer(question, name, labels, on_progress, timeout)
+
+    async def inspect(
+        self,
+        source: Source,
+        *,
+        until: int | None = None,
+        name: str | None = None,
+        labels: Labels | None = None,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - as in `wait`
+    ) -> Inspection:
+        """As `NExtClient.inspect`."""
+        question = evidence.inspection(source, until=until)
+        return await self._answer(question, name, labels, on_progress, timeout)
+
+    async def _answer(
+        self,
+        question: Question[ReportT],
+        name: str | None,
+        labels: Labels | None,
+        on_progress: OnProgress | None,
+        timeout: float | None,  # noqa: ASYNC109 - as in `wait`
+    ) -> ReportT:
+        tracker = question.tracker(on_progress)
+        job = await self._run(question.start(name, labels, tracker))
+        await self.wait(job.id, timeout=timeout, on_event=tracker.event)
+        return await self._send(calls.report(job.id, question.report))
 
     # I/O ----------------------------------------------------------------------------------------------------
 

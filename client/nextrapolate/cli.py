@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic import TypeAdapter
 
-from nextrapolate import console
+from nextrapolate import console, tables
 from nextrapolate.client import NExtClient
 from nextrapolate.errors import NextrapolateError
 from nextrapolate.extrapolation import Extrapolation
@@ -114,6 +114,49 @@ def extrapolate(
         typer.echo(TypeAdapter(Extrapolation).dump_json(result))
     else:
         console.show_extrapolation(result)
+
+
+@app.command()
+def backtest(
+    source: Sources,
+    at: Annotated[
+        int,
+        typer.Option(min=0, metavar="STEP", help="the origin: methods see the checkpoints up to this step"),
+    ],
+    horizon_steps: Annotated[
+        int, typer.Option(min=1, help="they are asked for the checkpoint this many steps later")
+    ] = 50,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,...", help="methods to score; all of them by default; repeatable"),
+    ] = None,
+    url: Url = None,
+    api_key: ApiKey = None,
+    as_json: Json = False,
+) -> None:
+    """Score every method on a part of the run that is known already."""
+    names = [name for group in methods for name in group.split(",")] if methods else None
+    with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
+        comparison = client.backtest(
+            source, at=at, horizon_steps=horizon_steps, methods=names, on_progress=on_progress
+        )
+    if as_json:
+        typer.echo(comparison.model_dump_json())
+    else:
+        tables.show_comparison(comparison)
+
+
+@app.command()
+def inspect(
+    source: Sources, until: Until = None, url: Url = None, api_key: ApiKey = None, as_json: Json = False
+) -> None:
+    """Show the geometry of a run, and whether extrapolation should pay on it."""
+    with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
+        inspection = client.inspect(source, until=until, on_progress=on_progress)
+    if as_json:
+        typer.echo(inspection.model_dump_json())
+    else:
+        tables.show_inspection(inspection)
 
 
 @app.command()

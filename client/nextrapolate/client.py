@@ -1,7 +1,7 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,19 +11,22 @@ import httpx
 from httpx_sse import EventSource
 from tenacity import Retrying
 
-from nextrapolate import flows
+from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, ServiceUnreachable
+from nextrapolate.evidence import Question, ReportT
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
     CheckpointFile,
+    Comparison,
     FileInfo,
     Gate,
+    Inspection,
     Job,
-    JobCreate,
     JobEvent,
+    JobRequest,
     JobState,
     Labels,
     Method,
@@ -134,7 +137,7 @@ class NExtClient:
 
     # Jobs ---------------------------------------------------------------------------------------------------
 
-    def submit(self, request: JobCreate, *, idempotency_key: str | None = None) -> Job:
+    def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
         """Submit a job. It always carries an Idempotency-Key, so that a retry never makes a second one."""
         return self._send(calls.submit(request, idempotency_key))
 
@@ -191,7 +194,7 @@ class NExtClient:
 
     def report(self, job_id: str) -> Report:
         """Tell what a job did, on what evidence, and what it cost."""
-        return self._send(calls.report(job_id))
+        return self._send(calls.report(job_id, Report))
 
     def extrapolate(
         self,
@@ -244,6 +247,78 @@ class NExtClient:
         job = self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = self._run(flows.download_result(job.id, plan.result_folder(job), tracker))
         return Extrapolation(job, path, self.report(job.id))
+
+    def backtest(
+        self,
+        source: Source,
+        *,
+        at: int,
+        horizon_steps: int = 50,
+        methods: Sequence[str | Method] | None = None,
+        name: str | None = None,
+        labels: Labels | None = None,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+    ) -> Comparison:
+        """Score methods on a part of the run that is known already: nothing is extrapolated.
+
+        Args:
+            source: the run, as in `extrapolate`.
+            at: the origin: methods see the checkpoints up to this step.
+            horizon_steps: they are asked for the checkpoint this many steps later, which has to be there.
+            methods: names, or methods with their parameters; all of them by default.
+            name: name of the series that local checkpoints become; by default the folder's.
+            labels: for people to find the series and the job by.
+            on_progress: called with every bit of progress, from upload to the job's end.
+            timeout: seconds to wait for the job, uploads not counted.
+
+        Raises:
+            ParameterError: an unknown method.
+            CheckpointError: a local folder that cannot be used.
+            JobFailedError, JobCancelledError, WaitTimeoutError: as in `wait`.
+        """
+        question = evidence.backtest(source, at=at, horizon_steps=horizon_steps, methods=methods)
+        return self._answer(question, name, labels, on_progress, timeout)
+
+    def inspect(
+        self,
+        source: Source,
+        *,
+        until: int | None = None,
+        name: str | None = None,
+        labels: Labels | None = None,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+    ) -> Inspection:
+        """Measure the geometry of a run, and whether it is one where extrapolation should pay.
+
+        Args:
+            source: the run, as in `extrapolate`.
+            until: use the checkpoints up to this training step only.
+            name: name of the series that local checkpoints become; by default the folder's.
+            labels: for people to find the series and the job by.
+            on_progress: called with every bit of progress, from upload to the job's end.
+            timeout: seconds to wait for the job, uploads not counted.
+
+        Raises:
+            CheckpointError: a local folder that cannot be used.
+            JobFailedError, JobCancelledError, WaitTimeoutError: as in `wait`.
+        """
+        question = evidence.inspection(source, until=until)
+        return self._answer(question, name, labels, on_progress, timeout)
+
+    def _answer(
+        self,
+        question: Question[ReportT],
+        name: str | None,
+        labels: Labels | None,
+        on_progress: OnProgress | None,
+        timeout: float | None,
+    ) -> ReportT:
+        tracker = question.tracker(on_progress)
+        job = self._run(question.start(name, labels, tracker))
+        self.wait(job.id, timeout=timeout, on_event=tracker.event)
+        return self._send(calls.report(job.id, question.report))
 
     # I/O ----------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from nextrapolate.errors import (
 )
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.progress import OnProgress, Progress
-from nextrapolate.schemas import Job, MethodInfo
+from nextrapolate.schemas import Job, Method, MethodInfo
 
 JOB_FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 LINE_EVERY = 10.0
@@ -121,9 +121,8 @@ def show_jobs(jobs: list[Job]) -> None:
     for job in jobs:
         steps = f"{job.steps[0]}-{job.steps[-1]}" if job.steps else "-"
         when = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
-        typer.echo(
-            f"{job.id}  {job.state:<10}  {job.progress:4.0%}  {when}  {job.method.name:<20}  steps {steps}"
-        )
+        what = job.method.name if job.method else job.task
+        typer.echo(f"{job.id}  {job.state:<10}  {job.progress:4.0%}  {when}  {what:<20}  steps {steps}")
 
 
 def show_job(job: Job) -> None:
@@ -135,7 +134,9 @@ def show_job(job: Job) -> None:
         "progress": f"{job.progress:.0%}",
         "queue position": job.queue_position,
         "attempt": job.attempt,
-        "method": " ".join(f"{name}={value}" for name, value in job.method.model_dump().items()),
+        "task": job.task,
+        "method": job.method
+        and " ".join(f"{name}={value}" for name, value in job.method.model_dump().items()),
         "steps": " ".join(map(str, job.steps)),
         "series": job.series,
         "created": job.created_at,
@@ -147,3 +148,7 @@ def show_job(job: Job) -> None:
     for name, value in facts.items():
         if value is not None:
             typer.echo(f"{name:<15} {value}")
+
+
+def _parameters(method: Method) -> str:
+    return " ".join(f"{name}={value}" for name, value in method.model_dump().items())

@@ -1,13 +1,13 @@
 """An extrapolation from beginning to end: what is asked, and what came of it."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from nextrapolate.flows import Flow, ask, check_free, upload_run
+from nextrapolate.flows import Flow, check_free, submit_over
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import Gate, Job, JobCreate, Labels, Method, Output, Report
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, Source, StoredSeries, resolve
-from nextrapolate.wire import calls
 
 
 @dataclass(frozen=True)
@@ -70,20 +70,12 @@ class Plan:
 
     def start(self, tracker: Tracker) -> Flow[Job]:
         """Upload what is local, and submit the job."""
-        wanted = {"output": self.output, "gate": self.gate, "labels": self.labels}
+        wanted = {"output": self.output, "gate": self.gate}
         given = {field: value for field, value in wanted.items() if value is not None}
-        match self.source:
-            case LocalRun(folder, checkpoints):
-                name = self.name or folder.absolute().name
-                series = yield from upload_run(name, checkpoints, self.labels, tracker)
-                request = JobCreate(series=series.id, method=self.method, **given)
-            case RemoteCheckpoints(refs):
-                request = JobCreate(checkpoints=list(refs), until=self.until, method=self.method, **given)
-            case StoredSeries(series_id):
-                request = JobCreate(series=series_id, until=self.until, method=self.method, **given)
-        job = yield from ask(calls.submit(request, idempotency_key=None))
-        tracker.submitted(job)
-        return job
+        request = partial(JobCreate, until=self.until, method=self.method, **given)
+        return (
+            yield from submit_over(self.source, request, name=self.name, labels=self.labels, tracker=tracker)
+        )
 
     def result_folder(self, job: Job) -> Path:
         """Tell where the result goes: as asked, else beside the checkpoints, else here."""

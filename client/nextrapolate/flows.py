@@ -16,7 +16,8 @@ from typing import Any, Protocol, TypeVar
 from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
 from nextrapolate.folders import LocalCheckpoint
 from nextrapolate.progress import Tracker
-from nextrapolate.schemas import FileInfo, Job, JobState, Labels, Series
+from nextrapolate.schemas import FileInfo, Job, JobRequest, JobState, Labels, Series
+from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries
 from nextrapolate.wire import calls
 from nextrapolate.wire.calls import Call
 from nextrapolate.wire.transfers import Download
@@ -83,6 +84,29 @@ def upload_run(
         on_bytes = tracker.uploading(f"step {checkpoint.step}", sum(sizes[:index]), sum(sizes))
         yield from ask(calls.put_file(series.id, checkpoint.step, name, path, on_bytes))
     return series
+
+
+def submit_over(
+    source: LocalRun | RemoteCheckpoints | StoredSeries,
+    request: Callable[..., JobRequest],
+    *,
+    name: str | None,
+    labels: Labels | None,
+    tracker: Tracker,
+) -> Flow[Job]:
+    """Upload what is local, and submit the job that `request` makes of where its trajectory is."""
+    match source:
+        case LocalRun(folder, checkpoints):
+            run = name or folder.absolute().name
+            series = yield from upload_run(run, checkpoints, labels, tracker)
+            where: dict[str, Any] = {"series": series.id}
+        case RemoteCheckpoints(refs):
+            where = {"checkpoints": list(refs)}
+        case StoredSeries(series_id):
+            where = {"series": series_id}
+    job = yield from ask(calls.submit(request(**where, labels=labels or {}), idempotency_key=None))
+    tracker.submitted(job)
+    return job
 
 
 def download_result(job_id: str, out: Path, tracker: Tracker) -> Flow[Path]:

@@ -13,6 +13,11 @@ _MODELS: dict[str, type[MethodParameters]] = {
 }
 
 
+def default_methods() -> list[Method]:
+    """Every method, with its defaults."""
+    return [_METHOD.validate_python({"name": name}) for name in _MODELS]
+
+
 def make_method(method: str | Method, /, **parameters: Any) -> Method:
     """Make the method of that name with these parameters, or `method` with these changed.
 

@@ -1,4 +1,4 @@
-"""How far an extrapolation is, from the first uploaded byte to the last downloaded one, on one scale."""
+"""How far a task is, from the first uploaded byte to the last downloaded one, on one scale."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ _DOING = {
 
 @dataclass(frozen=True)
 class Progress:
-    """A moment of an extrapolation.
+    """A moment of a task.
 
     Attributes:
         stage: "upload", "queue", one of the seven stages of a running job (`schemas.Stage`), or "download".
@@ -43,10 +43,10 @@ OnProgress = Callable[[Progress], None]
 class Tracker:
     """Turns bytes and events into `Progress` on one scale: the upload's share, the job's, the download's."""
 
-    def __init__(self, on_progress: OnProgress | None, *, uploads: bool) -> None:
+    def __init__(self, on_progress: OnProgress | None, *, uploads: bool, downloads: bool = True) -> None:
         self._on_progress = on_progress
         self._job_starts = UPLOAD_SHARE if uploads else 0.0
-        self._job_ends = 1.0 - DOWNLOAD_SHARE
+        self._job_ends = 1.0 - DOWNLOAD_SHARE if downloads else 1.0
         self._stage, self._done = "queue", 0.0
         self._job: str | None = None
 

@@ -7,9 +7,9 @@ The methods and their parameters are written down in method_schemas.py, and are 
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from nextrapolate.method_schemas import AutoregressionMethod as AutoregressionMethod
 from nextrapolate.method_schemas import ExpoMethod as ExpoMethod
@@ -160,24 +160,72 @@ class Gate(Request):
     )
 
 
-class JobCreate(Request):
-    """Extrapolate a trajectory: `checkpoints` or `series`, a method, and how the result should look."""
+class _OnTrajectory(Request):
+    """What every job works on: a trajectory, by the URIs of its checkpoints or by its series."""
 
     checkpoints: list[CheckpointRef] | None = Field(None, min_length=2, max_length=1024)
     series: str | None = None
-    until: Step | None = Field(None, description="use the checkpoints up to this step only")
-    method: Method = Field(default_factory=NextMethod)
-    output: Output = Field(default_factory=Output)
-    gate: Gate = Field(default_factory=Gate)
     labels: Labels = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one_source(self) -> "JobCreate":
+    def _one_source(self) -> Self:
         if (self.checkpoints is None) == (self.series is None):
             raise ValueError(
                 "give either `checkpoints` (a list of URIs) or `series` (an id), not both and not neither"
             )
         return self
+
+
+class JobCreate(_OnTrajectory):
+    """Extrapolate a trajectory: `checkpoints` or `series`, a method, and how the result should look."""
+
+    task: Literal["extrapolate"] = "extrapolate"
+    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+    method: Method = Field(default_factory=NextMethod)
+    output: Output = Field(default_factory=Output)
+    gate: Gate = Field(default_factory=Gate)
+
+
+class BacktestCreate(_OnTrajectory):
+    """Predict what is known: methods see the checkpoints up to `at`, and are scored `horizon_steps` later."""
+
+    task: Literal["backtest"] = "backtest"
+    at: Step = Field(description="the origin: step of the last checkpoint that the methods see")
+    horizon_steps: int = Field(50, ge=1, le=100_000, description="training steps to predict ahead of `at`")
+    methods: list[Method] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="methods to score, all over the backtest's own horizon; null: all, with their defaults",
+    )
+
+    @property
+    def until(self) -> int:
+        """The step that is to be predicted: the last one that is read."""
+        return self.at + self.horizon_steps
+
+
+class InspectCreate(_OnTrajectory):
+    """Show the geometry of a run, and whether it is one where extrapolation should pay."""
+
+    task: Literal["inspect"] = "inspect"
+    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+
+
+def _task(body: object) -> object:
+    """Tell which task a body asks for; one that names none asks for an extrapolation."""
+    if isinstance(body, dict):
+        return body.get("task", "extrapolate")
+    return getattr(body, "task", None)
+
+
+JobRequest = Annotated[
+    Annotated[JobCreate, Tag("extrapolate")]
+    | Annotated[BacktestCreate, Tag("backtest")]
+    | Annotated[InspectCreate, Tag("inspect")],
+    Discriminator(_task),
+]
+"""The body of POST /jobs."""
 
 
 class JobState(StrEnum):
@@ -225,11 +273,12 @@ class Job(Response):
     progress: float = Field(0.0, ge=0, le=1, description="share of the whole job that is done")
     attempt: int = 0
     queue_position: int | None = Field(None, description="0 is next; null unless queued")
+    task: Literal["extrapolate", "backtest", "inspect"] = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
     series: str | None
-    method: Method
-    output: Output
-    gate: Gate
+    method: Method | None = Field(None, description="of an extrapolation")
+    output: Output | None = Field(None, description="of an extrapolation")
+    gate: Gate | None = Field(None, description="of an extrapolation")
     labels: Labels
     error: JobError | None = None
     artifacts: dict[str, FileInfo] = Field(default_factory=dict)
@@ -308,13 +357,27 @@ class StageProfile(Response):
     seconds: float
 
 
-class Report(Response):
-    """report.json: what was done, on what evidence, and what it cost."""
+class _JobReport(Response):
+    """What every report.json says: which files, what it cost, by what."""
 
-    verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
-    method: Method
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
     jumps: list[int] = Field(description="steps after which an extrapolated adapter had been swapped in")
+    warnings: list[str]
+    stages: list[StageProfile]
+    peak_memory_bytes: int = Field(description="peak resident memory of the worker's child process")
+    device: str
+    inputs: dict[str, str] = Field(
+        description="sha256 of each checkpoint's adapter_model.safetensors, by step"
+    )
+    versions: dict[str, str]
+
+
+class Report(_JobReport):
+    """An extrapolation's report.json: what was done, on what evidence, and what it cost."""
+
+    task: Literal["extrapolate"] = "extrapolate"
+    verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
+    method: Method
     target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
     output: Output
     gate: Gate
@@ -323,15 +386,90 @@ class Report(Response):
     )
     discarded_energy: float = Field(description="over all modules, as in ModuleReport")
     gated_modules: list[str]
-    warnings: list[str]
     modules: list[ModuleReport]
-    stages: list[StageProfile]
-    peak_memory_bytes: int = Field(description="peak resident memory of the worker's child process")
-    device: str
-    inputs: dict[str, str] = Field(
-        description="sha256 of each checkpoint's adapter_model.safetensors, by step"
+
+
+class ModuleScores(Scores):
+    """A predicted update against the true one, of one module."""
+
+    name: str
+
+
+class MethodScores(Response):
+    """How one method did in a backtest: the scores of its update as it would be applied, alpha included."""
+
+    method: Method
+    total: Scores | None = Field(description="over all modules that moved; null where it could not predict")
+    reason: str | None = Field(None, description="why it could not predict, and what it would need")
+    warnings: list[str] = Field(default_factory=list)
+    seconds: float = Field(description="to fit and to score, without the reading that all methods share")
+    modules: list[ModuleScores]
+
+
+class Comparison(_JobReport):
+    """A backtest's report.json: each method, asked at `at` for a checkpoint that is known."""
+
+    task: Literal["backtest"] = "backtest"
+    verdict: str = Field(description="one sentence: which method did best, and whether any beat no jump")
+    at: int = Field(description="the origin: step of the last checkpoint that the methods saw")
+    target_step: int = Field(description="step of the checkpoint they were asked for")
+    methods: list[MethodScores] = Field(description="the smallest relative error first")
+
+
+class KindGeometry(Response):
+    """Modules of one kind, such as q_proj, over the run."""
+
+    kind: str = Field(description="last part of the modules' names")
+    modules: int = Field(description="how many of them moved")
+    energy_ratio: list[float] = Field(
+        description="sigma_1 / sum sigma of the global delta at each step, in the mean (NExt, Fig. 2)"
     )
-    versions: dict[str, str]
+    drift_norm: list[float] = Field(description="norm of the global delta at each step, over all of them")
+    variance_explained: list[float] = Field(
+        description="share of the deltas' squared norm in the leading 1, 2, ... directions in time (RELEX)"
+    )
+
+
+class ModuleLinearity(Response):
+    """R^2 of a straight line through one module's weights, in three definitions that disagree."""
+
+    name: str
+    held_out_by_coordinate: float | None = Field(
+        description="fitted on the earlier two thirds, judged on the rest, each coordinate about its own "
+        "mean; null where fewer than two checkpoints are left to judge on"
+    )
+    held_out_pooled: float | None = Field(description="the same, all coordinates about one mean")
+    in_sample: float = Field(
+        description="fitted and judged on all checkpoints, each coordinate about its own mean"
+    )
+
+
+class StepGeometry(Response):
+    """What one checkpoint added."""
+
+    step: int
+    drift_norm: float = Field(description="norm of the drift since the base, over all modules")
+    speed: float | None = Field(
+        description="norm of the increment since the checkpoint before, per training step; null for the first"
+    )
+    steadiness: float | None = Field(
+        description="cosine between this increment and the one before; null for the first two"
+    )
+
+
+class Inspection(_JobReport):
+    """An inspection's report.json: the geometry of a run."""
+
+    task: Literal["inspect"] = "inspect"
+    verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
+    still_modules: list[str] = Field(description="modules that never moved")
+    track: list[StepGeometry]
+    kinds: list[KindGeometry]
+    linearity: list[ModuleLinearity]
+
+
+AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]
+"""The answer of GET /jobs/{id}/report, by the job's task."""
 
 
 # Errors -------------------------------------------------------------------------------------------

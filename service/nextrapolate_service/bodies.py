@@ -5,7 +5,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, BaseModel
 from pydantic_core import PydanticSerializationError
 
-from nextrapolate.schemas import JobCreate, SeriesCreate
+from nextrapolate.schemas import JobRequest, SeriesCreate
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -19,5 +19,5 @@ def _writable(body: _Model) -> _Model:
     return body
 
 
-JobBody = Annotated[JobCreate, AfterValidator(_writable)]
+JobBody = Annotated[JobRequest, AfterValidator(_writable)]
 SeriesBody = Annotated[SeriesCreate, AfterValidator(_writable)]

@@ -2,20 +2,20 @@
 
 ServiceError                       base; `field` is what of the request is meant, str() says what to do
 ├── UnauthorizedError          401 no key, or a wrong one
+│   └── RevokedKeyError            a key that was let in once
+├── MissingScopeError          403 the key does not open this
+├── RateLimitedError           429 the key came too often
 ├── MalformedHeaderError       400 a header that cannot be read
 ├── UploadBrokenOffError       400 the caller went away before the file was whole
-├── BodyTooLargeError          413
-├── FileConflictError          409 another file has that name already
-├── ReportNotReadyError        409 the job has no results yet, or never will
+├── ResultsNotReadyError       409 the job has no results yet, or never will
 ├── RangeRefusedError          416 ranges that cannot be served
 ├── DiskReserveError           507 the disk is nearly full
 └── UnusableError              422 well-formed, and yet it cannot be used:
-    ├── BrokenAdapterError         a file is not what its name says
-    ├── UnsupportedAdapterError    a feature whose delta is not B A
     ├── RefusedUriError            a URI this server does not read
     ├── UnknownStepError           no step given, and none in the path
     ├── StepOrderError             steps repeated or not ascending
     ├── TooFewCheckpointsError     less than the method needs
+    ├── MissingCheckpointError     a backtest's origin or target is not there
     └── MismatchedAdaptersError    ranks differ within one series
 """
 
@@ -45,6 +45,37 @@ class UnauthorizedError(ServiceError):
     headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="nextrapolate"'}
 
 
+class RevokedKeyError(UnauthorizedError):
+    """A key that was let in once."""
+
+    code = "key-revoked"
+
+
+class MissingScopeError(ServiceError):
+    """The key does not open this."""
+
+    status = 403
+    code = "scope-missing"
+
+    def __init__(self, detail: str, *, scope: str) -> None:
+        super().__init__(detail, field="Authorization")
+        # RFC 6750, section 3.1
+        challenge = f'Bearer realm="nextrapolate", error="insufficient_scope", scope="{scope}"'
+        self.headers = {"WWW-Authenticate": challenge}
+
+
+class RateLimitedError(ServiceError):
+    """The key came too often."""
+
+    status = 429
+    code = "rate-limited"
+    retryable = True
+
+    def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
+        super().__init__(detail)
+        self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
 class MalformedHeaderError(ServiceError):
     """A header that cannot be read."""
 
@@ -58,20 +89,6 @@ class UploadBrokenOffError(ServiceError):
     status = 400
     code = "upload-broken-off"
     retryable = True
-
-
-class BodyTooLargeError(ServiceError):
-    """More bytes than this endpoint takes."""
-
-    status = 413
-    code = "body-too-large"
-
-
-class FileConflictError(ServiceError):
-    """The checkpoint has another file of that name already."""
-
-    status = 409
-    code = "file-conflict"
 
 
 class ResultsNotReadyError(ServiceError):
@@ -112,18 +129,6 @@ class UnusableError(ServiceError):
     status = 422
 
 
-class BrokenAdapterError(UnusableError):
-    """A file is not what its name says."""
-
-    code = "broken-adapter"
-
-
-class UnsupportedAdapterError(UnusableError):
-    """The adapter uses a feature whose effect is not a plain LoRA delta."""
-
-    code = "unsupported-adapter"
-
-
 class RefusedUriError(UnusableError):
     """A URI that this server does not read."""
 
@@ -146,6 +151,12 @@ class TooFewCheckpointsError(UnusableError):
     """The series is shorter than the method needs."""
 
     code = "too-few-checkpoints"
+
+
+class MissingCheckpointError(UnusableError):
+    """A backtest starts from a checkpoint, or asks for one, that is not there."""
+
+    code = "missing-checkpoint"
 
 
 class MismatchedAdaptersError(UnusableError):

@@ -5,13 +5,22 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, CheckpointRef, JobCreate
+from nextrapolate.schemas import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL,
+    BacktestCreate,
+    CheckpointRef,
+    InspectCreate,
+    JobCreate,
+    JobRequest,
+)
 from nextrapolate_service import uris
 from nextrapolate_service.adapter_config import MAX_CONFIG_BYTES, check_config
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
     BrokenAdapterError,
     MismatchedAdaptersError,
+    MissingCheckpointError,
     RefusedUriError,
     ServiceError,
     StepOrderError,
@@ -25,6 +34,8 @@ from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobR
 from nextrapolate_store.store import Store
 
 _PIECE_BYTES = 1 << 16
+_INSPECTED = 3
+"""Checkpoints of an inspection: a line through fewer says nothing."""
 
 
 def submit(
@@ -32,7 +43,7 @@ def submit(
     settings: ServiceSettings,
     wake_ups: WakeUps,
     tenant: str,
-    request: JobCreate,
+    request: JobRequest,
     idempotency_key: str | None,
 ) -> JobRecord:
     """Accept a job, and wake a worker up for it.
@@ -54,7 +65,7 @@ def submit(
     return job
 
 
-def _inputs_by_uri(request: JobCreate, roots: tuple[Path, ...]) -> JobInputs:
+def _inputs_by_uri(request: JobRequest, roots: tuple[Path, ...]) -> JobInputs:
     adapters = [_adapter_by_uri(reference, roots) for reference in request.checkpoints or ()]
     until = request.until
     return JobInputs(tuple(adapter for adapter in adapters if until is None or adapter.step <= until))
@@ -100,7 +111,7 @@ def _check_model(path: Path) -> None:
         check.finish(total_bytes=file.seek(0, 2))
 
 
-def _check(store: Store, tenant: str, request: JobCreate, inputs: JobInputs) -> None:
+def _check(store: Store, tenant: str, request: JobRequest, inputs: JobInputs) -> None:
     steps = [adapter.step for adapter in inputs.checkpoints]
     for before, after in pairwise(steps):
         if after <= before:
@@ -108,15 +119,37 @@ def _check(store: Store, tenant: str, request: JobCreate, inputs: JobInputs) -> 
             raise StepOrderError(
                 f"{what}: list each checkpoint once, in the order of its step", field="checkpoints"
             )
-    method = METHODS[request.method.name]
-    needed = method.needed_checkpoints(steps, request.method.horizon_steps)
-    if len(steps) < needed:
-        raise TooFewCheckpointsError(
-            f"{method.name} needs at least {needed} checkpoints at this spacing and horizon, there are "
-            f"{len(steps)}: collect more of them, or shorten horizon_steps",
-            field="series" if request.series else "checkpoints",
-        )
+    _check_steps(request, steps)
     _check_ranks(store, tenant, inputs)
+
+
+def _check_steps(request: JobRequest, steps: list[int]) -> None:
+    """Refuse a task for which the checkpoints of these steps will not do."""
+    field = "series" if request.series else "checkpoints"
+    match request:
+        case JobCreate(method=method):
+            needed = METHODS[method.name].needed_checkpoints(steps, method.horizon_steps)
+            if len(steps) < needed:
+                raise TooFewCheckpointsError(
+                    f"{method.name} needs at least {needed} checkpoints at this spacing and horizon, there "
+                    f"are {len(steps)}: collect more of them, or shorten horizon_steps",
+                    field=field,
+                )
+        case BacktestCreate(at=at, until=target):
+            for step, name in ((at, "at"), (target, "at + horizon_steps")):
+                if step not in steps:
+                    raise MissingCheckpointError(
+                        f"there is no checkpoint at step {step} ({name}): a backtest predicts one that is "
+                        f"known from another; there are {', '.join(map(str, steps))}",
+                        field=field,
+                    )
+        case InspectCreate():
+            if len(steps) < _INSPECTED:
+                raise TooFewCheckpointsError(
+                    f"an inspection needs at least {_INSPECTED} checkpoints, there are {len(steps)}: "
+                    "collect more of them",
+                    field=field,
+                )
 
 
 def _check_ranks(store: Store, tenant: str, inputs: JobInputs) -> None:

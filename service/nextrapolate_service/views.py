@@ -1,10 +1,14 @@
 """From the store's records to what the API answers."""
 
+from typing import Any
+
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
     CheckpointInfo,
     Job,
+    JobCreate,
+    JobRequest,
     JobState,
     JumpInfo,
     Series,
@@ -23,11 +27,10 @@ def job_view(store: Store, job: JobRecord) -> Job:
         progress=job.progress,
         attempt=job.attempt,
         queue_position=store.jobs.queue_position(job.id) if job.state is JobState.QUEUED else None,
+        task=request.task,
         steps=[adapter.step for adapter in job.inputs.checkpoints],
         series=request.series,
-        method=request.method,
-        output=request.output,
-        gate=request.gate,
+        **_extrapolation(request),
         labels=request.labels,
         error=job.error,
         artifacts=dict(job.artifacts),
@@ -35,6 +38,12 @@ def job_view(store: Store, job: JobRecord) -> Job:
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
+
+
+def _extrapolation(request: JobRequest) -> dict[str, Any]:
+    if not isinstance(request, JobCreate):
+        return {}
+    return {"method": request.method, "output": request.output, "gate": request.gate}
 
 
 def series_view(series: SeriesRecord) -> Series:

@@ -5,11 +5,12 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from nextrapolate.schemas import FileInfo, JobCreate, JobError, JobEvent, JobState, SeriesCreate, Stage
+from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, SeriesCreate, Stage
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord, SeriesRecord
 
 Fields = Mapping[str, str]
 
+REQUEST: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 INPUTS = TypeAdapter(JobInputs)
 ARTIFACTS = TypeAdapter(dict[str, FileInfo])
 JUMP = TypeAdapter(JumpRecord)
@@ -26,7 +27,7 @@ def job_record(fields: Fields) -> JobRecord:
     return JobRecord(
         id=fields["id"],
         tenant=fields["tenant"],
-        request=JobCreate.model_validate_json(fields["request"]),
+        request=REQUEST.validate_json(fields["request"]),
         inputs=INPUTS.validate_json(fields["inputs"]),
         state=state,
         stage=Stage(fields["stage"]) if fields["stage"] else None,

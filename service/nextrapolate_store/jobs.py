@@ -8,7 +8,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from nextrapolate.schemas import FileInfo, JobCreate, JobError, JobEvent, JobState, Stage
+from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import SCHEMA_VERSION, Connection, Key
 from nextrapolate_store.decoding import ARTIFACTS, INPUTS, Fields, job_event, job_record, when
@@ -47,7 +47,7 @@ class _Document(BaseModel):
     id: str
     tenant: str
     created_at: datetime
-    request: JobCreate
+    request: JobRequest
     inputs: JobInputs
 
 
@@ -75,7 +75,7 @@ class JobStore:
     def submit(
         self,
         tenant: str,
-        request: JobCreate,
+        request: JobRequest,
         inputs: JobInputs,
         *,
         idempotency_key: str | None,

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from nextrapolate.schemas import FileInfo, JobCreate, JobError, JobState, Stage
+from nextrapolate.schemas import FileInfo, JobError, JobRequest, JobState, Stage
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class JobRecord:
 
     id: str
     tenant: str
-    request: JobCreate
+    request: JobRequest
     inputs: JobInputs
     state: JobState
     stage: Stage | None

@@ -44,6 +44,7 @@ from nextrapolate_numerics.errors import (
     NothingMovedError,
     NothingToPredictError,
     NumericsError,
+    ScoreCountError,
     SeriesError,
     StepOrderError,
     TooFewCheckpointsError,
@@ -56,6 +57,7 @@ from nextrapolate_numerics.gate import GateThresholds
 from nextrapolate_numerics.geometry import Geometry, Linearity, ModuleGeometry, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
+    AlphaRl,
     Autoregression,
     Expo,
     Method,
@@ -74,6 +76,7 @@ __all__ = [
     "AbsentCheckpointError",
     "AdapterError",
     "AdapterFiles",
+    "AlphaRl",
     "Autoregression",
     "Backtest",
     "BrokenAdapterError",
@@ -100,6 +103,7 @@ __all__ = [
     "NumericsError",
     "Progress",
     "Relex",
+    "ScoreCountError",
     "Scores",
     "SeriesError",
     "Soup",

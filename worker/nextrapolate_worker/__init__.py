@@ -5,7 +5,9 @@
     nursery.py   child processes, one always warm
     messages.py  what worker and child say to each other
     child.py     the child's main
-    pipeline.py  the seven stages, files in, adapter and report out
+    pipeline.py  the seven stages, files in, artifacts out
+    loading.py   the first two of them: from a job's sources to a trajectory
+    tasks/       the others, a file for each task: extrapolate, backtest, inspect
 
 The worker talks to the store alone; the child talks to the worker and the file system alone.
 """

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from nextrapolate.schemas import FileInfo, JobCreate, JobError, Stage
+from nextrapolate.schemas import FileInfo, JobError, JobRequest, Stage
 from nextrapolate_store.records import JobInputs
 
 
@@ -22,7 +22,7 @@ class Start(_Message):
 
     type: Literal["start"] = "start"
     tenant: str
-    request: JobCreate
+    request: JobRequest
     inputs: JobInputs
     data_dir: Path
     folder: Path = Field(description="empty folder for the artifacts")

@@ -1,29 +1,24 @@
 """Progress and cost of a job, stage by stage."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from nextrapolate.schemas import Stage, StageProfile
 
-SHARES = {
-    Stage.RESOLVE: 0.02,
-    Stage.LOAD: 0.03,
-    Stage.EXTRACT: 0.20,
-    Stage.FIT: 0.40,
-    Stage.BACKTEST: 0.25,
-    Stage.EXTEND: 0.08,
-    Stage.PUBLISH: 0.02,
-}
-"""About how much of a job's time each stage takes; only the progress bar depends on it."""
-
 
 class Profile:
-    """Keeps the seconds of each stage, and tells how far the whole job has come."""
+    """Keeps the seconds of each stage, and tells how far the whole job has come.
 
-    def __init__(self, tell: Callable[[Stage, float], None]) -> None:
+    Args:
+        tell: told the stage and the share of the whole job that is done.
+        shares: about how much of the job's time each stage takes; only the progress bar depends on it.
+    """
+
+    def __init__(self, tell: Callable[[Stage, float], None], shares: Mapping[Stage, float]) -> None:
         self._tell = tell
+        self._shares = shares
         self._behind = 0.0
         self._seconds: dict[Stage, float] = {}
 
@@ -31,7 +26,7 @@ class Profile:
     def stage(self, stage: Stage) -> Iterator[Callable[[float], None]]:
         """Time a stage; gives the callback to which the stage says how much of it is done, from 0 to 1."""
         started = time.monotonic()
-        share = SHARES[stage]
+        share = self._shares[stage]
         self._tell(stage, self._behind)
         yield lambda fraction: self._tell(stage, self._behind + share * min(max(fraction, 0.0), 1.0))
         self._behind += share

@@ -14,13 +14,12 @@ from nextrapolate.schemas import (
     CheckpointFile,
     FileInfo,
     Job,
-    JobCreate,
     JobPage,
+    JobRequest,
     JobState,
     JumpCreate,
     Labels,
     MethodList,
-    Report,
     Series,
     SeriesCreate,
     SeriesPage,
@@ -29,6 +28,7 @@ from nextrapolate.wire.answers import reader
 from nextrapolate.wire.transfers import OnBytes, Upload
 
 T_co = TypeVar("T_co", covariant=True)
+ReportT = TypeVar("ReportT", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def record_jump(series_id: str, step: int, job_id: str) -> Call[Series]:
     )
 
 
-def submit(request: JobCreate, idempotency_key: str | None) -> Call[Job]:
+def submit(request: JobRequest, idempotency_key: str | None) -> Call[Job]:
     """Submit a job, under a key of its own unless the caller has one, so that a retry makes no second job."""
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
     return Call("POST", "/jobs", reader(Job), headers=headers, body=request)
@@ -102,11 +102,9 @@ def cancel(job_id: str) -> Call[Job]:
     return Call("POST", _path("jobs", job_id, "cancel"), reader(Job))
 
 
-def report(job_id: str) -> Call[Report]:
-    """Tell what a job did, on what evidence."""
-    return Call(
-        "GET", _path("jobs", job_id, "report"), reader(Report), headers={"Accept": "application/json"}
-    )
+def report(job_id: str, model: type[ReportT]) -> Call[ReportT]:
+    """Tell what a job did, on what evidence; the job's task decides of which model its report is."""
+    return Call("GET", _path("jobs", job_id, "report"), reader(model), headers={"Accept": "application/json"})
 
 
 def events_path(job_id: str) -> str:

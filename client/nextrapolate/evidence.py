@@ -1,0 +1,69 @@
+"""Questions about a run that end in a report and no adapter: a backtest, an inspection."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar
+
+from nextrapolate.flows import Flow, submit_over
+from nextrapolate.methods import make_method
+from nextrapolate.progress import OnProgress, Tracker
+from nextrapolate.schemas import (
+    BacktestCreate,
+    Comparison,
+    InspectCreate,
+    Inspection,
+    Job,
+    JobRequest,
+    Labels,
+    Method,
+)
+from nextrapolate.sources import LocalRun, RemoteCheckpoints, Source, StoredSeries, resolve
+
+ReportT = TypeVar("ReportT", Comparison, Inspection)
+
+
+@dataclass(frozen=True)
+class Question(Generic[ReportT]):
+    """What is asked about which run. Making one sends nothing, and finds what is wrong with local folders.
+
+    Attributes:
+        source: the run.
+        request: makes the job, given where its trajectory is.
+        report: the model of the answer.
+    """
+
+    source: LocalRun | RemoteCheckpoints | StoredSeries
+    request: Callable[..., JobRequest]
+    report: type[ReportT]
+
+    def tracker(self, on_progress: OnProgress | None) -> Tracker:
+        """Make a progress scale that fits the source."""
+        return Tracker(on_progress, uploads=isinstance(self.source, LocalRun), downloads=False)
+
+    def start(self, name: str | None, labels: Labels | None, tracker: Tracker) -> Flow[Job]:
+        """Upload what is local, and submit the job."""
+        return submit_over(self.source, self.request, name=name, labels=labels, tracker=tracker)
+
+
+def backtest(
+    source: Source, *, at: int, horizon_steps: int, methods: Sequence[str | Method] | None
+) -> Question[Comparison]:
+    """Ask how well methods, seeing the checkpoints up to `at`, predict the one `horizon_steps` later.
+
+    Raises:
+        CheckpointError: a local folder that cannot be used.
+        ParameterError: an unknown method.
+    """
+    chosen = None if methods is None else [make_method(method) for method in methods]
+    request = partial(BacktestCreate, at=at, horizon_steps=horizon_steps, methods=chosen)
+    return Question(resolve(source, at + horizon_steps), request, Comparison)
+
+
+def inspection(source: Source, *, until: int | None) -> Question[Inspection]:
+    """Ask for the geometry of a run.
+
+    Raises:
+        CheckpointError: a local folder that cannot be used.
+    """
+    return Question(resolve(source, until), partial(InspectCreate, until=until), Inspection)

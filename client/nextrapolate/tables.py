@@ -1,0 +1,101 @@
+"""Reports as a terminal shows them: tables, and small plots of one character a step."""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import fmean, median
+
+from rich.console import Console
+from rich.table import Table
+
+from nextrapolate.schemas import Comparison, Inspection, ModuleLinearity
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+def show_comparison(comparison: Comparison) -> None:
+    """Print a backtest: a row for each method, the smallest error first."""
+    table = _table("method", "relative error", "cosine", "size ratio", "worst module", "seconds")
+    reasons = []
+    for scored in comparison.methods:
+        if scored.total is None:
+            reasons.append(f"{scored.method.name} could not predict: {scored.reason}")
+            continue
+        worst = max((module.relative_error for module in scored.modules), default=0.0)
+        numbers = (scored.total.relative_error, scored.total.cosine, scored.total.size_ratio, worst)
+        table.add_row(scored.method.name, *(f"{number:.3f}" for number in numbers), f"{scored.seconds:.2f}")
+    _print(comparison.verdict, table, reasons + comparison.warnings)
+
+
+def show_inspection(inspection: Inspection) -> None:
+    """Print the geometry of a run: each kind of module over the steps, then how straight it is."""
+    first, last = inspection.steps[0], inspection.steps[-1]
+    kinds = _table("kind", "modules", f"energy ratio, {first}-{last}", "at the end", "in 1, 2, 3 directions")
+    for kind in inspection.kinds:
+        shares = " ".join(f"{share:.3f}" for share in kind.variance_explained)
+        row = (
+            kind.kind,
+            str(kind.modules),
+            sparkline(kind.energy_ratio),
+            f"{kind.energy_ratio[-1]:.3f}",
+            shares,
+        )
+        kinds.add_row(*row)
+    track = _table("drift", f"{first}-{last}", "from", "to")
+    for name, values in _track(inspection):
+        track.add_row(name, sparkline(values), f"{values[0]:.3g}", f"{values[-1]:.3g}")
+    straight = _table("R^2 of a line", "< 0", "0-0.7", "0.7-0.9", "> 0.9", "median")
+    for name, values in _linearity(inspection.linearity):
+        straight.add_row(name, *_shares(values), f"{median(values):.2f}")
+    _print(inspection.verdict, kinds, inspection.warnings, track, straight)
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Draw values as bars from 0 to the largest, one character each."""
+    top = max(values, default=0.0)
+    if top <= 0:
+        return _BARS[0] * len(values)
+    return "".join(_BARS[min(int(max(value, 0.0) / top * len(_BARS)), len(_BARS) - 1)] for value in values)
+
+
+def _track(inspection: Inspection) -> Iterable[tuple[str, list[float]]]:
+    track = inspection.track
+    yield "norm since the base", [step.drift_norm for step in track]
+    yield "speed, norm per step", [step.speed for step in track if step.speed is not None]
+    if steadiness := [step.steadiness for step in track if step.steadiness is not None]:
+        yield f"steadiness, cosine (mean {fmean(steadiness):.2f})", steadiness
+
+
+def _linearity(modules: Sequence[ModuleLinearity]) -> Iterable[tuple[str, list[float]]]:
+    definitions: dict[str, list[float | None]] = {
+        "held out, each coordinate about its mean": [module.held_out_by_coordinate for module in modules],
+        "held out, all about one mean": [module.held_out_pooled for module in modules],
+        "in sample, each about its mean": [module.in_sample for module in modules],
+    }
+    for name, values in definitions.items():
+        if known := [value for value in values if value is not None]:
+            yield name, known
+
+
+def _shares(values: Sequence[float]) -> list[str]:
+    """Share of modules whose R^2 lies in each of four ranges."""
+    bounds = (float("-inf"), 0.0, 0.7, 0.9, float("inf"))
+    counts = [sum(low <= value < high for value in values) for low, high in pairwise(bounds)]
+    return [f"{count / len(values):.0%}" for count in counts]
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(first)
+    for name in others:
+        table.add_column(name, justify="right")
+    return table
+
+
+def _print(verdict: str, table: Table, notes: Sequence[str], *more: Table) -> None:
+    console = Console(soft_wrap=True, markup=False, emoji=False)
+    console.print(verdict, highlight=False)
+    for part in (table, *more):
+        console.print()
+        console.print(part)
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)

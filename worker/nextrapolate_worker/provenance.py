@@ -1,0 +1,27 @@
+"""What every report says of its own making."""
+
+import platform
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any
+
+from nextrapolate_worker.loading import Loaded
+from nextrapolate_worker.profile import peak_memory_bytes
+
+_PACKAGES = ("nextrapolate", "torch", "safetensors")
+
+
+def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
+    """Give the fields that all reports share: which files, by what, at what cost, with which warnings."""
+    trajectory = loaded.trajectory
+    return {
+        "steps": list(trajectory.steps),
+        "jumps": list(trajectory.jump_steps),
+        "warnings": [*trajectory.warnings, *warnings],
+        "stages": loaded.profile.stages,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "device": loaded.device,
+        "inputs": {str(step): digest for step, digest in loaded.digests.items()},
+        "versions": {package: version(package) for package in _PACKAGES}
+        | {"python": platform.python_version()},
+    }

@@ -1,0 +1,129 @@
+"""Extrapolate: predict the coming update, and add it to the last checkpoint."""
+
+from dataclasses import asdict
+
+from nextrapolate.schemas import (
+    ADAPTER_CONFIG,
+    ADAPTER_MODEL,
+    BacktestReport,
+    FileInfo,
+    JobCreate,
+    ModuleReport,
+    Report,
+    Scores,
+    Stage,
+)
+from nextrapolate_numerics import Backtest, Extension, GateThresholds, Update, backtest, extend, extract
+from nextrapolate_worker.files import flush
+from nextrapolate_worker.loading import Loaded
+from nextrapolate_worker.methods import numerics_method
+from nextrapolate_worker.provenance import provenance
+from nextrapolate_worker.rendering import model_card, report_page
+
+SHARES = {
+    Stage.RESOLVE: 0.02,
+    Stage.LOAD: 0.03,
+    Stage.EXTRACT: 0.20,
+    Stage.FIT: 0.40,
+    Stage.BACKTEST: 0.25,
+    Stage.EXTEND: 0.08,
+    Stage.PUBLISH: 0.02,
+}
+
+
+def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
+    """Stages 3 to 7: the adapter, its report as JSON and as a page, and a model card."""
+    method, profile = request.method, loaded.profile
+    algorithm = numerics_method(method)
+    with profile.stage(Stage.EXTRACT) as progress:
+        extraction = extract(
+            loaded.trajectory, algorithm, method.horizon_steps, device=loaded.device, on_progress=progress
+        )
+    with profile.stage(Stage.FIT) as progress:
+        update = algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
+    with profile.stage(Stage.BACKTEST) as progress:
+        scores = backtest(algorithm, extraction, method.horizon_steps, on_progress=progress)
+    with profile.stage(Stage.EXTEND) as progress:
+        extension = extend(
+            extraction,
+            update,
+            alpha=method.alpha,
+            gate=GateThresholds(request.gate.min_energy_ratio, request.gate.min_backtest_cosine),
+            backtest=scores,
+            rank=request.output.rank,
+            dtype=request.output.dtype,
+            folder=loaded.folder,
+            on_progress=progress,
+        )
+    with profile.stage(Stage.PUBLISH):
+        artifacts = flush(loaded.folder, ADAPTER_MODEL, ADAPTER_CONFIG)
+    return artifacts | _publish(_report(request, loaded, update, scores, extension), loaded)
+
+
+def _publish(report: Report, loaded: Loaded) -> dict[str, FileInfo]:
+    folder = loaded.folder
+    (folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
+    (folder / "report.html").write_text(report_page(report), encoding="utf-8")
+    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
+    return flush(folder, "report.json", "report.html", "README.md")
+
+
+def _report(
+    request: JobCreate, loaded: Loaded, update: Update, backtest: Backtest | None, extension: Extension
+) -> Report:
+    """Assemble the report of a job whose stages have all ended."""
+    method = request.method
+    return Report(
+        verdict=_verdict(backtest, method.alpha, method.horizon_steps),
+        method=method,
+        target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
+        output=request.output,
+        gate=request.gate,
+        backtest=_backtest_report(backtest),
+        discarded_energy=extension.discarded_energy,
+        gated_modules=[module.name for module in extension.modules if module.gated],
+        modules=[
+            ModuleReport(
+                name=module.name,
+                shape=module.shape,
+                moved=module.moved,
+                gated=module.gated,
+                energy_ratio=module.energy_ratio,
+                drift_norm=module.drift_norm,
+                update_norm=module.update_norm,
+                discarded_energy=module.discarded_energy,
+                gauge_condition=module.gauge_condition,
+                backtest_cosine=module.backtest_cosine,
+            )
+            for module in extension.modules
+        ],
+        **provenance(loaded, (*update.warnings, *extension.warnings)),
+    )
+
+
+def _verdict(backtest: Backtest | None, alpha: float, horizon_steps: int) -> str:
+    """Say in a sentence whether the run's own past speaks for the jump."""
+    if backtest is None:
+        return (
+            f"Not measured: the series is too short to hold out {horizon_steps} steps, "
+            "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
+        )
+    scores = backtest.total.scaled(alpha)
+    better = scores.relative_error < 1.0
+    return (
+        f"The run's own past speaks {'for' if better else 'against'} the jump: asked at step "
+        f"{backtest.origin_step} for step {backtest.target_step}, which is known, the method did "
+        f"{'better' if better else 'no better'} than no jump (relative error {scores.relative_error:.2f} at "
+        f"alpha {alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f})."
+    )
+
+
+def _backtest_report(backtest: Backtest | None) -> BacktestReport | None:
+    if backtest is None:
+        return None
+    return BacktestReport(
+        origin_step=backtest.origin_step,
+        target_step=backtest.target_step,
+        total=Scores(**asdict(backtest.total)),
+        seconds=backtest.seconds,
+    )
