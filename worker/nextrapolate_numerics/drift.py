@@ -83,6 +83,15 @@ class Drift:
                 rows[index + 1, start] -= 1
         return rows
 
+    @property
+    def whole_way(self) -> Tensor:
+        """(p,) float64: the last checkpoint as it is, its jumps included, less the origin."""
+        weights = torch.zeros(self.points, dtype=torch.float64)
+        weights[self.last_point] = 1
+        if not self.starts_at_base:
+            weights[0] = -1
+        return weights
+
     def spans(self, start: int, end: int) -> tuple[Span, ...]:
         """The drift between two steps (by index) as spans of points, one more than jumps lie between."""
         spans: list[Span] = [self.segments[start]]

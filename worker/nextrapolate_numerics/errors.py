@@ -10,6 +10,7 @@
     │   ├── MismatchedAdaptersError    ranks, scalings, modules or base models differ
     │   ├── JumpWithoutCheckpointError a jump after a step whose checkpoint is missing
     │   ├── TooFewCheckpointsError     less than the method needs
+    │   ├── ScoreCountError            not one reward or score for each checkpoint
     │   ├── AbsentCheckpointError      a backtest at a step that was not saved
     │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   └── NothingMovedError          no module ever changed
@@ -142,6 +143,24 @@ class TooFewCheckpointsError(SeriesError):
         return (
             f"{self.method} needs at least {self.need} checkpoints at this spacing and horizon, the series "
             f"has {self.have}. Collect more of them, or shorten horizon_steps."
+        )
+
+
+class ScoreCountError(SeriesError):
+    """Rewards or scores were given, but not one for each checkpoint."""
+
+    code = "score-count"
+
+    def __init__(self, name: str, have: int, need: int) -> None:
+        super().__init__(name, have, need)
+        self.name = name
+        self.have = have
+        self.need = need
+
+    def __str__(self) -> str:
+        return (
+            f"There are {self.have} {self.name}, and {self.need} checkpoints to learn from. Give one for "
+            "each of them, in the order of their steps."
         )
 
 

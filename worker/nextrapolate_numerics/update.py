@@ -36,6 +36,10 @@ class Update(ABC):
             KeyError: the module gets no update.
         """
 
+    def discarded(self, module: str) -> float:
+        """Share of the squared norm of what the method wanted that its low-rank update does not hold."""
+        return 0.0
+
 
 @dataclass(frozen=True)
 class Combination(Update):
@@ -76,6 +80,61 @@ class RankOne(Update):
         """Sigma u v^T (NExt, arXiv 2604.11446, Eq. 10); nothing is read."""
         triple = self.triples[module]
         return LowRank((triple.sigma * triple.u.double()).unsqueeze(1), triple.v.double().unsqueeze(0))
+
+
+@dataclass(frozen=True)
+class Fitted(Update):
+    """An update whose wanted matrices have full rank, and were fitted by low-rank ones.
+
+    Attributes:
+        factors: float64, LoRA scaling included, by module.
+        cut: share of the wanted matrix's squared norm that its fit does not hold, by module.
+    """
+
+    factors: Mapping[str, LowRank]
+    cut: Mapping[str, float]
+
+    def modules(self) -> frozenset[str]:
+        """Names of the modules that get an update."""
+        return frozenset(self.factors)
+
+    def delta(self, module: str, trajectory: Trajectory) -> LowRank:
+        """The fit; nothing is read."""
+        return self.factors[module]
+
+    def discarded(self, module: str) -> float:
+        """What the fit does not hold."""
+        return self.cut[module]
+
+
+@dataclass(frozen=True)
+class Sum(Update):
+    """An update in several parts, such as a rank-one matrix in place of what the last checkpoint has.
+
+    Attributes:
+        terms: one of them at least; their own horizons and warnings are not asked for.
+    """
+
+    terms: tuple[Update, ...]
+
+    def modules(self) -> frozenset[str]:
+        """Names of the modules that any term updates."""
+        return frozenset().union(*(term.modules() for term in self.terms))
+
+    def delta(self, module: str, trajectory: Trajectory) -> LowRank:
+        """The sum of the terms, stacked: its rank is the sum of theirs."""
+        deltas = [term.delta(module, trajectory) for term in self._terms_of(module)]
+        return LowRank(torch.cat([d.B for d in deltas], dim=1), torch.cat([d.A for d in deltas], dim=0))
+
+    def discarded(self, module: str) -> float:
+        """The largest share that a term does not hold."""
+        return max(term.discarded(module) for term in self._terms_of(module))
+
+    def _terms_of(self, module: str) -> list[Update]:
+        terms = [term for term in self.terms if module in term.modules()]
+        if not terms:
+            raise KeyError(module)
+        return terms
 
 
 def combine(factors: ModuleFactors, weights: Tensor) -> LowRank:

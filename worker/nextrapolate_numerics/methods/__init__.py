@@ -1,5 +1,6 @@
 """The methods, one file each, behind one interface (method.py)."""
 
+from nextrapolate_numerics.methods.alpharl import AlphaRl
 from nextrapolate_numerics.methods.autoregression import Autoregression
 from nextrapolate_numerics.methods.expo import Expo
 from nextrapolate_numerics.methods.method import Method
@@ -11,6 +12,7 @@ from nextrapolate_numerics.methods.weight_extrapolation import WeightExtrapolati
 from nextrapolate_numerics.methods.wsm import Wsm
 
 __all__ = [
+    "AlphaRl",
     "Autoregression",
     "Expo",
     "Method",

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.progress import Progress, silent
@@ -31,10 +29,5 @@ class Expo:
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """The whole way from W_0; the horizon does not enter."""
-        drift = extraction.drift
-        weights = torch.zeros(drift.points, dtype=torch.float64)
-        weights[drift.last_point] = 1
-        if not drift.starts_at_base:
-            weights[0] = -1
         on_progress(1.0)
-        return Combination(horizon_steps, (), dict.fromkeys(extraction.moved, weights))
+        return Combination(horizon_steps, (), dict.fromkeys(extraction.moved, extraction.drift.whole_way))

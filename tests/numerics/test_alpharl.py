@@ -1,0 +1,149 @@
+"""AlphaRL against dense singular value decompositions and partial least squares written out in numpy."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from fixtures.adapters import write_run
+from fixtures.combinations import Vector, by_module, dense_drift, fitted
+from fixtures.dense import checkpoints
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nextrapolate_numerics import (
+    AlphaRl,
+    ScoreCountError,
+    TooFewCheckpointsError,
+    Trajectory,
+    backtest,
+    compare,
+    extract,
+)
+
+EVEN, UNEVEN, FROM_ZERO = [10, 20, 30, 40, 50, 60], [5, 10, 30, 40, 70, 80], [0, 10, 20, 30, 50]
+REWARDS = (0.21, 0.2, 0.34, 0.3, 0.41, 0.55)
+
+
+def dense_alpharl(drift: dict[int, Vector], shape: tuple[int, int], horizon: int, method: AlphaRl) -> Vector:
+    """One module: the formulas of the paper, a vector and a matrix at a time."""
+    steps = sorted(drift)[1:]
+    matrices = {step: drift[step].reshape(shape) for step in steps}
+    last = steps[-1]
+    if not matrices[last].any():
+        return np.zeros(shape).ravel()
+    U, S, Vt = np.linalg.svd(matrices[last])
+    u_last, v_last = U[:, 0], Vt[0]
+    rows = []
+    for step in steps:
+        U, S, Vt = np.linalg.svd(matrices[step])
+        sign = 1.0 if U[:, 0] @ u_last + Vt[0] @ v_last >= 0 else -1.0
+        rows.append(sign * S[0] * U[:, 0])
+    a = np.stack(rows)
+    rewards = None if method.rewards is None else method.rewards[-len(steps) :]
+    y = np.array(steps if rewards is None else rewards, dtype=float)
+    line = np.polyfit(steps, y, 1)
+    now, target = np.polyval(line, last), np.polyval(line, last + horizon)
+    if method.target_reward is not None:
+        target = method.target_reward
+    X, response = a - a.mean(axis=0), y - y.mean()
+    w = X.T @ response / np.linalg.norm(X.T @ response)
+    t = X @ w
+    p, q = X.T @ t / (t @ t), response @ t / (t @ t)
+
+    def at(score: float) -> Vector:
+        return np.asarray(a.mean(axis=0) + (score - y.mean()) / q * p)
+
+    if method.mode == "last":
+        return np.outer(at(target) - at(now), v_last).ravel()
+    return np.outer(at(target), v_last).ravel() - drift[last]
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    steps=st.sampled_from([EVEN, UNEVEN, FROM_ZERO]),
+    horizon=st.sampled_from([5, 30, 100]),
+    scored=st.sampled_from([None, "line", "target"]),
+    mode=st.sampled_from(["last", "line"]),
+    jumped=st.booleans(),
+)
+def test_alpharl_is_the_dense_regression(
+    steps: list[int],
+    horizon: int,
+    scored: str | None,
+    mode: Literal["last", "line"],
+    jumped: bool,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("runs")
+    run = write_run(folder / "run", steps)
+    jumps = write_run(folder / "jumps", [steps[2]], seed=5) if jumped else None
+    method = AlphaRl(
+        rewards=REWARDS[: len(steps)] if scored else None,
+        target_reward=0.7 if scored == "target" else None,
+        mode=mode,
+    )
+    shapes = Trajectory.open(checkpoints(run)).shapes
+    drift = by_module(run, dense_drift(run, jumps))
+    expected = np.concatenate(
+        [dense_alpharl(module, shapes[name], horizon, method) for name, module in drift.items()]
+    )
+    _, actual = fitted(method, run, horizon, jumps)
+    np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_rewards_in_step_with_time_are_time(tmp_path: Path) -> None:
+    """A reward that is a line of the step says what the step says."""
+    run = write_run(tmp_path / "run", UNEVEN)
+    rewards = tuple(0.1 + 0.002 * step for step in UNEVEN)
+    modes: list[Literal["last", "line"]] = ["last", "line"]
+    for mode in modes:
+        _, by_steps = fitted(AlphaRl(mode=mode), run, 30)
+        _, by_rewards = fitted(AlphaRl(mode=mode, rewards=rewards), run, 30)
+        np.testing.assert_allclose(by_rewards, by_steps, rtol=1e-6, atol=1e-9)
+
+
+def test_a_backtest_does_not_look_at_the_rewards_it_hides(run_folder: Path) -> None:
+    rising = tuple(0.1 * step for step in range(12))
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    scores = []
+    for rewards in (rising, (*rising[:9], 5.0, -3.0, 0.0)):
+        method = AlphaRl(rewards=rewards)
+        scores.append(backtest(method, extract(trajectory, method, 30), 30))
+    assert scores[0] is not None
+    assert scores[0] == scores[1]
+    (alone,) = compare(trajectory, [AlphaRl(rewards=rising[:9])], at_step=90, horizon_steps=30)
+    assert alone == scores[0]
+
+
+def test_what_the_component_explains_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", EVEN)
+    by_steps, _ = fitted(AlphaRl(), run, 30)
+    assert by_steps.warnings[0].startswith("AlphaRL's component explains 99.")
+    by_rewards, _ = fitted(AlphaRl(rewards=REWARDS, target_reward=0.6), run, 30)
+    assert "the rewards (solved for 0.6)" in by_rewards.warnings[0]
+
+
+def test_rewards_that_never_differ_lead_nowhere(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", EVEN)
+    update, actual = fitted(AlphaRl(rewards=(0.5,) * 6), run, 30)
+    assert not actual.any()
+    assert "there is no update" in update.warnings[0]
+
+
+@pytest.mark.parametrize("count", [5, 7])
+def test_one_reward_for_each_checkpoint_is_asked_for(count: int, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", EVEN)
+    with pytest.raises(ScoreCountError, match=rf"There are {count} rewards, and 6 checkpoints"):
+        fitted(AlphaRl(rewards=tuple(range(count))), run, 10)
+
+
+def test_alpharl_says_how_many_checkpoints_it_needs(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [0, 10])
+    with pytest.raises(TooFewCheckpointsError, match="alpharl needs at least 3 checkpoints"):
+        fitted(AlphaRl(), run, 10)
+
+
+def test_a_target_without_rewards_is_refused() -> None:
+    with pytest.raises(ValueError, match="target_reward asks for rewards"):
+        AlphaRl(target_reward=0.5)
