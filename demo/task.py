@@ -33,7 +33,7 @@ class Task:
     kinds: tuple[Kind, ...]
     """The first is the right one."""
     max_answer_tokens: int
-    """Of the longest answer of any kind, its end of text included."""
+    """Where sampling stops: there is room for the longest answer of any kind and its end of text."""
 
     def answer(self, question: str) -> str:
         """Return the right answer."""

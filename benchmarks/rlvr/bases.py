@@ -1,0 +1,28 @@
+"""Base models, one a task: trained from scratch when first asked for, and kept."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from demo import make_base
+from demo.language import make_tokenizer
+from demo.task import ADDITION, Task
+
+BASES = Path(__file__).parent / "bases"
+STEPS = {"modular": 3000, "sorting": 1000, "brackets": 1000}
+"""Until the held-out loss has settled: a rearrangement is learned sooner than arithmetic."""
+
+
+def base_of(task: Task, folder: Path = BASES) -> Path:
+    """Return the folder of the task's base model: trained for minutes the first time, or the demo's own."""
+    if task is ADDITION:
+        return make_base.BASE
+    base = folder / task.name
+    if not base.exists():
+        model = make_base.train(task, STEPS[task.name])
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=folder) as unfinished:
+            made = Path(unfinished) / task.name
+            model.save_pretrained(made)
+            make_tokenizer().save_pretrained(made)
+            made.rename(base)
+    return base
