@@ -19,7 +19,6 @@ from demo.task import HELD_OUT, Task
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
-from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.tasks import TASKS
@@ -58,7 +57,6 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="number of questions")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    disable_progress_bar()
     task = TASKS[arguments.task]
     base = arguments.base or base_of(task)
     _, questions = task.split(arguments.held_out)

@@ -116,7 +116,6 @@ def main() -> None:
     parser.add_argument("--held-out", type=int, default=HELD_OUT, help="number of questions")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    disable_progress_bar()
     gate = Gate(min_backtest_cosine=arguments.min_backtest_cosine)
     print("|", " | ".join(COLUMNS), "|")
     print("|" + "---|" * len(COLUMNS))

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import PrinterCallback, set_seed
-from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.record import Record, Recorder, Settings, newest_checkpoint, step_of
@@ -81,7 +80,6 @@ def main() -> None:
     settings = Settings(**options)
     # Models this small gain nothing from a second thread.
     torch.set_num_threads(1)
-    disable_progress_bar()
     task = TASKS[settings.task]
     base = base_of(task)
     columns = (
