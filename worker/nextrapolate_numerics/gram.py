@@ -1,5 +1,7 @@
 """The Gram matrix of a module's trajectory: all that methods which combine checkpoints need to know of it."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -23,3 +25,8 @@ def gram(factors: ModuleFactors) -> Tensor:
         products = (B[k].mT @ all_B[:, later]) * (A[k] @ all_A[later].mT)
         rows[k, k:] = products.reshape(r, p - k, r).sum(dim=(0, 2)).cpu()
     return factors.scaling**2 * (rows + rows.triu(1).mT)
+
+
+def summed(grams: Mapping[str, Tensor]) -> Tensor:
+    """The Gram matrix of all modules together, (p, p): that of their deltas as one vector."""
+    return torch.stack([grams[name] for name in sorted(grams)]).sum(dim=0)

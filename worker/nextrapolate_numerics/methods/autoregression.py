@@ -19,6 +19,7 @@ from torch import Tensor
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.gram import summed
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.update import Combination, Update
 
@@ -54,7 +55,7 @@ class Autoregression:
         """Regress on all pairs that are visible, and apply the coefficients at the last visible step."""
         drift = extraction.drift
         self.check(drift, horizon_steps)
-        inner = drift.coefficients @ _sum_of_grams(extraction) @ drift.coefficients.T
+        inner = drift.coefficients @ summed(extraction.grams) @ drift.coefficients.T
         windows = self._windows(drift)
         normal = torch.zeros(len(windows), len(windows), dtype=torch.float64)
         response = torch.zeros(len(windows), dtype=torch.float64)
@@ -78,11 +79,6 @@ class Autoregression:
         """Steps from the last checkpoint back to earlier ones, up to the longest window and one at least."""
         lengths = [drift.last_step - step for step in reversed(drift.steps[:-1])]
         return [length for length in lengths if length <= self.max_window_steps] or lengths[:1]
-
-
-def _sum_of_grams(extraction: Extraction) -> Tensor:
-    """The Gram matrix of all modules together, (p, p): they share one coefficient vector."""
-    return torch.stack([extraction.grams[name] for name in sorted(extraction.moved)]).sum(dim=0)
 
 
 def _speeds(drift: Drift, at: int, windows: list[int]) -> Tensor:
