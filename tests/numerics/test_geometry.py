@@ -1,0 +1,89 @@
+"""The geometry of a run, against the definitions on dense float64 weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures.adapters import MODULES, RANK, write_adapter, write_run
+from fixtures.combinations import Vector, by_module, dense_drift
+from fixtures.dense import checkpoints
+
+from nextrapolate_numerics import NothingMovedError, TooFewCheckpointsError, Trajectory, inspect
+
+STILL = list(MODULES)[-1]
+UNEVEN = [10, 20, 30, 45, 60, 70, 95, 100, 110]
+
+
+def line(steps: list[int], weights: Vector, fitted: int) -> Vector:
+    """The weights that a least-squares line through the first `fitted` steps gives at all of them."""
+    design = np.stack([np.ones(len(steps)), np.array(steps, dtype=float)], axis=1)
+    solution = np.linalg.lstsq(design[:fitted], weights[:fitted], rcond=None)[0]
+    return np.asarray(design @ solution)
+
+
+def r_squared(missed: Vector, weights: Vector, mean: Vector | np.float64) -> float:
+    return float(1 - (missed**2).sum() / ((weights - mean) ** 2).sum())
+
+
+@pytest.mark.parametrize("jumped", [False, True])
+def test_linearity_is_what_the_three_definitions_say(jumped: bool, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", UNEVEN)
+    jumps = write_run(tmp_path / "jumps", [45], seed=1) if jumped else None
+    geometry = inspect(Trajectory.open(checkpoints(run), checkpoints(jumps) if jumps else []))
+    assert geometry.steps == tuple(UNEVEN)
+    drift = by_module(run, dense_drift(run, jumps))
+    for name, module in geometry.modules.items():
+        weights = np.stack([drift[name][step] for step in UNEVEN])
+        missed = (weights - line(UNEVEN, weights, 6))[6:]
+        late = weights[6:]
+        whole = weights - line(UNEVEN, weights, len(UNEVEN))
+        found = module.linearity
+        assert found.held_out_by_coordinate == pytest.approx(r_squared(missed, late, late.mean(axis=0)))
+        assert found.held_out_pooled == pytest.approx(r_squared(missed, late, late.mean()))
+        assert found.in_sample == pytest.approx(r_squared(whole, weights, weights.mean(axis=0)))
+
+
+def test_energy_and_variance_are_those_of_the_dense_deltas(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", UNEVEN)
+    geometry = inspect(Trajectory.open(checkpoints(run)))
+    drift = by_module(run, dense_drift(run))
+    assert set(geometry.modules) == set(MODULES) - {STILL}
+    assert geometry.still == (STILL,)
+    for name, module in geometry.modules.items():
+        weights = [drift[name][step] for step in UNEVEN]
+        spectra = [np.linalg.svd(delta.reshape(MODULES[name]), compute_uv=False) for delta in weights]
+        expected = [float(spectrum[0] / spectrum.sum()) for spectrum in spectra]
+        assert module.energy_ratios == pytest.approx(expected, rel=1e-4)
+        energies = np.linalg.svd(np.stack(weights), compute_uv=False) ** 2
+        assert module.variance_explained == pytest.approx(energies.cumsum()[:3] / energies.sum())
+        np.testing.assert_allclose(module.gram, np.stack(weights) @ np.stack(weights).T, rtol=1e-9)
+
+
+def test_a_steady_run_speaks_for_extrapolation(run_folder: Path) -> None:
+    evidence = inspect(Trajectory.open(checkpoints(run_folder))).evidence
+    assert evidence is not None
+    assert (evidence.origin_step, evidence.target_step) == (80, 120)
+    assert evidence.total.relative_error < 0.8
+
+
+def test_three_checkpoints_are_the_least(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 30])
+    geometry = inspect(Trajectory.open(checkpoints(run)))
+    linearity = next(iter(geometry.modules.values())).linearity
+    assert (linearity.held_out_by_coordinate, linearity.held_out_pooled) == (None, None)
+    assert 0 < linearity.in_sample <= 1
+    with pytest.raises(TooFewCheckpointsError, match="3"):
+        inspect(Trajectory.open(checkpoints(run)[:2]))
+
+
+def test_a_run_that_never_moved_has_no_geometry(tmp_path: Path) -> None:
+    (name, (m, n)), *_ = MODULES.items()
+    for step in (10, 20, 30):
+        tensors = {"lora_B": torch.zeros(m, RANK), "lora_A": torch.ones(RANK, n)}
+        write_adapter(
+            tmp_path / f"checkpoint-{step}",
+            {f"base_model.model.{name}.{factor}.weight": tensor for factor, tensor in tensors.items()},
+        )
+    with pytest.raises(NothingMovedError):
+        inspect(Trajectory.open(checkpoints(tmp_path)))
