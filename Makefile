@@ -3,6 +3,8 @@
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+# Tests wait for servers and processes as much as they compute; more than two at once would only make them wait.
+TWO_AT_A_TIME := -n 2 --dist worksteal
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -24,10 +26,10 @@ demo: setup      ## a real GRPO run that skips steps, beside the run that does n
 	$(BIN)/python -m demo.run
 
 test: setup      ## every test
-	$(BIN)/pytest
+	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-unit: setup ## the tests that start no server, worker or trainer
-	$(BIN)/pytest -m 'not integration'
+	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
 
 lint: setup      ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .
