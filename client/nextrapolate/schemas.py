@@ -89,6 +89,21 @@ class FileInfo(Response):
     sha256: str
 
 
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
+
+
+class Announcement(Request):
+    """The files of a checkpoint by their digests: what the service has already need not be sent."""
+
+    files: dict[CheckpointFile, Sha256] = Field(min_length=1)
+
+
+class Missing(Response):
+    """Answer to an announcement."""
+
+    missing: list[CheckpointFile] = Field(description="files that still have to be sent")
+
+
 class CheckpointInfo(Response):
     """What has arrived of one checkpoint, and what stands in its way."""
 

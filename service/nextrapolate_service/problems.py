@@ -32,6 +32,9 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.IdempotencyMismatch: (422, "idempotency-mismatch"),
     store_errors.CheckpointIncomplete: (422, "checkpoint-incomplete"),
     store_errors.DigestMismatch: (422, "digest-mismatch"),
+    store_errors.BrokenAdapter: (422, "broken-adapter"),
+    store_errors.UnsupportedAdapter: (422, "unsupported-adapter"),
+    store_errors.FileTooLarge: (413, "body-too-large"),
     store_errors.InvalidCursor: (422, "invalid-cursor"),
 }
 _RETRY_AFTER: Mapping[str, str] = {"store-unavailable": "2", "idempotency-in-flight": "1"}
@@ -105,7 +108,16 @@ async def _on_store_error(request: Request, error: store_errors.StoreError) -> R
     status, code = _STORE_PROBLEMS[type(error)]
     wait = _RETRY_AFTER.get(code)
     headers = {"Retry-After": wait} if wait else None
-    return _answer(request, status, code, str(error), retryable=wait is not None, headers=headers)
+    field = getattr(error, "field", None)
+    return _answer(
+        request,
+        status,
+        code,
+        str(error),
+        retryable=wait is not None,
+        errors=[{"field": field, "message": str(error)}] if field else [],
+        headers=headers,
+    )
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:

@@ -15,25 +15,23 @@ from nextrapolate.schemas import (
     JobRequest,
 )
 from nextrapolate_service import uris
-from nextrapolate_service.adapter_config import MAX_CONFIG_BYTES, check_config
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
-    BrokenAdapterError,
     MismatchedAdaptersError,
     MissingCheckpointError,
     RefusedUriError,
-    ServiceError,
     StepOrderError,
     TooFewCheckpointsError,
 )
 from nextrapolate_service.methods import METHODS
-from nextrapolate_service.safetensors_header import HeaderCheck
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
+from nextrapolate_store.content import check_file
+from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, check_config
+from nextrapolate_store.errors import BrokenAdapter, UnusableContent
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.store import Store
 
-_PIECE_BYTES = 1 << 16
 _INSPECTED = 3
 """Checkpoints of an inspection: a line through fewer says nothing."""
 
@@ -83,8 +81,9 @@ def _adapter_by_uri(reference: CheckpointRef, roots: tuple[Path, ...]) -> InputA
     model = _model_below(roots, uri.path)
     config = uris.resolve_below(roots, uri.path / ADAPTER_CONFIG)
     try:
-        _check_model(model)
-    except ServiceError as error:
+        with uris.open_resolved(model) as file:
+            check_file(ADAPTER_MODEL, file)
+    except UnusableContent as error:
         raise type(error)(f"{reference.uri}: {error}", field="checkpoints") from None
     return InputAdapter(step, FileSource("file", str(model)), FileSource("file", str(config)))
 
@@ -95,20 +94,12 @@ def _model_below(roots: tuple[Path, ...], folder: Path) -> Path:
     except RefusedUriError:
         with suppress(RefusedUriError):
             pickled = uris.resolve_below(roots, folder / "adapter_model.bin")
-            raise BrokenAdapterError(
+            raise BrokenAdapter(
                 f"file://{pickled} is a pickle, which can run code when it is loaded: load it with PEFT and "
                 "save it again with save_pretrained (safe_serialization=True)",
                 field="checkpoints",
             ) from None
         raise
-
-
-def _check_model(path: Path) -> None:
-    check = HeaderCheck()
-    with uris.open_resolved(path) as file:
-        while not check.is_complete and (piece := file.read(_PIECE_BYTES)):
-            check.feed(piece)
-        check.finish(total_bytes=file.seek(0, 2))
 
 
 def _check(store: Store, tenant: str, request: JobRequest, inputs: JobInputs) -> None:
@@ -172,5 +163,5 @@ def _rank(store: Store, tenant: str, adapter: InputAdapter) -> int:
         document = file.read(MAX_CONFIG_BYTES + 1)
     try:
         return check_config(document[:MAX_CONFIG_BYTES])
-    except ServiceError as error:
+    except UnusableContent as error:
         raise type(error)(f"step {adapter.step}: {error}", field="checkpoints") from None

@@ -3,38 +3,23 @@
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Protocol
+from collections.abc import AsyncIterator, Mapping
 
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, CheckpointFile, FileInfo
-from nextrapolate_service.adapter_config import MAX_CONFIG_BYTES, ConfigCheck
-from nextrapolate_service.errors import BodyTooLargeError, FileConflictError, MalformedHeaderError
-from nextrapolate_service.safetensors_header import HeaderCheck
-from nextrapolate_store.blobs import Upload
-from nextrapolate_store.errors import DigestMismatch
-from nextrapolate_store.records import SeriesRecord
+from nextrapolate_service.disk import require_space
+from nextrapolate_service.errors import MalformedHeaderError
+from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.content import check_file, largest
+from nextrapolate_store.content.intake import Intake, check_size, taking_in
+from nextrapolate_store.records import FileSource, SeriesRecord
+from nextrapolate_store.series import check_same
 from nextrapolate_store.store import Store
 
 _PIECE_BYTES = 1 << 20
+_SPACE_EVERY_BYTES = 64 << 20
 _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:(?P<base64>[A-Za-z0-9+/=]*):\s*(?:$|,)")
-
-
-class ContentCheck(Protocol):
-    """Looks at a file while it arrives; raises where it cannot be used."""
-
-    def feed(self, piece: bytes) -> None:
-        """Take the next piece."""
-
-    def finish(self) -> None:
-        """The file is whole."""
-
-
-_CHECKS: Mapping[str, Callable[[], ContentCheck]] = {
-    ADAPTER_MODEL: HeaderCheck,
-    ADAPTER_CONFIG: ConfigCheck,
-}
 
 
 def accepted_name(name: str) -> str:
@@ -43,7 +28,7 @@ def accepted_name(name: str) -> str:
     Raises:
         ValueError: the file is neither of the two.
     """
-    if name in _CHECKS:
+    if name in (ADAPTER_MODEL, ADAPTER_CONFIG):
         return name
     advice = "convert it to safetensors" if name.endswith((".bin", ".pt", ".pth")) else "send one of these"
     raise ValueError(f"{name!r:.80} is not taken, only {ADAPTER_MODEL} and {ADAPTER_CONFIG}: {advice}")
@@ -69,64 +54,82 @@ def announced_digest(header: str | None) -> str | None:
     raise MalformedHeaderError("write it as Content-Digest: sha-256=:BASE64:", field="Content-Digest")
 
 
-def check_length(name: CheckpointFile, length: int | None, max_model_bytes: int) -> None:
+def check_length(name: CheckpointFile, length: int | None, settings: ServiceSettings) -> None:
     """Refuse by its announced length what would be refused by its length anyway.
 
     Raises:
-        BodyTooLargeError: it is.
+        FileTooLarge: it would.
     """
-    limit = _limit(name, max_model_bytes)
-    if length is not None and length > limit:
-        raise BodyTooLargeError(f"{name} of {length} bytes: this server takes at most {limit}", field=name)
+    check_size(name, length or 0, largest(name, settings.max_upload_bytes))
+
+
+def announce(
+    store: Store, series: SeriesRecord, step: int, digests: Mapping[CheckpointFile, str]
+) -> list[CheckpointFile]:
+    """Take from what the tenant has stored already, in whatever run, the files with these sha256.
+
+    Gives the names of those that still have to be sent.
+
+    Raises:
+        FileTaken: the checkpoint has another file of that name.
+        UnusableContent: what is stored cannot be the file of that name.
+    """
+    missing: list[CheckpointFile] = []
+    there = series.checkpoints.get(step, {})
+    for name, sha256 in digests.items():
+        check_same(step, name, there.get(name), sha256)
+        info = store.blobs.find(series.tenant, sha256)
+        if info is None:
+            missing.append(name)
+        elif name not in there:
+            with store.blobs.path(FileSource("blob", sha256), series.tenant).open("rb") as file:
+                check_file(name, file)
+            store.series.put_file(series.tenant, series.id, step, name, info)
+    return missing
 
 
 async def receive(
     store: Store,
+    settings: ServiceSettings,
     series: SeriesRecord,
     step: int,
     name: CheckpointFile,
     chunks: AsyncIterator[bytes],
     *,
     expected_sha256: str | None,
-    max_model_bytes: int,
 ) -> FileInfo:
     """Stream a file into the blob store and note it in its series; on any error nothing is kept.
 
     The same content again is answered like the first time.
 
     Raises:
-        UnusableError, BodyTooLargeError: the content cannot be used.
-        FileConflictError: the checkpoint has another file of that name already.
-        FileTaken: so it has, since this upload began.
+        UnusableContent: the content cannot be used.
+        FileTaken: the checkpoint has another file of that name already.
         DigestMismatch: it is not what was announced.
+        DiskReserveError: the disk has become too full for the rest of it.
     """
     there = series.checkpoints.get(step, {}).get(name)
-    if there is not None and expected_sha256 not in (None, there.sha256):
-        raise _conflict(step, name, there)
-    check = _CHECKS[name]()
-    limit = _limit(name, max_model_bytes)
+    if expected_sha256 is not None:
+        check_same(step, name, there, expected_sha256)
 
-    def take(upload: Upload, piece: bytes) -> None:
-        if upload.bytes_written + len(piece) > limit:
-            raise BodyTooLargeError(f"{name} is larger than the {limit} bytes this server takes", field=name)
-        check.feed(piece)
-        upload.write(piece)
+    def take(intake: Intake, piece: bytes) -> None:
+        before = intake.bytes_written
+        intake.write(piece)
+        # Others upload, too: what was free at the beginning need not be any more.
+        if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
+            require_space(store, settings)
 
-    def keep(upload: Upload) -> FileInfo:
-        check.finish()
-        try:
-            info = upload.commit(expected_sha256 or (there.sha256 if there else None))
-        except DigestMismatch:
-            if there is not None and expected_sha256 is None:
-                raise _conflict(step, name, there) from None
-            raise
+    def keep(intake: Intake) -> FileInfo:
+        check_same(step, name, there, intake.sha256)
+        info = intake.commit(expected_sha256)
         store.series.put_file(series.tenant, series.id, step, name, info)
         return info
 
-    async with contextmanager_in_threadpool(store.blobs.upload(series.tenant)) as upload:
+    opening = taking_in(store.blobs, series.tenant, name, settings.max_upload_bytes)
+    async with contextmanager_in_threadpool(opening) as intake:
         async for piece in _in_pieces(chunks):
-            await run_in_threadpool(take, upload, piece)
-        return await run_in_threadpool(keep, upload)
+            await run_in_threadpool(take, intake, piece)
+        return await run_in_threadpool(keep, intake)
 
 
 async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
@@ -138,15 +141,3 @@ async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
             yield bytes(piece)
             piece.clear()
     yield bytes(piece)
-
-
-def _limit(name: CheckpointFile, max_model_bytes: int) -> int:
-    return MAX_CONFIG_BYTES if name == ADAPTER_CONFIG else max_model_bytes
-
-
-def _conflict(step: int, name: str, there: FileInfo) -> FileConflictError:
-    return FileConflictError(
-        f"step {step} has another {name} already (sha256 {there.sha256}): a checkpoint does not change; "
-        "send it under its own step, or begin a new series",
-        field=name,
-    )

@@ -40,6 +40,11 @@ class Upload:
         """How much has arrived."""
         return self._file.tell()
 
+    @property
+    def sha256(self) -> str:
+        """The sha256 (hex) of what has arrived."""
+        return self._digest.hexdigest()
+
     def write(self, data: bytes) -> None:
         """Append to the file."""
         self._file.write(data)
@@ -51,7 +56,7 @@ class Upload:
         Raises:
             DigestMismatch: the sha256 (hex) is not the expected one.
         """
-        sha256 = self._digest.hexdigest()
+        sha256 = self.sha256
         if expected_sha256 is not None and sha256 != expected_sha256.lower():
             raise DigestMismatch(
                 f"what arrived has sha256 {sha256}, announced was {expected_sha256}: send the file again"
@@ -104,6 +109,11 @@ class BlobStore:
             shutil.copyfileobj(file, upload, length=1 << 20)
             return upload.commit(expected.sha256)
 
+    def find(self, tenant: str, sha256: str) -> FileInfo | None:
+        """Look for a blob of this tenant by its sha256 (hex)."""
+        path = self._blob(tenant, sha256)
+        return FileInfo(bytes=path.stat().st_size, sha256=sha256) if path else None
+
     def path(self, source: FileSource, tenant: str) -> Path:
         """Give the path of a file that a job reads.
 
@@ -112,10 +122,9 @@ class BlobStore:
         """
         if source.kind == "file":
             return Path(source.location)
-        sha256 = source.location
-        path = self._tenant_folder(tenant) / sha256[:2] / sha256
-        if not _SHA256.fullmatch(sha256) or not path.is_file():
-            raise BlobNotFound(f"there is no file with sha256 {sha256}: upload it first")
+        path = self._blob(tenant, source.location)
+        if path is None:
+            raise BlobNotFound(f"there is no file with sha256 {source.location}: upload it first")
         return path
 
     def result_folder(self, job_id: str, fence: int) -> Path:
@@ -166,6 +175,10 @@ class BlobStore:
                     temporary.unlink()
             except FileNotFoundError:  # another process sweeps, too
                 continue
+
+    def _blob(self, tenant: str, sha256: str) -> Path | None:
+        path = self._tenant_folder(tenant) / sha256[:2] / sha256
+        return path if _SHA256.fullmatch(sha256) and path.is_file() else None
 
     def _tenant_folder(self, tenant: str) -> Path:
         if not _TENANT.fullmatch(tenant):

@@ -15,6 +15,10 @@ StoreError
 ├── FileTaken                the checkpoint has another file of that name already
 ├── CheckpointIncomplete     a checkpoint of the series lacks a file
 ├── DigestMismatch           what arrived is not what was announced
+├── UnusableContent          a file that cannot be part of a checkpoint; `field` is what of it is meant
+│   ├── BrokenAdapter        it is not what its name says
+│   ├── UnsupportedAdapter   a feature whose delta is not B A
+│   └── FileTooLarge         more bytes than such a file may have
 └── InvalidCursor            a cursor or an event id this store never gave out
 
 Each is made of one sentence that says what to do, and so survives pickling.
@@ -70,7 +74,11 @@ class IdempotencyInFlight(StoreError):
 
 
 class FileTaken(StoreError):
-    """The checkpoint has another file of that name already."""
+    """The checkpoint has another file of that name already; `field` is the name."""
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
 
 
 class CheckpointIncomplete(StoreError):
@@ -79,6 +87,26 @@ class CheckpointIncomplete(StoreError):
 
 class DigestMismatch(StoreError):
     """What arrived is not what was announced."""
+
+
+class UnusableContent(StoreError):
+    """A file that cannot be part of a checkpoint; `field` is what of it is meant."""
+
+    def __init__(self, detail: str, *, field: str | None = None) -> None:
+        super().__init__(detail)
+        self.field = field
+
+
+class BrokenAdapter(UnusableContent):
+    """A file is not what its name says."""
+
+
+class UnsupportedAdapter(UnusableContent):
+    """The adapter uses a feature whose effect is not a plain LoRA delta."""
+
+
+class FileTooLarge(UnusableContent):
+    """More bytes than a file of that name may have."""
 
 
 class InvalidCursor(StoreError):

@@ -74,12 +74,7 @@ class SeriesStore:
         self.get(tenant, series_id)
         self._redis.hsetnx(Key.SERIES_FILES + series_id, f"{step}/{name}", info.model_dump_json())
         record = self.get(tenant, series_id)
-        there = record.checkpoints[step][name]
-        if there != info:
-            raise FileTaken(
-                f"step {step} has another {name} already (sha256 {there.sha256}): a checkpoint does "
-                "not change; send it under its own step, or begin a new series"
-            )
+        check_same(step, name, record.checkpoints[step][name], info.sha256)
         return record
 
     def add_jump(self, tenant: str, series_id: str, step: int, job_id: str) -> SeriesRecord:
@@ -94,6 +89,8 @@ class SeriesStore:
         job = self._jobs.get(tenant, job_id)
         if job.state is not JobState.SUCCEEDED:
             raise JobNotSucceeded(f"job {job_id} is {job.state}: only a succeeded job has an adapter")
+        if ADAPTER_MODEL not in job.artifacts:
+            raise JobNotSucceeded(f"job {job_id} is of task {job.request.task}, which makes no adapter")
         files = {
             name: self._blobs.put_file(tenant, self._blobs.result_path(job, name), job.artifacts[name])
             for name in (ADAPTER_MODEL, ADAPTER_CONFIG)
@@ -121,6 +118,20 @@ class SeriesStore:
             if checkpoints and jump.step < checkpoints[-1].step
         )
         return JobInputs(checkpoints, jumps)
+
+
+def check_same(step: int, name: str, there: FileInfo | None, sha256: str) -> None:
+    """Refuse another file where the checkpoint of this step has one already: a checkpoint does not change.
+
+    Raises:
+        FileTaken: it has, and not the one with this sha256.
+    """
+    if there is not None and there.sha256 != sha256:
+        raise FileTaken(
+            f"step {step} has another {name} already (sha256 {there.sha256}): a checkpoint does not change; "
+            "send it under its own step, or begin a new series",
+            field=name,
+        )
 
 
 def _file(series: SeriesRecord, step: int, name: str) -> FileSource:

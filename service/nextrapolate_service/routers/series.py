@@ -6,15 +6,23 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BeforeValidator
 
-from nextrapolate.schemas import CheckpointFile, FileInfo, JumpCreate, Series, SeriesPage
+from nextrapolate.schemas import (
+    Announcement,
+    CheckpointFile,
+    FileInfo,
+    JumpCreate,
+    Missing,
+    Series,
+    SeriesPage,
+)
 from nextrapolate_service import uploads
-from nextrapolate_service.adapter_config import check_fields
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.bodies import SeriesBody
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.openapi import problems
 from nextrapolate_service.views import series_view
+from nextrapolate_store.content.adapter_config import check_fields
 from nextrapolate_store.errors import BlobNotFound
 
 router = APIRouter(prefix="/series", tags=["series"])
@@ -53,6 +61,22 @@ def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
     return series_view(store.series.get(tenant, series_id))
 
 
+@router.post(
+    "/{series_id}/checkpoints/{step}",
+    responses=problems(404, 409),
+    summary="Announce a checkpoint, and learn what of it to upload",
+)
+def announce_checkpoint(
+    series_id: str, step: Step, request: Announcement, tenant: Tenant, store: OpenStore
+) -> Missing:
+    """Files that are stored already, of whatever run, become this checkpoint's without another transfer.
+
+    An upload that broke off is resumed by announcing its files again: only what is missing is sent.
+    """
+    series = store.series.get(tenant, series_id)
+    return Missing(missing=uploads.announce(store, series, step, request.files))
+
+
 @router.put(
     "/{series_id}/checkpoints/{step}/{file}",
     responses=problems(400, 404, 409, 413, 507),
@@ -80,17 +104,11 @@ async def put_checkpoint_file(
     Sending the same content again changes nothing; other content for the same step is a conflict.
     """
     expected_sha256 = uploads.announced_digest(content_digest)
-    uploads.check_length(file, content_length, settings.max_upload_bytes)
+    uploads.check_length(file, content_length, settings)
     await run_in_threadpool(require_space, store, settings, content_length or 0)
     series = await run_in_threadpool(store.series.get, tenant, series_id)
     return await uploads.receive(
-        store,
-        series,
-        step,
-        file,
-        request.stream(),
-        expected_sha256=expected_sha256,
-        max_model_bytes=settings.max_upload_bytes,
+        store, settings, series, step, file, request.stream(), expected_sha256=expected_sha256
     )
 
 

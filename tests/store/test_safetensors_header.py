@@ -5,8 +5,8 @@ from fixtures.adapter_bytes import header, model_bytes, with_header, with_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nextrapolate_service.errors import BrokenAdapterError, ServiceError, UnsupportedAdapterError
-from nextrapolate_service.safetensors_header import MAX_HEADER_BYTES, HeaderCheck
+from nextrapolate_store.content.safetensors_header import MAX_HEADER_BYTES, HeaderCheck
+from nextrapolate_store.errors import BrokenAdapter, UnsupportedAdapter, UnusableContent
 
 A = "base_model.model.q_proj.lora_A.weight"
 B = "base_model.model.q_proj.lora_B.weight"
@@ -74,7 +74,7 @@ def renamed(before: str, after: str) -> bytes:
     ],
 )
 def test_what_is_wrong_is_named(content: bytes, field: str, says: str) -> None:
-    with pytest.raises(BrokenAdapterError, match=says) as refused:
+    with pytest.raises(BrokenAdapter, match=says) as refused:
         check(content)
     assert refused.value.field == field
 
@@ -84,7 +84,7 @@ def test_dora_is_refused_by_name() -> None:
         **header(),
         "q.lora_magnitude_vector": {"dtype": "F32", "shape": [0], "data_offsets": [56, 56]},
     }
-    with pytest.raises(UnsupportedAdapterError, match="DoRA"):
+    with pytest.raises(UnsupportedAdapter, match="DoRA"):
         check(with_header(entries, bytes(56)))
 
 
@@ -95,7 +95,7 @@ def test_damage_anywhere_is_refused_or_harmless(damage: bytes, start: int, lengt
     damaged = content[:start] + damage + content[start + length :]
     try:
         check(damaged)
-    except ServiceError:
+    except UnusableContent:
         return
     assert len(damaged) >= 8
 
@@ -108,5 +108,5 @@ def test_damage_anywhere_is_refused_or_harmless(damage: bytes, start: int, lengt
     )
 )
 def test_any_json_is_answered(document: object) -> None:
-    with pytest.raises(ServiceError):
+    with pytest.raises(UnusableContent):
         check(with_header(document))

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from nextrapolate_service.errors import BodyTooLargeError, BrokenAdapterError, UnsupportedAdapterError
+from nextrapolate_store.errors import BrokenAdapter, FileTooLarge, UnsupportedAdapter
 
 MAX_CONFIG_BYTES = 64 << 10
 
@@ -33,17 +33,22 @@ class ConfigCheck:
         """Take the next piece.
 
         Raises:
-            BodyTooLargeError: it is larger than any adapter_config.json.
+            FileTooLarge: it is larger than any adapter_config.json.
         """
         self._document += piece
         if len(self._document) > MAX_CONFIG_BYTES:
-            raise BodyTooLargeError(
+            raise FileTooLarge(
                 f"adapter_config.json is larger than {MAX_CONFIG_BYTES} bytes: send the file of PEFT",
                 field="adapter_config.json",
             )
 
-    def finish(self) -> None:
-        """Check what has arrived; raises as `check_config` does."""
+    @property
+    def is_complete(self) -> bool:
+        """False: JSON is judged as a whole."""
+        return False
+
+    def finish(self, total_bytes: int | None = None) -> None:
+        """Check what has arrived, whatever the file's length; raises as `check_config` does."""
         check_config(bytes(self._document))
 
 
@@ -51,8 +56,8 @@ def check_config(document: bytes) -> int:
     """Check an adapter_config.json, and give its rank r.
 
     Raises:
-        BrokenAdapterError: not a JSON object, or without a usable r and lora_alpha.
-        UnsupportedAdapterError: a feature whose delta is not B A; it is named.
+        BrokenAdapter: not a JSON object, or without a usable r and lora_alpha.
+        UnsupportedAdapter: a feature whose delta is not B A; it is named.
     """
     try:
         fields = json.loads(document)
@@ -98,12 +103,12 @@ def _refuse_features(fields: Mapping[str, Any]) -> None:
         )
 
 
-def _broken(field: str, what: str) -> BrokenAdapterError:
-    return BrokenAdapterError(f"adapter_config.json: {what}", field=field)
+def _broken(field: str, what: str) -> BrokenAdapter:
+    return BrokenAdapter(f"adapter_config.json: {what}", field=field)
 
 
-def _unsupported(field: str, value: Any, why: str) -> UnsupportedAdapterError:
+def _unsupported(field: str, value: Any, why: str) -> UnsupportedAdapter:
     shown = json.dumps(value)[:80]
-    return UnsupportedAdapterError(
+    return UnsupportedAdapter(
         f"adapter_config.json: {field}={shown} cannot be extrapolated: {why}", field=field
     )

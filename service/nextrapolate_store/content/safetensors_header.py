@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nextrapolate_service.errors import BrokenAdapterError, UnsupportedAdapterError
+from nextrapolate_store.errors import BrokenAdapter, UnsupportedAdapter
 
 MAX_HEADER_BYTES = 8 << 20
 
@@ -53,8 +53,8 @@ class HeaderCheck:
         """Take the next piece.
 
         Raises:
-            BrokenAdapterError: the header is not one of a LoRA adapter; the field is named.
-            UnsupportedAdapterError: it shows a feature whose delta is not B A.
+            BrokenAdapter: the header is not one of a LoRA adapter; the field is named.
+            UnsupportedAdapter: it shows a feature whose delta is not B A.
         """
         self._arrived += len(piece)
         if self._tensors is not None:
@@ -76,7 +76,7 @@ class HeaderCheck:
         """Hold the file's length, by default what was fed, against what its tensors say.
 
         Raises:
-            BrokenAdapterError: bytes are missing, or there are more than the tensors explain.
+            BrokenAdapter: bytes are missing, or there are more than the tensors explain.
         """
         total = self._arrived if total_bytes is None else total_bytes
         if self._tensors is None or self._header_bytes is None:
@@ -95,8 +95,8 @@ def parse_header(document: bytes) -> tuple[Tensor, ...]:
     """Read the header's JSON, and check that it describes a LoRA adapter without a gap.
 
     Raises:
-        BrokenAdapterError: it does not; the field is named.
-        UnsupportedAdapterError: it shows a feature whose delta is not B A.
+        BrokenAdapter: it does not; the field is named.
+        UnsupportedAdapter: it shows a feature whose delta is not B A.
     """
     try:
         entries = json.loads(document, object_pairs_hook=_unique)
@@ -167,7 +167,7 @@ def _check_pairs(tensors: Mapping[str, Tensor]) -> None:
     factors = {name: found for name in tensors if (found := _FACTOR.fullmatch(name))}
     for name in tensors.keys() - factors.keys():
         if "lora_magnitude_vector" in name:
-            raise UnsupportedAdapterError(
+            raise UnsupportedAdapter(
                 f"DoRA ({name}) cannot be extrapolated: its magnitude vector changes the weight beyond B A; "
                 "train with use_dora=False",
                 field=name,
@@ -192,8 +192,8 @@ def _check_ranks(*, A: Tensor, B: Tensor) -> None:
         )
 
 
-def _broken(field: str, what: str) -> BrokenAdapterError:
-    return BrokenAdapterError(f"adapter_model.safetensors: {what}", field=field)
+def _broken(field: str, what: str) -> BrokenAdapter:
+    return BrokenAdapter(f"adapter_model.safetensors: {what}", field=field)
 
 
 def _shown(text: str) -> str:
