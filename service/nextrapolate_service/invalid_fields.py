@@ -5,6 +5,8 @@ from typing import Any
 
 from nextrapolate_service.methods import METHODS
 
+TASKS = ["extrapolate", "backtest", "inspect"]
+
 
 def explain(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Give one entry for each error: `field`, `message`, and `known` where a name is unknown.
@@ -16,19 +18,24 @@ def explain(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, Any]:
     where, *path = loc
-    method = path[1] if len(path) > 1 and path[0] == "method" and path[1] in METHODS else None
+    if path and path[0] in TASKS:
+        del path[0]  # pydantic's tags of union members, which the caller never wrote
+    in_a_method = path[:1] in (["method"], ["methods"])
+    method = next((part for part in path if in_a_method and part in METHODS), None)
     if method:
-        del path[1]  # pydantic's tag of the union member, which the caller never wrote
+        path.remove(method)
     field = ".".join(str(part) for part in path) or str(where)
     kind = error["type"]
+    if kind == "union_tag_invalid" and not path:
+        return _entry("task", f"there is no task {error['ctx']['tag']!r}: use {_either(TASKS)}", TASKS)
     if kind == "union_tag_invalid":
         known = list(METHODS)
         return _entry(
-            "method.name", f"there is no method {error['ctx']['tag']!r}: use {_either(known)}", known
+            f"{field}.name", f"there is no method {error['ctx']['tag']!r}: use {_either(known)}", known
         )
     if kind == "union_tag_not_found":
         known = list(METHODS)
-        return _entry("method.name", f"the method has no name: use {_either(known)}", known)
+        return _entry(f"{field}.name", f"the method has no name: use {_either(known)}", known)
     if kind == "extra_forbidden" and method:
         known = METHODS[str(method)].parameter_names()
         return _entry(field, f"{method} has no such parameter: it takes {', '.join(known)}", known)

@@ -1,0 +1,88 @@
+"""`nextrapolate backtest` and `inspect`, against a real server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fixtures.adapters import write_run
+from fixtures.scripted_server import MakeClient
+from fixtures.server import EmbeddedServer
+
+from nextrapolate import CheckpointError, NExtClient, ParameterError
+from nextrapolate.schemas import Comparison, Inspection
+from nextrapolate.tables import sparkline
+
+COMMAND = str(Path(sys.executable).with_name("nextrapolate"))
+METHODS = ["none", "weight-extrapolation", "autoregression"]
+
+
+@pytest.fixture(scope="module")
+def run_of_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("evidence") / "grpo", range(10, 130, 10))
+
+
+def nextrapolate(server: EmbeddedServer, *arguments: object) -> str:
+    environment = os.environ | {
+        "NEXTRAPOLATE_URL": server.url,
+        "NEXTRAPOLATE_API_KEY": server.api_key,
+        "COLUMNS": "120",
+    }
+    done = subprocess.run(
+        [COMMAND, *map(str, arguments)], env=environment, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@pytest.mark.integration
+def test_backtest_prints_the_methods_best_first(embedded_server: EmbeddedServer, run_of_steps: Path) -> None:
+    asked = ("backtest", run_of_steps, "--at", 80, "--horizon-steps", 20)
+    printed = nextrapolate(embedded_server, *asked, "--methods", "none,weight-extrapolation")
+    lines = printed.splitlines()
+    assert lines[0].startswith("weight-extrapolation predicts best, asked at step 80 for step 100")
+    assert lines[2].split()[:4] == ["method", "relative", "error", "cosine"]
+    assert [line.split()[0] for line in lines[3:5]] == ["weight-extrapolation", "none"]
+    as_json = nextrapolate(embedded_server, *asked, "--methods", "none", "--methods", "expo", "--json")
+    assert {scored.method.name for scored in Comparison.model_validate_json(as_json).methods} == {
+        "none",
+        "expo",
+    }
+
+
+@pytest.mark.integration
+def test_inspect_shows_the_geometry(embedded_server: EmbeddedServer, run_of_steps: Path) -> None:
+    printed = nextrapolate(embedded_server, "inspect", run_of_steps, "--until", 100)
+    assert printed.startswith("Extrapolation should pay on this run")
+    for word in ("q_proj", "down_proj", "speed, norm per step", "held out, all about one mean", "█"):
+        assert word in printed
+    as_json = json.loads(nextrapolate(embedded_server, "inspect", run_of_steps, "--json"))
+    assert as_json["steps"] == list(range(10, 130, 10))
+
+
+@pytest.mark.integration
+def test_both_clients_ask_the_same(
+    make_client: MakeClient, embedded_server: EmbeddedServer, run_of_steps: Path
+) -> None:
+    client = make_client(embedded_server.url, embedded_server.api_key)
+    comparison = client.backtest(run_of_steps, at=80, horizon_steps=20, methods=METHODS)
+    assert isinstance(comparison, Comparison)
+    assert {scored.method.name for scored in comparison.methods} == set(METHODS)
+    told = []
+    inspection = client.inspect(run_of_steps, on_progress=told.append)
+    assert isinstance(inspection, Inspection)
+    assert told[-1].fraction == 1.0
+
+
+def test_what_is_wrong_here_is_said_before_anything_is_sent(run_of_steps: Path) -> None:
+    with NExtClient("http://127.0.0.1:9") as client:
+        with pytest.raises(ParameterError, match="no method 'nxt'"):
+            client.backtest(run_of_steps, at=80, methods=["nxt"])
+        with pytest.raises(CheckpointError, match="nowhere"):
+            client.inspect("nowhere")
+
+
+def test_a_sparkline_reaches_from_nothing_to_the_largest() -> None:
+    assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
+    assert sparkline([0.0, -1.0]) == "▁▁"

@@ -1,0 +1,56 @@
+"""POST /jobs with a task other than an extrapolation."""
+
+import pytest
+from fastapi.testclient import TestClient
+from fixtures.problems import problem
+
+
+def test_a_backtest_reads_up_to_what_it_predicts(client: TestClient, series_id: str) -> None:
+    body = {"task": "backtest", "series": series_id, "at": 10, "horizon_steps": 10}
+    answer = client.post("/jobs", json=body)
+    assert answer.status_code == 202
+    job = answer.json()
+    assert (job["task"], job["steps"]) == ("backtest", [10, 20])
+    assert (job["method"], job["output"], job["gate"]) == (None, None, None)
+    assert client.get(f"/jobs/{job['id']}").json()["task"] == "backtest"
+
+
+def test_an_inspection_takes_what_there_is(client: TestClient, series_id: str) -> None:
+    job = client.post("/jobs", json={"task": "inspect", "series": series_id}).json()
+    assert (job["task"], job["steps"]) == ("inspect", [10, 20, 60])
+
+
+def test_a_body_without_a_task_asks_for_an_extrapolation(client: TestClient, series_id: str) -> None:
+    job = client.post("/jobs", json={"series": series_id}).json()
+    assert job["task"] == "extrapolate"
+    assert job["method"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "words"),
+    [
+        ({"task": "backtest", "at": 15, "horizon_steps": 5}, "missing-checkpoint", "10, 20"),
+        ({"task": "backtest", "at": 10, "horizon_steps": 30}, "missing-checkpoint", "step 40"),
+        ({"task": "inspect", "until": 20}, "too-few-checkpoints", "at least 3"),
+        ({"task": "backtest"}, "invalid-request", "at"),
+        ({"task": "backtest", "at": 10, "methods": []}, "invalid-request", "methods"),
+        ({"task": "inspect", "method": {"name": "next"}}, "invalid-request", "method"),
+        ({"task": "guess"}, "invalid-request", "no task 'guess': use extrapolate, backtest or inspect"),
+        ({"task": "backtest", "at": 10, "methods": [{"name": "nxt"}]}, "invalid-request", "methods.0.name"),
+        (
+            {"task": "backtest", "at": 10, "methods": [{"name": "expo", "window": 1}]},
+            "invalid-request",
+            "expo has no such parameter",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_said(
+    client: TestClient, series_id: str, body: dict[str, object], code: str, words: str
+) -> None:
+    found = problem(client.post("/jobs", json={"series": series_id, **body}), 422, code)
+    assert words in found.model_dump_json()
+
+
+def test_the_task_of_a_job_is_in_the_schema(client: TestClient) -> None:
+    schemas = client.get("/openapi.json").json()["components"]["schemas"]
+    assert {"JobCreate", "BacktestCreate", "InspectCreate"} <= schemas.keys()
