@@ -43,7 +43,7 @@ def dense_alpharl(drift: dict[int, Vector], shape: tuple[int, int], horizon: int
     rewards = None if method.rewards is None else method.rewards[-len(steps) :]
     y = np.array(steps if rewards is None else rewards, dtype=float)
     line = np.polyfit(steps, y, 1)
-    now, target = np.polyval(line, last), np.polyval(line, last + horizon)
+    now, target = (line[0] * step + line[1] for step in (last, last + horizon))
     if method.target_reward is not None:
         target = method.target_reward
     X, response = a - a.mean(axis=0), y - y.mean()
@@ -55,8 +55,8 @@ def dense_alpharl(drift: dict[int, Vector], shape: tuple[int, int], horizon: int
         return np.asarray(a.mean(axis=0) + (score - y.mean()) / q * p)
 
     if method.mode == "last":
-        return np.outer(at(target) - at(now), v_last).ravel()
-    return np.outer(at(target), v_last).ravel() - drift[last]
+        return np.asarray(np.outer(at(target) - at(now), v_last).ravel())
+    return np.asarray(np.outer(at(target), v_last).ravel() - drift[last])
 
 
 @settings(deadline=None, max_examples=30)

@@ -11,6 +11,7 @@
     │   ├── JumpWithoutCheckpointError a jump after a step whose checkpoint is missing
     │   ├── TooFewCheckpointsError     less than the method needs
     │   ├── ScoreCountError            not one reward or score for each checkpoint
+    │   ├── LineStepError              a line through a step that was not saved
     │   ├── AbsentCheckpointError      a backtest at a step that was not saved
     │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   └── NothingMovedError          no module ever changed
@@ -162,6 +163,21 @@ class ScoreCountError(SeriesError):
             f"There are {self.have} {self.name}, and {self.need} checkpoints to learn from. Give one for "
             "each of them, in the order of their steps."
         )
+
+
+class LineStepError(SeriesError):
+    """A line was asked for through a step that it cannot go through."""
+
+    code = "line-step"
+
+    def __init__(self, name: str, step: int, steps: tuple[int, ...]) -> None:
+        super().__init__(name, step, steps)
+        self.name = name
+        self.step = step
+        self.steps = steps
+
+    def __str__(self) -> str:
+        return f"{self.name} cannot be {self.step}: choose it among {', '.join(map(str, self.steps))}."
 
 
 class AbsentCheckpointError(SeriesError):

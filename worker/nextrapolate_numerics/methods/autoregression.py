@@ -9,7 +9,6 @@ and a, one for all modules, is the ridge solution over pairs (i, i + h') of this
 h'.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,11 +19,9 @@ from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gram import summed
+from nextrapolate_numerics.methods.tail import coming, origins, speeds, window_lengths
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.update import Combination, Update
-
-_DECAY_STEPS = 10  # `decay` is the weight of a pair for each so many steps of its age
-_HORIZON_POWER = 0.5  # weight (h' / h)^0.5: a short horizon says less of the long one, but says it later
 
 
 @dataclass(frozen=True)
@@ -59,49 +56,22 @@ class Autoregression:
         windows = self._windows(drift)
         normal = torch.zeros(len(windows), len(windows), dtype=torch.float64)
         response = torch.zeros(len(windows), dtype=torch.float64)
-        last = len(drift.steps) - 1
-        for origin in range(1, last):
-            speeds = _speeds(drift, origin, windows)
-            age = (drift.last_step - drift.steps[origin]) / _DECAY_STEPS
-            projected = speeds @ inner
-            for end, horizon in _coming(drift, origin, horizon_steps):
-                weight = self.decay**age * (horizon / horizon_steps) ** _HORIZON_POWER
-                normal += weight * horizon**2 * (projected @ speeds.T)
-                response += weight * horizon * (projected[:, end] - projected[:, origin])
-            on_progress(origin / last)
+        for origin in origins(drift):
+            past = speeds(drift, origin, windows)
+            projected = past @ inner
+            for end, steps, weight in coming(drift, origin, horizon_steps, self.decay):
+                normal += weight * steps**2 * (projected @ past.T)
+                response += weight * steps * (projected[:, end] - projected[:, origin])
+            on_progress(origin / len(drift.segments))
         coefficients = _ridge_solution(normal, response, self.ridge)
-        increments = horizon_steps * (coefficients @ _speeds(drift, last, windows))
-        weights = increments @ drift.coefficients
+        update = horizon_steps * (coefficients @ speeds(drift, len(drift.steps) - 1, windows))
         on_progress(1.0)
-        return Combination(horizon_steps, (), dict.fromkeys(extraction.moved, weights))
+        return Combination(horizon_steps, (), dict.fromkeys(extraction.moved, update @ drift.coefficients))
 
     def _windows(self, drift: Drift) -> list[int]:
         """Steps from the last checkpoint back to earlier ones, up to the longest window and one at least."""
-        lengths = [drift.last_step - step for step in reversed(drift.steps[:-1])]
+        lengths = window_lengths(drift)
         return [length for length in lengths if length <= self.max_window_steps] or lengths[:1]
-
-
-def _speeds(drift: Drift, at: int, windows: list[int]) -> Tensor:
-    """F_w(at) for each window, (w, c + 1), as combinations of the drift's steps.
-
-    A window that reaches past the origin is cut there: early in the run the long windows are all of the run
-        so far.
-    """
-    rows = torch.zeros(len(windows), len(drift.steps), dtype=torch.float64)
-    for row, window in zip(rows, windows, strict=True):
-        begin = min(drift.nearest(drift.steps[at] - window), at - 1)
-        speed = 1 / (drift.steps[at] - drift.steps[begin])
-        row[at] += speed
-        row[begin] -= speed
-    return rows
-
-
-def _coming(drift: Drift, origin: int, horizon_steps: int) -> Iterator[tuple[int, int]]:
-    """Later steps (index, steps ahead) up to the horizon; the next one however far, or there may be none."""
-    for end in range(origin + 1, len(drift.steps)):
-        ahead = drift.steps[end] - drift.steps[origin]
-        if ahead <= horizon_steps or end == origin + 1:
-            yield end, ahead
 
 
 def _ridge_solution(normal: Tensor, response: Tensor, ridge: float) -> Tensor:

@@ -68,13 +68,16 @@ class Soup:
         self.check(drift, horizon_steps)
         first = int(drift.starts_at_base)
         window = range(max(drift.window(self.window_steps), first), len(drift.steps))
-        chosen, warnings = list(window), ()
-        if self.scores is not None:
-            scores = visible_scores("scores", self.scores, extraction)
-            chosen, warnings = _greedy_soup(extraction, scores, window)
+        chosen, warnings = self._selected(extraction, window)
         weights = drift.coefficients[chosen].mean(dim=0) - drift.coefficients[-1]
         on_progress(1.0)
         return Combination(0, warnings, dict.fromkeys(extraction.moved, weights))
+
+    def _selected(self, extraction: Extraction, window: range) -> tuple[list[int], tuple[str, ...]]:
+        """The steps of the soup, by their index in the drift, and what to say about them."""
+        if self.scores is None:
+            return list(window), ()
+        return _greedy_soup(extraction, visible_scores("scores", self.scores, extraction), window)
 
 
 def greedy_selection(order: Sequence[int], score: Callable[[list[int]], float]) -> list[int]:
