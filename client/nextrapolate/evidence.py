@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from nextrapolate.errors import CheckpointError
 from nextrapolate.flows import Flow, submit_over
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
@@ -52,12 +53,15 @@ def backtest(
     """Ask how well methods, seeing the checkpoints up to `at`, predict the one `horizon_steps` later.
 
     Raises:
-        CheckpointError: a local folder that cannot be used.
+        CheckpointError: a local folder that cannot be used, or has no checkpoint at one of the two steps.
         ParameterError: an unknown method.
     """
+    run = resolve(source, at + horizon_steps)
+    if isinstance(run, LocalRun):
+        _check_steps(run, at, at + horizon_steps)
     chosen = None if methods is None else [make_method(method) for method in methods]
     request = partial(BacktestCreate, at=at, horizon_steps=horizon_steps, methods=chosen)
-    return Question(resolve(source, at + horizon_steps), request, Comparison)
+    return Question(run, request, Comparison)
 
 
 def inspection(source: Source, *, until: int | None) -> Question[Inspection]:
@@ -67,3 +71,14 @@ def inspection(source: Source, *, until: int | None) -> Question[Inspection]:
         CheckpointError: a local folder that cannot be used.
     """
     return Question(resolve(source, until), partial(InspectCreate, until=until), Inspection)
+
+
+def _check_steps(run: LocalRun, *needed: int) -> None:
+    steps = [checkpoint.step for checkpoint in run.checkpoints]
+    for step in needed:
+        if step not in steps:
+            there = ", ".join(map(str, steps))
+            raise CheckpointError(
+                f"{run.folder} has no checkpoint-{step}, and a backtest predicts one that is known from "
+                f"another; there are {there}: choose at and horizon_steps (--at, --horizon-steps) to fit"
+            )

@@ -95,7 +95,8 @@ def _print(verdict: str, table: Table, notes: Sequence[str], *more: Table) -> No
     console = Console(soft_wrap=True, markup=False, emoji=False)
     console.print(verdict, highlight=False)
     for part in (table, *more):
-        console.print()
-        console.print(part)
+        if part.row_count:
+            console.print()
+            console.print(part)
     for note in notes:
         console.print(f"note: {note}", highlight=False)
