@@ -56,10 +56,10 @@ def backtest(
         CheckpointError: a local folder that cannot be used, or has no checkpoint at one of the two steps.
         ParameterError: an unknown method.
     """
+    chosen = None if methods is None else [make_method(method) for method in methods]
     run = resolve(source, at + horizon_steps)
     if isinstance(run, LocalRun):
         _check_steps(run, at, at + horizon_steps)
-    chosen = None if methods is None else [make_method(method) for method in methods]
     request = partial(BacktestCreate, at=at, horizon_steps=horizon_steps, methods=chosen)
     return Question(run, request, Comparison)
 
