@@ -42,7 +42,7 @@ from nextrapolate.wire.events import Listener
 from nextrapolate.wire.retries import PATIENCE
 from nextrapolate.wire.servers import find_server
 from nextrapolate.wire.session import Session
-from nextrapolate.wire.transfers import Download, in_threads
+from nextrapolate.wire.transfers import Download, Upload, in_threads
 
 T = TypeVar("T")
 
@@ -109,9 +109,10 @@ class AsyncNExtClient:
 
     async def put_file(self, series_id: str, step: int, name: CheckpointFile, data: bytes | Path) -> FileInfo:
         """As `NExtClient.put_file`."""
-        return await self._send(calls.put_file(series_id, step, name, data))
+        files = await self._run(flows.upload_files(series_id, step, {name: Upload(data)}))
+        return files[name]
 
-    async def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[str, FileInfo]:
+    async def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[CheckpointFile, FileInfo]:
         """As `NExtClient.put_checkpoint`."""
         checkpoint = LocalCheckpoint(step, adapter_folder(folder))
         return await self._run(flows.upload_checkpoint(series_id, checkpoint))

@@ -42,7 +42,7 @@ from nextrapolate.wire.events import Listener
 from nextrapolate.wire.retries import PATIENCE
 from nextrapolate.wire.servers import find_server
 from nextrapolate.wire.session import Session
-from nextrapolate.wire.transfers import Download
+from nextrapolate.wire.transfers import Download, Upload
 
 T = TypeVar("T")
 
@@ -120,11 +120,15 @@ class NExtClient:
         return self._run(flows.newest(calls.list_series, limit))
 
     def put_file(self, series_id: str, step: int, name: CheckpointFile, data: bytes | Path) -> FileInfo:
-        """Upload one file of a checkpoint, streamed from disk if it is a path, with its digest."""
-        return self._send(calls.put_file(series_id, step, name, data))
+        """Upload one file of a checkpoint, streamed from disk if it is a path, with its digest.
 
-    def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[str, FileInfo]:
-        """Upload both files of a PEFT adapter.
+        Nothing is sent where the service has the same content already, from this run or another.
+        """
+        files = self._run(flows.upload_files(series_id, step, {name: Upload(data)}))
+        return files[name]
+
+    def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[CheckpointFile, FileInfo]:
+        """Upload both files of a PEFT adapter, as far as the service does not have them.
 
         Raises:
             CheckpointError: the folder holds none, or not in safetensors.

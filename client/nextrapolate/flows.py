@@ -8,7 +8,7 @@ httpx does with `auth_flow`.
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,11 +16,11 @@ from typing import Any, Protocol, TypeVar
 from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
 from nextrapolate.folders import LocalCheckpoint
 from nextrapolate.progress import Tracker
-from nextrapolate.schemas import FileInfo, Job, JobRequest, JobState, Labels, Series
+from nextrapolate.schemas import CheckpointFile, FileInfo, Job, JobRequest, JobState, Labels, Series
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries
 from nextrapolate.wire import calls
 from nextrapolate.wire.calls import Call
-from nextrapolate.wire.transfers import Download
+from nextrapolate.wire.transfers import Download, Upload
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -60,12 +60,23 @@ def newest(page: Callable[[int, str | None], Call[Page[T]]], limit: int) -> Flow
     return items
 
 
-def upload_checkpoint(series_id: str, checkpoint: LocalCheckpoint) -> Flow[dict[str, FileInfo]]:
-    """Upload both files of a checkpoint."""
-    stored: dict[str, FileInfo] = {}
-    for name, path in checkpoint.files.items():
-        stored[name] = yield from ask(calls.put_file(series_id, checkpoint.step, name, path))
-    return stored
+def upload_checkpoint(series_id: str, checkpoint: LocalCheckpoint) -> Flow[dict[CheckpointFile, FileInfo]]:
+    """Upload what the service does not have yet of a checkpoint."""
+    uploads = {name: Upload(path) for name, path in checkpoint.files.items()}
+    return (yield from upload_files(series_id, checkpoint.step, uploads))
+
+
+def upload_files(
+    series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]
+) -> Flow[dict[CheckpointFile, FileInfo]]:
+    """Upload those files of a checkpoint that the service does not have yet, from this run or another."""
+    answer = yield from ask(calls.announce(series_id, step, uploads))
+    for name, upload in uploads.items():
+        if name in answer.missing:
+            yield from ask(calls.put_file(series_id, step, name, upload))
+        else:
+            upload.skip()
+    return {name: upload.info for name, upload in uploads.items()}
 
 
 def upload_run(
@@ -76,13 +87,15 @@ def upload_run(
     base_model = config.get("base_model_name_or_path")
     create = calls.create_series(name, base_model=base_model, lora_config=config, labels=labels)
     series = yield from ask(create)
-    files = [
-        (checkpoint, name, path) for checkpoint in checkpoints for name, path in checkpoint.files.items()
-    ]
-    sizes = [path.stat().st_size for _, _, path in files]
-    for index, (checkpoint, name, path) in enumerate(files):
-        on_bytes = tracker.uploading(f"step {checkpoint.step}", sum(sizes[:index]), sum(sizes))
-        yield from ask(calls.put_file(series.id, checkpoint.step, name, path, on_bytes))
+    sizes = {path: path.stat().st_size for checkpoint in checkpoints for path in checkpoint.files.values()}
+    before = 0
+    for checkpoint in checkpoints:
+        uploads: dict[CheckpointFile, Upload] = {}
+        for file, path in checkpoint.files.items():
+            on_bytes = tracker.uploading(f"step {checkpoint.step}", before, sum(sizes.values()))
+            uploads[file] = Upload(path, on_bytes)
+            before += sizes[path]
+        yield from upload_files(series.id, checkpoint.step, uploads)
     return series
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from nextrapolate.schemas import JobEvent
 pytestmark = pytest.mark.integration
 
 STEPS = range(10, 130, 10)
+NEW_SEEDS = count(1)
+"""Runs of the same seed are the same files, and so are uploaded once."""
 ENDLESS = NextMethod(epochs=100_000)
 
 
@@ -141,6 +144,27 @@ def api_process(server: EmbeddedServer) -> int:
     parent = server.process.pid
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return next(int(pid) for pid in children if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+
+def test_a_second_run_over_the_same_folder_uploads_nothing(
+    client: Any, embedded_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", STEPS, seed=next(NEW_SEEDS))
+    log = embedded_server.data_dir / "logs" / "api.log"
+
+    def uploads() -> int:
+        return log.read_text().count('"PUT /series/')
+
+    before = uploads()
+    first = client.extrapolate(run, method="weight-extrapolation", out=tmp_path / "first")
+    sent = uploads() - before
+    assert sent in (len(STEPS), len(STEPS) + 1)  # one configuration, which another run may have brought
+    second = client.extrapolate(run, method="weight-extrapolation", out=tmp_path / "second")
+    assert uploads() - before == sent
+    assert second.job.series != first.job.series
+    assert (
+        second.job.artifacts["adapter_model.safetensors"] == first.job.artifacts["adapter_model.safetensors"]
+    )
 
 
 def test_refusals_are_typed(

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -82,12 +83,17 @@ def test_an_upload_is_repeated_whole(
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(content)
     stored = answer({"bytes": len(content), "sha256": "-"})
+    scripted.on("POST", "/series/s1/checkpoints/10", answer({"missing": ["adapter_model.safetensors"]}))
     scripted.on("PUT", "/series/s1/checkpoints/10/adapter_model.safetensors", hang_up, stored)
     make_client(scripted.url).put_file("s1", 10, "adapter_model.safetensors", path)
-    digest = base64.b64encode(hashlib.sha256(content).digest()).decode()
-    for received in scripted.received:
+    digest = hashlib.sha256(content)
+    announced, *sent = scripted.received
+    assert json.loads(announced.body) == {"files": {"adapter_model.safetensors": digest.hexdigest()}}
+    assert len(sent) == 2
+    encoded = base64.b64encode(digest.digest()).decode()
+    for received in sent:
         assert received.body == content
-        assert received.headers["content-digest"] == f"sha-256=:{digest}:"
+        assert received.headers["content-digest"] == f"sha-256=:{encoded}:"
         assert "transfer-encoding" not in received.headers
 
 
@@ -170,6 +176,7 @@ def test_a_refused_upload_names_the_file(
 ) -> None:
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(b"short")
+    scripted.on("POST", "/series/s1/checkpoints/10", answer({"missing": ["adapter_model.safetensors"]}))
     scripted.on("PUT", "/series/s1/checkpoints/10/adapter_model.safetensors", problem(422))
     with pytest.raises(InvalidRequestError) as caught:
         make_client(scripted.url).put_file("s1", 10, "adapter_model.safetensors", path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from fixtures.client_examples import a_report, write_checkpoints
 from fixtures.scripted_job import ADAPTER, script_job
-from fixtures.scripted_server import MakeClient, ScriptedServer
+from fixtures.scripted_server import MakeClient, ScriptedServer, answer
 
 from nextrapolate import (
     CheckpointError,
@@ -18,6 +18,7 @@ from nextrapolate import (
     ParameterError,
     Progress,
 )
+from nextrapolate.progress import UPLOAD_SHARE
 
 
 def sent(server: ScriptedServer, method: str) -> list[str]:
@@ -59,6 +60,21 @@ def test_a_folder_becomes_an_adapter(
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
     assert list(dict.fromkeys(progress.stage for progress in told)) == ["upload", "queue", "fit", "download"]
+
+
+def test_what_the_service_has_is_not_sent_again(
+    make_client: MakeClient, service: ScriptedServer, tmp_path: Path
+) -> None:
+    """As after an upload that broke off: the first checkpoint is there, and the second's configuration."""
+    service.on("POST", "/series/s1/checkpoints/10", answer({"missing": []}))
+    service.on("POST", "/series/s1/checkpoints/20", answer({"missing": ["adapter_model.safetensors"]}))
+    run = write_checkpoints(tmp_path / "grpo", 10, 20)
+    told: list[Progress] = []
+    make_client(service.url).extrapolate(run, on_progress=told.append)
+    assert sent(service, "PUT") == ["/series/s1/checkpoints/20/adapter_model.safetensors"]
+    uploaded = [progress.fraction for progress in told if progress.stage == "upload"]
+    assert uploaded == sorted(uploaded)
+    assert uploaded[-1] == UPLOAD_SHARE
 
 
 def test_uris_and_series_upload_nothing(

@@ -15,6 +15,7 @@ from fixtures.problems import problem
 
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.store import Store
 
 MODEL = "adapter_model.safetensors"
 
@@ -53,6 +54,78 @@ def test_an_upload_is_kept_and_seen(client: TestClient, empty: str) -> None:
     client.put(f"{empty}/adapter_config.json", content=CONFIG)
     (checkpoint,) = client.get(empty.split("/checkpoints")[0]).json()["checkpoints"]
     assert checkpoint["problems"] == []
+
+
+def missing(client: TestClient, checkpoint: str, **files: bytes) -> list[str]:
+    """Announce files under their names without the dots."""
+    names = {"model": MODEL, "config": "adapter_config.json"}
+    digests = {names[name]: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    answer = client.post(checkpoint, json={"files": digests})
+    assert answer.status_code == 200, answer.text
+    listed: list[str] = answer.json()["missing"]
+    return listed
+
+
+def test_what_is_stored_already_needs_no_second_transfer(
+    client: TestClient, settings: ServiceSettings, empty: str
+) -> None:
+    content = model_bytes()
+    assert missing(client, empty, model=content, config=CONFIG) == [MODEL, "adapter_config.json"]
+    client.put(f"{empty}/{MODEL}", content=content)
+    assert missing(client, empty, model=content, config=CONFIG) == ["adapter_config.json"]
+    client.put(f"{empty}/adapter_config.json", content=CONFIG)
+
+    other = client.post("/series", json={"name": "again"}).json()["id"]
+    for _ in range(2):
+        assert missing(client, f"/series/{other}/checkpoints/20", model=content, config=CONFIG) == []
+    (checkpoint,) = client.get(f"/series/{other}").json()["checkpoints"]
+    assert checkpoint["step"] == 20
+    assert checkpoint["files"][MODEL]["sha256"] == hashlib.sha256(content).hexdigest()
+    assert checkpoint["problems"] == []
+    assert len(kept(settings)) == 2
+
+
+def test_what_another_tenant_stored_has_to_be_sent(
+    client: TestClient, store: Store, settings: ServiceSettings, empty: str
+) -> None:
+    store.blobs.put_bytes("somebody-else", model_bytes())
+    assert missing(client, empty, model=model_bytes()) == [MODEL]
+    client.put(f"{empty}/{MODEL}", content=model_bytes())
+    assert len(kept(settings)) == 2
+
+
+def test_an_announcement_of_other_content_is_a_conflict(client: TestClient, empty: str) -> None:
+    client.put(f"{empty}/{MODEL}", content=model_bytes(1))
+    digests = {MODEL: hashlib.sha256(model_bytes(2)).hexdigest()}
+    problem(client.post(empty, json={"files": digests}), 409, "file-conflict")
+
+
+def test_a_stored_file_is_checked_for_what_it_is_announced_as(client: TestClient, empty: str) -> None:
+    client.put(f"{empty}/adapter_config.json", content=CONFIG)
+    digests = {MODEL: hashlib.sha256(CONFIG).hexdigest()}
+    problem(client.post(empty, json={"files": digests}), 422, "broken-adapter")
+    (checkpoint,) = client.get(empty.split("/checkpoints")[0]).json()["checkpoints"]
+    assert list(checkpoint["files"]) == ["adapter_config.json"]
+
+
+@pytest.mark.parametrize(
+    "files", [{}, {MODEL: "0" * 63}, {MODEL: "../" * 20 + "etc/passwd"}, {"x.bin": "0" * 64}]
+)
+def test_an_announcement_of_nothing_that_could_be_is_refused(
+    client: TestClient, empty: str, files: dict[str, str]
+) -> None:
+    problem(client.post(empty, json={"files": files}), 422, "invalid-request")
+
+
+def test_a_file_lost_from_the_disk_is_asked_for_again(
+    client: TestClient, settings: ServiceSettings, empty: str
+) -> None:
+    client.put(f"{empty}/{MODEL}", content=model_bytes())
+    (blob,) = kept(settings)
+    blob.unlink()
+    assert missing(client, empty, model=model_bytes()) == [MODEL]
+    assert client.put(f"{empty}/{MODEL}", content=model_bytes()).is_success
+    assert kept(settings) == [blob]
 
 
 @pytest.mark.parametrize("announced", [True, False])

@@ -3,7 +3,6 @@
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
@@ -20,12 +19,13 @@ from nextrapolate.schemas import (
     JumpCreate,
     Labels,
     MethodList,
+    Missing,
     Series,
     SeriesCreate,
     SeriesPage,
 )
 from nextrapolate.wire.answers import reader
-from nextrapolate.wire.transfers import OnBytes, Upload
+from nextrapolate.wire.transfers import Announced, Upload
 
 T_co = TypeVar("T_co", covariant=True)
 ReportT = TypeVar("ReportT", bound=BaseModel)
@@ -40,7 +40,7 @@ class Call(Generic[T_co]):
     read: Callable[[httpx.Response], T_co]
     params: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: BaseModel | Upload | None = None
+    body: BaseModel | Announced | Upload | None = None
 
 
 def list_methods() -> Call[MethodList]:
@@ -66,12 +66,16 @@ def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
     return Call("GET", "/series", reader(SeriesPage), params=_given(limit=limit, cursor=cursor))
 
 
-def put_file(
-    series_id: str, step: int, name: CheckpointFile, data: bytes | Path, on_bytes: OnBytes | None = None
-) -> Call[FileInfo]:
+def announce(series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]) -> Call[Missing]:
+    """Ask which files of a checkpoint the service does not have yet."""
+    path = _path("series", series_id, "checkpoints", str(step))
+    return Call("POST", path, reader(Missing), body=Announced(uploads))
+
+
+def put_file(series_id: str, step: int, name: CheckpointFile, upload: Upload) -> Call[FileInfo]:
     """Upload one file of a checkpoint."""
     path = _path("series", series_id, "checkpoints", str(step), name)
-    return Call("PUT", path, reader(FileInfo), body=Upload(data, on_bytes))
+    return Call("PUT", path, reader(FileInfo), body=upload)
 
 
 def record_jump(series_id: str, step: int, job_id: str) -> Call[Series]:

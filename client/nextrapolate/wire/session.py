@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from nextrapolate.wire import retries
 from nextrapolate.wire.answers import refusal
 from nextrapolate.wire.calls import Call
 from nextrapolate.wire.servers import Server
-from nextrapolate.wire.transfers import Upload
+from nextrapolate.wire.transfers import Announced, Upload
 
 T = TypeVar("T")
 Content = Iterable[bytes] | AsyncIterator[bytes]
@@ -63,13 +64,15 @@ class Session:
     def request_options(
         self, call: Call[Any], stream: Callable[[Iterator[bytes]], Content]
     ) -> dict[str, Any]:
-        """Arguments of httpx's `build_request`. Reads an upload once, for its digest."""
+        """Arguments of httpx's `build_request`. Reads an upload for its digest, the first time."""
         options: dict[str, Any] = {"method": call.method, "url": call.path, "params": call.params}
         headers = dict(call.headers)
         match call.body:
             case Upload() as upload:
                 headers |= upload.headers()
                 options["content"] = stream(upload.chunks())
+            case Announced() as announced:
+                return self.request_options(replace(call, body=announced.body()), stream)
             case BaseModel() as model:
                 headers["Content-Type"] = "application/json"
                 options["content"] = model.model_dump_json(exclude_none=True)

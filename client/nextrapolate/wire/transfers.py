@@ -3,15 +3,16 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
 import httpx
 
 from nextrapolate.errors import DownloadError
-from nextrapolate.schemas import FileInfo
+from nextrapolate.schemas import Announcement, CheckpointFile, FileInfo
 
 CHUNK = 1 << 20
 
@@ -26,18 +27,21 @@ class Upload:
     source: bytes | Path
     on_bytes: OnBytes | None = None
 
-    def headers(self) -> dict[str, str]:
-        """Tell length and digest (RFC 9530). Reads the whole source once."""
+    @cached_property
+    def info(self) -> FileInfo:
+        """Length and digest. Reads the whole source, the first time."""
         if isinstance(self.source, bytes):
-            length, digest = len(self.source), hashlib.sha256(self.source)
-        else:
-            with self.source.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256")
-                length = file.tell()
-        encoded = base64.b64encode(digest.digest()).decode()
+            return FileInfo(bytes=len(self.source), sha256=hashlib.sha256(self.source).hexdigest())
+        with self.source.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256")
+            return FileInfo(bytes=file.tell(), sha256=digest.hexdigest())
+
+    def headers(self) -> dict[str, str]:
+        """Tell length and digest (RFC 9530)."""
+        encoded = base64.b64encode(bytes.fromhex(self.info.sha256)).decode()
         return {
             "Content-Type": "application/octet-stream",
-            "Content-Length": str(length),
+            "Content-Length": str(self.info.bytes),
             "Content-Digest": f"sha-256=:{encoded}:",
         }
 
@@ -50,6 +54,11 @@ class Upload:
             if self.on_bytes:
                 self.on_bytes(sent)
 
+    def skip(self) -> None:
+        """Nothing has to be sent: the service has it."""
+        if self.on_bytes:
+            self.on_bytes(self.info.bytes)
+
     def _pieces(self) -> Iterator[bytes]:
         if isinstance(self.source, bytes):
             yield self.source
@@ -57,6 +66,17 @@ class Upload:
         with self.source.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
+
+
+@dataclass(frozen=True)
+class Announced:
+    """Uploads of one checkpoint, told by their digests before any of them is sent."""
+
+    uploads: Mapping[CheckpointFile, Upload]
+
+    def body(self) -> Announcement:
+        """What to say of them. Reads each of them, the first time."""
+        return Announcement(files={name: upload.info.sha256 for name, upload in self.uploads.items()})
 
 
 @dataclass(frozen=True)
