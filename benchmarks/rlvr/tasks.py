@@ -13,6 +13,10 @@ QUESTIONS = 12_000
 DRAW_SEED = 7
 
 
+def _draw(numbers: range) -> list[int]:
+    return random.Random(DRAW_SEED).sample(numbers, QUESTIONS)
+
+
 def _terms(question: str) -> tuple[int, int, int]:
     """Return a, b and c of "(a+b)%c="."""
     inside, c = question.removeprefix("(").removesuffix("=").split(")%")
@@ -21,8 +25,8 @@ def _terms(question: str) -> tuple[int, int, int]:
 
 
 def _modular_questions() -> list[str]:
-    every = [f"({a}+{b})%{c}=" for a in range(10, 100) for b in range(10, 100) for c in range(50, 100)]
-    return random.Random(DRAW_SEED).sample(every, QUESTIONS)
+    drawn = [(10 + n // 4500, 10 + n // 50 % 90, 50 + n % 50) for n in _draw(range(90 * 90 * 50))]
+    return [f"({a}+{b})%{c}=" for a, b, c in drawn]
 
 
 def _remainder(question: str) -> str:
@@ -59,8 +63,7 @@ MODULAR = Task(
 
 
 def _sorting_questions() -> list[str]:
-    every = [f"{number:06}=" for number in range(10**6)]
-    return random.Random(DRAW_SEED).sample(every, QUESTIONS)
+    return [f"{number:06}=" for number in _draw(range(10**6))]
 
 
 def _ascending(question: str) -> str:
