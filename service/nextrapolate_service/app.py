@@ -9,12 +9,13 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service import openapi, problems
-from nextrapolate_service.auth import ApiKey
+from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, series
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
+from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
 
 
@@ -36,7 +37,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
-    app.state.api_key = ApiKey.read(settings.api_key_file)
+    app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     for router in (series.router, jobs.router, artifacts.router, methods.router, health.router):
         app.include_router(router)
     problems.install(app)
@@ -52,6 +53,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     store = await run_in_threadpool(Store.open, settings.store)
     wake_ups = WakeUps(settings.store.redis_url)
     app.state.store, app.state.wake_ups = store, wake_ups
+    if app.state.own_key:
+        await run_in_threadpool(store.keys.adopt, app.state.own_key, app.state.own_key.id, list(Scope))
     reconciler = asyncio.create_task(reconcile_for_ever(store, wake_ups, settings.reconcile_seconds))
     try:
         yield

@@ -1,88 +1,107 @@
-"""Who calls: a bearer key `nx_<id>_<secret>`, whose id names the tenant."""
+"""Who calls, and whether he may: bearer keys `nx_<id>_<secret>`, each of a tenant, with scopes and a rate."""
 
-import hashlib
-import hmac
-import re
-import secrets
-from dataclasses import dataclass, field
+import logging
+import math
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
-from nextrapolate_service.errors import UnauthorizedError
+from nextrapolate_service.dependencies import OpenStore, Settings
+from nextrapolate_service.errors import (
+    MissingScopeError,
+    RateLimitedError,
+    RevokedKeyError,
+    UnauthorizedError,
+)
+from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.errors import KeyRevoked, KeyUnknown
+from nextrapolate_store.keys import KeyRecord, KeyText, Scope
+from nextrapolate_store.store import Store
 
-_KEY = re.compile(r"nx_(?P<id>[A-Za-z0-9]{1,64})_[A-Za-z0-9]{16,256}")
+_log = logging.getLogger(__name__)
 
 _bearer = HTTPBearer(
     auto_error=False,
     scheme_name="API key",
-    description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server has it in DATA_DIR/api_key",
+    description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server has one in DATA_DIR/api_key, "
+    "and `nextrapolate-server keys create` makes more",
 )
 
 
-@dataclass(frozen=True)
-class ApiKey:
-    """The key that is let in. Only its digest is kept in memory.
+def read_key_file(path: Path) -> KeyText:
+    """Read the key that is let in without having been created; its id is the name of its tenant.
 
-    Attributes:
-        tenant: the key's id; whatever is posted with the key is this tenant's.
+    Raises:
+        ValueError: the file cannot be read, or does not hold a key.
     """
-
-    tenant: str
-    _digest: bytes = field(repr=False)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Read the key from its file.
-
-        Raises:
-            ValueError: the file cannot be read, or does not hold a key.
-        """
-        try:
-            text = path.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ValueError(f"the API key cannot be read from {path} ({error.strerror})") from error
-        found = _KEY.fullmatch(text)
-        if not found:
-            raise ValueError(f"{path} holds no key: write nx_<id>_<secret>, letters and digits, into it")
-        return cls(found["id"], _digest(text))
-
-    def opens(self, presented: str) -> bool:
-        """Tell whether this is the key, in a time that says nothing about how much of it is right."""
-        return hmac.compare_digest(self._digest, _digest(presented))
+    try:
+        return KeyText.parse(path.read_text(encoding="utf-8").strip())
+    except OSError as error:
+        raise ValueError(f"the API key cannot be read from {path} ({error.strerror})") from error
+    except ValueError as error:
+        raise ValueError(f"{path} holds no key: {error}") from None
 
 
-def new_key(key_id: str) -> str:
-    """Make a key with 256 random bits."""
-    return f"nx_{key_id}_{secrets.token_hex(32)}"
-
-
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-async def authenticate(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+def authenticate(
+    request: Request,
+    wanted: SecurityScopes,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    store: OpenStore,
+    settings: Settings,
 ) -> str:
-    """Give the tenant whose key came with the request.
+    """Give the tenant whose key came with the request; `request.state.key` is its record from then on.
 
     Raises:
         UnauthorizedError: no key came, or a wrong one.
+        RevokedKeyError: the key was let in once.
+        RateLimitedError: it came too often.
+        MissingScopeError: it does not open this.
     """
-    key: ApiKey = request.app.state.api_key
     if credentials is None:
         raise UnauthorizedError(
-            "send `Authorization: Bearer KEY`, with the key from the server's api_key file",
+            "send `Authorization: Bearer KEY`, with a key from the server's operator, or from the "
+            "api_key file of your own server",
             field="Authorization",
         )
-    if not key.opens(credentials.credentials):
-        raise UnauthorizedError(
-            "this is not the key of this server: read it again from the server's api_key file",
-            field="Authorization",
-        )
+    try:
+        key = store.keys.verify(credentials.credentials)
+    except KeyUnknown as error:
+        raise UnauthorizedError(str(error), field="Authorization") from None
+    except KeyRevoked as error:
+        _log.warning("%s; it came from %s", error, request.client.host if request.client else "nowhere")
+        raise RevokedKeyError(str(error), field="Authorization") from None
+    request.state.key = key
+    _check_rate(store, settings, key)
+    _check_scopes(key, wanted.scopes)
     return key.tenant
 
 
-Tenant = Annotated[str, Depends(authenticate)]
+def _check_rate(store: Store, settings: ServiceSettings, key: KeyRecord) -> None:
+    rate = settings.rate_limit
+    if rate is None:
+        return
+    wait = store.keys.admit(key.id, per_second=rate.per_second, at_once=rate.at_once)
+    if wait > 0:
+        raise RateLimitedError(
+            f"this key may send {rate.per_second:g} requests a second, {rate.at_once} at once, and sent "
+            "more: wait as long as Retry-After says, and ask less often",
+            retry_after_seconds=math.ceil(wait),
+        )
+
+
+def _check_scopes(key: KeyRecord, wanted: list[str]) -> None:
+    missing = [scope for scope in wanted if scope not in key.scopes]
+    if missing:
+        raise MissingScopeError(
+            f"this key opens {' and '.join(sorted(key.scopes))}, and this needs {missing[0]}: have another "
+            f"made with `nextrapolate-server keys create --tenant {key.tenant} --scope {missing[0]}`",
+            scope=missing[0],
+        )
+
+
+Tenant = Annotated[str, Security(authenticate, scopes=[Scope.READ])]
+"""The tenant of a key that may read."""
+WritingTenant = Annotated[str, Security(authenticate, scopes=[Scope.WRITE])]
+"""The tenant of a key that may write."""

@@ -34,11 +34,13 @@ TAGS = [
 _PROBLEMS = {
     400: "The request cannot be read.",
     401: "No key, or a wrong one.",
+    403: "The key does not open this.",
     404: "There is no such thing, or it is another tenant's.",
     409: "It contradicts what is there.",
     413: "The body is too large.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
+    429: "The key came too often; try again after Retry-After.",
     503: "The store does not answer; try again after Retry-After.",
     507: "The server's disk is nearly full.",
 }
@@ -50,10 +52,10 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*statuses: int) -> Responses:
-    """The problems an endpoint may answer with, beside those of every endpoint: 401, 422 and 503."""
+    """The problems an endpoint may answer with, and those of every endpoint that wants a key."""
     return {
         status: {"model": Problem, "description": _PROBLEMS[status]}
-        for status in sorted({401, 422, 503, *statuses})
+        for status in sorted({401, 403, 422, 429, 503, *statuses})
     }
 
 

@@ -11,46 +11,76 @@ _GIB = 1 << 30
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """How often one key may call: `at_once` requests after a rest, `per_second` of them for ever."""
+
+    per_second: float
+    at_once: int
+
+    def __post_init__(self) -> None:
+        if self.per_second <= 0 or self.at_once < 1:
+            raise ValueError(
+                f"a rate limit of {self.per_second:g} requests a second and {self.at_once} at once lets "
+                "nobody in: give positive numbers, or 0 requests a second for no limit"
+            )
+
+    @classmethod
+    def from_environment(cls) -> Self | None:
+        """Read NEXTRAPOLATE_RATE_LIMIT, requests a second, and NEXTRAPOLATE_RATE_BURST, requests at once.
+
+        Raises:
+            ValueError: one of them is not what it should be.
+        """
+        per_second = float(os.environ.get("NEXTRAPOLATE_RATE_LIMIT", _GENEROUS.per_second))
+        at_once = int(os.environ.get("NEXTRAPOLATE_RATE_BURST", _GENEROUS.at_once))
+        return cls(per_second, at_once) if per_second else None
+
+
+_GENEROUS = RateLimit(per_second=200, at_once=2000)
+"""Stops a loop that has run wild, and neither a trainer that posts a whole run nor a page that polls."""
+
+
+@dataclass(frozen=True)
 class ServiceSettings:
     """What `create_app` needs to know.
 
     Attributes:
         store: where jobs and blobs are.
-        api_key_file: file with the one key that is let in, `nx_<id>_<secret>`.
+        api_key_file: file with a key that is let in without having been created, `nx_<id>_<secret>`; its id
+            is the name of its tenant.
         file_roots: folders below which `file://` URIs may point; none refuses all of them.
         max_upload_bytes: largest adapter_model.safetensors that is taken.
         disk_reserve_bytes: free space below which nothing new is accepted; None means 2 GiB or 5 % of the
             disk, whichever is more.
         reconcile_seconds: pause between two passes of the reconciler.
+        rate_limit: how often one key may call; None is no limit.
     """
 
     store: StoreSettings
-    api_key_file: Path
+    api_key_file: Path | None = None
     file_roots: tuple[Path, ...] = ()
     max_upload_bytes: int = 16 * _GIB
     disk_reserve_bytes: int | None = None
     reconcile_seconds: float = 2.0
+    rate_limit: RateLimit | None = _GENEROUS
 
     @classmethod
     def from_environment(cls) -> Self:
         """Read NEXTRAPOLATE_API_KEY_FILE, NEXTRAPOLATE_FILE_ROOTS and NEXTRAPOLATE_DISK_RESERVE_BYTES.
 
-        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH. The store's settings are read, too.
+        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH. The store's settings and the rate limit
+        are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
         """
         key_file = os.environ.get("NEXTRAPOLATE_API_KEY_FILE")
-        if not key_file:
-            raise ValueError(
-                "NEXTRAPOLATE_API_KEY_FILE is not set: set it to a file with the key callers have to send, "
-                "nx_<id>_<secret>"
-            )
         roots = os.environ.get("NEXTRAPOLATE_FILE_ROOTS", "").split(os.pathsep)
         reserve = os.environ.get("NEXTRAPOLATE_DISK_RESERVE_BYTES")
         return cls(
             store=StoreSettings.from_environment(),
-            api_key_file=Path(key_file),
+            api_key_file=Path(key_file) if key_file else None,
             file_roots=tuple(Path(root) for root in roots if root),
             disk_reserve_bytes=int(reserve) if reserve else None,
+            rate_limit=RateLimit.from_environment(),
         )

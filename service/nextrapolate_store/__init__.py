@@ -1,10 +1,11 @@
-"""The store: jobs and series in Redis, blobs in a folder. The only package that knows a Redis key.
+"""The store: jobs, series and API keys in Redis, blobs in a folder. The only package that knows a Redis key.
 
     settings.py   where the store lives
-    store.py      `Store.open`, and its three parts:
+    store.py      `Store.open`, and its parts:
     jobs.py         jobs: submit, claim, beat, commit, cancel, reconcile, events
     series.py       runs, their checkpoints and their jumps
     blobs.py        files, written atomically, addressed by their sha256
+    keys.py         API keys: who may call, for which tenant, to do what
     records.py    what comes out
     decoding.py, pages.py   how records are read, one by one and page by page
     errors.py     what is refused

@@ -20,8 +20,8 @@ from pathlib import Path
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.errors import ArtifactNotFound, BlobNotFound, DigestMismatch
 from nextrapolate_store.records import FileSource, JobRecord
+from nextrapolate_store.tenants import checked_tenant
 
-_TENANT = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _TEMPORARY = ".upload-"
 
@@ -181,9 +181,7 @@ class BlobStore:
         return path if _SHA256.fullmatch(sha256) and path.is_file() else None
 
     def _tenant_folder(self, tenant: str) -> Path:
-        if not _TENANT.fullmatch(tenant):
-            raise ValueError(f"{tenant!r} is not the name of a tenant: use letters, digits, - and _")
-        return self._data_dir / "blobs" / tenant
+        return self._data_dir / "blobs" / checked_tenant(tenant)
 
     def _job_folder(self, job_id: str) -> Path:
         return self._data_dir / "jobs" / job_id

@@ -51,6 +51,12 @@ class Key(StrEnum):
     """Hash: step to the job and its files."""
     TENANT_SERIES = "next:tenant-series:"
     """Sorted set of the tenant's series ids, all of score 0."""
+    API_KEY = "next:api-key:"
+    """Hash: the key's record, with a digest in place of its secret."""
+    API_KEYS = "next:api-keys"
+    """Set of the ids of all API keys ever made."""
+    API_KEY_BUCKET = "next:api-key-bucket:"
+    """When (ms) the key's bucket of requests is full again."""
 
 
 class Connection(Redis):
@@ -101,10 +107,14 @@ class Connection(Redis):
         shared, script = ((folder / f"{part}.lua").read_text() for part in ("shared", name))
         return self.register_script(f"local key = {{{names}}}\n{shared}\n{script}")
 
+    def now_ms(self) -> int:
+        """Ask Redis for its time, in milliseconds."""
+        seconds, microseconds = self.time()
+        return int(seconds) * 1000 + int(microseconds) // 1000
+
     def new_id(self) -> tuple[str, int]:
         """Make an id that sorts by Redis' time, and give that time in milliseconds."""
-        seconds, microseconds = self.time()
-        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        now_ms = self.now_ms()
         return str(ULID.from_timestamp(now_ms)), now_ms
 
     def check_versions(self) -> None:

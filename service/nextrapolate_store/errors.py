@@ -7,7 +7,11 @@ StoreError
 │   ├── JobNotFound          no such job of this tenant
 │   ├── SeriesNotFound       no such series of this tenant
 │   ├── BlobNotFound         no such blob of this tenant
-│   └── ArtifactNotFound     the job has no such result
+│   ├── ArtifactNotFound     the job has no such result
+│   └── KeyNotFound          no API key of that id
+├── KeyRefused               an API key that is not let in
+│   ├── KeyUnknown           it is none of this store's
+│   └── KeyRevoked           it was revoked
 ├── JobFinished              the job ended before it could be cancelled
 ├── JobNotSucceeded          the job has no adapter that could have been swapped in
 ├── IdempotencyMismatch      the key was used before, with another body
@@ -55,6 +59,22 @@ class BlobNotFound(NotFound):
 
 class ArtifactNotFound(NotFound):
     """The job has no such result."""
+
+
+class KeyNotFound(NotFound):
+    """No API key of that id."""
+
+
+class KeyRefused(StoreError):
+    """Base of API keys that are not let in."""
+
+
+class KeyUnknown(KeyRefused):
+    """The key is none of this store's."""
+
+
+class KeyRevoked(KeyRefused):
+    """The key was revoked."""
 
 
 class JobFinished(StoreError):

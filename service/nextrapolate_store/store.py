@@ -3,18 +3,20 @@
 from nextrapolate_store.blobs import BlobStore, make_folder
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.jobs import JobStore
+from nextrapolate_store.keys import KeyStore
 from nextrapolate_store.series import SeriesStore
 from nextrapolate_store.settings import StoreSettings
 
 
 class Store:
-    """Jobs, series and blobs. Safe to share between threads; each process opens its own."""
+    """Jobs, series, blobs and API keys. Safe to share between threads; each process opens its own."""
 
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
         self.blobs = BlobStore(settings.data_dir)
         self.jobs = JobStore(redis, self.blobs, settings)
         self.series = SeriesStore(redis, self.blobs, self.jobs)
+        self.keys = KeyStore(redis)
 
     @classmethod
     def open(cls, settings: StoreSettings) -> "Store":

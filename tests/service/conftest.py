@@ -12,8 +12,8 @@ from fixtures.adapter_bytes import CONFIG, model_bytes
 
 from nextrapolate.schemas import FileInfo
 from nextrapolate_service.app import create_app
-from nextrapolate_service.auth import new_key
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.keys import new_key
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 

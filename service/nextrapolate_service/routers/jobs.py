@@ -10,7 +10,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from nextrapolate.schemas import Job, JobPage, JobState
-from nextrapolate_service.auth import Tenant
+from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import OpenStore, Settings, Wake
 from nextrapolate_service.events import Events, follow
@@ -32,7 +32,7 @@ _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/
 @router.post("", status_code=202, responses=problems(404, 409, 507), summary="Submit a job")
 async def create_job(
     request: JobBody,
-    tenant: Tenant,
+    tenant: WritingTenant,
     store: OpenStore,
     settings: Settings,
     wake_ups: Wake,
@@ -80,7 +80,7 @@ def get_job(job_id: str, tenant: Tenant, store: OpenStore) -> Job:
 
 
 @router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
-def cancel_job(job_id: str, tenant: Tenant, store: OpenStore) -> Job:
+def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
     """A queued job ends at once, a running one within seconds; a job that has ended cannot be cancelled."""
     return job_view(store, store.jobs.cancel(tenant, job_id))
 

@@ -1,13 +1,14 @@
 """/methods: what this server can compute."""
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Security
 
 from nextrapolate.schemas import MethodList
 from nextrapolate_service.auth import authenticate
 from nextrapolate_service.methods import METHODS
 from nextrapolate_service.openapi import problems
+from nextrapolate_store.keys import Scope
 
-router = APIRouter(tags=["methods"], dependencies=[Depends(authenticate)])
+router = APIRouter(tags=["methods"], dependencies=[Security(authenticate, scopes=[Scope.READ])])
 
 
 @router.get("/methods", responses=problems(), summary="List methods")

@@ -16,7 +16,7 @@ from nextrapolate.schemas import (
     SeriesPage,
 )
 from nextrapolate_service import uploads
-from nextrapolate_service.auth import Tenant
+from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import SeriesBody
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.disk import require_space
@@ -37,7 +37,7 @@ Cursor = Annotated[str | None, Query(description="`next_cursor` of the page befo
 
 @router.post("", status_code=201, responses=problems(507), summary="Begin a series")
 def create_series(
-    request: SeriesBody, tenant: Tenant, store: OpenStore, settings: Settings, response: Response
+    request: SeriesBody, tenant: WritingTenant, store: OpenStore, settings: Settings, response: Response
 ) -> Series:
     """Announce a run whose checkpoints will be posted."""
     if request.lora_config is not None:
@@ -67,7 +67,7 @@ def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
     summary="Announce a checkpoint, and learn what of it to upload",
 )
 def announce_checkpoint(
-    series_id: str, step: Step, request: Announcement, tenant: Tenant, store: OpenStore
+    series_id: str, step: Step, request: Announcement, tenant: WritingTenant, store: OpenStore
 ) -> Missing:
     """Files that are stored already, of whatever run, become this checkpoint's without another transfer.
 
@@ -93,7 +93,7 @@ async def put_checkpoint_file(
     step: Step,
     file: File,
     request: Request,
-    tenant: Tenant,
+    tenant: WritingTenant,
     store: OpenStore,
     settings: Settings,
     content_digest: Annotated[str | None, Header(description="RFC 9530: sha-256=:BASE64:")] = None,
@@ -131,7 +131,7 @@ def head_checkpoint_file(
     "/{series_id}/jumps", status_code=201, responses=problems(404, 409, 507), summary="Record a jump"
 )
 def record_jump(
-    series_id: str, request: JumpCreate, tenant: Tenant, store: OpenStore, settings: Settings
+    series_id: str, request: JumpCreate, tenant: WritingTenant, store: OpenStore, settings: Settings
 ) -> Series:
     """Tell that a job's adapter was swapped into the running trainer after this step.
 

@@ -6,11 +6,14 @@ from typing import Annotated
 
 import typer
 
-from nextrapolate_service.auth import ApiKey
+from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command, worker_command
+from nextrapolate_service.server.data_folder import DEFAULT_DATA_DIR
 from nextrapolate_service.server.embedded import run_embedded
 from nextrapolate_service.server.errors import StartupError
+from nextrapolate_service.server.keys import keys
 from nextrapolate_service.server.redis import RedisNotFound
+from nextrapolate_service.server.store_access import failed
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import StoreIncompatible
 from nextrapolate_store.settings import StoreSettings
@@ -18,6 +21,7 @@ from nextrapolate_store.settings import StoreSettings
 DEFAULT_PORT = 8008
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+main.add_typer(keys, name="keys")
 
 
 @main.callback(invoke_without_command=True)
@@ -26,9 +30,7 @@ def embedded(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
     ] = DEFAULT_PORT,
-    data_dir: Annotated[Path, typer.Option(help="Folder for everything that is kept.")] = Path(
-        "nextrapolate-data"
-    ),
+    data_dir: Annotated[Path, typer.Option(help="Folder for everything that is kept.")] = DEFAULT_DATA_DIR,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Worker processes; one for each GPU, or one.", show_default=False),
@@ -42,7 +44,7 @@ def embedded(
 ) -> None:
     """Run nextrapolate on this machine: Redis, workers and the API. Ctrl-C stops all of it.
 
-    Data survives a restart. The subcommands run one part each, for a deployment with a Redis of its own;
+    Data survives a restart. `api` and `worker` run one part each, for a deployment with a Redis of its own;
     their settings come from the environment (NEXTRAPOLATE_REDIS_URL, NEXTRAPOLATE_DATA_DIR, ...).
     """
     if context.invoked_subcommand is not None:
@@ -52,7 +54,7 @@ def embedded(
             data_dir=data_dir, port=port, workers=workers, redis_server=redis_server, tell=typer.echo
         )
     except (StartupError, RedisNotFound, StoreIncompatible, OSError) as error:
-        raise _failed(error) from None
+        raise failed(error) from None
 
 
 @main.command()
@@ -60,11 +62,13 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = DEFAULT_PORT,
 ) -> None:
-    """Run the API alone. Needs NEXTRAPOLATE_API_KEY_FILE, too."""
+    """Run the API alone. NEXTRAPOLATE_API_KEY_FILE names a key to let in; `keys create` makes others."""
     try:
-        ApiKey.read(ServiceSettings.from_environment().api_key_file)
+        settings = ServiceSettings.from_environment()
+        if settings.api_key_file:
+            read_key_file(settings.api_key_file)
     except ValueError as error:
-        raise _failed(error) from None
+        raise failed(error) from None
     _become(api_command(host=host, port=port))
 
 
@@ -74,14 +78,9 @@ def worker() -> None:
     try:
         StoreSettings.from_environment()
     except ValueError as error:
-        raise _failed(error) from None
+        raise failed(error) from None
     _become(worker_command(f"worker-{os.getpid()}@%h"))
 
 
 def _become(command: tuple[str, ...]) -> None:
     os.execv(command[0], command)  # noqa: S606 - no shell is wanted
-
-
-def _failed(error: Exception) -> typer.Exit:
-    typer.echo(f"nextrapolate-server: {error}", err=True)
-    return typer.Exit(1)

@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextrapolate_service.auth import new_key
 from nextrapolate_service.server.errors import DataFolderInUseError
+from nextrapolate_store.keys import new_key
+
+DEFAULT_DATA_DIR = Path("nextrapolate-data")
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,13 @@ class DataFolder:
             lock.flush()
             yield
 
-    def make_key(self) -> None:
-        """Generate the key, the first time."""
+    def make_key(self) -> str | None:
+        """Generate the key, the first time, and give it; None where it is there already."""
         if self.api_key.exists():
-            return
+            return None
         temporary = self.path / "api_key.new"
         temporary.unlink(missing_ok=True)
         with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write(new_key("local") + "\n")
+            file.write((key := new_key("local")) + "\n")
         temporary.rename(self.api_key)
+        return key

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def run_embedded(
     gpus = visible_gpus()
     with folder.locked(), _listen(port) as listener:
         url = f"http://{HOST}:{listener.getsockname()[1]}"
-        folder.make_key()
+        new_key = folder.make_key()
         redis = EmbeddedRedis.prepare(find_redis_server(redis_server), folder.path)
         count = workers or len(gpus) or 1
         note_server(url, folder.api_key)
@@ -57,6 +58,8 @@ def run_embedded(
         def on_ready() -> None:
             tell(f"nextrapolate is ready on {url}")
             tell(f"key: {folder.api_key}")
+            if new_key and sys.stdout.isatty():  # anywhere else it would end up in a log
+                tell(f"     {new_key} (shown this once)")
             tell(f"logs: {folder.logs}/")
 
         asyncio.run(supervise(_stages(folder, redis, listener, url, count, gpus), tell, on_ready))

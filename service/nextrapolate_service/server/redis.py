@@ -75,12 +75,19 @@ class EmbeddedRedis:
         folder = data_dir.absolute() / "redis"
         _make_private(folder)
         password = _password(folder / "password")
-        socket = folder / "redis.sock"
-        if len(os.fsencode(socket)) > _LONGEST_SOCKET_PATH:
-            socket = _short_folder(folder) / "redis.sock"
+        socket = _socket(folder)
+        if socket.parent != folder:
+            _make_private(socket.parent)
         configuration = folder / "redis.conf"
         _write_private(configuration, _configuration(folder, socket, password))
-        return cls((str(program), str(configuration)), f"unix://:{password}@{quote(str(socket))}", socket)
+        return cls((str(program), str(configuration)), _url(password, socket), socket)
+
+
+def running_redis_url(data_dir: Path) -> str | None:
+    """Give the URL of the embedded Redis that runs on this data; None where none does."""
+    folder = data_dir.absolute() / "redis"
+    password, socket = folder / "password", _socket(folder)
+    return _url(password.read_text(), socket) if socket.is_socket() else None
 
 
 def _configuration(folder: Path, socket: Path, password: str) -> str:
@@ -109,12 +116,17 @@ def _password(path: Path) -> str:
     return path.read_text()
 
 
-def _short_folder(folder: Path) -> Path:
-    """Give a private folder with a short name, always the same one for the same data."""
+def _socket(folder: Path) -> Path:
+    """Give the socket's path; where that would be too long a short one, always the same for the same data."""
+    socket = folder / "redis.sock"
+    if len(os.fsencode(socket)) <= _LONGEST_SOCKET_PATH:
+        return socket
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    short = Path(tempfile.gettempdir()) / f"nextrapolate-{name}"
-    _make_private(short)
-    return short
+    return Path(tempfile.gettempdir()) / f"nextrapolate-{name}" / "redis.sock"
+
+
+def _url(password: str, socket: Path) -> str:
+    return f"unix://:{password}@{quote(str(socket))}"
 
 
 def _make_private(folder: Path) -> None:

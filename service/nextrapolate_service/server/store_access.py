@@ -1,0 +1,59 @@
+"""How an operator's commands reach the store of a server that runs."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nextrapolate_service.server.data_folder import DEFAULT_DATA_DIR
+from nextrapolate_service.server.redis import running_redis_url
+from nextrapolate_store.errors import StoreError
+from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.store import Store
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of a running nextrapolate-server; else NEXTRAPOLATE_REDIS_URL, else nextrapolate-data.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+
+
+@contextmanager
+def open_store(data_dir: Path | None) -> Iterator[Store]:
+    """Open the store of the server in `data_dir`, else the one that the environment names.
+
+    What goes wrong becomes a plain message and exit code 1.
+    """
+    try:
+        store = Store.open(_settings(data_dir))
+        try:
+            yield store
+        finally:
+            store.close()
+    except (StoreError, ValueError, OSError) as error:
+        raise failed(error) from None
+
+
+def failed(error: Exception) -> typer.Exit:
+    """Say what went wrong."""
+    typer.echo(f"nextrapolate-server: {error}", err=True)
+    return typer.Exit(1)
+
+
+def _settings(data_dir: Path | None) -> StoreSettings:
+    if data_dir is None and os.environ.get("NEXTRAPOLATE_REDIS_URL"):
+        return StoreSettings.from_environment()
+    folder = data_dir or DEFAULT_DATA_DIR
+    url = running_redis_url(folder)
+    if url is None:
+        raise ValueError(
+            f"no server runs on {folder.absolute()}: start `nextrapolate-server --data-dir {folder}` first, "
+            "or set NEXTRAPOLATE_REDIS_URL and NEXTRAPOLATE_DATA_DIR as the API has them"
+        )
+    return StoreSettings(url, folder)

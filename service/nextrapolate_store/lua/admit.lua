@@ -1,0 +1,23 @@
+-- Let one request of an API key in, as far as its rate allows (a token bucket).
+--
+-- ARGV    1 id of the key, 2 requests a second, 3 requests at once
+-- reply   0, or in how many milliseconds there is room for it
+-- keeps   The time at which a bucket is full again says all about it. Buckets are not written to disk: one that
+--         is lost with Redis is a full one, and no request has to wait for the disk.
+local id, interval, burst = ARGV[1], 1000 / tonumber(ARGV[2]), tonumber(ARGV[3])
+local bucket, now = key.api_key_bucket .. id, now_ms()
+
+-- Every hour at most it is kept that the key is in use.
+if tonumber(redis.call('HGET', key.api_key .. id, 'used_at') or 0) + 3600000 <= now then
+  redis.call('HSET', key.api_key .. id, 'used_at', now)
+end
+
+redis.set_repl(redis.REPL_NONE)
+local full_at = math.max(tonumber(redis.call('GET', bucket) or 0), now)
+local wait = full_at + interval - now - burst * interval
+if wait > 0 then
+  return math.ceil(wait)
+end
+-- Redis writes down when a key expires, so it lives for much longer than a bucket takes to fill up.
+redis.call('SET', bucket, string.format('%.3f', full_at + interval), 'EX', 86400)
+return 0
