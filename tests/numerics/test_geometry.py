@@ -30,7 +30,7 @@ def r_squared(missed: Vector, weights: Vector, mean: Vector | np.float64) -> flo
 def test_linearity_is_what_the_three_definitions_say(jumped: bool, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", UNEVEN)
     jumps = write_run(tmp_path / "jumps", [45], seed=1) if jumped else None
-    geometry = inspect(Trajectory.open(checkpoints(run), checkpoints(jumps) if jumps else []))
+    geometry = inspect(Trajectory.open(checkpoints(run), checkpoints(jumps) if jumps else [])).geometry
     assert geometry.steps == tuple(UNEVEN)
     drift = by_module(run, dense_drift(run, jumps))
     for name, module in geometry.modules.items():
@@ -46,7 +46,7 @@ def test_linearity_is_what_the_three_definitions_say(jumped: bool, tmp_path: Pat
 
 def test_energy_and_variance_are_those_of_the_dense_deltas(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", UNEVEN)
-    geometry = inspect(Trajectory.open(checkpoints(run)))
+    geometry = inspect(Trajectory.open(checkpoints(run))).geometry
     drift = by_module(run, dense_drift(run))
     assert set(geometry.modules) == set(MODULES) - {STILL}
     assert geometry.still == (STILL,)
@@ -69,7 +69,7 @@ def test_a_steady_run_speaks_for_extrapolation(run_folder: Path) -> None:
 
 def test_three_checkpoints_are_the_least(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30])
-    geometry = inspect(Trajectory.open(checkpoints(run)))
+    geometry = inspect(Trajectory.open(checkpoints(run))).geometry
     linearity = next(iter(geometry.modules.values())).linearity
     assert (linearity.held_out_by_coordinate, linearity.held_out_pooled) == (None, None)
     assert 0 < linearity.in_sample <= 1

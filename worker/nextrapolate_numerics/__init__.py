@@ -55,7 +55,7 @@ from nextrapolate_numerics.extend import ExtendedModule, Extension, extend
 from nextrapolate_numerics.extract import extract
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gate import GateThresholds
-from nextrapolate_numerics.geometry import Geometry, Linearity, ModuleGeometry, inspect
+from nextrapolate_numerics.geometry import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
     AlphaRl,
@@ -69,6 +69,7 @@ from nextrapolate_numerics.methods import (
     WeightExtrapolation,
     Wsm,
 )
+from nextrapolate_numerics.module_geometry import Linearity, ModuleGeometry
 from nextrapolate_numerics.progress import Progress
 from nextrapolate_numerics.trajectory import AdapterFiles, ModuleFactors, Trajectory
 from nextrapolate_numerics.update import Update
@@ -88,6 +89,7 @@ __all__ = [
     "Extraction",
     "GateThresholds",
     "Geometry",
+    "Inspection",
     "JumpWithoutCheckpointError",
     "LineStepError",
     "Linearity",

@@ -8,6 +8,7 @@ from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gram import gram
 from nextrapolate_numerics.methods.method import Method
+from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 from nextrapolate_numerics.triples import ModuleTriples, module_triples
@@ -18,10 +19,11 @@ def extract(
     method: Method,
     horizon_steps: int,
     *,
+    geometry: bool = False,
     device: str | torch.device = "cpu",
     on_progress: Progress = silent,
 ) -> Extraction:
-    """Read every module once, and keep what the method needs.
+    """Read every module once, and keep what the method needs; with `geometry` measure the modules, too.
 
     Raises:
         TooFewCheckpointsError: less than the method needs; found before anything is read.
@@ -29,7 +31,8 @@ def extract(
         NothingMovedError: no module ever changed.
     """
     method.check(trajectory.drift, horizon_steps)
-    return gather(trajectory, method.needs, horizon_steps, device=device, on_progress=on_progress)
+    evidence = method.needs | Evidence.GEOMETRY if geometry else method.needs
+    return gather(trajectory, evidence, horizon_steps, device=device, on_progress=on_progress)
 
 
 def gather(
@@ -46,6 +49,8 @@ def gather(
         NonFiniteWeightsError: NaN or Inf in a factor.
         NothingMovedError: no module ever changed.
     """
+    if Evidence.GEOMETRY in evidence:
+        evidence |= Evidence.GRAM
     drift = trajectory.drift
     device = torch.device(device)
     pairs = drift.pairs(horizon_steps)
@@ -54,6 +59,7 @@ def gather(
     drift_norms: dict[str, float] = {}
     grams: dict[str, Tensor] = {}
     triples: dict[str, ModuleTriples] = {}
+    geometry: dict[str, ModuleGeometry] = {}
     for count, name in enumerate(trajectory.module_names, start=1):
         factors = trajectory.module(name).to(device)
         energy_ratios[name], drift_norms[name] = _last_global(factors, drift)
@@ -63,6 +69,8 @@ def gather(
                 grams[name] = gram(factors)
             if Evidence.TRIPLES in evidence:
                 triples[name] = module_triples(factors, drift, pairs)
+            if Evidence.GEOMETRY in evidence:
+                geometry[name] = module_geometry(factors, grams[name], drift)
         on_progress(count / len(trajectory.module_names))
     if not moved:
         raise NothingMovedError
@@ -76,6 +84,7 @@ def gather(
         drift_norms,
         grams,
         triples,
+        geometry,
         device,
     )
 

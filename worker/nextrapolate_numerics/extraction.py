@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.drift import Drift
+from nextrapolate_numerics.module_geometry import ModuleGeometry
 from nextrapolate_numerics.trajectory import Trajectory
 from nextrapolate_numerics.triples import ModuleTriples
 
@@ -17,6 +18,8 @@ class Evidence(Flag):
 
     GRAM = auto()
     TRIPLES = auto()
+    GEOMETRY = auto()
+    """For readers, not for methods; brings GRAM with it, from which it is told."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Extraction:
         drift_norms: Frobenius norm of the last global delta, by module.
         grams: (p, p) float64 over the trajectory's points, by moved module; empty unless the method needs it.
         triples: by moved module; empty unless the method needs them.
+        geometry: by moved module, of the whole trajectory; empty unless it is asked for.
         device: where the work is done.
     """
 
@@ -45,6 +49,7 @@ class Extraction:
     drift_norms: Mapping[str, float]
     grams: Mapping[str, Tensor]
     triples: Mapping[str, ModuleTriples]
+    geometry: Mapping[str, ModuleGeometry]
     device: torch.device
 
     def until(self, index: int) -> "Extraction":

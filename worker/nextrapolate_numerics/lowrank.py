@@ -7,7 +7,7 @@ that.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -167,14 +167,8 @@ def leading_triples(delta: Callable[[int], LowRank], count: int) -> Triple:
     of equal rank are decomposed together. The entry of u that is largest in magnitude is positive, which
     makes the sign of a triple a function of its matrix.
     """
-    grams = []
-    for index in range(count):
-        exact = delta(index).double()
-        grams.append((exact.B.mT @ exact.B, exact.A @ exact.A.mT))
     weights: dict[int, tuple[Tensor, Tensor]] = {}
-    for rank in sorted({len(gram_b) for gram_b, _ in grams}):
-        batch = [index for index in range(count) if len(grams[index][0]) == rank]
-        core = _Core.of(*(torch.stack(side) for side in zip(*(grams[i] for i in batch), strict=True)))
+    for batch, core in _cores(delta, count):
         weights |= zip(batch, zip(core.left[..., 0], core.right[..., 0], strict=True), strict=True)
     us, vs = [], []
     for index in range(count):
@@ -185,6 +179,30 @@ def leading_triples(delta: Callable[[int], LowRank], count: int) -> Triple:
     u, v = torch.stack(us), torch.stack(vs)
     sign = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
     return Triple(u.norm(dim=-1), sign * unit(u), sign * unit(v))
+
+
+def energy_ratios(delta: Callable[[int], LowRank], count: int) -> Tensor:
+    """sigma_1 / sum sigma of delta(0) .. delta(count - 1), (count,) float64; 0 where a delta is 0.
+
+    As NExt defines it (arXiv 2604.11446, Fig. 2), not squared.
+    """
+    ratios = torch.zeros(count, dtype=torch.float64)
+    for batch, core in _cores(delta, count):
+        values = core.values.sqrt().cpu()
+        total = values.sum(dim=-1)
+        ratios[batch] = torch.where(total > 0, values[:, 0] / total, 0.0)
+    return ratios
+
+
+def _cores(delta: Callable[[int], LowRank], count: int) -> Iterator[tuple[list[int], _Core]]:
+    """The cores of delta(0) .. delta(count - 1), those of equal rank as one batch, and which they are."""
+    grams = []
+    for index in range(count):
+        exact = delta(index).double()
+        grams.append((exact.B.mT @ exact.B, exact.A @ exact.A.mT))
+    for rank in sorted({len(gram_b) for gram_b, _ in grams}):
+        batch = [index for index in range(count) if len(grams[index][0]) == rank]
+        yield batch, _Core.of(*(torch.stack(side) for side in zip(*(grams[i] for i in batch), strict=True)))
 
 
 def unit(vectors: Tensor) -> Tensor:

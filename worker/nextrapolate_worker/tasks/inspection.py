@@ -13,7 +13,7 @@ from nextrapolate.schemas import (
     Stage,
     StepGeometry,
 )
-from nextrapolate_numerics import Geometry, ModuleGeometry, inspect
+from nextrapolate_numerics import Backtest, Geometry, ModuleGeometry, inspect
 from nextrapolate_worker.files import flush
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.provenance import provenance
@@ -27,19 +27,19 @@ _PAYS, _PAYS_A_LITTLE = 0.8, 1.0
 def run(loaded: Loaded) -> dict[str, FileInfo]:
     """Stages 3 and 7: report.json."""
     with loaded.profile.stage(Stage.EXTRACT) as progress:
-        geometry = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
+        found = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
     with loaded.profile.stage(Stage.PUBLISH):
-        report = _report(geometry, loaded)
+        report = _report(found.geometry, found.evidence, loaded)
         (loaded.folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
         return flush(loaded.folder, "report.json")
 
 
-def _report(geometry: Geometry, loaded: Loaded) -> Inspection:
+def _report(geometry: Geometry, evidence: Backtest | None, loaded: Loaded) -> Inspection:
     kinds: defaultdict[str, list[ModuleGeometry]] = defaultdict(list)
     for name, module in geometry.modules.items():
         kinds[name.rpartition(".")[2]].append(module)
     return Inspection(
-        verdict=_verdict(geometry),
+        verdict=_verdict(evidence, len(geometry.steps)),
         still_modules=list(geometry.still),
         track=_track(geometry),
         kinds=[_kind(kind, kinds[kind]) for kind in sorted(kinds)],
@@ -94,11 +94,10 @@ def _kind(kind: str, modules: Sequence[ModuleGeometry]) -> KindGeometry:
     )
 
 
-def _verdict(geometry: Geometry) -> str:
-    evidence = geometry.evidence
+def _verdict(evidence: Backtest | None, checkpoints: int) -> str:
     if evidence is None:
         return (
-            f"Not measured: {len(geometry.steps)} checkpoints are too few to hold any out, so nothing says "
+            f"Not measured: {checkpoints} checkpoints are too few to hold any out, so nothing says "
             "whether extrapolation pays on this run; collect more of them."
         )
     error = evidence.total.relative_error
