@@ -1,8 +1,21 @@
 """The methods and their parameters, as callers write them: documented, bounded, and part of the schemas."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _numbers(value: object) -> object:
+    """Take numbers apart that came as text, as from a command line: 0.31,0.35,0.42."""
+    return value.split(",") if isinstance(value, str) else value
+
+
+PerCheckpoint = Annotated[
+    tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
+    BeforeValidator(_numbers),
+    Field(min_length=2, max_length=1024),
+]
+"""One number for each checkpoint that is used, in the order of their steps."""
 
 
 class MethodParameters(BaseModel):
@@ -15,6 +28,16 @@ class MethodParameters(BaseModel):
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
     alpha: float = Field(1.0, ge=0, le=100, description="factor on the predicted update")
+
+    @property
+    def minimum_checkpoints(self) -> int:
+        """Fewer than so many will not do, whatever their spacing."""
+        return 2
+
+    @property
+    def per_checkpoint(self) -> dict[str, PerCheckpoint]:
+        """Parameters that hold one number for each checkpoint, by name; those that are not given left out."""
+        return {}
 
 
 class NextMethod(MethodParameters):
@@ -48,12 +71,23 @@ class WeightExtrapolationMethod(MethodParameters):
     """Weight extrapolation: the straight line through two checkpoints, followed on (arXiv 2601.04537)."""
 
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
-    window_steps: int = Field(
+    window_steps: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
         50,
-        ge=1,
-        le=100_000,
-        description="the line starts at the checkpoint this many steps before the last, or the nearest to it",
+        description="the line starts at the checkpoint this many steps before the last, or the nearest to "
+        "it; auto: where backtests on the run's own tail put it",
     )
+    from_step: int | None = Field(
+        None, ge=0, description="the line starts at this checkpoint instead; 0 is the base model"
+    )
+    to_step: int | None = Field(
+        None, ge=1, description="the line ends at this checkpoint; null: at the last one"
+    )
+
+    @model_validator(mode="after")
+    def _a_start_before_the_end(self) -> Self:
+        if self.to_step is not None and (self.from_step is None or self.from_step >= self.to_step):
+            raise ValueError("to_step asks for a from_step before it")
+        return self
 
 
 class AutoregressionMethod(MethodParameters):
@@ -85,6 +119,56 @@ class RelexMethod(MethodParameters):
         1, ge=1, le=8, description="of the polynomial over the steps; 1 is a line, as published"
     )
 
+    @property
+    def minimum_checkpoints(self) -> int:
+        """A polynomial goes through as many points as its degree, and one more."""
+        return self.degree + 1
+
+
+class AlphaRlMethod(MethodParameters):
+    """AlphaRL: each module's leading direction as a line over reward or step (arXiv 2510.00553)."""
+
+    name: Literal["alpharl"] = "alpharl"
+    rewards: PerCheckpoint | None = Field(
+        None, description="reward of each checkpoint used, in order; null: the steps stand in for them"
+    )
+    target_reward: float | None = Field(
+        None,
+        allow_inf_nan=False,
+        description="reward to solve for; null: where the rewards' line leads at the horizon",
+    )
+    mode: Literal["last", "line"] = Field(
+        "last",
+        description="last: the last checkpoint and the change along the line; line: the rank-one matrix "
+        "alone, as published",
+    )
+
+    @property
+    def per_checkpoint(self) -> dict[str, PerCheckpoint]:
+        """The rewards."""
+        return {} if self.rewards is None else {"rewards": self.rewards}
+
+    @model_validator(mode="after")
+    def _rewards_to_learn_from(self) -> Self:
+        if self.rewards is None and self.target_reward is not None:
+            raise ValueError("target_reward asks for rewards: give the reward of each checkpoint")
+        if self.rewards is not None and len(set(self.rewards)) == 1:
+            raise ValueError("the rewards are all the same: nothing tells which way is up; leave them out")
+        return self
+
+
+class MaecMethod(MethodParameters):
+    """MAEC: weight extrapolation of the key neurons, the weights that moved most (arXiv 2410.07825)."""
+
+    name: Literal["maec"] = "maec"
+    share: float = Field(0.1, gt=0, le=1, description="of each module's weights that are key neurons")
+    window_steps: int = Field(
+        50,
+        ge=1,
+        le=100_000,
+        description="the line starts at the checkpoint this many steps before the last, or the nearest to it",
+    )
+
 
 class HorizonFreeParameters(MethodParameters):
     """What methods take that say where to go, and not when training would be there."""
@@ -107,7 +191,7 @@ class ExpoMethod(HorizonFreeParameters):
 
 
 class SoupMethod(HorizonFreeParameters):
-    """A uniform soup: the mean of the last checkpoints (model soups, arXiv 2203.05482)."""
+    """A soup: the mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
 
     name: Literal["soup"] = "soup"
     alpha: float = Field(
@@ -118,6 +202,40 @@ class SoupMethod(HorizonFreeParameters):
         ge=1,
         le=100_000,
         description="the mean starts at the checkpoint this many steps before the last, or the nearest to it",
+    )
+    selection: Literal["uniform", "greedy"] = Field(
+        "uniform",
+        description="uniform: all checkpoints of the window; greedy: those of them that do not lower the "
+        "mean's score, which is predicted from the checkpoints' own",
+    )
+    scores: PerCheckpoint | None = Field(
+        None, description="for greedy: the score of each checkpoint used, in order; higher is better"
+    )
+
+    @property
+    def per_checkpoint(self) -> dict[str, PerCheckpoint]:
+        """The scores."""
+        return {} if self.scores is None else {"scores": self.scores}
+
+    @model_validator(mode="after")
+    def _scores_are_for_the_greedy(self) -> Self:
+        if (self.selection == "greedy") != (self.scores is not None):
+            raise ValueError("scores belong to selection='greedy', which asks for one of each checkpoint")
+        return self
+
+
+class DareMethod(HorizonFreeParameters):
+    """DARE: entries of the last delta dropped at random, the others rescaled (arXiv 2311.03099)."""
+
+    name: Literal["dare"] = "dare"
+    alpha: float = Field(
+        1.0, ge=0, le=100, description="share of the way from the last checkpoint to what is left of it"
+    )
+    drop: float = Field(
+        0.5,
+        ge=0,
+        lt=1,
+        description="share of the entries to drop; the others grow by 1 / (1 - drop)",
     )
 
 
@@ -148,9 +266,12 @@ Method = Annotated[
     | WeightExtrapolationMethod
     | AutoregressionMethod
     | RelexMethod
+    | AlphaRlMethod
     | ExpoMethod
     | SoupMethod
     | WsmMethod
+    | DareMethod
+    | MaecMethod
     | NoneMethod,
     Field(discriminator="name"),
 ]

@@ -11,8 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from nextrapolate.method_schemas import AlphaRlMethod as AlphaRlMethod
 from nextrapolate.method_schemas import AutoregressionMethod as AutoregressionMethod
+from nextrapolate.method_schemas import DareMethod as DareMethod
 from nextrapolate.method_schemas import ExpoMethod as ExpoMethod
+from nextrapolate.method_schemas import MaecMethod as MaecMethod
 from nextrapolate.method_schemas import Method as Method
 from nextrapolate.method_schemas import MethodParameters as MethodParameters
 from nextrapolate.method_schemas import NextMethod as NextMethod
@@ -356,8 +359,16 @@ class ModuleReport(Response):
     energy_ratio: float = Field(description="sigma_1 / sum sigma of the last global delta")
     drift_norm: float = Field(description="Frobenius norm of the last global delta")
     update_norm: float = Field(description="Frobenius norm of alpha times the update")
+    reached_norm: float | None = Field(
+        None, description="Frobenius norm of the drift with the update on top of it; null in older reports"
+    )
     discarded_energy: float = Field(
         description="share of the squared norm that the refit to the wanted rank cut off"
+    )
+    update_discarded: float = Field(
+        0.0,
+        description="share of the squared norm of what the method wanted that its low-rank update does not "
+        "hold; 0 but for methods that act on the full matrix",
     )
     gauge_condition: float | None = Field(
         None, description="condition number of the refit's gauge; null under grow"
@@ -375,6 +386,7 @@ class StageProfile(Response):
 class _JobReport(Response):
     """What every report.json says: which files, what it cost, by what."""
 
+    job: str | None = Field(None, description="id of the job; null in older reports")
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
     jumps: list[int] = Field(description="steps after which an extrapolated adapter had been swapped in")
     warnings: list[str]
@@ -385,23 +397,6 @@ class _JobReport(Response):
         description="sha256 of each checkpoint's adapter_model.safetensors, by step"
     )
     versions: dict[str, str]
-
-
-class Report(_JobReport):
-    """An extrapolation's report.json: what was done, on what evidence, and what it cost."""
-
-    task: Literal["extrapolate"] = "extrapolate"
-    verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
-    method: Method
-    target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
-    output: Output
-    gate: Gate
-    backtest: BacktestReport | None = Field(
-        description="null where the series is too short to hold anything out"
-    )
-    discarded_energy: float = Field(description="over all modules, as in ModuleReport")
-    gated_modules: list[str]
-    modules: list[ModuleReport]
 
 
 class ModuleScores(Scores):
@@ -418,7 +413,7 @@ class MethodScores(Response):
     reason: str | None = Field(None, description="why it could not predict, and what it would need")
     warnings: list[str] = Field(default_factory=list)
     seconds: float = Field(description="to fit and to score, without the reading that all methods share")
-    modules: list[ModuleScores]
+    modules: list[ModuleScores] = Field(default_factory=list)
 
 
 class Comparison(_JobReport):
@@ -472,15 +467,57 @@ class StepGeometry(Response):
     )
 
 
-class Inspection(_JobReport):
-    """An inspection's report.json: the geometry of a run."""
+class RunGeometry(Response):
+    """How a run's deltas lie, how straight and how steady its way is."""
 
-    task: Literal["inspect"] = "inspect"
-    verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
     still_modules: list[str] = Field(description="modules that never moved")
     track: list[StepGeometry]
     kinds: list[KindGeometry]
     linearity: list[ModuleLinearity]
+
+
+class Inspection(_JobReport, RunGeometry):
+    """An inspection's report.json: the geometry of a run."""
+
+    task: Literal["inspect"] = "inspect"
+    verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
+
+
+class Spectrum(Response):
+    """Singular values before and after the refit, over the modules that got an update.
+
+    The i-th number stands for the i-th singular value of each: the root of their mean square.
+    """
+
+    wanted: list[float] = Field(description="of the last checkpoint with the update on top, descending")
+    kept: list[float] = Field(description="of what the adapter holds of it")
+
+
+class Report(_JobReport):
+    """An extrapolation's report.json: what was done, on what evidence, and what it cost."""
+
+    task: Literal["extrapolate"] = "extrapolate"
+    verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
+    recommended: bool | None = Field(
+        None, description="true where the evidence speaks for the jump; null where there is none"
+    )
+    method: Method
+    target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
+    output: Output
+    gate: Gate
+    backtest: BacktestReport | None = Field(
+        description="null where the series is too short to hold anything out"
+    )
+    rivals: list[MethodScores] = Field(
+        default_factory=list,
+        description="other methods in the same backtest, those that combine checkpoints; without modules",
+    )
+    geometry: RunGeometry | None = Field(None, description="of the run; null in older reports")
+    spectrum: Spectrum | None = Field(None, description="null where no module got an update")
+    discarded_energy: float = Field(description="over all modules, as in ModuleReport")
+    update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
+    gated_modules: list[str]
+    modules: list[ModuleReport]
 
 
 AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]

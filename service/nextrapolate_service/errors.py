@@ -154,9 +154,15 @@ class TooFewCheckpointsError(UnusableError):
 
 
 class MissingCheckpointError(UnusableError):
-    """A backtest starts from a checkpoint, or asks for one, that is not there."""
+    """A backtest or a method asks for a checkpoint that is not there."""
 
     code = "missing-checkpoint"
+
+
+class ScoreCountError(UnusableError):
+    """Rewards or scores are given, but not one for each checkpoint."""
+
+    code = "score-count"
 
 
 class MismatchedAdaptersError(UnusableError):

@@ -7,8 +7,11 @@ from itertools import pairwise
 from statistics import median_high
 
 from nextrapolate.schemas import (
+    AlphaRlMethod,
     AutoregressionMethod,
+    DareMethod,
     ExpoMethod,
+    MaecMethod,
     MethodInfo,
     MethodParameters,
     NextMethod,
@@ -28,14 +31,14 @@ class MethodEntry:
         parameters: its parameters, among them its `name`.
         title: for people.
         paper: where it comes from; None for our own.
-        minimum_checkpoints: below this no horizon and no spacing will do.
+        learns_from_base: a checkpoint at step 0, the base model itself, is one to learn from.
         learns_from_pairs: it learns from checkpoints that are one horizon apart, and so needs two of them.
     """
 
     parameters: type[MethodParameters]
     title: str
     paper: str | None
-    minimum_checkpoints: int
+    learns_from_base: bool = True
     learns_from_pairs: bool = False
 
     @property
@@ -47,13 +50,15 @@ class MethodEntry:
         """What callers may set."""
         return sorted(self.parameters.model_fields.keys() - {"name"})
 
-    def needed_checkpoints(self, steps: Sequence[int], horizon_steps: int) -> int:
+    def needed_checkpoints(self, method: MethodParameters, steps: Sequence[int]) -> int:
         """How many checkpoints there have to be, if those there are went on at their median spacing."""
-        if len(steps) < 2 or not self.learns_from_pairs:
-            return self.minimum_checkpoints
-        missing_steps = max(0, steps[0] + horizon_steps - steps[-1])
-        spacing = median_high(after - before for before, after in pairwise(steps))
-        return max(self.minimum_checkpoints, len(steps) + math.ceil(missing_steps / spacing))
+        told = steps[1:] if steps[:1] == [0] and not self.learns_from_base else steps
+        needed = method.minimum_checkpoints
+        if self.learns_from_pairs and len(told) >= 2:
+            missing_steps = max(0, told[0] + method.horizon_steps - told[-1])
+            spacing = median_high(after - before for before, after in pairwise(told))
+            needed = max(needed, len(told) + math.ceil(missing_steps / spacing))
+        return needed + len(steps) - len(told)
 
     def info(self) -> MethodInfo:
         """The method as GET /methods shows it."""
@@ -61,7 +66,7 @@ class MethodEntry:
             name=self.name,
             title=self.title,
             paper=self.paper,
-            minimum_checkpoints=self.minimum_checkpoints,
+            minimum_checkpoints=self.parameters().minimum_checkpoints,
             parameters=self.parameters.model_json_schema(),
         )
 
@@ -71,50 +76,61 @@ _ENTRIES = (
         NextMethod,
         "NExt: nonlinear extrapolation of low-rank trajectories",
         "arXiv:2604.11446",
-        minimum_checkpoints=2,
+        learns_from_base=False,
         learns_from_pairs=True,
     ),
     MethodEntry(
         WeightExtrapolationMethod,
         "Weight extrapolation along a line",
         "arXiv:2601.04537",
-        minimum_checkpoints=2,
     ),
     MethodEntry(
         AutoregressionMethod,
         "Trajectory autoregression over several windows and horizons",
         None,
-        minimum_checkpoints=2,
+        learns_from_base=False,
     ),
     MethodEntry(
         RelexMethod,
         "RELEX: a line in time through the trajectory's leading directions",
         "arXiv:2605.21468",
-        minimum_checkpoints=2,
+        learns_from_base=False,
+    ),
+    MethodEntry(
+        AlphaRlMethod,
+        "AlphaRL: each module's leading direction as a line over reward or step",
+        "arXiv:2510.00553",
+        learns_from_base=False,
     ),
     MethodEntry(
         ExpoMethod,
         "ExPO: on along the way from the base model",
         "arXiv:2404.16792",
-        minimum_checkpoints=2,
     ),
     MethodEntry(
         SoupMethod,
-        "A uniform soup of the last checkpoints",
+        "A soup of the last checkpoints, uniform or greedy by score",
         "arXiv:2203.05482",
-        minimum_checkpoints=2,
     ),
     MethodEntry(
         WsmMethod,
         "WSM: the average that stands in for a decay of the learning rate",
         "arXiv:2507.17634",
-        minimum_checkpoints=2,
+    ),
+    MethodEntry(
+        DareMethod,
+        "DARE: entries of the last delta dropped at random, the others rescaled",
+        "arXiv:2311.03099",
+    ),
+    MethodEntry(
+        MaecMethod,
+        "MAEC: weight extrapolation of the key neurons only",
+        "arXiv:2410.07825",
     ),
     MethodEntry(
         NoneMethod,
         "No update: the baseline",
         None,
-        minimum_checkpoints=2,
     ),
 )
 

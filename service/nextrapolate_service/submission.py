@@ -23,7 +23,7 @@ from nextrapolate_service.errors import (
     StepOrderError,
     TooFewCheckpointsError,
 )
-from nextrapolate_service.methods import METHODS
+from nextrapolate_service.method_checks import check_method
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.content import check_file
@@ -119,13 +119,7 @@ def _check_steps(request: JobRequest, steps: list[int]) -> None:
     field = "series" if request.series else "checkpoints"
     match request:
         case JobCreate(method=method):
-            needed = METHODS[method.name].needed_checkpoints(steps, method.horizon_steps)
-            if len(steps) < needed:
-                raise TooFewCheckpointsError(
-                    f"{method.name} needs at least {needed} checkpoints at this spacing and horizon, there "
-                    f"are {len(steps)}: collect more of them, or shorten horizon_steps",
-                    field=field,
-                )
+            check_method(method, steps, field)
         case BacktestCreate(at=at, until=target):
             for step, name in ((at, "at"), (target, "at + horizon_steps")):
                 if step not in steps:

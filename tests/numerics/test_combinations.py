@@ -12,8 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextrapolate_numerics import (
+    AlphaRl,
     Autoregression,
+    Dare,
     Expo,
+    Maec,
     Method,
     Relex,
     Soup,
@@ -108,7 +111,20 @@ def test_autoregression_says_how_many_checkpoints_it_needs(tmp_path: Path) -> No
         fitted(Autoregression(), run, 10)
 
 
-@pytest.mark.parametrize("method", [WeightExtrapolation(), Autoregression(), Relex(), Expo(), Soup(), Wsm()])
+@pytest.mark.parametrize(
+    "method",
+    [
+        WeightExtrapolation(),
+        Autoregression(),
+        Relex(),
+        AlphaRl(mode="line"),
+        Expo(),
+        Soup(),
+        Wsm(),
+        Dare(),
+        Maec(),
+    ],
+)
 def test_modules_that_never_moved_get_no_update(method: Method, run_folder: Path) -> None:
     update, _ = fitted(method, run_folder, 30)
     assert "model.layers.1.self_attn.q_proj" not in update.modules()

@@ -11,8 +11,11 @@ from fixtures.jobs import input_adapter, job_over, run_inputs
 from safetensors.torch import load_file
 
 from nextrapolate.schemas import (
+    AlphaRlMethod,
     AutoregressionMethod,
+    DareMethod,
     ExpoMethod,
+    MaecMethod,
     Method,
     NextMethod,
     NoneMethod,
@@ -34,9 +37,16 @@ METHODS: list[Method] = [
     WeightExtrapolationMethod(horizon_steps=20),
     AutoregressionMethod(horizon_steps=20),
     RelexMethod(horizon_steps=20),
+    AlphaRlMethod(horizon_steps=20),
     ExpoMethod(horizon_steps=20),
+    MaecMethod(horizon_steps=20),
 ]
-AVERAGES: list[Method] = [SoupMethod(horizon_steps=20), WsmMethod(horizon_steps=20)]
+NO_FORECASTS: list[Method] = [
+    SoupMethod(horizon_steps=20),
+    SoupMethod(horizon_steps=20, selection="greedy", scores=tuple(-((i - 9) ** 2) for i in range(12))),
+    WsmMethod(horizon_steps=20),
+    DareMethod(horizon_steps=20),
+]
 
 
 def work(
@@ -58,7 +68,7 @@ def ignore(stage: Stage, fraction: float) -> None:
     pass
 
 
-@pytest.mark.parametrize("method", METHODS + AVERAGES, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS + NO_FORECASTS, ids=lambda method: method.name)
 def test_every_method_leaves_an_adapter_and_its_report(
     method: Method, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -77,9 +87,10 @@ def test_every_method_leaves_an_adapter_and_its_report(
 
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert [profile.stage for profile in report.stages] == list(Stage)
-    assert report.target_step == (120 if method in AVERAGES else 140)
+    assert report.target_step == (120 if method in NO_FORECASTS else 140)
     assert report.backtest is not None
     assert report.peak_memory_bytes > 0
+    assert len(set(report.warnings)) == len(report.warnings)
     last = load_file(run_folder / "checkpoint-120" / "adapter_model.safetensors")
     made = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert made.keys() == last.keys()
@@ -102,6 +113,24 @@ def test_none_leaves_the_last_checkpoint_and_scores_as_no_jump(run_folder: Path,
     made = load_file(tmp_path / "out" / "adapter_model.safetensors")
     last = load_file(run_folder / "checkpoint-120" / "adapter_model.safetensors")
     assert all(torch.equal(made[key], last[key]) for key in last)
+
+
+def test_what_a_selection_could_not_hold_is_reported(run_folder: Path, tmp_path: Path) -> None:
+    pipeline.run(work(run_folder, tmp_path / "out", DareMethod(horizon_steps=20)), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    shares = {module.name: module.update_discarded for module in report.modules}
+    assert shares.pop(list(MODULES)[-1]) == 0
+    assert min(shares.values()) < report.update_discarded < max(shares.values())
+    assert any(f"discards {report.update_discarded:.1%}" in warning for warning in report.warnings)
+
+
+def test_a_horizon_beyond_the_evidence_is_said_whatever_the_method(run_folder: Path, tmp_path: Path) -> None:
+    for horizon, beyond in ((120, False), (180, True)):
+        folder = tmp_path / f"out-{horizon}"
+        pipeline.run(work(run_folder, folder, ExpoMethod(horizon_steps=horizon)), ignore)
+        report = Report.model_validate_json((folder / "report.json").read_bytes())
+        said = "180 steps is 1.5 times the 120 steps that were seen" in " ".join(report.warnings)
+        assert said == beyond
 
 
 def test_the_same_job_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> None:

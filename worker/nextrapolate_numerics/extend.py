@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 
 from nextrapolate_numerics.backtest import Backtest, Scores
+from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
 from nextrapolate_numerics.gate import GateThresholds
@@ -35,6 +36,8 @@ class ExtendedModule:
         drift_norm: Frobenius norm of the last global delta.
         update_norm: Frobenius norm of alpha times the update; 0 where none was applied.
         discarded_energy: share of the squared norm that the refit cut off.
+        update_discarded: share of the squared norm of what the method wanted that its update does not hold; 0
+            where no update was applied, and for all methods whose update has a low rank by itself.
         gauge_condition: condition number of the refit's gauge; None under "grow" and where nothing was
             refitted.
         backtest_cosine: of the module's backtest; None without one, or where the module rested in it.
@@ -48,6 +51,7 @@ class ExtendedModule:
     drift_norm: float
     update_norm: float
     discarded_energy: float
+    update_discarded: float
     gauge_condition: float | None
     backtest_cosine: float | None
 
@@ -61,6 +65,7 @@ class Extension:
         config: adapter_config.json.
         modules: one entry for each module, in the order of their names.
         discarded_energy: share of the squared norm that the refits cut off, over all modules.
+        update_discarded: the same of what the method wanted, before alpha and gate.
         warnings: what a reader of the result should know.
     """
 
@@ -68,6 +73,7 @@ class Extension:
     config: Path
     modules: tuple[ExtendedModule, ...]
     discarded_energy: float
+    update_discarded: float
     warnings: tuple[str, ...]
 
 
@@ -112,7 +118,8 @@ def extend(
             applied = update.delta(name, trajectory).scaled(alpha)
         refit = _refit(name, extraction, applied, rank)
         scores = backtest.modules.get(name) if backtest else None
-        records.append(_record(name, extraction, gated, applied, refit, scores))
+        lost = update.discarded(name) if applied else 0.0
+        records.append(_record(name, extraction, gated, applied, lost, refit, scores))
         norms.append(refit.factors.norm() * trajectory.config.scaling(name))
         refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
         on_progress(len(records) / len(trajectory.module_names))
@@ -122,7 +129,13 @@ def extend(
         config,
         tuple(records),
         _total_discarded(records, norms),
-        (*trajectory.warnings, *update.warnings, *_warnings(records, refits)),
+        update.discarded(),
+        (
+            *trajectory.warnings,
+            *_beyond_the_evidence(extraction.drift, update.horizon_steps),
+            *update.warnings,
+            *_warnings(records, refits),
+        ),
     )
 
 
@@ -142,6 +155,7 @@ def _record(
     extraction: Extraction,
     gated: str | None,
     applied: LowRank | None,
+    update_discarded: float,
     refit: Refit,
     scores: Scores | None,
 ) -> ExtendedModule:
@@ -154,6 +168,7 @@ def _record(
         drift_norm=extraction.drift_norms[name],
         update_norm=applied.norm() if applied else 0.0,
         discarded_energy=refit.discarded,
+        update_discarded=update_discarded,
         gauge_condition=refit.gauge_condition,
         backtest_cosine=scores.cosine if scores else None,
     )
@@ -176,6 +191,16 @@ def _total_discarded(records: Sequence[ExtendedModule], norms: Sequence[float]) 
     energies = [norm**2 for norm in norms]
     cut = sum(record.discarded_energy * energy for record, energy in zip(records, energies, strict=True))
     return cut / sum(energies) if cut > 0 else 0.0
+
+
+def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
+    """No method saw the run go as far as this, whatever it makes of what it saw."""
+    seen = drift.last_step - drift.steps[0]
+    if horizon_steps > seen:
+        yield (
+            f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
+            "were seen of the run: nothing measured on it says how far it holds. Shorten horizon_steps."
+        )
 
 
 def _warnings(records: Sequence[ExtendedModule], refits: Mapping[str, Refit]) -> Iterator[str]:

@@ -36,8 +36,12 @@ class Update(ABC):
             KeyError: the module gets no update.
         """
 
-    def discarded(self, module: str) -> float:
-        """Share of the squared norm of what the method wanted that its low-rank update does not hold."""
+    def discarded(self, module: str | None = None) -> float:
+        """Share of the squared norm of what the method wanted that its low-rank update does not hold.
+
+        Args:
+            module: None for all modules together.
+        """
         return 0.0
 
 
@@ -87,11 +91,13 @@ class Fitted(Update):
     """An update whose wanted matrices have full rank, and were fitted by low-rank ones.
 
     Attributes:
-        factors: float64, LoRA scaling included, by module.
-        cut: share of the wanted matrix's squared norm that its fit does not hold, by module.
+        factors: float32, LoRA scaling included, by module.
+        energies: squared norm of the wanted matrix, by module.
+        cut: of it, what the factors do not hold, by module.
     """
 
     factors: Mapping[str, LowRank]
+    energies: Mapping[str, float]
     cut: Mapping[str, float]
 
     def modules(self) -> frozenset[str]:
@@ -100,11 +106,13 @@ class Fitted(Update):
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """The fit; nothing is read."""
-        return self.factors[module]
+        return self.factors[module].double()
 
-    def discarded(self, module: str) -> float:
+    def discarded(self, module: str | None = None) -> float:
         """What the fit does not hold."""
-        return self.cut[module]
+        names = [module] if module else sorted(self.factors)
+        energy = sum(self.energies[name] for name in names)
+        return sum(self.cut[name] for name in names) / energy if energy > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -126,9 +134,10 @@ class Sum(Update):
         deltas = [term.delta(module, trajectory) for term in self._terms_of(module)]
         return LowRank(torch.cat([d.B for d in deltas], dim=1), torch.cat([d.A for d in deltas], dim=0))
 
-    def discarded(self, module: str) -> float:
+    def discarded(self, module: str | None = None) -> float:
         """The largest share that a term does not hold."""
-        return max(term.discarded(module) for term in self._terms_of(module))
+        terms = self._terms_of(module) if module else self.terms
+        return max(term.discarded(module) for term in terms)
 
     def _terms_of(self, module: str) -> list[Update]:
         terms = [term for term in self.terms if module in term.modules()]

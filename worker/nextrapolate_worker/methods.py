@@ -1,8 +1,11 @@
 """The methods of the API, and the numerics behind each."""
 
 from nextrapolate.schemas import (
+    AlphaRlMethod,
     AutoregressionMethod,
+    DareMethod,
     ExpoMethod,
+    MaecMethod,
     Method,
     NextMethod,
     NoneMethod,
@@ -12,8 +15,11 @@ from nextrapolate.schemas import (
     WsmMethod,
 )
 from nextrapolate_numerics import (
+    AlphaRl,
     Autoregression,
+    Dare,
     Expo,
+    Maec,
     Next,
     NoUpdate,
     Relex,
@@ -28,9 +34,12 @@ NUMERICS: dict[type[Method], type[NumericsMethod]] = {
     WeightExtrapolationMethod: WeightExtrapolation,
     AutoregressionMethod: Autoregression,
     RelexMethod: Relex,
+    AlphaRlMethod: AlphaRl,
     ExpoMethod: Expo,
     SoupMethod: Soup,
     WsmMethod: Wsm,
+    DareMethod: Dare,
+    MaecMethod: Maec,
     NoneMethod: NoUpdate,
 }
 _SHARED_BY_ALL = {"name", "alpha", "horizon_steps"}

@@ -17,7 +17,7 @@ def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
     return {
         "steps": list(trajectory.steps),
         "jumps": list(trajectory.jump_steps),
-        "warnings": [*trajectory.warnings, *warnings],
+        "warnings": list(warnings),
         "stages": loaded.profile.stages,
         "peak_memory_bytes": peak_memory_bytes(),
         "device": loaded.device,

@@ -2,7 +2,9 @@
 
 from nextrapolate_numerics.methods.alpharl import AlphaRl
 from nextrapolate_numerics.methods.autoregression import Autoregression
+from nextrapolate_numerics.methods.dare import Dare
 from nextrapolate_numerics.methods.expo import Expo
+from nextrapolate_numerics.methods.maec import Maec
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.methods.next import Next
 from nextrapolate_numerics.methods.none import NoUpdate
@@ -14,7 +16,9 @@ from nextrapolate_numerics.methods.wsm import Wsm
 __all__ = [
     "AlphaRl",
     "Autoregression",
+    "Dare",
     "Expo",
+    "Maec",
     "Method",
     "Next",
     "NoUpdate",

@@ -43,7 +43,7 @@ def run(request: BacktestCreate, loaded: Loaded) -> dict[str, FileInfo]:
             at=request.at,
             target_step=request.until,
             methods=scored,
-            **provenance(loaded, ()),
+            **provenance(loaded, loaded.trajectory.warnings),
         )
         (loaded.folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
         return flush(loaded.folder, "report.json")

@@ -81,6 +81,7 @@ def _report(
         gate=request.gate,
         backtest=_backtest_report(backtest),
         discarded_energy=extension.discarded_energy,
+        update_discarded=extension.update_discarded,
         gated_modules=[module.name for module in extension.modules if module.gated],
         modules=[
             ModuleReport(
@@ -92,12 +93,13 @@ def _report(
                 drift_norm=module.drift_norm,
                 update_norm=module.update_norm,
                 discarded_energy=module.discarded_energy,
+                update_discarded=module.update_discarded,
                 gauge_condition=module.gauge_condition,
                 backtest_cosine=module.backtest_cosine,
             )
             for module in extension.modules
         ],
-        **provenance(loaded, (*update.warnings, *extension.warnings)),
+        **provenance(loaded, extension.warnings),
     )
 
 

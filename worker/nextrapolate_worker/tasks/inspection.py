@@ -1,22 +1,11 @@
 """Inspect: the geometry of a run, and whether extrapolation should pay on it."""
 
-from collections import defaultdict
-from collections.abc import Sequence
-
-import torch
-
-from nextrapolate.schemas import (
-    FileInfo,
-    Inspection,
-    KindGeometry,
-    ModuleLinearity,
-    Stage,
-    StepGeometry,
-)
-from nextrapolate_numerics import Backtest, Geometry, ModuleGeometry, inspect
-from nextrapolate_worker.files import flush
+from nextrapolate.schemas import FileInfo, Inspection, Stage
+from nextrapolate_numerics import Backtest, inspect
+from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.provenance import provenance
+from nextrapolate_worker.rendering import publish
 
 SHARES = {Stage.RESOLVE: 0.05, Stage.LOAD: 0.05, Stage.EXTRACT: 0.88, Stage.PUBLISH: 0.02}
 
@@ -25,73 +14,16 @@ _PAYS, _PAYS_A_LITTLE = 0.8, 1.0
 
 
 def run(loaded: Loaded) -> dict[str, FileInfo]:
-    """Stages 3 and 7: report.json."""
+    """Stages 3 and 7: the report, as JSON and as a page."""
     with loaded.profile.stage(Stage.EXTRACT) as progress:
         found = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
     with loaded.profile.stage(Stage.PUBLISH):
-        report = _report(found.geometry, found.evidence, loaded)
-        (loaded.folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        return flush(loaded.folder, "report.json")
-
-
-def _report(geometry: Geometry, evidence: Backtest | None, loaded: Loaded) -> Inspection:
-    kinds: defaultdict[str, list[ModuleGeometry]] = defaultdict(list)
-    for name, module in geometry.modules.items():
-        kinds[name.rpartition(".")[2]].append(module)
-    return Inspection(
-        verdict=_verdict(evidence, len(geometry.steps)),
-        still_modules=list(geometry.still),
-        track=_track(geometry),
-        kinds=[_kind(kind, kinds[kind]) for kind in sorted(kinds)],
-        linearity=[
-            ModuleLinearity(
-                name=name,
-                held_out_by_coordinate=module.linearity.held_out_by_coordinate,
-                held_out_pooled=module.linearity.held_out_pooled,
-                in_sample=module.linearity.in_sample,
-            )
-            for name, module in geometry.modules.items()
-        ],
-        **provenance(loaded, ()),
-    )
-
-
-def _track(geometry: Geometry) -> list[StepGeometry]:
-    """What each checkpoint added, over all modules."""
-    steps = torch.tensor(geometry.steps, dtype=torch.float64)
-    inner = torch.stack([module.gram for module in geometry.modules.values()]).sum(dim=0)
-    differences = torch.eye(len(steps), dtype=torch.float64).diff(dim=0)
-    increments = differences @ inner @ differences.T
-    lengths = increments.diagonal().clamp(min=0).sqrt()
-    cosines = increments.diagonal(1) / (lengths[1:] * lengths[:-1])
-    speeds = lengths / steps.diff()
-    norms = inner.diagonal().clamp(min=0).sqrt()
-    return [
-        StepGeometry(
-            step=step,
-            drift_norm=float(norms[index]),
-            speed=float(speeds[index - 1]) if index else None,
-            steadiness=_finite(cosines[index - 2]) if index > 1 else None,
+        report = Inspection(
+            verdict=_verdict(found.evidence, len(found.geometry.steps)),
+            **dict(run_geometry(found.geometry)),
+            **provenance(loaded, loaded.trajectory.warnings),
         )
-        for index, step in enumerate(geometry.steps)
-    ]
-
-
-def _finite(value: torch.Tensor) -> float | None:
-    return float(value) if value.isfinite() else None
-
-
-def _kind(kind: str, modules: Sequence[ModuleGeometry]) -> KindGeometry:
-    ratios = torch.tensor([module.energy_ratios for module in modules])
-    norms = torch.stack([module.gram.diagonal() for module in modules]).sum(dim=0).clamp(min=0).sqrt()
-    explained = torch.tensor([module.variance_explained for module in modules])
-    return KindGeometry(
-        kind=kind,
-        modules=len(modules),
-        energy_ratio=ratios.mean(dim=0).tolist(),
-        drift_norm=norms.tolist(),
-        variance_explained=explained.mean(dim=0).tolist(),
-    )
+        return publish(report, loaded.folder)
 
 
 def _verdict(evidence: Backtest | None, checkpoints: int) -> str:

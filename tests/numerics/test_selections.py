@@ -1,0 +1,178 @@
+"""DARE and MAEC against dense matrices, masks and singular value decompositions."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fixtures.adapters import MODULES, RANK, write_run
+from fixtures.combinations import by_module, dense_drift, fitted
+from fixtures.dense import checkpoints, dense_deltas
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from nextrapolate_numerics import Dare, Extraction, LowRank, Maec, Trajectory, Update, extract, selection
+from nextrapolate_numerics.selection import Selection, largest
+
+LARGE = {"model.layers.0.mlp.up_proj": (96, 64)}
+FROZEN = list(MODULES)[-1]
+
+
+def low_rank(m: int, n: int, rank: int, seed: int) -> LowRank:
+    generator = torch.Generator().manual_seed(seed)
+    return LowRank(torch.randn(m, rank, generator=generator), torch.randn(rank, n, generator=generator))
+
+
+def nearest_error(matrix: Tensor, rank: int) -> float:
+    """Squared norm that the nearest matrix of that rank lacks."""
+    return float(torch.linalg.svdvals(matrix)[rank:].square().sum())
+
+
+def opened(run: Path, method: Dare | Maec) -> Extraction:
+    return extract(Trajectory.open(checkpoints(run)), method, 30)
+
+
+def dense(update: Update, extraction: Extraction, name: str) -> Tensor:
+    delta = update.delta(name, extraction.trajectory)
+    return delta.B @ delta.A
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    m=st.integers(1, 40),
+    n=st.integers(1, 40),
+    rank=st.integers(1, 6),
+    share=st.floats(0.01, 1),
+    seed=st.integers(0, 99),
+)
+def test_the_largest_entries_are_those_of_a_sort(m: int, n: int, rank: int, share: float, seed: int) -> None:
+    matrix = low_rank(m, n, rank, seed)
+    chosen = torch.cat(list(largest(matrix, share).chunks()))
+    full = matrix.B @ matrix.A
+    count = max(1, round(share * m * n))
+    threshold = full.abs().flatten().sort(descending=True).values[count - 1]
+    assert torch.equal(chosen, torch.where(full.abs() >= threshold, full, 0.0))
+
+
+def test_chunks_are_the_rows_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A matrix that does not fit into one chunk: no other is ever made, and the fit does not change."""
+    matrix = low_rank(50, 30, 5, seed=1)
+    whole = largest(matrix, 0.3).fitted(4)
+    monkeypatch.setattr(selection, "_CHUNK_ENTRIES", 7 * 30)
+    cut = largest(matrix, 0.3)
+    assert [len(rows) for rows in cut.chunks()] == [7] * 7 + [1]
+    fit = cut.fitted(4)
+    torch.testing.assert_close(
+        fit.factors.B @ fit.factors.A, whole.factors.B @ whole.factors.A, rtol=1e-4, atol=1e-5
+    )
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    m=st.integers(1, 60),
+    n=st.integers(1, 60),
+    rank=st.integers(1, 8),
+    share=st.sampled_from([0.05, 0.3, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_a_fit_is_all_but_the_nearest_and_knows_what_it_lacks(
+    m: int, n: int, rank: int, share: float, seed: int
+) -> None:
+    wanted = largest(low_rank(m, n, rank, seed), share)
+    full = torch.cat(list(wanted.chunks())).double()
+    fit = wanted.fitted(rank)
+    found = fit.factors.B @ fit.factors.A
+    energy, lacks = float(full.square().sum()), float((full - found).square().sum())
+    assert fit.energy == pytest.approx(energy, rel=1e-9)
+    assert fit.discarded == pytest.approx(lacks, rel=1e-5, abs=1e-5 * energy)
+    assert lacks <= nearest_error(full, rank) + 1e-3 * energy
+    torch.testing.assert_close(fit.factors.A @ fit.factors.A.mT, torch.eye(len(fit.factors.A)).double())
+
+
+def test_a_fit_of_nothing_is_nothing() -> None:
+    nothing = Selection(low_rank(6, 5, 2, seed=0), lambda: torch.zeros_like).fitted(2)
+    assert not (nothing.factors.B @ nothing.factors.A).any()
+    assert (nothing.energy, nothing.discarded) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+@pytest.mark.parametrize("jumped", [False, True])
+def test_maec_extends_the_weights_that_moved_most(share: float, jumped: bool, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 40, 50])
+    jumps = write_run(tmp_path / "jumps", [20], seed=5) if jumped else None
+    update, _ = fitted(Maec(share=share, window_steps=30), run, 60, jumps)
+    extraction = opened(run, Maec())
+    for name, drift in by_module(run, dense_drift(run, jumps)).items():
+        if name == FROZEN:
+            assert name not in update.modules()
+            continue
+        line = (60 / 30 * (drift[50] - drift[20])).reshape(MODULES[name])
+        count = round(share * line.size)
+        threshold = np.sort(np.abs(line).ravel())[-count]
+        wanted = torch.from_numpy(np.where(np.abs(line) >= threshold * (1 - 1e-5), line, 0.0))
+        delta = update.delta(name, extraction.trajectory)
+        assert delta.rank == RANK
+        lacks = float((wanted - delta.B @ delta.A).square().sum())
+        energy = float(wanted.square().sum())
+        assert lacks / energy == pytest.approx(update.discarded(name), rel=1e-4)
+        assert lacks <= nearest_error(wanted, RANK) + 1e-3 * energy
+
+
+def test_all_weights_are_key_neurons_of_the_plain_line(tmp_path: Path) -> None:
+    """Nothing is left out, and nothing discarded: two checkpoints of rank 4 differ by a matrix of rank 8."""
+    run = write_run(tmp_path / "run", [10, 20, 30], rank=4)
+    drift = dense_drift(run)
+    update, _ = fitted(Maec(share=1.0, window_steps=30), run, 60)
+    extraction = opened(run, Maec())
+    for name, module in by_module(run, drift).items():
+        if name in update.modules():
+            line = torch.from_numpy(60 / 30 * module[30]).reshape(MODULES[name])
+            torch.testing.assert_close(dense(update, extraction, name), line, rtol=1e-5, atol=1e-6)
+    assert update.discarded() < 1e-10
+
+
+@pytest.mark.parametrize("drop", [0.5, 0.9])
+def test_dare_drops_entries_and_rescales_the_others(drop: float, tmp_path: Path) -> None:
+    """Its mask is its own; that it is one, of the right share, shows in an adapter of full rank."""
+    run = write_run(tmp_path / "run", [10, 20], modules=LARGE, rank=64)
+    update, _ = fitted(Dare(drop=drop), run, 30)
+    extraction = opened(run, Dare())
+    (name,) = LARGE
+    last = dense_deltas(checkpoints(run)[-1])[name]
+    left = (last + dense(update, extraction, name)) * (1 - drop) / last
+    kept = left.round()
+    torch.testing.assert_close(left, kept, rtol=0, atol=1e-2)
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
+    assert float(kept.mean()) == pytest.approx(1 - drop, abs=0.02)
+    assert update.discarded() < 1e-9
+
+
+def test_dare_fits_what_is_left_at_the_runs_rank(run_folder: Path) -> None:
+    method = Dare(drop=0.5)
+    extraction = opened(run_folder, method)
+    update = method.fit(extraction, 30)
+    last = dense_deltas(checkpoints(run_folder)[-1])
+    cut = energy = 0.0
+    for name in sorted(extraction.moved):
+        result = last[name] + dense(update, extraction, name)
+        assert int(torch.linalg.matrix_rank(result, rtol=1e-5)) <= RANK
+        held = float(result.square().sum())
+        wanted = held / (1 - update.discarded(name))
+        assert wanted == pytest.approx(2 * float(last[name].square().sum()), rel=0.35)
+        cut, energy = cut + wanted - held, energy + wanted
+    assert update.discarded() == pytest.approx(cut / energy, rel=1e-5)
+    assert f"discards {cut / energy:.1%} of its squared norm" in update.warnings[0]
+
+
+def test_dropping_nothing_changes_nothing(run_folder: Path) -> None:
+    _, unchanged = fitted(Dare(drop=0.0), run_folder, 30)
+    assert np.linalg.norm(unchanged) <= 1e-6 * np.linalg.norm(dense_drift(run_folder)[120])
+
+
+def test_a_seed_is_a_mask_and_each_module_has_its_own(run_folder: Path) -> None:
+    _, first = fitted(Dare(seed=1), run_folder, 30)
+    _, again = fitted(Dare(seed=1), run_folder, 30)
+    _, other = fitted(Dare(seed=2), run_folder, 30)
+    np.testing.assert_array_equal(first, again)
+    assert np.linalg.norm(first - other) > 0.1 * np.linalg.norm(first)

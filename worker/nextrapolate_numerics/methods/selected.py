@@ -1,0 +1,45 @@
+"""Updates that select entries of the full matrix, fitted to the run's rank module by module."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from nextrapolate_numerics.extraction import Extraction
+from nextrapolate_numerics.lowrank import LowRank
+from nextrapolate_numerics.progress import Progress
+from nextrapolate_numerics.selection import Selection
+from nextrapolate_numerics.update import Combination, Fitted
+
+
+def fitted_selections(
+    wanted: Combination,
+    select: Callable[[str, LowRank], Selection],
+    extraction: Extraction,
+    on_progress: Progress,
+) -> Fitted:
+    """Select from each module's full matrix, and fit what is left at the run's own rank.
+
+    Args:
+        wanted: the matrices, before the selection.
+        select: from a module's name and its matrix, on the extraction's device.
+        extraction: which modules moved, and where the factors are read.
+        on_progress: told after each module.
+    """
+    trajectory = extraction.trajectory
+    factors, energies, cut = {}, {}, {}
+    for count, name in enumerate(sorted(extraction.moved), start=1):
+        matrix = wanted.delta(name, trajectory).to(extraction.device)
+        exact, _ = matrix.truncated(matrix.rank)  # terms that cancel are gone before float32
+        fit = select(name, exact).fitted(trajectory.config.rank(name))
+        factors[name] = LowRank(fit.factors.B.float().cpu(), fit.factors.A.float().cpu())
+        energies[name], cut[name] = fit.energy, fit.discarded
+        on_progress(count / len(extraction.moved))
+    update = Fitted(wanted.horizon_steps, (), factors, energies, cut)
+    return replace(update, warnings=(_loss(update),))
+
+
+def _loss(update: Fitted) -> str:
+    most = max(update.discarded(name) for name in sorted(update.modules()))
+    return (
+        "What was selected has full rank, and an adapter has not: fitting it to the run's rank discards "
+        f"{update.discarded():.1%} of its squared norm, {most:.1%} in the module where it discards most."
+    )
