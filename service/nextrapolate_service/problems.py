@@ -21,6 +21,8 @@ PROBLEM_JSON = "application/problem+json"
 
 _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.StoreUnavailable: (503, "store-unavailable"),
+    store_errors.StoreLost: (503, "store-lost"),
+    store_errors.StoreIncompatible: (503, "store-incompatible"),
     store_errors.JobNotFound: (404, "job-not-found"),
     store_errors.SeriesNotFound: (404, "series-not-found"),
     store_errors.BlobNotFound: (404, "file-not-found"),
@@ -28,6 +30,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.JobFinished: (409, "job-finished"),
     store_errors.JobNotSucceeded: (409, "job-not-succeeded"),
     store_errors.FileTaken: (409, "file-conflict"),
+    store_errors.JumpTaken: (409, "jump-conflict"),
     store_errors.IdempotencyInFlight: (409, "idempotency-in-flight"),
     store_errors.IdempotencyMismatch: (422, "idempotency-mismatch"),
     store_errors.CheckpointIncomplete: (422, "checkpoint-incomplete"),

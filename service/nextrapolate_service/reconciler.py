@@ -1,7 +1,8 @@
-"""The reconciler: puts right what dead workers and lost messages left behind, in every API process."""
+"""The upkeep that every API process does: reconciling, writing down how jobs ended, and sweeping."""
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -13,14 +14,22 @@ _log = logging.getLogger(__name__)
 
 
 async def reconcile_for_ever(store: Store, wake_ups: WakeUps, pause_seconds: float) -> None:
-    """Reconcile, pause, and again; whatever goes wrong in one pass, the next one is made."""
+    """Do all of it, pause, and again; a long sweep holds up nothing else."""
+    await asyncio.gather(
+        _for_ever(lambda: _reconcile(store, wake_ups), pause_seconds),
+        _for_ever(lambda: _sweep(store), pause_seconds),
+    )
+
+
+async def _for_ever(work: Callable[[], None], pause_seconds: float) -> None:
+    """Whatever goes wrong in one pass, the next one is made."""
     while True:
         try:
-            await run_in_threadpool(_reconcile, store, wake_ups)
+            await run_in_threadpool(work)
         except StoreUnavailable as error:
-            _log.warning("not reconciled: %s", error)
+            _log.warning("no upkeep now: %s", error)
         except Exception:  # noqa: BLE001 - logged, and the next pass may do better
-            _log.exception("a pass of the reconciler failed; the next one follows")
+            _log.exception("a pass of the upkeep failed; the next one follows")
         await asyncio.sleep(pause_seconds)
 
 
@@ -31,3 +40,10 @@ def _reconcile(store: Store, wake_ups: WakeUps) -> None:
             _log.warning("job %s was %s: its worker stopped beating", job_id, what)
     for job_id in done.wake:
         wake_ups.send(job_id)
+    store.recorder.record_ends()
+
+
+def _sweep(store: Store) -> None:
+    swept = store.sweeper.sweep_if_due()
+    if swept is not None:
+        _log.info("swept: %s", swept)

@@ -6,6 +6,10 @@
     series.py       runs, their checkpoints and their jumps
     blobs.py        files, written atomically, addressed by their sha256
     keys.py         API keys: who may call, for which tenant, to do what
+    recorder.py     how jobs ended, written to disk
+    sweeper.py      what nobody needs any more, removed; retention.py says when
+    journal.py    the records on disk; rebuild.py brings all of Redis back from them
+    files.py      files and folders that are there as a whole, or not at all
     records.py    what comes out
     decoding.py, pages.py   how records are read, one by one and page by page
     errors.py     what is refused
@@ -13,9 +17,9 @@
     connection.py the connection to Redis: keys, scripts, timeouts, retries
     lua/          one script for each transition of a job
 
-A job's record is the truth, and every change of it is one script on Redis' own clock. Each script may be sent
-twice: where a reply was lost, the second run finds the work done and gives the same answer. Messages of the
-queue are wake-ups only.
+A job's record in Redis is the truth, and every change of it is one script on Redis' own clock. Each script may
+be sent twice: where a reply was lost, the second run finds the work done and gives the same answer. Messages of
+the queue are wake-ups only. What has been acknowledged is on disk as well, and Redis can be rebuilt from there.
 
     store = Store.open(StoreSettings.from_environment())
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest=digest)

@@ -1,29 +1,37 @@
 """Files: uploads addressed by their sha256, and the results of jobs.
 
     {data_dir}/blobs/{tenant}/{sha256[:2]}/{sha256}     shared within a tenant, never across
-    {data_dir}/jobs/{job}/job.json                      what was asked; never changes
     {data_dir}/jobs/{job}/{fence}/                      what one attempt made
 
-A file appears under its name whole and flushed to disk, or not at all.
+A file appears under its name whole and flushed to disk, or not at all. Beside the results of a job lie its
+records (journal.py).
 """
 
 import hashlib
 import os
 import re
-import secrets
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.errors import ArtifactNotFound, BlobNotFound, DigestMismatch
+from nextrapolate_store.files import (
+    abandoned,
+    discard_folder,
+    is_older,
+    locked,
+    make_folder,
+    remove_discarded,
+    sync_folder,
+    temporary_in,
+)
+from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import FileSource, JobRecord
 from nextrapolate_store.tenants import checked_tenant
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_TEMPORARY = ".upload-"
 
 
 class Upload:
@@ -31,7 +39,7 @@ class Upload:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._temporary = folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
+        self._temporary = temporary_in(folder)
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()
 
@@ -66,7 +74,8 @@ class Upload:
         os.fsync(self._file.fileno())
         target = self._folder / sha256[:2] / sha256
         make_folder(target.parent)
-        self._temporary.rename(target)
+        with locked(self._folder, shared=True):  # or a sweep could take it for the old one of that name
+            self._temporary.rename(target)
         sync_folder(target.parent)
         return info
 
@@ -110,9 +119,16 @@ class BlobStore:
             return upload.commit(expected.sha256)
 
     def find(self, tenant: str, sha256: str) -> FileInfo | None:
-        """Look for a blob of this tenant by its sha256 (hex)."""
+        """Look for a blob of this tenant by its sha256 (hex); one that is there counts as sent just now."""
         path = self._blob(tenant, sha256)
-        return FileInfo(bytes=path.stat().st_size, sha256=sha256) if path else None
+        if path is None:
+            return None
+        with locked(self._tenant_folder(tenant), shared=True):
+            try:
+                os.utime(path)
+            except FileNotFoundError:  # the sweeper was faster
+                return None
+        return FileInfo(bytes=path.stat().st_size, sha256=sha256)
 
     def path(self, source: FileSource, tenant: str) -> Path:
         """Give the path of a file that a job reads.
@@ -144,37 +160,65 @@ class BlobStore:
             raise ArtifactNotFound(f"job {job.id} has no {name}; it has: {known}")
         return self._job_folder(job.id) / str(job.fence) / name
 
-    def write_request(self, job_id: str, document: str) -> str:
-        """Write the job's job.json, unless it has one; gives the text that stands there from now on."""
-        folder = self._job_folder(job_id)
-        make_folder(folder)
-        target, temporary = folder / "job.json", folder / f"{_TEMPORARY}{secrets.token_hex(8)}"
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(document)
-                file.flush()
-                os.fsync(file.fileno())
-            target.hardlink_to(temporary)  # unlike a rename, refuses to replace
-        except FileExistsError:
-            return target.read_text(encoding="utf-8")
-        finally:
-            temporary.unlink(missing_ok=True)
-            sync_folder(folder)
-        return document
-
     def free_bytes(self) -> int:
         """Space left on the disk for an unprivileged process."""
         return shutil.disk_usage(self._data_dir).free
 
-    def remove_abandoned(self, older_than_seconds: float = 3600) -> None:
-        """Remove what died with its process: temporary files that were not written to for so long."""
-        limit = time.time() - older_than_seconds
-        for temporary in self._data_dir.glob(f"*/*/{_TEMPORARY}*"):
-            try:
-                if temporary.stat().st_mtime < limit:
-                    temporary.unlink()
-            except FileNotFoundError:  # another process sweeps, too
-                continue
+    def check(self) -> None:
+        """Write a file and flush it to disk, as every upload has to.
+
+        Raises:
+            OSError: that is not possible.
+        """
+        probe = temporary_in(self._data_dir)
+        try:
+            with probe.open("xb") as file:
+                file.write(b"0")
+                file.flush()
+                os.fsync(file.fileno())
+        finally:
+            probe.unlink(missing_ok=True)
+
+    # By the sweeper -------------------------------------------------------------------------------
+
+    def job_ids(self) -> list[str]:
+        """Ids of the jobs that have a folder, whatever is in it."""
+        folders = self._data_dir.glob("jobs/*")
+        return [folder.name for folder in folders if is_id(folder.name)]
+
+    def discard_job(self, job_id: str) -> None:
+        """Remove a job's folder: its results and its records."""
+        discard_folder(self._job_folder(job_id))
+
+    def keep_only_result(self, job: JobRecord) -> None:
+        """Remove what the lost attempts at a job that has ended have made, and what they left to the next."""
+        for folder in self._job_folder(job.id).iterdir():
+            if folder.is_dir() and not (job.artifacts and folder.name == str(job.fence)):
+                discard_folder(folder)
+
+    def finish_discarding(self) -> None:
+        """Remove the rest of the folders that a killed process was removing."""
+        for parent in (self._data_dir / "jobs", *self._data_dir.glob("jobs/*")):
+            remove_discarded(parent)
+
+    def remove_abandoned(self, older_than_seconds: float) -> int:
+        """Remove temporary files that nobody has written to for so long; gives how many."""
+        temporary_files = list(abandoned(self._data_dir, older_than_seconds))
+        for temporary in temporary_files:
+            temporary.unlink(missing_ok=True)
+        return len(temporary_files)
+
+    def remove_unused(self, used: Mapping[str, set[str]], older_than_seconds: float) -> int:
+        """Remove blobs that are not among those in use, by tenant, and came so long ago; gives how many."""
+        count = 0
+        for tenant in self._data_dir.glob("blobs/*"):
+            for blob in tenant.glob("*/*"):
+                if blob.name not in used.get(tenant.name, ()) and is_older(blob, older_than_seconds):
+                    with locked(tenant, shared=False):
+                        if is_older(blob, older_than_seconds):  # nobody has sent it again just now
+                            blob.unlink(missing_ok=True)
+                            count += 1
+        return count
 
     def _blob(self, tenant: str, sha256: str) -> Path | None:
         path = self._tenant_folder(tenant) / sha256[:2] / sha256
@@ -185,21 +229,3 @@ class BlobStore:
 
     def _job_folder(self, job_id: str) -> Path:
         return self._data_dir / "jobs" / job_id
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, private and flushed to disk: a file is no safer than its folder."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
-    sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in a folder to disk, as a rename is not safe before that."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,9 +13,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from ulid import ULID
 
-from nextrapolate_store.errors import StoreIncompatible, StoreUnavailable
+from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
 
 
@@ -41,8 +41,16 @@ class Key(StrEnum):
     """Hash: digest of the request, and the job it made."""
     IDEMPOTENCY_ENDS = "next:idempotency-ends"
     """Sorted set of the former by when they are forgotten (ms)."""
+    ENDED = "next:ended"
+    """Sorted set of the ids of jobs that ended, by when (ms)."""
+    TOLD = "next:told"
+    """Those of the former whose events are still kept."""
+    UNRECORDED = "next:unrecorded"
+    """Set of the ids of jobs that ended, and whose end is not on disk yet."""
+    SWEPT = "next:swept"
+    """There for as long as no process needs to sweep."""
     COUNTERS = "next:counters"
-    """Hash: fence_refused, lease_expired, republished."""
+    """Hash: fence_refused, lease_expired, republished, and `jobs:{state}`, how many came to that state."""
     SERIES = "next:series:"
     """Hash: the series' record."""
     SERIES_FILES = "next:series-files:"
@@ -117,20 +125,41 @@ class Connection(Redis):
         now_ms = self.now_ms()
         return str(ULID.from_timestamp(now_ms)), now_ms
 
-    def check_versions(self) -> None:
-        """Check that this package can use this Redis, and the data in it; mark an empty one as its own.
+    def check_version(self) -> None:
+        """Check that this package can use this Redis.
 
         Raises:
-            StoreIncompatible: it cannot.
+            StoreIncompatible: it is too old.
         """
         version = str(self.info("server")["redis_version"])
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
             oldest = ".".join(map(str, _OLDEST_REDIS))
             raise StoreIncompatible(f"this is Redis {version}: run Redis {oldest} or newer, or Valkey")
+
+    def mark(self) -> None:
+        """Mark the data in it as this package's, and as whole."""
         self.set(Key.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
-        schema = int(self.get(Key.SCHEMA_VERSION) or SCHEMA_VERSION)
-        if schema > SCHEMA_VERSION:
+
+    def is_marked(self) -> bool:
+        """Tell whether there is data in it, and all of it."""
+        return bool(self.exists(Key.SCHEMA_VERSION))
+
+    def check_schema(self) -> None:
+        """Check that the data is there, and that this package can use it.
+
+        Raises:
+            StoreLost: there is none.
+            StoreIncompatible: it was written by another version.
+        """
+        schema = int(self.get(Key.SCHEMA_VERSION) or 0)
+        if not schema:
+            raise StoreLost(
+                "Redis is empty, but the data folder holds the records of jobs or series: bring them back "
+                "with `nextrapolate-server rebuild`, or begin anew in another folder"
+            )
+        if schema != SCHEMA_VERSION:
+            whose = "a newer" if schema > SCHEMA_VERSION else "an older"
             raise StoreIncompatible(
-                f"the data was written by a newer nextrapolate (schema {schema}, this one knows "
-                f"{SCHEMA_VERSION}): upgrade this one, or give it a Redis of its own"
+                f"the data was written by {whose} nextrapolate (schema {schema}, this one knows "
+                f"{SCHEMA_VERSION}): run that one, or give this one a Redis and a data folder of its own"
             )

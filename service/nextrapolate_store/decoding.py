@@ -1,4 +1,4 @@
-"""From Redis' hashes and stream entries, all strings, to records."""
+"""From Redis' hashes and stream entries, all strings, to records, and back."""
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,6 +19,11 @@ JUMP = TypeAdapter(JumpRecord)
 def when(milliseconds: str | int) -> datetime:
     """Read a time of Redis' clock."""
     return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)
+
+
+def timestamp_ms(time: datetime) -> int:
+    """Write a time down as `when` reads it."""
+    return round(time.timestamp() * 1000)
 
 
 def job_record(fields: Fields) -> JobRecord:
@@ -43,10 +48,36 @@ def job_record(fields: Fields) -> JobRecord:
     )
 
 
+def job_fields(job: JobRecord) -> dict[str, str]:
+    """Write the hash of a job that has ended."""
+    times = {"created_at": job.created_at, "started_at": job.started_at, "finished_at": job.finished_at}
+    return {
+        "id": job.id,
+        "tenant": job.tenant,
+        "request": job.request.model_dump_json(),
+        "inputs": INPUTS.dump_json(job.inputs).decode(),
+        "state": job.state,
+        "stage": job.stage or "",
+        "progress": str(job.progress),
+        "message": "",
+        "attempt": str(job.attempt),
+        "fence": str(job.fence),
+        "last_error": job.error.model_dump_json() if job.error else "",
+        "artifacts": ARTIFACTS.dump_json(dict(job.artifacts)).decode(),
+        **{name: str(timestamp_ms(time)) for name, time in times.items() if time is not None},
+    }
+
+
 def job_event(event_id: str, fields: Fields) -> JobEvent:
     """Read an entry of a job's stream; its id begins with its time."""
     known = {name: value for name, value in fields.items() if value}
     return JobEvent.model_validate({"id": event_id, "at": when(event_id.split("-")[0]), **known})
+
+
+def event_fields(event: JobEvent) -> list[str]:
+    """Write the fields and values of a stream entry, in a row."""
+    fields = event.model_dump(mode="json", exclude={"id", "at"})
+    return [text for name, value in fields.items() for text in (name, "" if value is None else str(value))]
 
 
 def series_record(record: Fields, files: Fields, jumps: Fields) -> SeriesRecord:

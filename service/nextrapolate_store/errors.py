@@ -3,6 +3,9 @@
 StoreError
 ├── StoreUnavailable         Redis cannot be reached, or cannot write
 ├── StoreIncompatible        Redis, or the data in it, is of a version that this package cannot use
+├── StoreLost                Redis is empty, the data folder is not
+├── StoreNotEmpty            there is nothing to rebuild: Redis has its data
+├── RecordUnreadable         a record on disk is damaged, or of another version
 ├── NotFound
 │   ├── JobNotFound          no such job of this tenant
 │   ├── SeriesNotFound       no such series of this tenant
@@ -17,6 +20,7 @@ StoreError
 ├── IdempotencyMismatch      the key was used before, with another body
 ├── IdempotencyInFlight      the same request is being worked on right now
 ├── FileTaken                the checkpoint has another file of that name already
+├── JumpTaken                the series has another jump after this step already
 ├── CheckpointIncomplete     a checkpoint of the series lacks a file
 ├── DigestMismatch           what arrived is not what was announced
 ├── UnusableContent          a file that cannot be part of a checkpoint; `field` is what of it is meant
@@ -39,6 +43,18 @@ class StoreUnavailable(StoreError):
 
 class StoreIncompatible(StoreError):
     """Redis, or the data in it, is of a version that this package cannot use."""
+
+
+class StoreLost(StoreError):
+    """Redis is empty, the data folder is not."""
+
+
+class StoreNotEmpty(StoreError):
+    """There is nothing to rebuild: Redis has its data."""
+
+
+class RecordUnreadable(StoreError):
+    """A record on disk is damaged, or of another version."""
 
 
 class NotFound(StoreError):
@@ -99,6 +115,10 @@ class FileTaken(StoreError):
     def __init__(self, detail: str, *, field: str | None = None) -> None:
         super().__init__(detail)
         self.field = field
+
+
+class JumpTaken(StoreError):
+    """The series has another jump after this step already."""
 
 
 class CheckpointIncomplete(StoreError):

@@ -1,17 +1,24 @@
 """Jobs: every change of one is a script, so that a record, its indexes and its events never disagree."""
 
+import json
 import re
 import secrets
 from collections.abc import Mapping
-from datetime import datetime
 from typing import cast
 
-from pydantic import BaseModel
-
 from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
-from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.connection import SCHEMA_VERSION, Connection, Key
-from nextrapolate_store.decoding import ARTIFACTS, INPUTS, Fields, job_event, job_record, when
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.decoding import (
+    ARTIFACTS,
+    INPUTS,
+    Fields,
+    event_fields,
+    job_event,
+    job_fields,
+    job_record,
+    timestamp_ms,
+    when,
+)
 from nextrapolate_store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -19,9 +26,11 @@ from nextrapolate_store.errors import (
     JobFinished,
     JobNotFound,
 )
+from nextrapolate_store.journal import EndDocument, JobDocument, Journal
 from nextrapolate_store.pages import is_id, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled
+from nextrapolate_store.retention import milliseconds
 from nextrapolate_store.settings import StoreSettings
 
 _Entries = list[tuple[str, Fields]]
@@ -31,7 +40,6 @@ _EVENTS_A_CALL = 1000
 _JOBS_A_PASS = 1000
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
-_IDEMPOTENCY_SECONDS = 24 * 3600
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -40,34 +48,25 @@ _WORKER_LOST = JobError(
 )
 
 
-class _Document(BaseModel):
-    """job.json: what was asked, and what that meant then."""
-
-    schema_version: int = SCHEMA_VERSION
-    id: str
-    tenant: str
-    created_at: datetime
-    request: JobRequest
-    inputs: JobInputs
-
-
 class JobStore:
     """The jobs of all tenants.
 
-    Who holds a claim shows its fence (to `beat`, `commit`, `fail`, `give_up`, `confirm_cancelled`); where
-    that is not the newest, nothing changes, and the refusal is counted. All methods raise `StoreUnavailable`
-    where Redis does not answer, and may then be called again.
+    Who holds a claim shows its fence (to `beat`, `commit`, `fail`, `give_up`, `release`,
+    `confirm_cancelled`); where that is not the newest, nothing changes, and the refusal is counted. All
+    methods raise `StoreUnavailable` where Redis does not answer, and may then be called again.
     """
 
-    def __init__(self, redis: Connection, blobs: BlobStore, settings: StoreSettings) -> None:
+    def __init__(self, redis: Connection, journal: Journal, settings: StoreSettings) -> None:
         self._redis = redis
-        self._blobs = blobs
+        self._journal = journal
+        self._remembered_ms = milliseconds(settings.retention.idempotency_keys)
         self._lease_ms = round(settings.lease_seconds * 1000)
         self._max_attempts = settings.max_attempts
         self._reserve, self._submit = redis.load("reserve"), redis.load("submit")
         self._claim, self._beat = redis.load("claim"), redis.load("beat")
         self._commit, self._fail, self._give_up = (redis.load(name) for name in ("commit", "fail", "give_up"))
         self._cancel, self._confirm_cancelled = redis.load("cancel"), redis.load("confirm_cancelled")
+        self._release, self._restore = redis.load("release"), redis.load("restore")
         self._reconcile, self._page = redis.load("reconcile"), redis.load("page")
 
     # By callers -----------------------------------------------------------------------------------
@@ -95,28 +94,28 @@ class JobStore:
             job_id, submitted = self._reserve_key(tenant, idempotency_key, body_digest, job_id)
             if submitted:
                 return self.get(tenant, job_id)
-        document = _Document(
-            id=job_id, tenant=tenant, created_at=when(now_ms), request=request, inputs=inputs
+        document = JobDocument(
+            id=job_id,
+            tenant=tenant,
+            created_at=when(now_ms),
+            request=request,
+            inputs=inputs,
+            idempotency_key=idempotency_key,
+            body_digest=body_digest,
         )
         # Whoever wrote job.json first decides what the job is: two that share a key may see different inputs.
-        document = _Document.model_validate_json(
-            self._blobs.write_request(job_id, document.model_dump_json(indent=2))
-        )
-        self._submit(
-            args=[
-                job_id,
-                tenant,
-                document.request.model_dump_json(),
-                INPUTS.dump_json(document.inputs),
-                round(document.created_at.timestamp() * 1000),
-            ]
-        )
+        self._queue(self._journal.write_job(document), fence=0)
         return self.get(tenant, job_id)
+
+    def _queue(self, document: JobDocument, fence: int) -> bool:
+        request, inputs = document.request.model_dump_json(), INPUTS.dump_json(document.inputs)
+        created_at = timestamp_ms(document.created_at)
+        return bool(self._submit(args=[document.id, document.tenant, request, inputs, created_at, fence]))
 
     def _reserve_key(self, tenant: str, key: str, digest: str, job_id: str) -> tuple[str, bool]:
         """Give the job id that belongs to the key, and whether that job is there already."""
         outcome, *found = self._reserve(
-            args=[tenant, key, digest, job_id, _RESERVATION_SECONDS * 1000, _IDEMPOTENCY_SECONDS * 1000]
+            args=[tenant, key, digest, job_id, _RESERVATION_SECONDS * 1000, self._remembered_ms]
         )
         if outcome == "mismatch":
             raise IdempotencyMismatch(
@@ -230,7 +229,21 @@ class JobStore:
             raise _not_found(job_id)
         return JobState(state)
 
-    # By the reconciler ----------------------------------------------------------------------------
+    def release(self, job_id: str, fence: int) -> JobState:
+        """Give a job back that could not be finished for want of a worker, and give its state.
+
+        It is queued again, however many attempts it had: this one does not count. Nothing changes where it is
+        somebody else's by now.
+
+        Raises:
+            JobNotFound: there is no such job.
+        """
+        state = self._release(args=[job_id, fence, "its worker was stopped"])
+        if state is None:
+            raise _not_found(job_id)
+        return JobState(state)
+
+    # By the reconciler and the rebuild ------------------------------------------------------------
 
     def reconcile(self, *, wake_after_seconds: float = 5) -> Reconciled:
         """Put right what dead processes and lost messages left behind; any process, any time.
@@ -248,6 +261,25 @@ class JobStore:
             ],
         )
         return Reconciled(tuple(requeued), tuple(failed), tuple(cancelled), tuple(wake))
+
+    def restore(self, document: JobDocument, end: EndDocument | None) -> bool:
+        """Bring a job back from its records, as it ended or queued again; False where it is there already."""
+        now_ms = self._redis.now_ms()
+        self._restore_key(document, now_ms)
+        if end is None:
+            # A worker may still hold a claim from before; the time is above all fences that were given out.
+            return self._queue(document, fence=now_ms)
+        fields = job_fields(end.job)
+        events = [[event.id, event_fields(event)] for event in end.events]
+        return bool(
+            self._restore(args=[end.job.id, fields["finished_at"], json.dumps(fields), json.dumps(events)])
+        )
+
+    def _restore_key(self, document: JobDocument, now_ms: int) -> None:
+        remembered_ms = timestamp_ms(document.created_at) + self._remembered_ms - now_ms
+        if document.idempotency_key is not None and remembered_ms > 0:
+            key, digest = document.idempotency_key, document.body_digest
+            self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms])
 
     def counters(self) -> Mapping[str, int]:
         """How often a fence was refused, a lease expired, and a message had to be sent again, ever."""

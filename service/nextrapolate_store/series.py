@@ -12,9 +12,16 @@ from nextrapolate.schemas import (
 )
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
-from nextrapolate_store.decoding import JUMP, series_record
-from nextrapolate_store.errors import CheckpointIncomplete, FileTaken, JobNotSucceeded, SeriesNotFound
+from nextrapolate_store.decoding import JUMP, series_record, timestamp_ms, when
+from nextrapolate_store.errors import (
+    CheckpointIncomplete,
+    FileTaken,
+    JobNotSucceeded,
+    JumpTaken,
+    SeriesNotFound,
+)
 from nextrapolate_store.jobs import JobStore
+from nextrapolate_store.journal import Journal, SeriesDocument, SeriesHistory
 from nextrapolate_store.pages import is_id, read_page
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
 
@@ -24,8 +31,9 @@ _PREFIXES = [Key.SERIES, Key.SERIES_FILES, Key.SERIES_JUMPS]
 class SeriesStore:
     """The series of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
 
-    def __init__(self, redis: Connection, blobs: BlobStore, jobs: JobStore) -> None:
+    def __init__(self, redis: Connection, journal: Journal, blobs: BlobStore, jobs: JobStore) -> None:
         self._redis = redis
+        self._journal = journal
         self._blobs = blobs
         self._jobs = jobs
         self._create, self._page = redis.load("create_series"), redis.load("page")
@@ -33,13 +41,21 @@ class SeriesStore:
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
         """Begin a series."""
         series_id, now_ms = self._redis.new_id()
-        fields = {"request": request.model_dump_json(), "created_at": str(now_ms)}
+        config = None
         if request.lora_config is not None:
-            config = json.dumps(request.lora_config, indent=2).encode()
-            fields["lora_config_file"] = self._blobs.put_bytes(tenant, config).model_dump_json()
-        pairs = [part for pair in fields.items() for part in pair]
-        self._create(args=[series_id, tenant, *pairs])
+            config = self._blobs.put_bytes(tenant, json.dumps(request.lora_config, indent=2).encode())
+        document = SeriesDocument(
+            id=series_id, tenant=tenant, created_at=when(now_ms), request=request, lora_config_file=config
+        )
+        self._announce(self._journal.write_series(document))
         return self.get(tenant, series_id)
+
+    def _announce(self, document: SeriesDocument) -> bool:
+        fields = ["request", document.request.model_dump_json()]
+        fields += ["created_at", str(timestamp_ms(document.created_at))]
+        if document.lora_config_file is not None:
+            fields += ["lora_config_file", document.lora_config_file.model_dump_json()]
+        return bool(self._create(args=[document.id, document.tenant, *fields]))
 
     def get(self, tenant: str, series_id: str) -> SeriesRecord:
         """Read a series.
@@ -72,10 +88,13 @@ class SeriesStore:
             FileTaken: another blob is that file already: a checkpoint does not change.
         """
         self.get(tenant, series_id)
+        there = self._journal.write_file(series_id, step, name, info)
+        self._note_file(series_id, step, name, there)
+        check_same(step, name, there, info.sha256)
+        return self.get(tenant, series_id)
+
+    def _note_file(self, series_id: str, step: int, name: str, info: FileInfo) -> None:
         self._redis.hsetnx(Key.SERIES_FILES + series_id, f"{step}/{name}", info.model_dump_json())
-        record = self.get(tenant, series_id)
-        check_same(step, name, record.checkpoints[step][name], info.sha256)
-        return record
 
     def add_jump(self, tenant: str, series_id: str, step: int, job_id: str) -> SeriesRecord:
         """Note that the job's adapter was swapped in after this step, and keep its files as blobs.
@@ -84,6 +103,7 @@ class SeriesStore:
             SeriesNotFound: there is no such series, or it is another tenant's.
             JobNotFound: so it is with the job.
             JobNotSucceeded: the job has no adapter.
+            JumpTaken: another job's was, after this very step: what has happened does not change.
         """
         self.get(tenant, series_id)
         job = self._jobs.get(tenant, job_id)
@@ -95,9 +115,28 @@ class SeriesStore:
             name: self._blobs.put_file(tenant, self._blobs.result_path(job, name), job.artifacts[name])
             for name in (ADAPTER_MODEL, ADAPTER_CONFIG)
         }
-        jump = JumpRecord(step=step, job=job_id, files=files)
-        self._redis.hset(Key.SERIES_JUMPS + series_id, str(step), JUMP.dump_json(jump))
+        there = self._journal.write_jump(series_id, JumpRecord(step=step, job=job_id, files=files))
+        self._note_jump(series_id, there)
+        if there.job != job_id:
+            raise JumpTaken(
+                f"the series has a jump after step {step} already, by job {there.job}: a run jumps once from "
+                "one step; begin a new series for another run"
+            )
         return self.get(tenant, series_id)
+
+    def _note_jump(self, series_id: str, jump: JumpRecord) -> None:
+        self._redis.hsetnx(Key.SERIES_JUMPS + series_id, str(jump.step), JUMP.dump_json(jump))
+
+    def restore(self, history: SeriesHistory) -> bool:
+        """Bring a series back from its records; False where it was there, or at least a part of it."""
+        series_id = history.document.id
+        is_new = self._announce(history.document)
+        for step, files in history.checkpoints.items():
+            for name, info in files.items():
+                self._note_file(series_id, step, name, info)
+        for jump in history.jumps:
+            self._note_jump(series_id, jump)
+        return is_new
 
     def inputs(self, tenant: str, series_id: str, until: int | None) -> JobInputs:
         """Give what a job on this series reads: checkpoints up to step `until`, and the jumps between them.

@@ -1,8 +1,10 @@
 """Where the store lives, and how patient it is."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from nextrapolate_store.retention import Retention
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class StoreSettings:
     """How long a claim lives without a beat."""
     max_attempts: int = 3
     """How often a job may be claimed before it fails."""
+    retention: Retention = field(default_factory=Retention)
+    """How long what nobody needs any more is kept."""
 
     def __post_init__(self) -> None:
         if self.lease_seconds <= 0:
@@ -30,7 +34,7 @@ class StoreSettings:
 
     @classmethod
     def from_environment(cls) -> "StoreSettings":
-        """Read NEXTRAPOLATE_REDIS_URL, _DATA_DIR, _LEASE_SECONDS and _MAX_ATTEMPTS.
+        """Read NEXTRAPOLATE_REDIS_URL, _DATA_DIR, _LEASE_SECONDS, _MAX_ATTEMPTS and what `Retention` reads.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
@@ -40,6 +44,7 @@ class StoreSettings:
             data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds jobs and blobs")),
             lease_seconds=float(os.environ.get("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds)),
             max_attempts=int(os.environ.get("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts)),
+            retention=Retention.from_environment(),
         )
 
 

@@ -1,11 +1,18 @@
 """One handle for everything that is kept."""
 
-from nextrapolate_store.blobs import BlobStore, make_folder
+from typing import Self
+
+from nextrapolate_store import rebuild
+from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.files import make_folder
 from nextrapolate_store.jobs import JobStore
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
+from nextrapolate_store.recorder import Recorder
 from nextrapolate_store.series import SeriesStore
 from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.sweeper import Sweeper
 
 
 class Store:
@@ -13,33 +20,56 @@ class Store:
 
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
+        self._journal = Journal(settings.data_dir)
         self.blobs = BlobStore(settings.data_dir)
-        self.jobs = JobStore(redis, self.blobs, settings)
-        self.series = SeriesStore(redis, self.blobs, self.jobs)
+        self.jobs = JobStore(redis, self._journal, settings)
+        self.series = SeriesStore(redis, self._journal, self.blobs, self.jobs)
         self.keys = KeyStore(redis)
 
+        self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
+        self.sweeper = Sweeper(redis, self._journal, self.blobs, settings.retention)
+
     @classmethod
-    def open(cls, settings: StoreSettings) -> "Store":
+    def open(cls, settings: StoreSettings) -> Self:
         """Connect, make the data folder, and check that this package can use what is there.
 
         Raises:
             StoreUnavailable: Redis does not answer.
             StoreIncompatible: Redis, or the data in it, is of a version that this package cannot use.
+            StoreLost: Redis is empty, the data folder is not.
         """
-        redis = Connection.open(settings.redis_url)
-        redis.check_versions()
-        make_folder(settings.data_dir.absolute())
-        store = cls(redis, settings)
-        store.blobs.remove_abandoned()
+        store = cls._connect(settings)
+        store._redis.check_version()
+        if store._journal.is_empty():
+            store._redis.mark()
+        store._redis.check_schema()
         return store
 
+    @classmethod
+    def rebuild(cls, settings: StoreSettings, *, add_missing: bool) -> rebuild.Rebuilt:
+        """Bring everything in Redis back from the records in the data folder, as `rebuild` says."""
+        store = cls._connect(settings)
+        try:
+            return rebuild.rebuild(
+                store._redis, store._journal, store.jobs, store.series, add_missing=add_missing
+            )
+        finally:
+            store.close()
+
+    @classmethod
+    def _connect(cls, settings: StoreSettings) -> Self:
+        make_folder(settings.data_dir.absolute())
+        return cls(Connection.open(settings.redis_url), settings)
+
     def ping(self) -> None:
-        """Write to Redis, as every job has to.
+        """Write to Redis, as every job has to, and look whether the data is still there.
 
         Raises:
             StoreUnavailable: Redis does not answer, or cannot write.
+            StoreLost: it has lost its data since the store was opened.
         """
         self._redis.set(Key.PING, 1)
+        self._redis.check_schema()
 
     def close(self) -> None:
         """Give the connections back."""

@@ -28,7 +28,8 @@ def empty(client: TestClient) -> str:
 
 
 def kept(settings: ServiceSettings) -> list[Path]:
-    return [path for path in (settings.store.data_dir / "blobs").rglob("*") if path.is_file()]
+    files = [path for path in (settings.store.data_dir / "blobs").rglob("*") if path.is_file()]
+    return [path for path in files if path.name != ".lock"]
 
 
 def digest(content: bytes) -> dict[str, str]:

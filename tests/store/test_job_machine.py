@@ -1,5 +1,6 @@
 """The job protocol against a model of it, under every order of calls that hypothesis can think of."""
 
+import shutil
 from dataclasses import dataclass, field, replace
 
 import hypothesis.strategies as st
@@ -8,7 +9,9 @@ from hypothesis import settings
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
+    consumes,
     invariant,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -30,6 +33,11 @@ class Model:
 
     state: JobState = JobState.QUEUED
     fence: int = 0
+    attempt: int = 0
+    claims: int = 0
+    """Of which its events tell; those that a worker gave back are among them."""
+    recorded: bool = False
+    """Its end is on disk."""
     expired: bool = False
     failures: list[str] = field(default_factory=list)
 
@@ -41,7 +49,7 @@ class Model:
         if self.state is JobState.CANCELLING:
             self.state = JobState.CANCELLED
         else:
-            self.state = JobState.FAILED if self.fence >= MAX_ATTEMPTS else JobState.QUEUED
+            self.state = JobState.FAILED if self.attempt >= MAX_ATTEMPTS else JobState.QUEUED
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -49,11 +57,15 @@ class JobMachine(RuleBasedStateMachine):
     ages = st.sampled_from([0, 0, 0, 1])
     """How many claims ago the fence was given out that a caller shows."""
 
-    def __init__(self, store: Store, redis: Redis) -> None:
+    def __init__(self, settings: StoreSettings, redis: Redis) -> None:
         super().__init__()
         redis.flushall()
-        self.store, self.redis = store, redis
+        shutil.rmtree(settings.data_dir, ignore_errors=True)
+        self.settings, self.redis, self.store = settings, redis, Store.open(settings)
         self.models: dict[str, Model] = {}
+
+    def teardown(self) -> None:
+        self.store.close()
 
     @precondition(lambda self: len(self.models) < 3)  # more jobs than that have too little happen to each
     @rule(target=jobs)
@@ -69,7 +81,8 @@ class JobMachine(RuleBasedStateMachine):
         assert (claimed is not None) == (model.state is JobState.QUEUED)
         if claimed is not None:
             model.state, model.fence, model.expired = JobState.RUNNING, model.fence + 1, False
-            assert (claimed.fence, claimed.attempt) == (model.fence, model.fence)
+            model.attempt, model.claims = model.attempt + 1, model.claims + 1
+            assert (claimed.fence, claimed.attempt) == (model.fence, model.attempt)
 
     @rule(job=jobs, age=ages, progress=st.sampled_from([None, 0.25, 0.5]))
     def beat(self, job: str, age: int, progress: float | None) -> None:
@@ -112,6 +125,15 @@ class JobMachine(RuleBasedStateMachine):
         assert self.store.jobs.give_up(job, fence, OUT_OF_MEMORY) is model.state
 
     @rule(job=jobs, age=ages)
+    def release(self, job: str, age: int) -> None:
+        model = self.models[job]
+        fence = model.fence - age
+        if model.holds(fence):
+            model.attempt -= 1
+            model.state = JobState.QUEUED if model.state is JobState.RUNNING else JobState.CANCELLED
+        assert self.store.jobs.release(job, fence) is model.state
+
+    @rule(job=jobs, age=ages)
     def confirm_cancelled(self, job: str, age: int) -> None:
         model = self.models[job]
         fence = model.fence - age
@@ -149,13 +171,46 @@ class JobMachine(RuleBasedStateMachine):
         for job in done.requeued:
             assert job in done.wake
 
+    @rule()
+    def record_ends(self) -> None:
+        ended = [model for model in self.models.values() if model.state.is_final and not model.recorded]
+        assert self.store.recorder.record_ends() == len(ended)
+        for model in ended:
+            model.recorded = True
+
+    @rule(job=consumes(jobs), target=jobs)
+    def sweep(self, job: str) -> object:
+        """As if one job had ended long ago: it leaves no trace, and one that has not ended stays."""
+        self.redis.zadd("next:ended", {job: 0}, xx=True)
+        swept = self.store.sweeper.sweep()
+        if not self.models[job].state.is_final:
+            assert swept.jobs == 0
+            return job
+        assert swept.jobs == 1
+        assert self.redis.keys(f"*{job}*") == []
+        assert not (self.settings.data_dir / "jobs" / job).exists()
+        del self.models[job]
+        return multiple()
+
+    @rule()
+    def lose_redis_and_rebuild(self) -> None:
+        """An end that was written down is as it was; other jobs are queued again, under higher fences."""
+        self.redis.flushall()
+        done = Store.rebuild(self.settings, add_missing=False)
+        again = {job: model for job, model in self.models.items() if not model.recorded}
+        assert (done.ended, done.queued) == (len(self.models) - len(again), len(again))
+        for job, model in again.items():
+            fence = self.store.jobs.get(TENANT, job).fence
+            assert fence > model.fence
+            self.models[job] = Model(fence=fence)
+
     @invariant()
     def records_agree_with_the_model(self) -> None:
         listed, _ = self.store.jobs.list(TENANT, limit=1000, cursor=None)
         assert [record.id for record in listed] == sorted(self.models, reverse=True)
         for record in listed:
             model = self.models[record.id]
-            assert (record.state, record.fence, record.attempt) == (model.state, model.fence, model.fence)
+            assert (record.state, record.fence, record.attempt) == (model.state, model.fence, model.attempt)
             assert (record.finished_at is not None) == record.state.is_final
             assert bool(record.artifacts) == (record.state is JobState.SUCCEEDED)
             assert (record.error and record.error.code) == self._expected_error(model)
@@ -181,6 +236,11 @@ class JobMachine(RuleBasedStateMachine):
         assert set(self.redis.zrange("next:queued", 0, -1)) == by_state[JobState.QUEUED]
         held = by_state[JobState.RUNNING] | by_state[JobState.CANCELLING]
         assert set(self.redis.zrange("next:leases", 0, -1)) == held
+        ended = {job for job, model in self.models.items() if model.state.is_final}
+        assert set(self.redis.zrange("next:ended", 0, -1)) == ended
+        assert set(self.redis.zrange("next:told", 0, -1)) == ended
+        unrecorded = {job for job in ended if not self.models[job].recorded}
+        assert self.redis.smembers("next:unrecorded") == unrecorded
 
     @invariant()
     def events_tell_the_whole_story(self) -> None:
@@ -189,19 +249,18 @@ class JobMachine(RuleBasedStateMachine):
             types = [event.type for event in events]
             assert events[-1].state is model.state
             assert types.count("succeeded") == (model.state is JobState.SUCCEEDED)
-            assert types.count("claimed") == model.fence
+            assert types.count("claimed") == model.claims
             assert sum(event.state.is_final for event in events) == model.state.is_final
 
 
 def test_no_job_is_lost_and_none_commits_twice(store_settings: StoreSettings) -> None:
-    store = Store.open(replace(store_settings, max_attempts=MAX_ATTEMPTS))
+    few_attempts = replace(store_settings, max_attempts=MAX_ATTEMPTS)
     with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
 
         class Bound(JobMachine):
             def __init__(self) -> None:
-                super().__init__(store, redis)
+                super().__init__(few_attempts, redis)
 
         run_state_machine_as_test(
             Bound, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
         )
-    store.close()

@@ -79,11 +79,11 @@ def test_a_submit_that_died_half_way_is_taken_over(store: Store, store_settings:
 
 def test_a_key_is_forgotten_after_a_day(store: Store, store_settings: StoreSettings) -> None:
     first = submit(store, key="k", digest="a")
-    store.jobs.reconcile()
+    store.sweeper.sweep()
     assert submit(store, key="k", digest="a") == first
     with Redis.from_url(store_settings.redis_url) as redis:
         redis.zadd("next:idempotency-ends", {f"next:idempotency:{TENANT}:k": 0})
-    store.jobs.reconcile()
+    assert store.sweeper.sweep().idempotency_keys == 1
     assert submit(store, key="k", digest="b").id != first.id
 
 
@@ -152,6 +152,20 @@ def test_no_attempt_beyond_the_last(store: Store) -> None:
     assert states == [JobState.QUEUED, JobState.QUEUED, JobState.FAILED]
     assert store.jobs.get(TENANT, job.id).error == OUT_OF_MEMORY
     assert store.jobs.claim(job.id, worker="w") is None
+
+
+def test_a_job_given_back_by_a_stopping_worker_loses_no_attempt(store: Store) -> None:
+    job = submit(store)
+    for deploy in range(1, 6):
+        taken = claim(store, job)
+        assert (taken.fence, taken.attempt) == (deploy, 1)
+        assert store.jobs.release(job.id, taken.fence) is JobState.QUEUED
+        assert store.jobs.reconcile().wake == (job.id,)
+    assert store.jobs.get(TENANT, job.id).attempt == 0
+    current = claim(store, job)
+    assert store.jobs.release(job.id, current.fence - 1) is JobState.RUNNING
+    store.jobs.cancel(TENANT, job.id)
+    assert store.jobs.release(job.id, current.fence) is JobState.CANCELLED
 
 
 def test_a_job_of_the_users_fault_fails_at_once(store: Store) -> None:
@@ -269,6 +283,10 @@ def test_a_lost_reply_changes_nothing(store_settings: StoreSettings, store: Stor
         proxy.lose_next_reply()
         assert jobs.give_up(job.id, dead.fence, OUT_OF_MEMORY) is JobState.QUEUED
 
+        stopped = claim(far, job)
+        proxy.lose_next_reply()
+        assert jobs.release(job.id, stopped.fence) is JobState.QUEUED
+
         alive = claim(far, job)
         proxy.lose_next_reply()
         assert jobs.beat(job.id, alive.fence, stage=Stage.FIT, progress=0.5, message=None) is Beat.HELD
@@ -281,8 +299,8 @@ def test_a_lost_reply_changes_nothing(store_settings: StoreSettings, store: Stor
         proxy.lose_next_reply()
         assert jobs.confirm_cancelled(keyed.id, other.fence)
 
-        assert proxy.lost == 8
+        assert proxy.lost == 9
         far.close()
     types = [event.type for event in store.jobs.events(job.id, None)]
-    assert types == ["queued", "claimed", "requeued", "claimed", "progress", "succeeded"]
+    assert types == ["queued", *2 * ["claimed", "requeued"], "claimed", "progress", "succeeded"]
     assert [event.type for event in store.jobs.events(keyed.id, None)][-2:] == ["cancelling", "cancelled"]

@@ -21,10 +21,13 @@ def test_a_store_opens_twice_and_answers(store: Store, store_settings: StoreSett
     second.close()
 
 
-def test_newer_data_is_refused(store_settings: StoreSettings) -> None:
+@pytest.mark.parametrize(("schema", "whose"), [(1, "an older"), (3, "a newer")])
+def test_data_of_another_version_is_refused(store_settings: StoreSettings, schema: int, whose: str) -> None:
     with Redis.from_url(store_settings.redis_url) as redis:
-        redis.set("next:schema_version", 2)
-    with pytest.raises(StoreIncompatible, match="upgrade"):
+        redis.set("next:schema_version", schema)
+    with pytest.raises(
+        StoreIncompatible, match=rf"{whose} nextrapolate \(schema {schema}, this one knows 2\)"
+    ):
         Store.open(store_settings)
 
 

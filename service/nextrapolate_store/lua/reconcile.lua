@@ -32,10 +32,4 @@ for _, id in ipairs(redis.call('ZRANGE', key.queued, 0, limit - 1)) do
   end
 end
 
-local forgotten = redis.call('ZRANGEBYSCORE', key.idempotency_ends, '-inf', now, 'LIMIT', 0, limit)
-for _, reservation in ipairs(forgotten) do
-  redis.call('DEL', reservation)
-  redis.call('ZREM', key.idempotency_ends, reservation)
-end
-
 return { ended.queued, ended.failed, ended.cancelled, wake }

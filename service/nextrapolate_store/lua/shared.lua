@@ -27,6 +27,10 @@ local function tell(id, event, message)
     'state', job[1], 'stage', job[2], 'progress', job[3], 'attempt', job[4])
 end
 
+local function has_ended(state)
+  return state == 'succeeded' or state == 'failed' or state == 'cancelled'
+end
+
 -- The one place where a state changes: the record, every index and the event move together.
 local function move(id, state, event, message)
   local index = key.tenant_jobs .. get(id, 'tenant') .. ':'
@@ -41,10 +45,26 @@ local function move(id, state, event, message)
   if state ~= 'running' and state ~= 'cancelling' then
     redis.call('ZREM', key.leases, id)
   end
-  if state == 'succeeded' or state == 'failed' or state == 'cancelled' then
-    set(id, 'finished_at', now_ms())
+  if has_ended(state) then
+    local now = now_ms()
+    set(id, 'finished_at', now)
+    redis.call('ZADD', key.ended, now, id)
+    redis.call('ZADD', key.told, now, id)
+    redis.call('SADD', key.unrecorded, id)
   end
+  count('jobs:' .. state)
   tell(id, event, message)
+end
+
+-- Take a job out of every index, and remove it.
+local function forget(id)
+  local index = key.tenant_jobs .. get(id, 'tenant')
+  redis.call('ZREM', index .. ':' .. get(id, 'state'), id)
+  for _, ids in ipairs({ index, key.queued, key.leases, key.ended, key.told }) do
+    redis.call('ZREM', ids, id)
+  end
+  redis.call('SREM', key.unrecorded, id)
+  redis.call('DEL', key.job .. id, key.events .. id)
 end
 
 -- The state of a job that the holder of this fence may still write for; nil, and counted, where it may not.

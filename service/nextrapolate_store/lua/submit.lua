@@ -1,15 +1,16 @@
 -- Create a queued job.
 --
--- ARGV    1 id, 2 tenant, 3 request (JSON), 4 inputs (JSON), 5 created at (ms)
--- reply   nothing
+-- ARGV    1 id, 2 tenant, 3 request (JSON), 4 inputs (JSON), 5 created at (ms), 6 fence that is taken already
+-- reply   1, or 0 where it is there already
 -- keeps   One id makes one job: where it exists, nothing changes.
-local id, tenant, request, inputs, created_at = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local id, tenant, request, inputs, created_at, fence = unpack(ARGV)
 if redis.call('EXISTS', key.job .. id) == 1 then
-  return
+  return 0
 end
 
 set(id, 'id', id, 'tenant', tenant, 'request', request, 'inputs', inputs, 'state', 'queued', 'stage', '',
-  'progress', 0, 'message', '', 'attempt', 0, 'fence', 0, 'created_at', created_at, 'woken_at', now_ms(),
+  'progress', 0, 'message', '', 'attempt', 0, 'fence', fence, 'created_at', created_at, 'woken_at', now_ms(),
   'last_error', '', 'artifacts', '{}')
 redis.call('ZADD', key.tenant_jobs .. tenant, 0, id)
 move(id, 'queued', 'queued')
+return 1

@@ -1,0 +1,93 @@
+"""Files that are there whole and flushed to disk, or not at all; and folders that go the same way."""
+
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY = ".upload-"
+_DISCARDED = ".discarded-"
+
+
+def temporary_in(folder: Path) -> Path:
+    """Name a file that is not there yet; one that stays behind is found by `abandoned`."""
+    return folder / f"{TEMPORARY}{secrets.token_hex(8)}"
+
+
+def write_once(path: Path, text: str) -> str:
+    """Write a file, unless it is there; gives the text that stands there from now on."""
+    make_folder(path.parent)
+    temporary = temporary_in(path.parent)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        path.hardlink_to(temporary)  # unlike a rename, refuses to replace
+    except FileExistsError:
+        return path.read_text(encoding="utf-8")
+    finally:
+        temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    return text
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents, private and flushed to disk: a file is no safer than its folder."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Flush the names in a folder to disk, as a rename is not safe before that."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def discard_folder(folder: Path) -> None:
+    """Remove a folder: all of it at once as far as its name goes, whatever may kill this process."""
+    discarded = folder.with_name(f"{_DISCARDED}{secrets.token_hex(8)}")
+    try:
+        folder.rename(discarded)
+    except FileNotFoundError:  # another process was faster
+        return
+    shutil.rmtree(discarded, ignore_errors=True)
+
+
+def remove_discarded(parent: Path) -> None:
+    """Finish what a killed `discard_folder` has begun."""
+    for discarded in parent.glob(f"{_DISCARDED}*"):
+        shutil.rmtree(discarded, ignore_errors=True)
+
+
+def abandoned(folder: Path, older_than_seconds: float) -> Iterator[Path]:
+    """Find temporary files, two folders down, that nobody has written to for so long: their process died."""
+    for temporary in folder.glob(f"*/*/{TEMPORARY}*"):
+        if is_older(temporary, older_than_seconds):
+            yield temporary
+
+
+def is_older(path: Path, seconds: float) -> bool:
+    """Tell whether a file was last written to so long ago; not where it is gone."""
+    try:
+        return path.stat().st_mtime < time.time() - seconds
+    except FileNotFoundError:  # another process was faster
+        return False
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool) -> Iterator[None]:
+    """Hold a folder's lock, alone or with others; the kernel lets go of it where this process dies."""
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,222 @@
+"""Records on disk, from which everything in Redis can be rebuilt. None of them ever changes.
+
+    {data_dir}/jobs/{job}/job.json                  what was asked; there before the job is acknowledged
+    {data_dir}/jobs/{job}/end.json                  how it ended, with the digests of its results
+    {data_dir}/series/{series}/series.json          the run, as it was announced
+    {data_dir}/series/{series}/{step}.{file}.json   a file of a checkpoint: its size and digest
+    {data_dir}/series/{series}/{step}.jump.json     the adapter that was swapped in after this step
+
+Of two who write one record, the first decides: every `write_` gives what stands there from now on.
+"""
+
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nextrapolate.schemas import FileInfo, JobEvent, JobRequest, SeriesCreate
+from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.files import write_once
+from nextrapolate_store.pages import is_id
+from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
+
+_JOB, _END, _SERIES = "job.json", "end.json", "series.json"
+_JUMP = "jump"
+_OF_STEP = re.compile(r"(?P<step>[0-9]+)\.(?P<what>.+)\.json")
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    format: Literal[1] = 1
+
+
+class JobDocument(_Document):
+    """job.json: what was asked, and what that meant then."""
+
+    id: str
+    tenant: str
+    created_at: datetime
+    request: JobRequest
+    inputs: JobInputs
+    idempotency_key: str | None
+    body_digest: str
+
+
+class EndDocument(_Document):
+    """end.json: a job as it ended, and the events that tell of its states; those of progress are left out."""
+
+    job: JobRecord
+    events: tuple[JobEvent, ...]
+
+
+class SeriesDocument(_Document):
+    """series.json: a run, as it was announced."""
+
+    id: str
+    tenant: str
+    created_at: datetime
+    request: SeriesCreate
+    lora_config_file: FileInfo | None
+
+
+class FileDocument(_Document):
+    """One file of a checkpoint, a blob of the series' tenant."""
+
+    file: FileInfo
+
+
+class JumpDocument(_Document):
+    """One jump of a series."""
+
+    jump: JumpRecord
+
+
+@dataclass(frozen=True)
+class SeriesHistory:
+    """Everything that is written down about a series."""
+
+    document: SeriesDocument
+    checkpoints: Mapping[int, Mapping[str, FileInfo]]
+    """Files by step and name."""
+    jumps: tuple[JumpRecord, ...]
+
+    def files(self) -> Iterator[FileInfo]:
+        """All blobs that the series needs."""
+        for files in (*self.checkpoints.values(), *(jump.files for jump in self.jumps)):
+            yield from files.values()
+        if self.document.lora_config_file is not None:
+            yield self.document.lora_config_file
+
+
+class _Inputs(_Document):
+    """Of job.json, what says which blobs the job needs."""
+
+    tenant: str
+    inputs: JobInputs
+
+
+_D = TypeVar("_D", bound=_Document)
+
+
+class Journal:
+    """The records of all tenants.
+
+    All methods but those that give ids raise `RecordUnreadable` where a record is damaged, or of another
+    version.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._jobs, self._series = data_dir / "jobs", data_dir / "series"
+
+    def write_job(self, document: JobDocument) -> JobDocument:
+        """Write down what was asked."""
+        return _write(self._jobs / document.id / _JOB, document)
+
+    def write_end(self, document: EndDocument) -> EndDocument:
+        """Write down how a job ended."""
+        return _write(self._jobs / document.job.id / _END, document)
+
+    def write_series(self, document: SeriesDocument) -> SeriesDocument:
+        """Write down a run as it was announced."""
+        return _write(self._series / document.id / _SERIES, document)
+
+    def write_file(self, series_id: str, step: int, name: str, info: FileInfo) -> FileInfo:
+        """Write down which blob is this file of the checkpoint."""
+        return _write(self._series / series_id / f"{step}.{name}.json", FileDocument(file=info)).file
+
+    def write_jump(self, series_id: str, jump: JumpRecord) -> JumpRecord:
+        """Write down which adapter was swapped in."""
+        return _write(self._series / series_id / f"{jump.step}.{_JUMP}.json", JumpDocument(jump=jump)).jump
+
+    def job_ids(self) -> Iterator[str]:
+        """Ids of all jobs that were asked for, oldest first."""
+        return _ids(self._jobs, _JOB)
+
+    def series_ids(self) -> Iterator[str]:
+        """Ids of all series that were announced, oldest first."""
+        return _ids(self._series, _SERIES)
+
+    def is_empty(self) -> bool:
+        """True where there is neither a job nor a series."""
+        return next(self.job_ids(), None) is None and next(self.series_ids(), None) is None
+
+    def read_job(self, job_id: str) -> tuple[JobDocument, EndDocument | None]:
+        """Read what was asked, and how it ended."""
+        return _read(self._jobs / job_id / _JOB, JobDocument), self.read_end(job_id)
+
+    def read_end(self, job_id: str) -> EndDocument | None:
+        """Read how a job ended; None where that has not been written down."""
+        path = self._jobs / job_id / _END
+        return _read(path, EndDocument) if path.exists() else None
+
+    def read_series(self, series_id: str) -> SeriesHistory:
+        """Read a series with everything that has arrived of it."""
+        folder = self._series / series_id
+        checkpoints: dict[int, dict[str, FileInfo]] = defaultdict(dict)
+        jumps: list[JumpRecord] = []
+        for path in sorted(folder.iterdir()):
+            if found := _OF_STEP.fullmatch(path.name):
+                if found["what"] == _JUMP:
+                    jumps.append(_read(path, JumpDocument).jump)
+                else:
+                    checkpoints[int(found["step"])][found["what"]] = _read(path, FileDocument).file
+        return SeriesHistory(_read(folder / _SERIES, SeriesDocument), checkpoints, tuple(jumps))
+
+    def blobs_in_use(self) -> Mapping[str, set[str]]:
+        """Digests of the blobs that a series or a job needs, by tenant."""
+        used: dict[str, set[str]] = defaultdict(set)
+        for series_id in self.series_ids():
+            history = self.read_series(series_id)
+            used[history.document.tenant].update(info.sha256 for info in history.files())
+        for job_id in self.job_ids():
+            job = _read(self._jobs / job_id / _JOB, _Inputs)
+            used[job.tenant].update(_blobs(job.inputs))
+        return used
+
+
+def _blobs(inputs: JobInputs) -> Iterator[str]:
+    for adapter in (*inputs.checkpoints, *inputs.jumps):
+        for source in (adapter.model, adapter.config):
+            if source.kind == "blob":
+                yield source.location
+
+
+def _write(path: Path, document: _D) -> _D:
+    text = write_once(path, document.model_dump_json(indent=1))
+    return _parse(path, text, type(document))
+
+
+def _read(path: Path, kind: type[_D]) -> _D:
+    try:
+        return _parse(path, path.read_text(encoding="utf-8"), kind)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordUnreadable(f"{path} cannot be read ({error}): restore it from a backup") from error
+
+
+def _parse(path: Path, text: str, kind: type[_D]) -> _D:
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise RecordUnreadable(
+            f"{path} is no record that this nextrapolate can read ({where}: {first['msg']}): upgrade, or "
+            "restore it from a backup"
+        ) from error
+
+
+def _ids(folder: Path, document: str) -> Iterator[str]:
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder))
+    except FileNotFoundError:  # nobody has written anything yet
+        return
+    for name in names:
+        if is_id(name) and (folder / name / document).exists():
+            yield name

@@ -1,0 +1,24 @@
+-- Bring back a job that ended, from its record on disk.
+--
+-- ARGV    1 id, 2 when it ended (ms), 3 its fields (JSON), 4 its events (JSON): pairs of an id and the fields
+-- reply   1, or 0 where it is there, ended, already
+-- keeps   An end never changes, so it replaces whatever an older Redis knew of the job.
+local id, finished_at, fields, events = ARGV[1], ARGV[2], cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+if has_ended(get(id, 'state')) then
+  return 0
+elseif get(id, 'state') then
+  forget(id)
+end
+
+for name, value in pairs(fields) do
+  set(id, name, value)
+end
+local index = key.tenant_jobs .. fields.tenant
+redis.call('ZADD', index, 0, id)
+redis.call('ZADD', index .. ':' .. fields.state, 0, id)
+redis.call('ZADD', key.ended, finished_at, id)
+redis.call('ZADD', key.told, finished_at, id)
+for _, event in ipairs(events) do
+  redis.call('XADD', key.events .. id, event[1], unpack(event[2]))
+end
+return 1

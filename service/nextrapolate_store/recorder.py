@@ -1,0 +1,50 @@
+"""The ends of jobs, written down: after a script has ended a job, some process does this, and then again.
+
+A script cannot write a file. It leaves the job in the set of those whose end is not on disk yet, and only
+what is flushed to disk is taken out of it.
+"""
+
+from typing import cast
+
+from nextrapolate.schemas import JobEvent
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.decoding import job_record
+from nextrapolate_store.jobs import JobStore
+from nextrapolate_store.journal import EndDocument, Journal
+
+_JOBS_A_PASS = 1000
+
+
+class Recorder:
+    """Any number of processes may record at any time, and be killed at any line of it."""
+
+    def __init__(self, redis: Connection, jobs: JobStore, journal: Journal, blobs: BlobStore) -> None:
+        self._redis = redis
+        self._jobs = jobs
+        self._journal = journal
+        self._blobs = blobs
+
+    def record_ends(self) -> int:
+        """Write down how jobs ended, and clear away what their lost attempts made; gives how many."""
+        ended = cast(list[str], self._redis.srandmember(Key.UNRECORDED, _JOBS_A_PASS))
+        for job_id in ended:
+            self._record(job_id)
+            self._redis.srem(Key.UNRECORDED, job_id)
+        return len(ended)
+
+    def _record(self, job_id: str) -> None:
+        fields = self._redis.fields(Key.JOB + job_id)
+        if not fields:  # swept in the meantime
+            return
+        job = job_record(fields)
+        self._journal.write_end(EndDocument(job=job, events=self._story(job_id)))
+        self._blobs.keep_only_result(job)
+
+    def _story(self, job_id: str) -> tuple[JobEvent, ...]:
+        story: list[JobEvent] = []
+        after = None
+        while events := self._jobs.events(job_id, after):
+            story += [event for event in events if event.type != "progress"]
+            after = events[-1].id
+        return tuple(story)

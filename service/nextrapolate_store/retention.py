@@ -1,0 +1,61 @@
+"""How long what nobody needs any more is kept."""
+
+import os
+from dataclasses import dataclass, fields
+from datetime import timedelta
+from typing import Self
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Ages at which the sweeper removes things, and how often it looks.
+
+    Attributes:
+        jobs: a job with its results and records, since its end.
+        events: a job's events, since its end.
+        idempotency_keys: which job a key has made, since the key was used first.
+        uploads: a file, whole or in part, that belongs to no series and no job, since it was last written to.
+        sweep_every: pause between two sweeps, over all processes together.
+    """
+
+    jobs: timedelta = timedelta(days=30)
+    events: timedelta = timedelta(days=7)
+    idempotency_keys: timedelta = timedelta(hours=24)
+    uploads: timedelta = timedelta(hours=24)
+    sweep_every: timedelta = timedelta(hours=1)
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) <= timedelta():
+                raise ValueError(
+                    f"{field.name} is kept for {getattr(self, field.name)}: give a positive time"
+                )
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read NEXTRAPOLATE_KEEP_JOBS_DAYS, _KEEP_EVENTS_DAYS and so on.
+
+        Raises:
+            ValueError: one of them is not a positive number.
+        """
+        days, hours, minutes = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+        return cls(
+            jobs=_read("NEXTRAPOLATE_KEEP_JOBS_DAYS", days, cls.jobs),
+            events=_read("NEXTRAPOLATE_KEEP_EVENTS_DAYS", days, cls.events),
+            idempotency_keys=_read("NEXTRAPOLATE_KEEP_IDEMPOTENCY_KEYS_HOURS", hours, cls.idempotency_keys),
+            uploads=_read("NEXTRAPOLATE_KEEP_UPLOADS_HOURS", hours, cls.uploads),
+            sweep_every=_read("NEXTRAPOLATE_SWEEP_MINUTES", minutes, cls.sweep_every),
+        )
+
+
+def _read(variable: str, unit: timedelta, default: timedelta) -> timedelta:
+    text = os.environ.get(variable)
+    try:
+        return float(text) * unit if text else default
+    except (ValueError, OverflowError):
+        raise ValueError(f"{variable} must be a positive number, not {text!r}") from None
+
+
+def milliseconds(span: timedelta) -> int:
+    """Give a span of time as Redis' scripts take it."""
+    return span // timedelta(milliseconds=1)

@@ -1,0 +1,116 @@
+"""The sweeper: removes what nobody needs any more, from Redis first and from the disk after it.
+
+What can be seen through Redis is whole at every moment: a job goes with all its indexes in one script, and
+its folder after it. What a killed sweep leaves behind nobody can see, and the next one removes it.
+
+The records on disk say which blobs are needed, and when a job ended: where Redis has lost its data, nothing
+is taken for garbage because of it.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ulid import ULID
+
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.decoding import when
+from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.journal import Journal
+from nextrapolate_store.retention import Retention, milliseconds
+
+_log = logging.getLogger(__name__)
+
+_BATCH = 200
+"""How many jobs one script removes: Redis serves nobody else meanwhile."""
+
+
+@dataclass(frozen=True)
+class Swept:
+    """How much one sweep has removed."""
+
+    jobs: int
+    events: int
+    """Jobs whose events are gone."""
+    idempotency_keys: int
+    orphans: int
+    """Folders of jobs that Redis does not know."""
+    temporary_files: int
+    blobs: int
+
+
+class Sweeper:
+    """Any process may sweep at any time, and be killed at any line of it."""
+
+    def __init__(self, redis: Connection, journal: Journal, blobs: BlobStore, retention: Retention) -> None:
+        self._redis = redis
+        self._journal = journal
+        self._blobs = blobs
+        self._retention = retention
+        self._sweep = redis.load("sweep")
+
+    def sweep_if_due(self) -> Swept | None:
+        """Sweep, unless this or another process has done so lately."""
+        every = milliseconds(self._retention.sweep_every)
+        return self.sweep() if self._redis.set(Key.SWEPT, 1, nx=True, px=every) else None
+
+    def sweep(self) -> Swept:
+        """Remove what is older than it is kept.
+
+        Raises:
+            StoreLost: Redis has lost its data.
+        """
+        self._redis.check_schema()
+        self._blobs.finish_discarding()
+        uploads = self._retention.uploads.total_seconds()
+        jobs, events, idempotency_keys = self._sweep_redis()
+        return Swept(
+            jobs=jobs,
+            events=events,
+            idempotency_keys=idempotency_keys,
+            orphans=self._remove_orphans(),
+            temporary_files=self._blobs.remove_abandoned(uploads),
+            blobs=self._remove_unused_blobs(uploads),
+        )
+
+    def _sweep_redis(self) -> tuple[int, int, int]:
+        totals = (0, 0, 0)
+        ages = [milliseconds(self._retention.jobs), milliseconds(self._retention.events)]
+        while True:
+            gone, events, keys = self._sweep(args=[*ages, _BATCH])
+            for job_id in gone:
+                self._blobs.discard_job(job_id)
+            totals = (totals[0] + len(gone), totals[1] + events, totals[2] + keys)
+            if max(len(gone), events, keys) < _BATCH:
+                return totals
+
+    def _remove_orphans(self) -> int:
+        """Remove old folders of jobs that were never acknowledged, or whose sweep was killed half-way."""
+        count = 0
+        for job_id in self._old_jobs():
+            if not self._redis.exists(Key.JOB + job_id):
+                self._blobs.discard_job(job_id)
+                count += 1
+        return count
+
+    def _old_jobs(self) -> Iterator[str]:
+        limit = when(self._redis.now_ms()) - self._retention.jobs
+        for job_id in self._blobs.job_ids():
+            if ULID.from_str(job_id).datetime > limit:
+                continue
+            try:
+                end = self._journal.read_end(job_id)
+            except RecordUnreadable as error:
+                _log.error("not swept: %s", error)
+                continue
+            if end is None or end.job.finished_at is None or end.job.finished_at <= limit:
+                yield job_id
+
+    def _remove_unused_blobs(self, older_than_seconds: float) -> int:
+        try:
+            used = self._journal.blobs_in_use()
+        except RecordUnreadable as error:
+            _log.error("no blobs are swept, as nobody knows which are in use: %s", error)
+            return 0
+        return self._blobs.remove_unused(used, older_than_seconds)
