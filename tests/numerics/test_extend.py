@@ -95,8 +95,9 @@ def test_adapters_of_the_same_rank_differ_by_the_discarded_energy(
     )
 
 
-def test_records_say_what_was_measured_and_done(run_folder: Path, tmp_path: Path) -> None:
-    extension, wanted = extended(run_folder, tmp_path / "out", backtest=with_cosines(down=0.25))
+@pytest.mark.parametrize("method", [METHODS[0], METHODS[-1]])
+def test_records_say_what_was_measured_and_done(method: Method, run_folder: Path, tmp_path: Path) -> None:
+    extension, wanted = extended(run_folder, tmp_path / "out", method, backtest=with_cosines(down=0.25))
     last = dense_deltas(checkpoints(run_folder)[-1])
     assert [record.name for record in extension.modules] == sorted(MODULES)
     for record in extension.modules:
@@ -106,8 +107,26 @@ def test_records_say_what_was_measured_and_done(run_folder: Path, tmp_path: Path
         assert record.drift_norm == pytest.approx(float(last[record.name].norm()), rel=1e-5)
         change = wanted[record.name] - last[record.name]
         assert record.update_norm == pytest.approx(float(change.norm()), rel=1e-5)
+        assert record.reached_norm == pytest.approx(float(wanted[record.name].norm()), rel=1e-5)
         assert record.backtest_cosine == (0.25 if record.name == DOWN else None)
         assert (record.gauge_condition is None) is (record.name == FROZEN)
+
+
+@pytest.mark.parametrize("rank", ["same", "grow"])
+def test_the_spectrum_is_that_of_the_dense_matrices(
+    rank: Literal["same", "grow"], run_folder: Path, tmp_path: Path
+) -> None:
+    extension, wanted = extended(run_folder, tmp_path / "out", rank=rank)
+    assert extension.spectrum is not None
+    for found, deltas in (
+        (extension.spectrum.wanted, wanted),
+        (extension.spectrum.kept, written(tmp_path / "out")),
+    ):
+        values = [torch.linalg.svdvals(deltas[name]) for name in deltas if name != FROZEN]
+        count = max(len(found), *map(len, values))
+        rows = torch.stack([torch.nn.functional.pad(row, (0, count - len(row))) for row in values])
+        expected = rows.square().mean(dim=0).sqrt()[: len(found)]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected[0]))
 
 
 @pytest.mark.parametrize(

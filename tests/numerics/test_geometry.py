@@ -9,7 +9,15 @@ from fixtures.adapters import MODULES, RANK, write_adapter, write_run
 from fixtures.combinations import Vector, by_module, dense_drift
 from fixtures.dense import checkpoints
 
-from nextrapolate_numerics import NothingMovedError, TooFewCheckpointsError, Trajectory, inspect
+from nextrapolate_numerics import (
+    Geometry,
+    Next,
+    NothingMovedError,
+    TooFewCheckpointsError,
+    Trajectory,
+    extract,
+    inspect,
+)
 
 STILL = list(MODULES)[-1]
 UNEVEN = [10, 20, 30, 45, 60, 70, 95, 100, 110]
@@ -58,6 +66,16 @@ def test_energy_and_variance_are_those_of_the_dense_deltas(tmp_path: Path) -> No
         energies = np.linalg.svd(np.stack(weights), compute_uv=False) ** 2
         assert module.variance_explained == pytest.approx(energies.cumsum()[:3] / energies.sum())
         np.testing.assert_allclose(module.gram, np.stack(weights) @ np.stack(weights).T, rtol=1e-9)
+
+
+def test_a_methods_reading_measures_the_same(tmp_path: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(write_run(tmp_path / "run", UNEVEN)))
+    found = Geometry.of(extract(trajectory, Next(), 20, geometry=True))
+    alone = inspect(trajectory).geometry
+    assert (found.steps, found.still) == (alone.steps, alone.still)
+    assert [module.linearity for module in found.modules.values()] == [
+        module.linearity for module in alone.modules.values()
+    ]
 
 
 def test_a_steady_run_speaks_for_extrapolation(run_folder: Path) -> None:

@@ -105,6 +105,22 @@ def test_every_method_leaves_an_adapter_and_its_report(
             assert not torch.equal(tensor, last[key]), key
 
 
+def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Path, tmp_path: Path) -> None:
+    pipeline.run(work(run_folder, tmp_path / "out", METHODS[0]), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert {scored.method.name for scored in report.rivals} == {
+        "none", "weight-extrapolation", "autoregression", "relex", "expo",
+    }  # fmt: skip
+    errors = [scored.total.relative_error for scored in report.rivals if scored.total]
+    assert errors == sorted(errors)
+    assert all(scored.method.horizon_steps == 20 and not scored.modules for scored in report.rivals)
+    assert report.geometry is not None
+    assert [step.step for step in report.geometry.track] == report.steps
+    assert report.spectrum is not None
+    assert report.recommended is ("speaks for" in report.verdict)
+    assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
+
+
 def test_none_leaves_the_last_checkpoint_and_scores_as_no_jump(run_folder: Path, tmp_path: Path) -> None:
     pipeline.run(work(run_folder, tmp_path / "out", NoneMethod(horizon_steps=20)), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())

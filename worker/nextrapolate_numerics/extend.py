@@ -1,11 +1,13 @@
 """Last checkpoint + alpha times the update, as an adapter on disk (NExt, arXiv 2604.11446, Eq. 10)."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from nextrapolate_numerics.backtest import Backtest, Scores
 from nextrapolate_numerics.drift import Drift
@@ -16,7 +18,7 @@ from nextrapolate_numerics.lora_config import LoraConfig
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.refit import Refit, padded, refit_grown, refit_same_rank
-from nextrapolate_numerics.update import Update
+from nextrapolate_numerics.update import Combination, Update, combine
 from nextrapolate_numerics.writer import write_adapter
 
 Rank = Literal["same", "grow"]
@@ -35,6 +37,7 @@ class ExtendedModule:
         energy_ratio: sigma_1 / sum sigma of the last global delta.
         drift_norm: Frobenius norm of the last global delta.
         update_norm: Frobenius norm of alpha times the update; 0 where none was applied.
+        reached_norm: Frobenius norm of the global delta with that update on top.
         discarded_energy: share of the squared norm that the refit cut off.
         update_discarded: share of the squared norm of what the method wanted that its update does not hold; 0
             where no update was applied, and for all methods whose update has a low rank by itself.
@@ -50,10 +53,24 @@ class ExtendedModule:
     energy_ratio: float
     drift_norm: float
     update_norm: float
+    reached_norm: float
     discarded_energy: float
     update_discarded: float
     gauge_condition: float | None
     backtest_cosine: float | None
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values over the modules that got an update: for each index the root of their mean square.
+
+    Attributes:
+        wanted: float64, descending, of the last checkpoint with alpha times the update on top.
+        kept: those of the adapter, before it is rounded to its dtype.
+    """
+
+    wanted: Tensor
+    kept: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,6 +83,7 @@ class Extension:
         modules: one entry for each module, in the order of their names.
         discarded_energy: share of the squared norm that the refits cut off, over all modules.
         update_discarded: the same of what the method wanted, before alpha and gate.
+        spectrum: before and after the refit; None where no module got an update.
         warnings: what a reader of the result should know.
     """
 
@@ -74,6 +92,7 @@ class Extension:
     modules: tuple[ExtendedModule, ...]
     discarded_energy: float
     update_discarded: float
+    spectrum: Spectrum | None
     warnings: tuple[str, ...]
 
 
@@ -118,8 +137,9 @@ def extend(
             applied = update.delta(name, trajectory).scaled(alpha)
         refit = _refit(name, extraction, applied, rank)
         scores = backtest.modules.get(name) if backtest else None
+        sizes = _norms(name, extraction, update, alpha, applied)
         lost = update.discarded(name) if applied else 0.0
-        records.append(_record(name, extraction, gated, applied, lost, refit, scores))
+        records.append(_record(name, extraction, gated, sizes, lost, refit, scores))
         norms.append(refit.factors.norm() * trajectory.config.scaling(name))
         refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
         on_progress(len(records) / len(trajectory.module_names))
@@ -130,6 +150,7 @@ def extend(
         tuple(records),
         _total_discarded(records, norms),
         update.discarded(),
+        _spectrum(refits, trajectory.config),
         (
             *trajectory.warnings,
             *_beyond_the_evidence(extraction.drift, update.horizon_steps),
@@ -154,11 +175,12 @@ def _record(
     name: str,
     extraction: Extraction,
     gated: str | None,
-    applied: LowRank | None,
+    norms: tuple[float, float],
     update_discarded: float,
     refit: Refit,
     scores: Scores | None,
 ) -> ExtendedModule:
+    update_norm, reached_norm = norms
     return ExtendedModule(
         name=name,
         shape=refit.factors.shape,
@@ -166,12 +188,33 @@ def _record(
         gated=gated,
         energy_ratio=extraction.energy_ratios[name],
         drift_norm=extraction.drift_norms[name],
-        update_norm=applied.norm() if applied else 0.0,
+        update_norm=update_norm,
+        reached_norm=reached_norm,
         discarded_energy=refit.discarded,
         update_discarded=update_discarded,
         gauge_condition=refit.gauge_condition,
         backtest_cosine=scores.cosine if scores else None,
     )
+
+
+def _norms(
+    name: str, extraction: Extraction, update: Update, alpha: float, applied: LowRank | None
+) -> tuple[float, float]:
+    """Of alpha times the update, and of the global delta with that on top."""
+    if applied is None:
+        return 0.0, extraction.drift_norms[name]
+    drift = extraction.drift.coefficients[-1]
+    if isinstance(update, Combination) and name in extraction.grams:
+        gram = extraction.grams[name]
+        added = alpha * update.weights[name]
+        return _norm(added, gram), _norm(drift + added, gram)
+    points = drift.nonzero().flatten()
+    start = combine(extraction.trajectory.module(name, points.tolist()), drift[points])
+    return applied.norm(), (start + applied).norm()
+
+
+def _norm(weights: Tensor, gram: Tensor) -> float:
+    return math.sqrt(max(float(weights @ gram @ weights), 0.0))
 
 
 def _stored(name: str, factors: LowRank, dtype: torch.dtype) -> LowRank:
@@ -191,6 +234,20 @@ def _total_discarded(records: Sequence[ExtendedModule], norms: Sequence[float]) 
     energies = [norm**2 for norm in norms]
     cut = sum(record.discarded_energy * energy for record, energy in zip(records, energies, strict=True))
     return cut / sum(energies) if cut > 0 else 0.0
+
+
+def _spectrum(refits: Mapping[str, Refit], config: LoraConfig) -> Spectrum | None:
+    found = {name: refit for name, refit in refits.items() if len(refit.spectrum)}
+    if not found:
+        return None
+    wanted = torch.zeros(
+        len(found), max(len(refit.spectrum) for refit in found.values()), dtype=torch.float64
+    )
+    kept = wanted.clone()
+    for row, (name, refit) in enumerate(found.items()):
+        wanted[row, : len(refit.spectrum)] = config.scaling(name) * refit.spectrum.cpu()
+        kept[row, : refit.kept] = wanted[row, : refit.kept]
+    return Spectrum(*(values.square().mean(dim=0).sqrt() for values in (wanted, kept)))
 
 
 def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:

@@ -10,7 +10,7 @@ whose A' is the projection of the run's own A_c on the new row space: the neares
 allows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,12 +30,16 @@ class Refit:
         discarded: share of the squared norm of what was wanted that the factors do not hold.
         gauge_condition: condition number of R; None where no gauge had to be found.
         in_gauge: False where R was too ill-conditioned and the factors are balanced instead.
+        spectrum: float64 singular values of what was wanted, descending; empty where nothing was added.
+        kept: how many of them the factors hold.
     """
 
     factors: LowRank
     discarded: float
     gauge_condition: float | None
     in_gauge: bool
+    spectrum: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.float64))
+    kept: int = 0
 
 
 def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
@@ -60,10 +64,10 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     spread = torch.linalg.svdvals(gauge)
     condition = float(spread[0] / spread[-1]) if spread[-1] > 0 else float("inf")
     if condition <= _MAX_CONDITION:
-        return Refit(
-            LowRank(B @ torch.linalg.pinv(gauge), gauge @ basis), discarded, condition, in_gauge=True
-        )
-    return Refit(padded(_balanced(LowRank(B, basis)), own.rank), discarded, condition, in_gauge=False)
+        factors = LowRank(B @ torch.linalg.pinv(gauge), gauge @ basis)
+        return Refit(factors, discarded, condition, in_gauge=True, spectrum=values, kept=found)
+    factors = padded(_balanced(LowRank(B, basis)), own.rank)
+    return Refit(factors, discarded, condition, in_gauge=False, spectrum=values, kept=found)
 
 
 def refit_grown(update: LowRank, own: LowRank) -> Refit:
@@ -71,9 +75,11 @@ def refit_grown(update: LowRank, own: LowRank) -> Refit:
     values = update.singular_values()
     found = int((values > _ROUNDING * values[0]).sum())
     added, cut = update.truncated(found)
-    wanted = (own.double() + update).norm() ** 2
-    discarded = cut * update.norm() ** 2 / wanted if wanted > 0 else 0.0
-    return Refit(own.double() + _balanced(added), discarded, None, in_gauge=True)
+    wanted = (own.double() + update).singular_values()
+    energy = float(wanted.square().sum())
+    discarded = cut * update.norm() ** 2 / energy if energy > 0 else 0.0
+    factors = own.double() + _balanced(added)
+    return Refit(factors, discarded, None, in_gauge=True, spectrum=wanted, kept=len(wanted))
 
 
 def padded(factors: LowRank, rank: int) -> LowRank:

@@ -1,30 +1,21 @@
 """Backtest: every method asked for what is known, and held against it."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from nextrapolate.methods import default_methods
-from nextrapolate.schemas import (
-    BacktestCreate,
-    Comparison,
-    FileInfo,
-    Method,
-    MethodScores,
-    ModuleScores,
-    Scores,
-    Stage,
-)
-from nextrapolate_numerics import Backtest, NumericsError, compare
-from nextrapolate_worker.files import flush
+from nextrapolate.schemas import BacktestCreate, Comparison, FileInfo, MethodScores, Stage
+from nextrapolate_numerics import compare
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.methods import numerics_method
 from nextrapolate_worker.provenance import provenance
+from nextrapolate_worker.publishing import publish
+from nextrapolate_worker.scoring import by_error, method_scores
 
 SHARES = {Stage.RESOLVE: 0.02, Stage.LOAD: 0.03, Stage.BACKTEST: 0.93, Stage.PUBLISH: 0.02}
 
 
 def run(request: BacktestCreate, loaded: Loaded) -> dict[str, FileInfo]:
-    """Stages 3, 5 and 7: report.json. The reading is part of the backtest, which all methods share."""
+    """Stages 3, 5 and 7: the report. The reading is part of the backtest, which all methods share."""
     asked = request.methods or default_methods()
     methods = [method.model_copy(update={"horizon_steps": request.horizon_steps}) for method in asked]
     with loaded.profile.stage(Stage.BACKTEST) as progress:
@@ -37,7 +28,7 @@ def run(request: BacktestCreate, loaded: Loaded) -> dict[str, FileInfo]:
             on_progress=progress,
         )
     with loaded.profile.stage(Stage.PUBLISH):
-        scored = sorted(map(_scores, methods, outcomes), key=_error)
+        scored = sorted(map(method_scores, methods, outcomes), key=by_error)
         report = Comparison(
             verdict=_verdict(scored, request),
             at=request.at,
@@ -45,31 +36,7 @@ def run(request: BacktestCreate, loaded: Loaded) -> dict[str, FileInfo]:
             methods=scored,
             **provenance(loaded, loaded.trajectory.warnings),
         )
-        (loaded.folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-        return flush(loaded.folder, "report.json")
-
-
-def _scores(method: Method, outcome: Backtest | NumericsError | None) -> MethodScores:
-    match outcome:
-        case Backtest():
-            return MethodScores(
-                method=method,
-                total=Scores(**asdict(outcome.total.scaled(method.alpha))),
-                seconds=outcome.seconds,
-                modules=[
-                    ModuleScores(name=name, **asdict(scores.scaled(method.alpha)))
-                    for name, scores in outcome.modules.items()
-                ],
-            )
-        case NumericsError():
-            return MethodScores(method=method, total=None, reason=str(outcome), seconds=0.0, modules=[])
-        case None:
-            reason = "nothing moved between the two checkpoints, so there is nothing to predict"
-            return MethodScores(method=method, total=None, reason=reason, seconds=0.0, modules=[])
-
-
-def _error(scored: MethodScores) -> float:
-    return scored.total.relative_error if scored.total else float("inf")
+        return publish(report, loaded.folder)
 
 
 def _verdict(scored: Sequence[MethodScores], request: BacktestCreate) -> str:

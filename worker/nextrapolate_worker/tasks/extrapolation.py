@@ -8,17 +8,31 @@ from nextrapolate.schemas import (
     BacktestReport,
     FileInfo,
     JobCreate,
+    MethodScores,
     ModuleReport,
     Report,
+    RunGeometry,
     Scores,
+    Spectrum,
     Stage,
 )
-from nextrapolate_numerics import Backtest, Extension, GateThresholds, Update, backtest, extend, extract
+from nextrapolate_numerics import (
+    Backtest,
+    Extension,
+    GateThresholds,
+    Geometry,
+    Update,
+    backtest,
+    extend,
+    extract,
+)
 from nextrapolate_worker.files import flush
+from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.methods import numerics_method
 from nextrapolate_worker.provenance import provenance
-from nextrapolate_worker.rendering import model_card, report_page
+from nextrapolate_worker.publishing import publish
+from nextrapolate_worker.scoring import rivals
 
 SHARES = {
     Stage.RESOLVE: 0.02,
@@ -30,6 +44,10 @@ SHARES = {
     Stage.PUBLISH: 0.02,
 }
 
+_SPECTRUM_VALUES = 256
+_ROUNDING = 1e-7
+"""Share of the largest singular value below which the others are rounding."""
+
 
 def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     """Stages 3 to 7: the adapter, its report as JSON and as a page, and a model card."""
@@ -37,12 +55,18 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     algorithm = numerics_method(method)
     with profile.stage(Stage.EXTRACT) as progress:
         extraction = extract(
-            loaded.trajectory, algorithm, method.horizon_steps, device=loaded.device, on_progress=progress
+            loaded.trajectory,
+            algorithm,
+            method.horizon_steps,
+            geometry=True,
+            device=loaded.device,
+            on_progress=progress,
         )
     with profile.stage(Stage.FIT) as progress:
         update = algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
     with profile.stage(Stage.BACKTEST) as progress:
         scores = backtest(algorithm, extraction, method.horizon_steps, on_progress=progress)
+        others = rivals(method, extraction)
     with profile.stage(Stage.EXTEND) as progress:
         extension = extend(
             extraction,
@@ -57,48 +81,37 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
         )
     with profile.stage(Stage.PUBLISH):
         artifacts = flush(loaded.folder, ADAPTER_MODEL, ADAPTER_CONFIG)
-    return artifacts | _publish(_report(request, loaded, update, scores, extension), loaded)
-
-
-def _publish(report: Report, loaded: Loaded) -> dict[str, FileInfo]:
-    folder = loaded.folder
-    (folder / "report.json").write_text(report.model_dump_json(indent=1), encoding="utf-8")
-    (folder / "report.html").write_text(report_page(report), encoding="utf-8")
-    (folder / "README.md").write_text(model_card(report), encoding="utf-8")
-    return flush(folder, "report.json", "report.html", "README.md")
+    geometry = run_geometry(Geometry.of(extraction))
+    report = _report(request, loaded, update, scores, extension, others, geometry)
+    return artifacts | publish(report, loaded.folder)
 
 
 def _report(
-    request: JobCreate, loaded: Loaded, update: Update, backtest: Backtest | None, extension: Extension
+    request: JobCreate,
+    loaded: Loaded,
+    update: Update,
+    backtest: Backtest | None,
+    extension: Extension,
+    others: list[MethodScores],
+    geometry: RunGeometry,
 ) -> Report:
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
     return Report(
         verdict=_verdict(backtest, method.alpha, method.horizon_steps),
+        recommended=_is_better(backtest, method.alpha) if backtest else None,
         method=method,
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
         gate=request.gate,
         backtest=_backtest_report(backtest),
+        rivals=others,
+        geometry=geometry,
+        spectrum=_spectrum(extension),
         discarded_energy=extension.discarded_energy,
         update_discarded=extension.update_discarded,
         gated_modules=[module.name for module in extension.modules if module.gated],
-        modules=[
-            ModuleReport(
-                name=module.name,
-                shape=module.shape,
-                moved=module.moved,
-                gated=module.gated,
-                energy_ratio=module.energy_ratio,
-                drift_norm=module.drift_norm,
-                update_norm=module.update_norm,
-                discarded_energy=module.discarded_energy,
-                update_discarded=module.update_discarded,
-                gauge_condition=module.gauge_condition,
-                backtest_cosine=module.backtest_cosine,
-            )
-            for module in extension.modules
-        ],
+        modules=[ModuleReport(**asdict(module)) for module in extension.modules],
         **provenance(loaded, extension.warnings),
     )
 
@@ -111,13 +124,29 @@ def _verdict(backtest: Backtest | None, alpha: float, horizon_steps: int) -> str
             "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
         )
     scores = backtest.total.scaled(alpha)
-    better = scores.relative_error < 1.0
+    better = _is_better(backtest, alpha)
     return (
         f"The run's own past speaks {'for' if better else 'against'} the jump: asked at step "
         f"{backtest.origin_step} for step {backtest.target_step}, which is known, the method did "
         f"{'better' if better else 'no better'} than no jump (relative error {scores.relative_error:.2f} at "
         f"alpha {alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f})."
     )
+
+
+def _is_better(backtest: Backtest, alpha: float) -> bool:
+    """Than no jump, which scores 1."""
+    return backtest.total.scaled(alpha).relative_error < 1.0
+
+
+def _spectrum(extension: Extension) -> Spectrum | None:
+    """As far as it is more than rounding, and not longer than a picture can show."""
+    spectrum = extension.spectrum
+    if spectrum is None:
+        return None
+    count = min(int((spectrum.wanted > _ROUNDING * spectrum.wanted[0]).sum()), _SPECTRUM_VALUES)
+    if count == 0:
+        return None
+    return Spectrum(wanted=spectrum.wanted[:count].tolist(), kept=spectrum.kept[:count].tolist())
 
 
 def _backtest_report(backtest: Backtest | None) -> BacktestReport | None:

@@ -5,7 +5,7 @@ from nextrapolate_numerics import Backtest, inspect
 from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.provenance import provenance
-from nextrapolate_worker.rendering import publish
+from nextrapolate_worker.publishing import publish
 
 SHARES = {Stage.RESOLVE: 0.05, Stage.LOAD: 0.05, Stage.EXTRACT: 0.88, Stage.PUBLISH: 0.02}
 
@@ -14,7 +14,7 @@ _PAYS, _PAYS_A_LITTLE = 0.8, 1.0
 
 
 def run(loaded: Loaded) -> dict[str, FileInfo]:
-    """Stages 3 and 7: the report, as JSON and as a page."""
+    """Stages 3 and 7: the report."""
     with loaded.profile.stage(Stage.EXTRACT) as progress:
         found = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
     with loaded.profile.stage(Stage.PUBLISH):

@@ -1,0 +1,57 @@
+"""From the numerics' backtests to the scores that reports show."""
+
+from dataclasses import asdict
+
+from nextrapolate.schemas import (
+    AutoregressionMethod,
+    ExpoMethod,
+    Method,
+    MethodParameters,
+    MethodScores,
+    ModuleScores,
+    NoneMethod,
+    RelexMethod,
+    Scores,
+    WeightExtrapolationMethod,
+)
+from nextrapolate_numerics import Backtest, Extraction, NumericsError, backtest
+from nextrapolate_worker.methods import numerics_method
+
+_RIVALS: tuple[type[Method], ...] = (
+    AutoregressionMethod,
+    WeightExtrapolationMethod,
+    RelexMethod,
+    ExpoMethod,
+    NoneMethod,
+)
+"""Forecasts that combine checkpoints, and no jump: all they need is inner products that are there already."""
+
+
+def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodScores:
+    """How a method did, its update scaled by its alpha; or why it could not predict."""
+    if isinstance(outcome, NumericsError):
+        return MethodScores(method=method, total=None, reason=str(outcome), seconds=0.0)
+    return MethodScores(
+        method=method,
+        total=Scores(**asdict(outcome.total.scaled(method.alpha))),
+        seconds=outcome.seconds,
+        modules=[
+            ModuleScores(name=name, **asdict(scores.scaled(method.alpha)))
+            for name, scores in outcome.modules.items()
+        ],
+    )
+
+
+def rivals(chosen: MethodParameters, extraction: Extraction) -> list[MethodScores]:
+    """What the chosen method's backtest is read against: others in the same one, the best first."""
+    others = [kind(horizon_steps=chosen.horizon_steps) for kind in _RIVALS if not isinstance(chosen, kind)]
+    outcomes = [
+        (other, backtest(numerics_method(other), extraction, other.horizon_steps)) for other in others
+    ]
+    scored = [method_scores(other, outcome) for other, outcome in outcomes if outcome is not None]
+    return sorted((scores.model_copy(update={"modules": []}) for scores in scored), key=by_error)
+
+
+def by_error(scores: MethodScores) -> float:
+    """Sorts the smallest relative error first, and what could not predict last."""
+    return scores.total.relative_error if scores.total else float("inf")
