@@ -1,5 +1,6 @@
 """Every error leaves as RFC 9457 problem+json: what went wrong, whose it is, and what to do."""
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -13,7 +14,7 @@ from starlette.requests import ClientDisconnect
 
 from nextrapolate.schemas import Problem
 from nextrapolate_service.context import MAX_JSON_BYTES, REQUEST_ID
-from nextrapolate_service.errors import ServiceError, UploadBrokenOffError
+from nextrapolate_service.errors import DiskReserveError, ServiceError, UploadBrokenOffError
 from nextrapolate_service.invalid_fields import explain
 from nextrapolate_store import errors as store_errors
 
@@ -42,6 +43,8 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
 }
 _RETRY_AFTER: Mapping[str, str] = {"store-unavailable": "2", "idempotency-in-flight": "1"}
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "the request cannot be read: send valid HTTP with a JSON body"),
     404: ("route-not-found", "there is nothing at this address: GET /openapi.json lists what there is"),
@@ -61,6 +64,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_error)
     app.exception_handler(ClientDisconnect)(_on_client_gone)
+    app.exception_handler(OSError)(_on_os_error)
     app.exception_handler(Exception)(_on_anything_else)
 
 
@@ -139,6 +143,15 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
 async def _on_client_gone(request: Request, _: ClientDisconnect) -> Response:
     gone = UploadBrokenOffError("the connection ended before the body did: send it again")
     return await _on_service_error(request, gone)
+
+
+async def _on_os_error(request: Request, error: OSError) -> Response:
+    if error.errno not in _NO_SPACE:
+        raise error
+    full = DiskReserveError(
+        f"the server cannot write ({error.strerror}): free some space in its data folder, then try again"
+    )
+    return await _on_service_error(request, full)
 
 
 async def _on_anything_else(request: Request, _: Exception) -> Response:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from itertools import count
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from fixtures.adapters import write_run
 from fixtures.scripted_server import MakeClient
-from fixtures.server import EmbeddedServer
+from fixtures.server import EmbeddedServer, api_process
 from safetensors.torch import load_file
 
 from nextrapolate import (
@@ -129,7 +128,7 @@ def test_a_wait_outlives_the_api(client: Any, embedded_server: EmbeddedServer, s
     def kill_once(event: JobEvent) -> None:
         heard.append(event)
         if len(heard) == 2:
-            os.kill(api_process(embedded_server), signal.SIGKILL)
+            api_process(embedded_server).kill()
         if len(heard) == 5:
             raise EnoughError
 
@@ -137,13 +136,6 @@ def test_a_wait_outlives_the_api(client: Any, embedded_server: EmbeddedServer, s
         client.wait(job.id, timeout=120, on_event=kill_once)
     client.cancel(job.id)
     assert list(client.events(job.id))[:5] == heard
-
-
-def api_process(server: EmbeddedServer) -> int:
-    """Find the server's child that runs the API."""
-    parent = server.process.pid
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return next(int(pid) for pid in children if b"uvicorn" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
 
 def test_a_second_run_over_the_same_folder_uploads_nothing(
