@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service import openapi, problems
+from nextrapolate_service.audit import Audit, AuditLog
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.reconciler import reconcile_for_ever
@@ -43,6 +44,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     problems.install(app)
     openapi.describe(app)
     app.add_middleware(JsonBodyLimit)
+    app.add_middleware(Audit, log=AuditLog(settings.store.data_dir, settings.audit_days))
     app.add_middleware(RequestId)
     return app
 

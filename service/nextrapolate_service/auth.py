@@ -9,14 +9,9 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from nextrapolate_service.dependencies import OpenStore, Settings
-from nextrapolate_service.errors import (
-    MissingScopeError,
-    RateLimitedError,
-    RevokedKeyError,
-    UnauthorizedError,
-)
+from nextrapolate_service.errors import MissingScopeError, RateLimitedError, UnauthorizedError
 from nextrapolate_service.settings import ServiceSettings
-from nextrapolate_store.errors import KeyRevoked, KeyUnknown
+from nextrapolate_store.errors import KeyRevoked
 from nextrapolate_store.keys import KeyRecord, KeyText, Scope
 from nextrapolate_store.store import Store
 
@@ -54,8 +49,9 @@ def authenticate(
     """Give the tenant whose key came with the request; `request.state.key` is its record from then on.
 
     Raises:
-        UnauthorizedError: no key came, or a wrong one.
-        RevokedKeyError: the key was let in once.
+        UnauthorizedError: no key came.
+        KeyUnknown: it is none of this server's.
+        KeyRevoked: it was let in once.
         RateLimitedError: it came too often.
         MissingScopeError: it does not open this.
     """
@@ -67,11 +63,9 @@ def authenticate(
         )
     try:
         key = store.keys.verify(credentials.credentials)
-    except KeyUnknown as error:
-        raise UnauthorizedError(str(error), field="Authorization") from None
     except KeyRevoked as error:
         _log.warning("%s; it came from %s", error, request.client.host if request.client else "nowhere")
-        raise RevokedKeyError(str(error), field="Authorization") from None
+        raise
     request.state.key = key
     _check_rate(store, settings, key)
     _check_scopes(key, wanted.scopes)

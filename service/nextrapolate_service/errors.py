@@ -1,8 +1,7 @@
 """What the service refuses, and with which status.
 
 ServiceError                       base; `field` is what of the request is meant, str() says what to do
-├── UnauthorizedError          401 no key, or a wrong one
-│   └── RevokedKeyError            a key that was let in once
+├── UnauthorizedError          401 no key
 ├── MissingScopeError          403 the key does not open this
 ├── RateLimitedError           429 the key came too often
 ├── MalformedHeaderError       400 a header that cannot be read
@@ -38,17 +37,10 @@ class ServiceError(Exception):
 
 
 class UnauthorizedError(ServiceError):
-    """No key, or a wrong one."""
+    """No key."""
 
     status = 401
     code = "unauthorized"
-    headers: Mapping[str, str] = {"WWW-Authenticate": 'Bearer realm="nextrapolate"'}
-
-
-class RevokedKeyError(UnauthorizedError):
-    """A key that was let in once."""
-
-    code = "key-revoked"
 
 
 class MissingScopeError(ServiceError):

@@ -8,14 +8,15 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import Depends, Header
+from fastapi import Depends, Header, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from nextrapolate.schemas import JobEvent
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
-from nextrapolate_store.errors import StoreUnavailable
+from nextrapolate_store.errors import KeyRevoked, StoreUnavailable
+from nextrapolate_store.keys import KeyRecord
 from nextrapolate_store.store import Store
 
 KEEP_ALIVE_SECONDS = 15.0
@@ -26,9 +27,9 @@ _POLL_SECONDS = 0.2
 class EventReader:
     """Stands behind the last event that was read."""
 
-    def __init__(self, store: Store, tenant: str, job_id: str, after: str | None) -> None:
+    def __init__(self, store: Store, key: KeyRecord, job_id: str, after: str | None) -> None:
         self._store = store
-        self._tenant = tenant
+        self._key = key
         self._job_id = job_id
         self._after = after
 
@@ -36,11 +37,13 @@ class EventReader:
         """Give the events that are new, and whether they are the last ones.
 
         Raises:
+            KeyRevoked: whoever asks is not let in any more.
             JobNotFound: no such job of this tenant.
             InvalidCursor: the id to go on from is none.
         """
         # First the state, then the events: a job that is final has written its last event by then.
-        state = self._store.jobs.get(self._tenant, self._job_id).state
+        self._store.keys.check_revoked(self._key.id)
+        state = self._store.jobs.get(self._key.tenant, self._job_id).state
         events = self._store.jobs.events(self._job_id, self._after)
         if events:
             self._after = events[-1].id
@@ -49,16 +52,17 @@ class EventReader:
 
 
 def open_events(
+    request: Request,
     job_id: str,
-    tenant: Tenant,
+    _: Tenant,
     store: OpenStore,
     last_event_id: Annotated[
         str | None, Header(description="id of the last event that was received; the stream goes on after it")
     ] = None,
 ) -> EventReader:
     """Refuse what can be refused while there is still a status to refuse it with."""
-    EventReader(store, tenant, job_id, last_event_id).read()
-    return EventReader(store, tenant, job_id, last_event_id)
+    EventReader(store, request.state.key, job_id, last_event_id).read()
+    return EventReader(store, request.state.key, job_id, last_event_id)
 
 
 Events = Annotated[EventReader, Depends(open_events)]
@@ -67,13 +71,14 @@ Events = Annotated[EventReader, Depends(open_events)]
 async def follow(reader: EventReader) -> AsyncIterator[bytes]:
     """Yield events as they happen, up to the job's last one, and a comment where nothing happens for long.
 
-    Where the store goes away the stream ends: the caller comes back with Last-Event-ID.
+    Where the store goes away, or the key is revoked, the stream ends: the caller comes back with
+    Last-Event-ID, and is told.
     """
     silent_since = time.monotonic()
     while True:
         try:
             events, ended = await run_in_threadpool(reader.read)
-        except StoreUnavailable:
+        except (StoreUnavailable, KeyRevoked):
             return
         for event in events:
             yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=event.id)

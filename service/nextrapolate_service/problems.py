@@ -24,6 +24,8 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.StoreUnavailable: (503, "store-unavailable"),
     store_errors.StoreLost: (503, "store-lost"),
     store_errors.StoreIncompatible: (503, "store-incompatible"),
+    store_errors.KeyUnknown: (401, "unauthorized"),
+    store_errors.KeyRevoked: (401, "key-revoked"),
     store_errors.JobNotFound: (404, "job-not-found"),
     store_errors.SeriesNotFound: (404, "series-not-found"),
     store_errors.BlobNotFound: (404, "file-not-found"),
@@ -79,6 +81,7 @@ def _answer(
     errors: Sequence[dict[str, Any]] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response:
+    request.state.problem = code
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
@@ -89,10 +92,11 @@ def _answer(
         request_id=request.state.request_id,
         errors=list(errors),
     )
+    challenge = {"WWW-Authenticate": 'Bearer realm="nextrapolate"'} if status == 401 else {}
     return Response(
         json.dumps(problem.model_dump(mode="json")),  # in ASCII: what is quoted need not be valid Unicode
         status,
-        headers={**(headers or {}), REQUEST_ID: problem.request_id},
+        headers={**challenge, **(headers or {}), REQUEST_ID: problem.request_id},
         media_type=PROBLEM_JSON,
     )
 

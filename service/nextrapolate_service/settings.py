@@ -36,6 +36,18 @@ class RateLimit:
         return cls(per_second, at_once) if per_second else None
 
 
+def audit_days() -> int:
+    """Read NEXTRAPOLATE_AUDIT_DAYS.
+
+    Raises:
+        ValueError: it is no number of days.
+    """
+    days = int(os.environ.get("NEXTRAPOLATE_AUDIT_DAYS", 400))
+    if days < 1:
+        raise ValueError(f"NEXTRAPOLATE_AUDIT_DAYS is {days}: keep the audit log for a day at least")
+    return days
+
+
 _GENEROUS = RateLimit(per_second=200, at_once=2000)
 """Stops a loop that has run wild, and neither a trainer that posts a whole run nor a page that polls."""
 
@@ -54,6 +66,7 @@ class ServiceSettings:
             disk, whichever is more.
         reconcile_seconds: pause between two passes of the reconciler.
         rate_limit: how often one key may call; None is no limit.
+        audit_days: how long the audit log is kept.
     """
 
     store: StoreSettings
@@ -63,10 +76,11 @@ class ServiceSettings:
     disk_reserve_bytes: int | None = None
     reconcile_seconds: float = 2.0
     rate_limit: RateLimit | None = _GENEROUS
+    audit_days: int = 400
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read NEXTRAPOLATE_API_KEY_FILE, NEXTRAPOLATE_FILE_ROOTS and NEXTRAPOLATE_DISK_RESERVE_BYTES.
+        """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _DISK_RESERVE_BYTES and _AUDIT_DAYS.
 
         NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH. The store's settings and the rate limit
         are read, too.
@@ -83,4 +97,5 @@ class ServiceSettings:
             file_roots=tuple(Path(root) for root in roots if root),
             disk_reserve_bytes=int(reserve) if reserve else None,
             rate_limit=RateLimit.from_environment(),
+            audit_days=audit_days(),
         )

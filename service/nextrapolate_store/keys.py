@@ -154,14 +154,26 @@ class KeyStore:
                 "this is none of the server's keys: check that all of it is there, or get another"
             )
         record = _record(fields)
-        if record.revoked_at is not None:
-            raise KeyRevoked(f"the key {key.id} was revoked on {record.revoked_at:%Y-%m-%d}: get a new one")
+        _check_revoked(record)
         return record
+
+    def check_revoked(self, key_id: str) -> None:
+        """Make sure that a key which was let in still would be.
+
+        Raises:
+            KeyRevoked: it would not.
+        """
+        _check_revoked(self.get(key_id))
 
     def admit(self, key_id: str, *, per_second: float, at_once: int) -> float:
         """Count a request of this key; gives 0, or the seconds after which there is room for it."""
         wait_ms = cast(int, self._admit(args=[key_id, per_second, at_once]))
         return wait_ms / 1000
+
+
+def _check_revoked(key: KeyRecord) -> None:
+    if key.revoked_at is not None:
+        raise KeyRevoked(f"the key {key.id} was revoked on {key.revoked_at:%Y-%m-%d}: get a new one")
 
 
 def _record(fields: Fields) -> KeyRecord:

@@ -73,6 +73,19 @@ def test_mistakes_are_told_in_a_sentence(
     assert "start `nextrapolate-server --data-dir nextrapolate-data` first" in run("list", code=1).stderr
 
 
+def test_what_an_operator_does_is_in_the_audit_log(deployed: Store, store_settings: StoreSettings) -> None:
+    made = run("create", "--tenant", "lab").stdout.strip()
+    key_id = made.split("_")[1]
+    run("list")
+    run("revoke", key_id)
+    (file,) = (store_settings.data_dir / "audit").iterdir()
+    created, revoked = (json.loads(line) for line in file.read_text().splitlines())
+    assert (created["did"], created["tenant"], created["ids"]) == ("create_key", "lab", {"key_id": key_id})
+    assert created["scopes"] == ["read", "write"]
+    assert (revoked["did"], revoked["operator"]) == ("revoke_key", created["operator"])
+    assert made.split("_")[2] not in file.read_text()
+
+
 @pytest.mark.integration
 def test_keys_are_made_and_revoked_while_the_server_runs(embedded_server: EmbeddedServer) -> None:
     folder = ("--data-dir", str(embedded_server.data_dir))

@@ -12,6 +12,7 @@ from fixtures.problems import problem
 from httpx_sse import ServerSentEvent, connect_sse
 
 from nextrapolate.schemas import JobEvent, Stage
+from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
 
 Finish = Callable[[str], dict[str, bytes]]
@@ -92,3 +93,14 @@ def test_a_quiet_stream_is_kept_alive(
         assert answer.headers["Content-Type"].startswith("text/event-stream")
         lines = answer.iter_lines()
         assert ": ping" in [next(lines) for _ in range(10)]
+
+
+def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store: Store) -> None:
+    record, key = store.keys.create("tests", [Scope.READ])
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=live_url, headers=headers, timeout=10) as guest:
+        for number, event in enumerate(listen(guest, job_id)):
+            assert (number, event.event) == (0, "queued")
+            store.keys.revoke(record.id)
+        answer = guest.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": event.id})
+        problem(answer, 401, "key-revoked")

@@ -30,8 +30,9 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Make a key and show it, this once: only a digest of it is kept."""
-    with open_store(data_dir) as store:
-        record, text = store.keys.create(tenant, scope or [Scope.WRITE], name)
+    with open_store(data_dir) as operated:
+        record, text = operated.store.keys.create(tenant, scope or [Scope.WRITE], name)
+        operated.note("create_key", tenant, ids={"key_id": record.id}, scopes=sorted(record.scopes))
     if as_json:
         typer.echo(json.dumps(_as_json(record) | {"key": text}))
         return
@@ -47,8 +48,8 @@ def list_keys(
     as_json: Json = False,
 ) -> None:
     """List all keys, the revoked among them, oldest first."""
-    with open_store(data_dir) as store:
-        found = [key for key in store.keys.list() if tenant in (None, key.tenant)]
+    with open_store(data_dir) as operated:
+        found = [key for key in operated.store.keys.list() if tenant in (None, key.tenant)]
     if as_json:
         typer.echo(json.dumps([_as_json(key) for key in found]))
         return
@@ -72,8 +73,9 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Refuse a key from now on, for ever; requests that are under way still end."""
-    with open_store(data_dir) as store:
-        record = store.keys.revoke(key_id)
+    with open_store(data_dir) as operated:
+        record = operated.store.keys.revoke(key_id)
+        operated.note("revoke_key", record.tenant, ids={"key_id": record.id})
     if as_json:
         typer.echo(json.dumps(_as_json(record)))
     else:
