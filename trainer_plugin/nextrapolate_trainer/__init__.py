@@ -21,4 +21,6 @@ from its own weights.
     schedule.py       after which steps a checkpoint is collected, and after which a jump is made
     summary.py        what a jump did to the run, for logs and metrics
     errors.py         what can go wrong
+
+Beside the run, logits.py extrapolates the logits of two checkpoints while a model generates.
 """

@@ -1,10 +1,11 @@
-"""What can go wrong between a trainer and the service. None of it ends a run.
+"""What can go wrong between a trainer and the service, which ends no run, and in generating.
 
 TrainerPluginError
-├── UploadError            a checkpoint did not reach the service
-├── InvalidAdapterError    what came back must not be loaded
-├── SwapError              the adapter could not be written into the model
-└── UnsupportedRunError    the plugin cannot serve this kind of run
+├── UploadError                a checkpoint did not reach the service
+├── InvalidAdapterError        what came back must not be loaded
+├── SwapError                  the adapter could not be written into the model
+├── UnsupportedRunError        the plugin cannot serve this kind of run
+└── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
 """
 
 
@@ -26,3 +27,7 @@ class SwapError(TrainerPluginError):
 
 class UnsupportedRunError(TrainerPluginError):
     """The plugin cannot serve this kind of run."""
+
+
+class UnsupportedGenerationError(TrainerPluginError):
+    """Logits cannot be extrapolated in this call of generate."""
