@@ -41,9 +41,15 @@ class Estimate:
 
 
 def grade(task: Task, base: Path, adapter: Path | None, questions: Sequence[str]) -> Grades:
-    """Grade the base model with the adapter in a folder, or alone."""
+    """Grade the base model with the adapter in a folder, or alone.
+
+    Raises:
+        FileNotFoundError: the folder holds no adapter.
+    """
     model: nn.Module = Qwen2ForCausalLM.from_pretrained(base)
     if adapter is not None:
+        if not (adapter / "adapter_model.safetensors").is_file():
+            raise FileNotFoundError(f"{adapter} holds no adapter_model.safetensors")
         model = PeftModel.from_pretrained(model, adapter)
     return evaluate(model, make_tokenizer(), task, questions)
 

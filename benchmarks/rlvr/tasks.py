@@ -25,7 +25,7 @@ def _terms(question: str) -> tuple[int, int, int]:
 
 
 def _modular_questions() -> list[str]:
-    drawn = [(10 + n // 4500, 10 + n // 50 % 90, 50 + n % 50) for n in _draw(range(90 * 90 * 50))]
+    drawn = [(10 + n // 450, 10 + n // 5 % 90, 50 + n % 5 * 10) for n in _draw(range(90 * 90 * 5))]
     return [f"({a}+{b})%{c}=" for a, b, c in drawn]
 
 

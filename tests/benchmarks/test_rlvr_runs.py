@@ -135,6 +135,11 @@ def test_a_jump_is_graded_like_a_checkpoint(run: Path, base: Path, tmp_path: Pat
     assert not torch.equal(benchmark.grade(jumped).sampled, before.sampled)
 
 
+def test_a_folder_without_an_adapter_is_named(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=f"{tmp_path} holds no adapter"):
+        grade(SILENCE, base, tmp_path, ["10+10="])
+
+
 def test_an_estimate_is_a_mean_and_its_standard_error() -> None:
     estimate = Estimate.of(torch.tensor([0.0, 0.0, 1.0, 1.0], dtype=torch.float64))
     assert estimate.mean == 0.5

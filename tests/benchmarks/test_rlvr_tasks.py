@@ -1,13 +1,17 @@
 """Each task against answers worked out by hand, and against what trainers and base models need of it."""
 
+from pathlib import Path
+
 import pytest
+from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.tasks import TASKS
 from demo.language import VOCABULARY
-from demo.task import HELD_OUT, Task
+from demo.make_base import BASE
+from demo.task import ADDITION, HELD_OUT, Task
 
 EXAMPLES = {
     "addition": ("37+85=", ["122", "48", "132", "85"]),
-    "modular": ("(37+85)%61=", ["0", "122", "48", "61"]),
+    "modular": ("(37+85)%60=", ["2", "122", "48", "58"]),
     "sorting": ("308130=", ["001338", "833100", "031803", "0138"]),
     "brackets": ("(<()<>(=", [")>)", ")>)", "(<(", ")>))"]),
 }
@@ -57,3 +61,9 @@ def test_the_right_answer_is_one_among_others(task: Task) -> None:
         for question in questions
     ]
     assert 0.25 <= sum(known) / len(known) <= 0.40
+
+
+def test_a_base_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
+    (tmp_path / "sorting").mkdir()
+    assert base_of(TASKS["sorting"], tmp_path) == tmp_path / "sorting"
+    assert base_of(ADDITION, tmp_path) == BASE
