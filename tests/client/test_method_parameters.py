@@ -1,0 +1,41 @@
+"""Parameters of methods as text, which is how a command line has them."""
+
+import pytest
+
+from nextrapolate.errors import ParameterError
+from nextrapolate.methods import make_method
+from nextrapolate.schemas import AlphaRlMethod, SoupMethod, WeightExtrapolationMethod
+
+
+def test_numbers_for_each_checkpoint_are_separated_by_commas() -> None:
+    rewards = (0.31, 0.35, 0.42)
+    assert make_method("alpharl", rewards="0.31,0.35, 0.42") == AlphaRlMethod(rewards=rewards)
+    assert make_method("alpharl", rewards=[0.31, 0.35, 0.42]) == AlphaRlMethod(rewards=rewards)
+    greedy = SoupMethod(selection="greedy", scores=rewards)
+    assert make_method("soup", selection="greedy", scores="0.31,0.35,0.42") == greedy
+
+
+def test_a_window_is_a_number_or_auto() -> None:
+    assert make_method("weight-extrapolation", window_steps="70") == WeightExtrapolationMethod(
+        window_steps=70
+    )
+    chosen = make_method("weight-extrapolation", window_steps="auto")
+    assert chosen == WeightExtrapolationMethod(window_steps="auto")
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("alpharl", {"rewards": "0.3,high,0.4"}),
+        ("alpharl", {"rewards": "0.3,nan,0.4"}),
+        ("alpharl", {"rewards": "0.3"}),
+        ("weight-extrapolation", {"window_steps": "0"}),
+        ("weight-extrapolation", {"window_steps": "long"}),
+        ("dare", {"drop": "1"}),
+        ("maec", {"share": "0"}),
+    ],
+)
+def test_a_value_out_of_range_is_named(method: str, parameters: dict[str, str]) -> None:
+    (name,) = parameters
+    with pytest.raises(ParameterError, match=f"{method}: {name}"):
+        make_method(method, **parameters)
