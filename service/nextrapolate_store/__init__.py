@@ -17,9 +17,9 @@
     connection.py the connection to Redis: keys, scripts, timeouts, retries
     lua/          one script for each transition of a job
 
-A job's record in Redis is the truth, and every change of it is one script on Redis' own clock. Each script may
-be sent twice: where a reply was lost, the second run finds the work done and gives the same answer. Messages of
-the queue are wake-ups only. What has been acknowledged is on disk as well, and Redis can be rebuilt from there.
+A job's record in Redis is the truth, and every change of it is one script on Redis' own clock. Each script
+may be sent twice: where a reply was lost, the second run finds the work done and gives the same answer.
+Messages of the queue are wake-ups only. What has been acknowledged is on disk, too: Redis can be rebuilt.
 
     store = Store.open(StoreSettings.from_environment())
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest=digest)

@@ -5,6 +5,8 @@
     {data_dir}/series/{series}/series.json          the run, as it was announced
     {data_dir}/series/{series}/{step}.{file}.json   a file of a checkpoint: its size and digest
     {data_dir}/series/{series}/{step}.jump.json     the adapter that was swapped in after this step
+    {data_dir}/keys/{key}-{digest}.json             an API key, with a digest in place of its secret
+    {data_dir}/keys/{key}-{digest}.revoked.json     since when it is refused
 
 Of two who write one record, the first decides: every `write_` gives what stands there from now on.
 """
@@ -27,7 +29,7 @@ from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
 
 _JOB, _END, _SERIES = "job.json", "end.json", "series.json"
-_JUMP = "jump"
+_JUMP, _REVOKED = "jump", ".revoked.json"
 _OF_STEP = re.compile(r"(?P<step>[0-9]+)\.(?P<what>.+)\.json")
 
 
@@ -64,6 +66,23 @@ class SeriesDocument(_Document):
     created_at: datetime
     request: SeriesCreate
     lora_config_file: FileInfo | None
+
+
+class KeyDocument(_Document):
+    """An API key, as it was made."""
+
+    id: str
+    digest: str
+    tenant: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+
+
+class RevocationDocument(_Document):
+    """The end of an API key."""
+
+    revoked_at: datetime
 
 
 class FileDocument(_Document):
@@ -113,7 +132,7 @@ class Journal:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._jobs, self._series = data_dir / "jobs", data_dir / "series"
+        self._jobs, self._series, self._keys = (data_dir / kind for kind in ("jobs", "series", "keys"))
 
     def write_job(self, document: JobDocument) -> JobDocument:
         """Write down what was asked."""
@@ -135,6 +154,14 @@ class Journal:
         """Write down which adapter was swapped in."""
         return _write(self._series / series_id / f"{jump.step}.{_JUMP}.json", JumpDocument(jump=jump)).jump
 
+    def write_key(self, document: KeyDocument) -> KeyDocument:
+        """Write down an API key."""
+        return _write(self._key(document.id, document.digest), document)
+
+    def write_revocation(self, key_id: str, digest: str, document: RevocationDocument) -> RevocationDocument:
+        """Write down that a key is refused from now on."""
+        return _write(self._key(key_id, digest).with_suffix(_REVOKED), document)
+
     def job_ids(self) -> Iterator[str]:
         """Ids of all jobs that were asked for, oldest first."""
         return _ids(self._jobs, _JOB)
@@ -142,6 +169,10 @@ class Journal:
     def series_ids(self) -> Iterator[str]:
         """Ids of all series that were announced, oldest first."""
         return _ids(self._series, _SERIES)
+
+    def key_names(self) -> Iterator[str]:
+        """What `read_key` takes, of all keys that were made."""
+        return (path.stem for path in sorted(self._keys.glob("*.json")) if _REVOKED not in path.name)
 
     def is_empty(self) -> bool:
         """True where there is neither a job nor a series."""
@@ -169,6 +200,13 @@ class Journal:
                     checkpoints[int(found["step"])][found["what"]] = _read(path, FileDocument).file
         return SeriesHistory(_read(folder / _SERIES, SeriesDocument), checkpoints, tuple(jumps))
 
+    def read_key(self, name: str) -> tuple[KeyDocument, datetime | None]:
+        """Read an API key, and since when it is refused."""
+        path = self._keys / f"{name}.json"
+        revoked = path.with_suffix(_REVOKED)
+        revoked_at = _read(revoked, RevocationDocument).revoked_at if revoked.exists() else None
+        return _read(path, KeyDocument), revoked_at
+
     def blobs_in_use(self) -> Mapping[str, set[str]]:
         """Digests of the blobs that a series or a job needs, by tenant."""
         used: dict[str, set[str]] = defaultdict(set)
@@ -179,6 +217,10 @@ class Journal:
             job = _read(self._jobs / job_id / _JOB, _Inputs)
             used[job.tenant].update(_blobs(job.inputs))
         return used
+
+    def _key(self, key_id: str, digest: str) -> Path:
+        """An id may come again with another secret."""
+        return self._keys / f"{key_id}-{digest[:16]}.json"
 
 
 def _blobs(inputs: JobInputs) -> Iterator[str]:

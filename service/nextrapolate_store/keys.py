@@ -12,8 +12,9 @@ from itertools import chain
 from typing import Self, cast
 
 from nextrapolate_store.connection import Connection, Key
-from nextrapolate_store.decoding import Fields, when
+from nextrapolate_store.decoding import Fields, timestamp_ms, when
 from nextrapolate_store.errors import KeyNotFound, KeyRevoked, KeyUnknown
+from nextrapolate_store.journal import Journal, KeyDocument, RevocationDocument
 from nextrapolate_store.tenants import checked_tenant
 
 _FORM = re.compile(r"nx_(?P<id>[A-Za-z0-9]{1,64})_[A-Za-z0-9]{16,256}")
@@ -87,8 +88,9 @@ class KeyStore:
     Nothing is cached: a key that was revoked opens nothing from then on, in any process.
     """
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Connection, journal: Journal) -> None:
         self._redis = redis
+        self._journal = journal
         self._put, self._admit = redis.load("put_key"), redis.load("admit")
 
     def create(self, tenant: str, scopes: Collection[Scope], name: str = "") -> tuple[KeyRecord, str]:
@@ -107,9 +109,25 @@ class KeyStore:
             ValueError: the tenant cannot have this name.
         """
         opens = set(scopes) | ({Scope.READ} if Scope.WRITE in scopes else set())
-        fields = {"tenant": checked_tenant(tenant), "name": name, "scopes": " ".join(sorted(opens))}
-        self._put(args=[key.id, key.digest, *chain.from_iterable(fields.items())])
+        document = KeyDocument(
+            id=key.id,
+            digest=key.digest,
+            tenant=checked_tenant(tenant),
+            name=name,
+            scopes=tuple(sorted(opens)),
+            created_at=when(self._redis.now_ms()),
+        )
+        self._note(self._journal.write_key(document))
         return self.get(key.id)
+
+    def _note(self, document: KeyDocument) -> None:
+        fields = {
+            "tenant": document.tenant,
+            "name": document.name,
+            "scopes": " ".join(document.scopes),
+            "created_at": str(timestamp_ms(document.created_at)),
+        }
+        self._put(args=[document.id, document.digest, *chain.from_iterable(fields.items())])
 
     def get(self, key_id: str) -> KeyRecord:
         """Read a key's record.
@@ -117,10 +135,13 @@ class KeyStore:
         Raises:
             KeyNotFound: there is no key of this id.
         """
+        return _record(self._fields(key_id))
+
+    def _fields(self, key_id: str) -> Fields:
         fields = self._redis.fields(Key.API_KEY + key_id)
         if not fields:
             raise KeyNotFound(f"there is no key {key_id}: `nextrapolate-server keys list` shows all")
-        return _record(fields)
+        return fields
 
     def list(self) -> list[KeyRecord]:
         """Read the records of all keys, the revoked among them, oldest first."""
@@ -133,9 +154,19 @@ class KeyStore:
         Raises:
             KeyNotFound: there is no key of this id.
         """
-        self.get(key_id)  # keys are never deleted, so that it is there still when the next line runs
-        self._redis.hsetnx(Key.API_KEY + key_id, "revoked_at", self._redis.now_ms())
+        digest = self._fields(key_id)["digest"]  # keys are never deleted: it is there from now on
+        now = RevocationDocument(revoked_at=when(self._redis.now_ms()))
+        self._note_revocation(key_id, self._journal.write_revocation(key_id, digest, now).revoked_at)
         return self.get(key_id)
+
+    def _note_revocation(self, key_id: str, revoked_at: datetime) -> None:
+        self._redis.hsetnx(Key.API_KEY + key_id, "revoked_at", timestamp_ms(revoked_at))
+
+    def restore(self, document: KeyDocument, revoked_at: datetime | None) -> None:
+        """Bring a key back from its records; of two with one id, the one that comes last is let in."""
+        self._note(document)
+        if revoked_at is not None:
+            self._note_revocation(document.id, revoked_at)
 
     def verify(self, presented: str) -> KeyRecord:
         """Tell whose key this is, in a time that says nothing about how much of it is right.

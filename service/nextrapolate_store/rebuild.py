@@ -8,6 +8,7 @@ from nextrapolate_store.connection import Connection
 from nextrapolate_store.errors import RecordUnreadable, StoreNotEmpty
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
+from nextrapolate_store.keys import KeyStore
 from nextrapolate_store.series import SeriesStore
 
 _T = TypeVar("_T")
@@ -15,8 +16,9 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Rebuilt:
-    """What was brought back. What was there already is not counted."""
+    """What was brought back. Jobs and series that were there already are not counted."""
 
+    keys: int
     series: int
     ended: int
     """Jobs, as they ended."""
@@ -26,42 +28,60 @@ class Rebuilt:
     """What is wrong with the records of those that could not be brought back."""
 
 
-def rebuild(
-    redis: Connection, journal: Journal, jobs: JobStore, series: SeriesStore, *, add_missing: bool
-) -> Rebuilt:
-    """Bring back what the records on disk tell.
+class Rebuild:
+    """May be killed at any line, and made again: Redis counts as empty until all of it is back."""
 
-    May be killed at any line, and made again: Redis counts as empty until all of it is back.
+    def __init__(
+        self, redis: Connection, journal: Journal, keys: KeyStore, series: SeriesStore, jobs: JobStore
+    ) -> None:
+        self._redis = redis
+        self._journal = journal
+        self._keys = keys
+        self._series = series
+        self._jobs = jobs
+        self._unreadable: list[str] = []
 
-    With `add_missing` it goes on where Redis has data, and leaves alone what is there.
+    def run(self, *, add_missing: bool) -> Rebuilt:
+        """Bring back what the records on disk tell.
 
-    Raises:
-        StoreNotEmpty: Redis has data, and nobody said that this is meant.
-        StoreIncompatible: Redis, or the data in it, is of another version.
-    """
-    redis.check_version()
-    if redis.is_marked():
-        redis.check_schema()
-        if not add_missing:
-            raise StoreNotEmpty(
-                "Redis has its data, there is nothing to rebuild; --add-missing brings back what it lacks, "
-                "as after an older backup of it was restored"
-            )
-    unreadable: list[str] = []
-    histories = _readable(journal.series_ids(), journal.read_series, unreadable)
-    restored_series = sum(map(series.restore, histories))
-    ended = queued = 0
-    for document, end in _readable(journal.job_ids(), journal.read_job, unreadable):
-        restored = jobs.restore(document, end)
-        ended, queued = ended + (restored and end is not None), queued + (restored and end is None)
-    redis.mark()
-    return Rebuilt(restored_series, ended, queued, tuple(unreadable))
+        With `add_missing` it goes on where Redis has data, and leaves alone what is there.
 
+        Raises:
+            StoreNotEmpty: Redis has data, and nobody said that this is meant.
+            StoreIncompatible: Redis, or the data in it, is of another version.
+        """
+        self._redis.check_version()
+        if self._redis.is_marked():
+            self._redis.check_schema()
+            if not add_missing:
+                raise StoreNotEmpty(
+                    "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
+                    "lacks, as after an older backup of it was restored"
+                )
+        keys = self._restore_keys()
+        histories = self._readable(self._journal.series_ids(), self._journal.read_series)
+        series = sum(map(self._series.restore, histories))
+        ended, queued = self._restore_jobs()
+        self._redis.mark()
+        return Rebuilt(keys, series, ended, queued, tuple(self._unreadable))
 
-def _readable(ids: Iterable[str], read: Callable[[str], _T], unreadable: list[str]) -> Iterator[_T]:
-    """Read each record; note what is wrong with those that cannot be read, and go on."""
-    for one in ids:
-        try:
-            yield read(one)
-        except RecordUnreadable as error:
-            unreadable.append(str(error))
+    def _restore_keys(self) -> int:
+        found = list(self._readable(self._journal.key_names(), self._journal.read_key))
+        for document, revoked_at in sorted(found, key=lambda key: key[0].created_at):
+            self._keys.restore(document, revoked_at)
+        return len(found)
+
+    def _restore_jobs(self) -> tuple[int, int]:
+        ended = queued = 0
+        for document, end in self._readable(self._journal.job_ids(), self._journal.read_job):
+            if self._jobs.restore(document, end):
+                ended, queued = (ended + 1, queued) if end else (ended, queued + 1)
+        return ended, queued
+
+    def _readable(self, names: Iterable[str], read: Callable[[str], _T]) -> Iterator[_T]:
+        """Read each record; note what is wrong with those that cannot be read, and go on."""
+        for name in names:
+            try:
+                yield read(name)
+            except RecordUnreadable as error:
+                self._unreadable.append(str(error))

@@ -27,9 +27,7 @@ class Retention:
     def __post_init__(self) -> None:
         for field in fields(self):
             if getattr(self, field.name) <= timedelta():
-                raise ValueError(
-                    f"{field.name} is kept for {getattr(self, field.name)}: give a positive time"
-                )
+                raise ValueError(f"{field.name} must be a positive time, not {getattr(self, field.name)}")
 
     @classmethod
     def from_environment(cls) -> Self:

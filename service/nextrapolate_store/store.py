@@ -24,7 +24,7 @@ class Store:
         self.blobs = BlobStore(settings.data_dir)
         self.jobs = JobStore(redis, self._journal, settings)
         self.series = SeriesStore(redis, self._journal, self.blobs, self.jobs)
-        self.keys = KeyStore(redis)
+        self.keys = KeyStore(redis, self._journal)
 
         self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.blobs, settings.retention)
@@ -50,8 +50,8 @@ class Store:
         """Bring everything in Redis back from the records in the data folder, as `rebuild` says."""
         store = cls._connect(settings)
         try:
-            return rebuild.rebuild(
-                store._redis, store._journal, store.jobs, store.series, add_missing=add_missing
+            return rebuild.Rebuild(store._redis, store._journal, store.keys, store.series, store.jobs).run(
+                add_missing=add_missing
             )
         finally:
             store.close()

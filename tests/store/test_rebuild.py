@@ -1,0 +1,181 @@
+"""Redis loses everything, and comes back from the records on disk."""
+
+from collections.abc import Iterator
+
+import pytest
+from fixtures.store import ARTIFACTS, OUT_OF_MEMORY, TENANT, claim, submit
+from redis import Redis
+
+from nextrapolate.schemas import CheckpointFile, JobState, SeriesCreate
+from nextrapolate_store.connection import Connection
+from nextrapolate_store.errors import (
+    FileTaken,
+    IdempotencyMismatch,
+    KeyRevoked,
+    StoreIncompatible,
+    StoreLost,
+    StoreNotEmpty,
+)
+from nextrapolate_store.keys import KeyText, Scope, new_key
+from nextrapolate_store.records import Beat
+from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.store import Store
+
+MODEL: CheckpointFile = "adapter_model.safetensors"
+
+
+@pytest.fixture
+def redis(store_settings: StoreSettings) -> Iterator[Redis]:
+    with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
+        yield redis
+
+
+def test_an_empty_redis_beside_a_full_folder_is_not_taken_for_a_new_start(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    submit(store)
+    redis.flushall()
+    for open_again in (lambda: Store.open(store_settings), store.ping):
+        with pytest.raises(StoreLost, match="nextrapolate-server rebuild"):
+            open_again()
+    Store.rebuild(store_settings, add_missing=False)
+    store.ping()
+    Store.open(store_settings).close()
+
+
+def test_nothing_is_rebuilt_over_data_that_is_there(store: Store, store_settings: StoreSettings) -> None:
+    job = submit(store)
+    with pytest.raises(StoreNotEmpty, match="--add-missing"):
+        Store.rebuild(store_settings, add_missing=False)
+    done = Store.rebuild(store_settings, add_missing=True)
+    assert (done.ended, done.queued, done.series) == (0, 0, 0)
+    assert store.jobs.get(TENANT, job.id) == job
+
+
+def test_data_of_another_version_is_left_alone(store_settings: StoreSettings, redis: Redis) -> None:
+    redis.set("next:schema_version", 99)
+    with pytest.raises(StoreIncompatible):
+        Store.rebuild(store_settings, add_missing=True)
+
+
+def test_a_rebuild_that_was_killed_counts_for_nothing_and_is_made_again(
+    store: Store, store_settings: StoreSettings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [submit(store) for _ in range(4)]
+    for job in jobs[:2]:
+        store.jobs.commit(job.id, claim(store, job).fence, ARTIFACTS)
+    store.recorder.record_ends()
+    before, _ = store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)
+
+    def killed(_: Connection) -> None:
+        raise KeyboardInterrupt
+
+    redis.flushall()
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "mark", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Store.rebuild(store_settings, add_missing=False)
+    redis.delete(f"next:job:{jobs[3].id}")  # as far as it got, perhaps
+    with pytest.raises(StoreLost):
+        Store.open(store_settings)
+    done = Store.rebuild(store_settings, add_missing=False)
+    assert (done.ended, done.queued) == (0, 1)
+    assert store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)[0] == before
+    assert redis.zcard("next:queued") == 2
+
+
+def test_an_older_backup_of_redis_is_brought_up_to_date(store: Store, store_settings: StoreSettings) -> None:
+    """The backup knows one job as running, which has ended since, and has never heard of the other."""
+    job = submit(store)
+    fence = claim(store, job).fence
+    with Redis.from_url(store_settings.redis_url) as redis:
+        backup = {name: redis.dump(name) for name in redis.scan_iter()}
+        missing = submit(store)
+        assert store.jobs.commit(job.id, fence, ARTIFACTS)
+        ended = store.jobs.get(TENANT, job.id)
+        store.recorder.record_ends()
+        redis.flushall()
+        for name, value in backup.items():
+            redis.restore(name, 0, value)
+        assert store.jobs.get(TENANT, job.id).state is JobState.RUNNING
+
+        done = Store.rebuild(store_settings, add_missing=True)
+        assert (done.ended, done.queued) == (1, 1)
+        assert redis.zcard("next:leases") == 0
+    assert store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.RUNNING)[0] == []
+    assert store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)[0] == [ended]
+    assert store.jobs.get(TENANT, missing.id).state is JobState.QUEUED
+
+
+def test_who_held_a_claim_before_holds_none_afterwards(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    job = submit(store)
+    before = claim(store, job)
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert store.jobs.beat(job.id, before.fence, stage=None, progress=None, message=None) is Beat.LOST
+    after = claim(store, job)
+    assert (after.fence > before.fence, after.attempt) == (True, 1)
+    assert not store.jobs.commit(job.id, before.fence, ARTIFACTS)
+    assert store.jobs.commit(job.id, after.fence, ARTIFACTS)
+
+
+def test_what_cannot_be_read_is_named_and_the_rest_brought_back(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    ended, damaged, newer = (submit(store) for _ in range(3))
+    store.jobs.fail(ended.id, claim(store, ended).fence, OUT_OF_MEMORY)
+    store.recorder.record_ends()
+    series = store.series.create(TENANT, SeriesCreate(name="run"))
+    records = store_settings.data_dir / "jobs"
+    (records / damaged.id / "job.json").write_text("{")
+    document = records / newer.id / "job.json"
+    document.write_text(document.read_text().replace('"format": 1', '"format": 2'))
+    redis.flushall()
+    done = Store.rebuild(store_settings, add_missing=False)
+    assert (done.ended, done.queued, done.series) == (1, 0, 1)
+    assert [job for job in (damaged.id, newer.id) if not any(job in told for told in done.unreadable)] == []
+    assert len(done.unreadable) == 2
+    assert store.jobs.get(TENANT, ended.id).error == OUT_OF_MEMORY
+    assert store.series.get(TENANT, series.id) == series
+
+
+def test_an_idempotency_key_is_remembered(store: Store, store_settings: StoreSettings, redis: Redis) -> None:
+    first = submit(store, key="k", digest="a")
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert submit(store, key="k", digest="a").id == first.id
+    with pytest.raises(IdempotencyMismatch):
+        submit(store, key="k", digest="b")
+
+
+def test_keys_open_what_they_opened_and_the_revoked_open_nothing(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    kept, kept_text = store.keys.create("lab", [Scope.READ], "page")
+    revoked, revoked_text = store.keys.create("lab", [Scope.WRITE])
+    store.keys.revoke(revoked.id)
+    first, second = new_key("local"), new_key("local")
+    for text in (first, second):  # the file on the server was replaced
+        store.keys.adopt(KeyText.parse(text), "local", list(Scope))
+    before = store.keys.list()
+    redis.flushall()
+    assert Store.rebuild(store_settings, add_missing=False).keys == 4
+    assert store.keys.list() == before
+    assert store.keys.verify(kept_text) == kept
+    assert store.keys.verify(second).id == "local"
+    with pytest.raises(KeyRevoked):
+        store.keys.verify(revoked_text)
+
+
+def test_a_file_that_was_acknowledged_does_not_change(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    series = store.series.create(TENANT, SeriesCreate(name="run"))
+    first, second = (store.blobs.put_bytes(TENANT, data) for data in (b"first", b"second"))
+    store.series.put_file(TENANT, series.id, 10, MODEL, first)
+    redis.delete(f"next:series-files:{series.id}")  # as if it had been killed between the disk and Redis
+    with pytest.raises(FileTaken):
+        store.series.put_file(TENANT, series.id, 10, MODEL, second)
+    assert store.series.get(TENANT, series.id).checkpoints == {10: {MODEL: first}}
