@@ -21,12 +21,20 @@ from nextrapolate_worker.methods import numerics_method
 METHODS: dict[str, Method] = {
     "none": make_method("none"),
     "weight-extrapolation": make_method("weight-extrapolation"),
+    "weight-extrapolation, auto window": make_method("weight-extrapolation", window_steps="auto"),
     "autoregression": make_method("autoregression"),
     "relex": make_method("relex"),
+    "relex, degree 2": make_method("relex", degree=2),
     "relex, line": make_method("relex", mode="line"),
+    "alpharl": make_method("alpharl"),
+    "alpharl, line": make_method("alpharl", mode="line"),
+    "maec": make_method("maec"),
+    "maec, share 0.5": make_method("maec", share=0.5),
     "expo": make_method("expo"),
     "soup": make_method("soup"),
     "wsm": make_method("wsm"),
+    "dare": make_method("dare"),
+    "dare, drop 0.9": make_method("dare", drop=0.9),
     "next": make_method("next"),
 }
 

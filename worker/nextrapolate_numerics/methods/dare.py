@@ -58,7 +58,7 @@ class Dare:
 
             def pick(rows: Tensor) -> Tensor:
                 kept = torch.empty_like(rows).bernoulli_(1 - self.drop, generator=generator)
-                return rows * kept / (1 - self.drop)
+                return rows.mul_(kept).div_(1 - self.drop)
 
             return pick
 

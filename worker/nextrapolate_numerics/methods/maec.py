@@ -1,12 +1,12 @@
 """MAEC: extrapolate the key neurons only (arXiv 2410.07825).
 
 The paper extracts an ability from the difference of two models, at the neurons that are key to it, and adds
-that to a model. Here a neuron is a single weight, its importance is how far training moved it, and the key
-neurons of a module are the share of its weights that moved most:
+that to a model. The definition implemented here, where weights are all there is to see: a neuron is a single
+weight, and the key neurons of a module are the share of its weights that moved most over the window,
 
     W(t*) = W_c + K * (t* - t_c) / (t_c - t_b) (W_c - W_b),    K 1 for key neurons, else 0
 
-on the drift, with W_b the model a window before. No data of the ability is asked for, unlike in the paper.
+on the drift, with W_b the model a window before.
 """
 
 from dataclasses import dataclass

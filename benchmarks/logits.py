@@ -1,0 +1,65 @@
+"""What extrapolating the logits of two checkpoints is worth: held-out accuracy, exact for these questions.
+
+    python -m benchmarks.logits TASK BASE EARLIER LATER [--targets 200 250]
+
+EARLIER and LATER are checkpoint-N folders of one run from BASE. Prints a Markdown table, the later checkpoint
+as it is first. Whole answers are scored at once with the formula itself, so that nothing is sampled.
+"""
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from demo.evaluate import evaluate
+from demo.language import make_tokenizer
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Qwen2ForCausalLM
+
+from benchmarks.rlvr.tasks import TASKS
+
+
+class Extrapolated(nn.Module):
+    """A model whose logits are the later adapter's, and `reach` times their way from the earlier one's."""
+
+    def __init__(self, model: PeftModel, reach: float) -> None:
+        super().__init__()
+        self.model = model
+        self.reach = reach
+
+    def forward(self, input_ids: Tensor) -> SimpleNamespace:
+        """From tokens (b, n) to `logits` (b, n, vocabulary)."""
+        logits = {}
+        for name in ("earlier", "later"):
+            self.model.set_adapter(name)
+            logits[name] = self.model(input_ids=input_ids).logits
+        ahead = logits["later"] - logits["earlier"]
+        return SimpleNamespace(logits=logits["later"] + self.reach * ahead)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("earlier", type=Path)
+    parser.add_argument("later", type=Path)
+    parser.add_argument("--targets", type=int, nargs="+", default=[200, 250])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    steps = [int(path.name.removeprefix("checkpoint-")) for path in (arguments.earlier, arguments.later)]
+    base = Qwen2ForCausalLM.from_pretrained(arguments.base)
+    model = PeftModel.from_pretrained(base, arguments.earlier, adapter_name="earlier")
+    model.load_adapter(arguments.later, adapter_name="later")
+    task = TASKS[arguments.task]
+    _, questions = task.split()
+    print("| step | sampled | greedy |\n|---|---|---|")
+    for target in (steps[1], *arguments.targets):
+        extrapolated = Extrapolated(model, (target - steps[1]) / (steps[1] - steps[0]))
+        accuracy = evaluate(extrapolated, make_tokenizer(), task, questions).accuracy
+        print(f"| {target} | {accuracy.sampled:.3f} | {accuracy.greedy:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
