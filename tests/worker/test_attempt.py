@@ -41,12 +41,19 @@ def state(store: Store, job: JobRecord) -> JobState:
 
 
 def while_running(
-    store: Store, settings: StoreSettings, nursery: Nursery, job: JobRecord, act: Callable[[int], None]
+    store: Store,
+    settings: StoreSettings,
+    nursery: Nursery,
+    job: JobRecord,
+    act: Callable[[int], None],
+    stopping: threading.Event | None = None,
 ) -> None:
     """Make an attempt, and act on it (with the child's process id) once its predictor is training."""
     worker = WorkerSettings(store=settings, device="cpu", threads=1)
     before = children()
-    attempt = threading.Thread(target=run_job, args=(store, worker, nursery, job.id))
+    attempt = threading.Thread(
+        target=run_job, args=(store, worker, nursery, job.id, stopping or threading.Event())
+    )
     attempt.start()
     try:
         deadline = time.monotonic() + 60
@@ -73,7 +80,7 @@ def test_a_job_is_done_and_committed(
     store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, QUICK)
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     done = store.jobs.get("default", job.id)
     assert (done.state, done.attempt, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
     assert store.blobs.result_path(done, "report.json").stat().st_size == done.artifacts["report.json"].bytes
@@ -84,7 +91,7 @@ def test_a_second_wake_up_does_nothing(
 ) -> None:
     job = submit(store, run_folder, QUICK)
     for _ in range(2):
-        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id)
+        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     assert store.jobs.get("default", job.id).attempt == 1
 
 
@@ -94,7 +101,7 @@ def test_the_users_mistake_fails_at_once_and_says_what(
     job = submit(store, run_folder, QUICK)
     model = run_folder / "checkpoint-50" / "adapter_model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     failed = store.jobs.get("default", job.id)
     assert failed.state is JobState.FAILED
     assert failed.error is not None
@@ -118,7 +125,7 @@ def test_an_uploaded_file_is_named_by_its_step(
     inputs = JobInputs(tuple(map(uploaded, run_inputs(run_folder).checkpoints)))
     request = job_over(run_folder, QUICK)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="")
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     error = store.jobs.get("default", job.id).error
     assert error is not None
     assert error.detail.startswith("checkpoint-50/adapter_model.safetensors: ")
@@ -154,3 +161,21 @@ def test_a_cancel_frees_the_device(
     while_running(store, store_settings, nursery, job, cancel)
     assert state(store, job) is JobState.CANCELLED
     assert not Path(f"/proc/{ended[0]}").exists()
+
+
+def test_a_worker_that_is_asked_to_stop_gives_its_job_back(
+    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+) -> None:
+    job = submit(store, run_folder, ENDLESS)
+    stopping, ended = threading.Event(), []
+
+    def stop(child: int) -> None:
+        stopping.set()
+        ended.append(child)
+
+    while_running(store, store_settings, nursery, job, stop, stopping)
+    now = store.jobs.get("default", job.id)
+    assert (now.state, now.attempt, now.fence) == (JobState.QUEUED, 0, 1)
+    assert not Path(f"/proc/{ended[0]}").exists()
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, stopping)
+    assert store.jobs.get("default", job.id).fence == 1, "a stopping worker takes nothing new"

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,22 @@ def wait_until(
     return now
 
 
+def reconcile_until_final(store: Store, settings: StoreSettings, job: JobRecord) -> list[str]:
+    """Do what every API process does, until the job has ended; gives the jobs whose lease ran out."""
+    requeued: list[str] = []
+    deadline = time.monotonic() + 60
+    with Celery(set_as_current=False) as producer:
+        producer.conf.update(celery_settings(settings.redis_url))
+        while not store.jobs.get("default", job.id).state.is_final:
+            assert time.monotonic() < deadline
+            outcome = store.jobs.reconcile(wake_after_seconds=0.5)
+            requeued += outcome.requeued
+            for job_id in outcome.wake:
+                producer.send_task(TASK_NAME, args=[job_id])
+            time.sleep(0.2)
+    return requeued
+
+
 def test_a_job_goes_through_the_queue(leasing_store: Store, settings: StoreSettings, submit: Submit) -> None:
     with worker(settings):
         job = submit(WeightExtrapolationMethod(horizon_steps=20))
@@ -108,20 +125,26 @@ def test_a_killed_workers_job_runs_again_and_commits_once(
         assert pids
 
         stack.enter_context(worker(settings))
-        producer = stack.enter_context(Celery(set_as_current=False))
-        producer.conf.update(celery_settings(settings.redis_url))
-        requeued: list[str] = []
-        deadline = time.monotonic() + 60
-        while not leasing_store.jobs.get("default", job.id).state.is_final:
-            assert time.monotonic() < deadline
-            outcome = leasing_store.jobs.reconcile(wake_after_seconds=0.5)
-            requeued += outcome.requeued
-            for job_id in outcome.wake:
-                producer.send_task(TASK_NAME, args=[job_id])
-            time.sleep(0.2)
+        requeued = reconcile_until_final(leasing_store, settings, job)
         assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
     done = leasing_store.jobs.get("default", job.id)
     assert (done.state, done.attempt, requeued) == (JobState.SUCCEEDED, 2, [job.id])
     endings = [event for event in leasing_store.jobs.events(job.id, None) if event.type == "succeeded"]
     assert len(endings) == 1
+
+
+def test_a_stopped_workers_job_waits_for_no_lease_and_loses_no_attempt(
+    leasing_store: Store, settings: StoreSettings, submit: Submit
+) -> None:
+    with worker(replace(settings, lease_seconds=600)) as stopped:
+        job = submit(SLOW)
+        wait_until(leasing_store, job, lambda now: now.stage is Stage.FIT)
+        stopped.send_signal(signal.SIGTERM)
+        assert stopped.wait(20) == 0
+    now = leasing_store.jobs.get("default", job.id)
+    assert (now.state, now.attempt) == (JobState.QUEUED, 0)
+    with worker(settings):
+        assert reconcile_until_final(leasing_store, settings, job) == []
+    done = leasing_store.jobs.get("default", job.id)
+    assert (done.state, done.attempt, done.fence) == (JobState.SUCCEEDED, 1, 2)

@@ -1,10 +1,11 @@
 """The Celery app. Its one task takes a job id; the job itself is in the store."""
 
+import threading
 from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown
+from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
 
 from nextrapolate_store.queue import TASK_NAME, celery_settings
 from nextrapolate_store.store import Store
@@ -17,6 +18,7 @@ app = Celery("nextrapolate", set_as_current=False)
 app.conf.update(celery_settings(settings.store.redis_url))
 
 nursery = Nursery()
+stopping = threading.Event()
 
 
 @cache
@@ -29,14 +31,20 @@ def store() -> Store:
 def run(job_id: str) -> None:
     """Make one attempt at the job, then warm a child for the next."""
     try:
-        run_job(store(), settings, nursery, job_id)
+        run_job(store(), settings, nursery, job_id, stopping)
     finally:
-        nursery.prepare()
+        if not stopping.is_set():
+            nursery.prepare()
 
 
 @worker_ready.connect
 def _warm_up(**_: Any) -> None:
     nursery.prepare()
+
+
+@worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    stopping.set()
 
 
 @worker_shutdown.connect

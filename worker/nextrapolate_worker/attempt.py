@@ -1,19 +1,21 @@
 """One attempt at a job: claim it, keep its lease alive while a child works, commit what the child made.
 
 Whatever happens to this process, the job is safe: an attempt that stops beating loses its lease, the
-reconciler queues the job again, and a commit under an old fence is refused.
+reconciler queues the job again, and a commit under an old fence is refused. A worker that is asked to stop
+does not let it come to that: it gives its job back at once.
 """
 
 import logging
 import os
 import signal
 import socket
+import threading
 import time
 
 from nextrapolate.schemas import JobError
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
-from nextrapolate_worker.lease import Lease
+from nextrapolate_worker.lease import Lease, Stopped
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
@@ -24,8 +26,10 @@ _log = logging.getLogger("nextrapolate.worker")
 _LOOK_SECONDS = 0.5
 
 
-def run_job(store: Store, settings: WorkerSettings, nursery: Nursery, job_id: str) -> None:
-    """Make one attempt at the job, if it is still there to be claimed.
+def run_job(
+    store: Store, settings: WorkerSettings, nursery: Nursery, job_id: str, stopping: threading.Event
+) -> None:
+    """Make one attempt at the job, if it is still there to be claimed; none once `stopping` is set.
 
     A wake-up may come twice, late, or for a job that is long done: then the claim is refused and nothing
     happens.
@@ -33,6 +37,8 @@ def run_job(store: Store, settings: WorkerSettings, nursery: Nursery, job_id: st
     Raises:
         nextrapolate_store.errors.StoreUnavailable: the claim did not get through; the wake-up is sent again.
     """
+    if stopping.is_set():  # the reconciler wakes another worker
+        return
     claim = store.jobs.claim(job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claim is None:
         return
@@ -40,13 +46,14 @@ def run_job(store: Store, settings: WorkerSettings, nursery: Nursery, job_id: st
     _log.info("job %s: claimed, attempt %d, fence %d", job_id, claim.attempt, claim.fence)
     lease = Lease(store.jobs, claim, settings.store.lease_seconds)
     with nursery.take() as child:
-        outcome = _watch(child, _work(store, settings, claim), lease)
+        outcome = _watch(child, _work(store, settings, claim), lease, stopping)
     ending = lease.settle(outcome)
     _log.info("job %s: %s after %.1f s, fence %d", job_id, ending, time.monotonic() - started, claim.fence)
 
 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
     return Start(
+        job=claim.job.id,
         tenant=claim.job.tenant,
         request=claim.job.request,
         inputs=claim.job.inputs,
@@ -57,8 +64,10 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
     )
 
 
-def _watch(child: Child, work: Start, lease: Lease) -> Done | Failed | Beat:
-    """Beat until the child is done or has died, or the lease says to stop it."""
+def _watch(
+    child: Child, work: Start, lease: Lease, stopping: threading.Event
+) -> Done | Failed | Beat | Stopped:
+    """Beat until the child is done or has died, or the lease or `stopping` says to stop it."""
     progress: Progress | None = None
     try:
         child.start(work)
@@ -68,6 +77,8 @@ def _watch(child: Child, work: Start, lease: Lease) -> Done | Failed | Beat:
                 return answer.model_copy(update={"error": in_the_callers_terms(answer.error, work)})
             if isinstance(answer, Done):
                 return answer
+            if stopping.is_set():
+                return Stopped()
             progress = answer or progress
             beat = lease.keep(progress)
             if beat is not Beat.HELD:

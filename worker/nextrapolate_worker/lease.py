@@ -16,6 +16,10 @@ _PROGRESS_SECONDS = 1.0
 """News of progress is passed on at most this often: every beat costs Redis a flush to disk."""
 
 
+class Stopped:
+    """How an attempt ended whose worker was asked to stop: somebody else has to do it."""
+
+
 class Lease:
     """An attempt's right to commit.
 
@@ -60,7 +64,7 @@ class Lease:
         self._beaten, self._told = now, progress
         return beat
 
-    def settle(self, outcome: Done | Failed | Beat) -> str:
+    def settle(self, outcome: Done | Failed | Beat | Stopped) -> str:
         """Tell the store how the attempt ended; gives the ending in one word."""
         match outcome:
             case Done(artifacts=artifacts):
@@ -71,6 +75,8 @@ class Lease:
                 return self._say("gave up", lambda: self._give_up(error))
             case Beat.CANCEL:
                 return self._say("cancelled", lambda: self._jobs.confirm_cancelled(self._job_id, self._fence))
+            case Stopped():
+                return self._say("given back", self._release)
             case _:
                 return "lost the lease"
 
@@ -82,6 +88,10 @@ class Lease:
 
     def _give_up(self, error: JobError) -> bool:
         self._jobs.give_up(self._job_id, self._fence, error)
+        return True
+
+    def _release(self) -> bool:
+        self._jobs.release(self._job_id, self._fence)
         return True
 
     def _say(self, ending: str, transition: Callable[[], bool]) -> str:
