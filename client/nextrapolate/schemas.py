@@ -343,7 +343,10 @@ class BacktestReport(Response):
 
     origin_step: int = Field(description="last checkpoint the method was shown")
     target_step: int = Field(description="checkpoint it was asked for")
-    total: Scores
+    total: Scores = Field(description="of the prediction itself, at alpha 1")
+    applied: Scores | None = Field(
+        None, description="of the update as it is applied, alpha included; null in older reports"
+    )
     seconds: float
 
 
@@ -481,6 +484,9 @@ class Inspection(_JobReport, RunGeometry):
 
     task: Literal["inspect"] = "inspect"
     verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
+    evidence: BacktestReport | None = Field(
+        None, description="the autoregression, asked for the last third; null where there is none"
+    )
 
 
 class Spectrum(Response):

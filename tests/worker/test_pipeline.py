@@ -54,6 +54,7 @@ def work(
 ) -> Start:
     folder.mkdir(parents=True, exist_ok=True)
     return Start(
+        job="01JOB",
         tenant="default",
         request=job_over(run, method),
         inputs=inputs or run_inputs(run),
@@ -193,3 +194,4 @@ def test_the_page_escapes_what_the_run_brought(tmp_path: Path) -> None:
     pipeline.run(work(run, tmp_path / "out", METHODS[1]), ignore)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>" not in page
+    assert "&lt;b&gt;x&lt;/b&gt;" in page

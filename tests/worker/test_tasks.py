@@ -25,6 +25,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
     folder.mkdir()
     told: list[tuple[Stage, float]] = []
     work = Start(
+        job="01JOB",
         tenant="default",
         request=request,
         inputs=run_inputs(run),
@@ -34,7 +35,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
         threads=1,
     )
     artifacts = pipeline.run(work, lambda *news: told.append(news))
-    assert set(artifacts) == {"report.json"}
+    assert set(artifacts) == {"report.json", "report.html"}
     fractions = [fraction for _, fraction in told]
     assert fractions == sorted(fractions)
     return (folder / "report.json").read_text(), told

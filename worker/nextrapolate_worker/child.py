@@ -1,6 +1,6 @@
 """The child's main: read one `Start`, run the pipeline, say how it went, end.
 
-Started ahead of its job, it imports torch while it waits.
+Started ahead of its job, it imports torch and readies the charts while it waits.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ from nextrapolate.schemas import Stage
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
+from nextrapolate_worker.rendering.figures import warm_up
 
 _PR_SET_PDEATHSIG = 1
 
@@ -23,6 +24,7 @@ def main() -> None:
     _die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides
     answers = _claim_stdout()
+    warm_up()
     line = sys.stdin.readline()
     if not line:
         return

@@ -22,6 +22,7 @@ class Loaded:
     """A trajectory, and where and on what a task works.
 
     Attributes:
+        job: its id.
         trajectory: opened; its weights are not read yet.
         digests: sha256 of each checkpoint's weights, by step.
         device: where the maths is done.
@@ -29,6 +30,7 @@ class Loaded:
         profile: told of every stage.
     """
 
+    job: str
     trajectory: Trajectory
     digests: Mapping[int, str]
     device: str
@@ -57,7 +59,7 @@ def load(work: Start, profile: Profile) -> Loaded:
         files = _resolve(work)
     with profile.stage(Stage.LOAD):
         trajectory = Trajectory.open(files.checkpoints, files.jumps)
-    return Loaded(trajectory, files.digests, device, work.folder, profile)
+    return Loaded(work.job, trajectory, files.digests, device, work.folder, profile)
 
 
 def _device(work: Start) -> str:

@@ -21,6 +21,7 @@ class Start(_Message):
     """Everything a child needs to know; it reads nothing else but the files named here."""
 
     type: Literal["start"] = "start"
+    job: str
     tenant: str
     request: JobRequest
     inputs: JobInputs

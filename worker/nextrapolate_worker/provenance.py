@@ -15,6 +15,7 @@ def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
     """Give the fields that all reports share: which files, by what, at what cost, with which warnings."""
     trajectory = loaded.trajectory
     return {
+        "job": loaded.job,
         "steps": list(trajectory.steps),
         "jumps": list(trajectory.jump_steps),
         "warnings": list(warnings),

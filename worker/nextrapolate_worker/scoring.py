@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from nextrapolate.schemas import (
     AutoregressionMethod,
+    BacktestReport,
     ExpoMethod,
     Method,
     MethodParameters,
@@ -25,6 +26,19 @@ _RIVALS: tuple[type[Method], ...] = (
     NoneMethod,
 )
 """Forecasts that combine checkpoints, and no jump: all they need is inner products that are there already."""
+
+
+def backtest_report(backtest: Backtest | None, alpha: float) -> BacktestReport | None:
+    """A backtest, as the prediction is and as it is applied."""
+    if backtest is None:
+        return None
+    return BacktestReport(
+        origin_step=backtest.origin_step,
+        target_step=backtest.target_step,
+        total=Scores(**asdict(backtest.total)),
+        applied=Scores(**asdict(backtest.total.scaled(alpha))),
+        seconds=backtest.seconds,
+    )
 
 
 def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodScores:

@@ -5,14 +5,12 @@ from dataclasses import asdict
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
-    BacktestReport,
     FileInfo,
     JobCreate,
     MethodScores,
     ModuleReport,
     Report,
     RunGeometry,
-    Scores,
     Spectrum,
     Stage,
 )
@@ -32,7 +30,7 @@ from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.methods import numerics_method
 from nextrapolate_worker.provenance import provenance
 from nextrapolate_worker.publishing import publish
-from nextrapolate_worker.scoring import rivals
+from nextrapolate_worker.scoring import backtest_report, rivals
 
 SHARES = {
     Stage.RESOLVE: 0.02,
@@ -104,7 +102,7 @@ def _report(
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
         gate=request.gate,
-        backtest=_backtest_report(backtest),
+        backtest=backtest_report(backtest, method.alpha),
         rivals=others,
         geometry=geometry,
         spectrum=_spectrum(extension),
@@ -147,14 +145,3 @@ def _spectrum(extension: Extension) -> Spectrum | None:
     if count == 0:
         return None
     return Spectrum(wanted=spectrum.wanted[:count].tolist(), kept=spectrum.kept[:count].tolist())
-
-
-def _backtest_report(backtest: Backtest | None) -> BacktestReport | None:
-    if backtest is None:
-        return None
-    return BacktestReport(
-        origin_step=backtest.origin_step,
-        target_step=backtest.target_step,
-        total=Scores(**asdict(backtest.total)),
-        seconds=backtest.seconds,
-    )

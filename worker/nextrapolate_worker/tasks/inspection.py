@@ -1,16 +1,15 @@
 """Inspect: the geometry of a run, and whether extrapolation should pay on it."""
 
+from nextrapolate.reading import PAYS
 from nextrapolate.schemas import FileInfo, Inspection, Stage
 from nextrapolate_numerics import Backtest, inspect
 from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.provenance import provenance
 from nextrapolate_worker.publishing import publish
+from nextrapolate_worker.scoring import backtest_report
 
 SHARES = {Stage.RESOLVE: 0.05, Stage.LOAD: 0.05, Stage.EXTRACT: 0.88, Stage.PUBLISH: 0.02}
-
-_PAYS, _PAYS_A_LITTLE = 0.8, 1.0
-"""Relative errors of the backtest below which extrapolation should pay, or may; no jump scores 1."""
 
 
 def run(loaded: Loaded) -> dict[str, FileInfo]:
@@ -20,6 +19,7 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
     with loaded.profile.stage(Stage.PUBLISH):
         report = Inspection(
             verdict=_verdict(found.evidence, len(found.geometry.steps)),
+            evidence=backtest_report(found.evidence, alpha=1.0),
             **dict(run_geometry(found.geometry)),
             **provenance(loaded, loaded.trajectory.warnings),
         )
@@ -37,8 +37,8 @@ def _verdict(evidence: Backtest | None, checkpoints: int) -> str:
         f"the autoregression, asked at step {evidence.origin_step} for step {evidence.target_step}, has "
         f"relative error {error:.2f}, where no jump scores 1 (cosine {evidence.total.cosine:.2f})"
     )
-    if error < _PAYS:
+    if error < PAYS:
         return f"Extrapolation should pay on this run: {asked}."
-    if error < _PAYS_A_LITTLE:
+    if error < 1.0:
         return f"Extrapolation may pay a little on this run; keep jumps short and evaluate them: {asked}."
     return f"Extrapolation should not pay on this run: {asked}."

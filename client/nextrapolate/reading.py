@@ -1,0 +1,194 @@
+"""A report, read for somebody who has ten seconds: did it work, why, how sure is that, and what next.
+
+The report's page, the service's pages and the notebook show these four answers first, in the same words.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from nextrapolate.schemas import (
+    AnyReport,
+    BacktestReport,
+    Comparison,
+    Inspection,
+    MethodScores,
+    Report,
+    Scores,
+)
+
+PAYS = 0.8
+"""Relative error of a backtest below which extrapolation should pay on a run; no jump scores 1."""
+
+_NOT_AT_ALL = "Not at all: nothing was measured on this run."
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a report says, in short.
+
+    Attributes:
+        tone: whether the evidence speaks for extrapolating, against it, or not at all.
+        worked: did it work?
+        why: what speaks for or against.
+        sure: how much that evidence is worth.
+        following: what to do next.
+    """
+
+    tone: Literal["good", "bad", "unknown"]
+    worked: str
+    why: str
+    sure: str
+    following: str
+
+    @property
+    def answers(self) -> tuple[tuple[str, str], ...]:
+        """The questions of a first-time reader, and their answers."""
+        return (
+            ("Did it work?", self.worked),
+            ("Why?", self.why),
+            ("How sure is that?", self.sure),
+            ("What next?", self.following),
+        )
+
+
+def read(report: AnyReport) -> Reading:
+    """Answer the questions that a report is opened with."""
+    match report:
+        case Report():
+            return _extrapolation(report)
+        case Comparison():
+            return _comparison(report)
+        case Inspection():
+            return _inspection(report)
+
+
+def _extrapolation(report: Report) -> Reading:
+    made = f"an adapter for step {report.target_step} was made from {len(report.steps)} checkpoints"
+    last = report.steps[-1]
+    if report.backtest is None:
+        return Reading(
+            "unknown",
+            f"Yes: {made}. Whether to use it was not measured.",
+            f"The series is too short to hold out {report.method.horizon_steps} steps of it.",
+            _NOT_AT_ALL,
+            f"Evaluate the adapter against checkpoint {last} before you use it. With more checkpoints, or a "
+            "shorter horizon, the next job can say more.",
+        )
+    scores = report.backtest.applied or report.backtest.total
+    name, others = report.method.name, _forecasts(report.rivals)
+    why = f"{_asked(report.backtest)}, {name} {_against_no_jump(scores)}. {_beside(others, scores)}"
+    sure = _agreement(report, report.backtest)
+    if scores.relative_error < 1.0:
+        return Reading(
+            "good",
+            f"Yes: {made}, and the run's own past speaks for using it.",
+            why,
+            f"{sure} A smaller error in the weights is not yet a more accurate model.",
+            f"Load it, evaluate it against checkpoint {last}, and train on from the better of the two.",
+        )
+    instead = next((other for other, scored in others if scored.relative_error < 1.0), None)
+    return Reading(
+        "bad",
+        f"In part: {made}, but the run's own past speaks against using it.",
+        why,
+        sure,
+        f"Train on from checkpoint {last}, "
+        + (f"or run the job again with {instead}." if instead else "and ask again later or for fewer steps."),
+    )
+
+
+def _comparison(report: Comparison) -> Reading:
+    scored = _scored(report.methods)
+    if not scored:
+        reasons = dict.fromkeys(method.reason for method in report.methods if method.reason)
+        return Reading(
+            "unknown",
+            "No: no method could predict.",
+            "; ".join(reasons),
+            _NOT_AT_ALL,
+            "Collect more checkpoints before the origin, or choose a later one.",
+        )
+    (name, best), *others = scored
+    next_best = f"The next is {others[0][0]} ({others[0][1].relative_error:.2f})." if others else ""
+    good = best.relative_error < 1.0
+    return Reading(
+        "good" if good else "bad",
+        f"Yes: {len(scored)} of {len(report.methods)} methods were scored, asked at step {report.at} for "
+        f"step {report.target_step}.",
+        f"{name} {_against_no_jump(best)}. {next_best}",
+        "One origin and one horizon: ask at other steps before you rely on the order of the methods.",
+        f"Extrapolate with {name} over {report.target_step - report.at} steps, and evaluate the adapter."
+        if good
+        else "Do not jump here: train on, and ask again later or for fewer steps.",
+    )
+
+
+def _inspection(report: Inspection) -> Reading:
+    worked = f"Yes: {len(report.linearity)} modules were measured at {len(report.track)} checkpoints"
+    worked += f"; {len(report.still_modules)} more never moved." if report.still_modules else "."
+    if report.evidence is None:
+        return Reading(
+            "unknown",
+            worked,
+            "The checkpoints are too few to hold any out, so nothing says whether extrapolation pays.",
+            _NOT_AT_ALL,
+            "Collect more checkpoints, and inspect again.",
+        )
+    scores = report.evidence.total
+    steadiness = [step.steadiness for step in report.track if step.steadiness is not None]
+    sure = "One held-out stretch of the run."
+    if steadiness:
+        sure += f" From one increment to the next the way keeps a cosine of {fmean(steadiness):.2f}."
+    following = "Train on; do not jump on this run."
+    if scores.relative_error < 1.0:
+        following = "Extrapolate in short jumps, and evaluate each."
+    if scores.relative_error < PAYS:
+        following = "Extrapolate: a backtest of all methods says which one to take."
+    return Reading(
+        "good" if scores.relative_error < 1.0 else "bad",
+        worked,
+        f"{_asked(report.evidence)}, the autoregression {_against_no_jump(scores)}.",
+        sure,
+        following,
+    )
+
+
+def _asked(backtest: BacktestReport) -> str:
+    return f"Asked at step {backtest.origin_step} for step {backtest.target_step}, which is known"
+
+
+def _against_no_jump(scores: Scores) -> str:
+    error = scores.relative_error
+    score = f"(relative error {error:.2f}; no jump is 1)"
+    if error < 1.0:
+        return f"came {1 - error:.0%} closer than no jump {score}"
+    return f"was {error - 1:.0%} further off than no jump {score}"
+
+
+def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
+    """Whether another method did better, in a sentence; nothing where there is no other."""
+    if not others:
+        return ""
+    name, best = others[0]
+    if best.relative_error < scores.relative_error:
+        return f"{name} did better ({best.relative_error:.2f})."
+    return f"None of {len(others)} others did better (the next: {name}, {best.relative_error:.2f})."
+
+
+def _agreement(report: Report, backtest: BacktestReport) -> str:
+    cosines = [module.backtest_cosine for module in report.modules if module.backtest_cosine is not None]
+    return (
+        f"Cosine {backtest.total.cosine:.2f} to the true update, {sum(cosine > 0 for cosine in cosines)} of "
+        f"{len(cosines)} modules in its direction, on one held-out stretch of "
+        f"{backtest.target_step - backtest.origin_step} steps."
+    )
+
+
+def _scored(methods: Sequence[MethodScores]) -> list[tuple[str, Scores]]:
+    return [(method.method.name, method.total) for method in methods if method.total is not None]
+
+
+def _forecasts(methods: Sequence[MethodScores]) -> list[tuple[str, Scores]]:
+    return [(name, scores) for name, scores in _scored(methods) if name != "none"]

@@ -1,0 +1,94 @@
+"""What a report says to somebody who has ten seconds."""
+
+import pytest
+from fixtures.reports import comparison, extrapolation, inspection
+
+from nextrapolate.reading import read
+
+
+@pytest.mark.parametrize(
+    ("relative_error", "tone", "why", "following"),
+    [
+        (
+            0.6,
+            "good",
+            "came 40% closer than no jump (relative error 0.60",
+            "evaluate it against checkpoint 150",
+        ),
+        (0.6, "good", "None of 2 others did better (the next: weight-extrapolation, 0.70)", "train on from"),
+        (0.8, "good", "weight-extrapolation did better (0.70)", "Load it"),
+        (1.3, "bad", "was 30% further off than no jump", "run the job again with weight-extrapolation"),
+    ],
+)
+def test_an_extrapolation_is_read_by_its_backtest(
+    relative_error: float, tone: str, why: str, following: str
+) -> None:
+    reading = read(extrapolation(relative_error=relative_error))
+    assert reading.tone == tone
+    assert "Asked at step 100 for step 150" in reading.why
+    assert why in reading.why
+    assert following in reading.following
+    assert "26 of 28 modules" in reading.sure
+
+
+def test_a_scaled_update_is_read_as_it_is_applied() -> None:
+    report = extrapolation(relative_error=0.9)
+    assert report.backtest is not None
+    applied = report.backtest.total.model_copy(update={"relative_error": 1.4})
+    scaled = report.model_copy(update={"backtest": report.backtest.model_copy(update={"applied": applied})})
+    assert read(scaled).tone == "bad"
+
+
+def test_without_other_methods_nobody_is_compared() -> None:
+    reading = read(extrapolation(relative_error=1.3).model_copy(update={"rivals": []}))
+    assert "others" not in reading.why
+    assert "ask again later or for fewer steps" in reading.following
+
+
+def test_what_was_not_measured_is_not_judged() -> None:
+    short = read(extrapolation().model_copy(update={"backtest": None}))
+    assert (short.tone, short.sure) == ("unknown", "Not at all: nothing was measured on this run.")
+    assert read(inspection().model_copy(update={"evidence": None})).tone == "unknown"
+    silent = [
+        scores.model_copy(update={"total": None, "reason": "too few checkpoints"})
+        for scores in comparison().methods
+    ]
+    reading = read(comparison().model_copy(update={"methods": silent}))
+    assert (reading.tone, reading.why) == ("unknown", "too few checkpoints")
+
+
+def test_a_backtest_is_read_by_its_best_method() -> None:
+    reading = read(comparison())
+    assert reading.tone == "good"
+    assert reading.why.startswith("autoregression came 40% closer")
+    assert "Extrapolate with autoregression over 50 steps" in reading.following
+    worse = comparison().model_copy(update={"methods": comparison().methods[-1:]})
+    assert read(worse).tone == "bad"
+
+
+@pytest.mark.parametrize(
+    ("relative_error", "following"),
+    [(0.6, "Extrapolate: a backtest"), (0.9, "in short jumps"), (1.1, "do not jump")],
+)
+def test_an_inspection_says_whether_it_pays(relative_error: float, following: str) -> None:
+    report = inspection()
+    assert report.evidence is not None
+    scores = report.evidence.total.model_copy(update={"relative_error": relative_error})
+    reading = read(
+        report.model_copy(update={"evidence": report.evidence.model_copy(update={"total": scores})})
+    )
+    assert following in reading.following
+    assert "1 more never moved" in reading.worked
+    assert "a cosine of 0.90" in reading.sure
+
+
+def test_every_reading_answers_the_same_four_questions() -> None:
+    for report in (extrapolation(), comparison(), inspection()):
+        answers = read(report).answers
+        assert [question for question, _ in answers] == [
+            "Did it work?",
+            "Why?",
+            "How sure is that?",
+            "What next?",
+        ]
+        assert all(answer for _, answer in answers)

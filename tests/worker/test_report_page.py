@@ -1,0 +1,154 @@
+"""The reports for people: whole, self-contained, and made of nothing but what the run's report says."""
+
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from fixtures.reports import comparison, extrapolation, inspection
+
+from nextrapolate.schemas import AnyReport, Comparison, Inspection, Report
+from nextrapolate_worker.rendering import report_page
+from nextrapolate_worker.rendering.grid import Grid
+
+REPORTS: dict[str, AnyReport] = {
+    "extrapolate": extrapolation(),
+    "backtest": comparison(),
+    "inspect": inspection(),
+}
+FIGURES = {
+    "extrapolate": ["errors", "cosines", "drift", "energy", "linearity", "sizes", "spectrum"],
+    "backtest": ["errors", "cosines"],
+    "inspect": ["drift", "energy", "linearity"],
+}
+
+
+class Page(HTMLParser):
+    """What of a page the tests ask about."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: Counter[str] = Counter()
+        self.attributes: list[tuple[str, str, str]] = []
+        self.texts: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        self.attributes += [(tag, name, value or "") for name, value in attrs]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def values(self, attribute: str) -> list[str]:
+        return [value for _, name, value in self.attributes if name == attribute]
+
+
+@pytest.fixture(params=REPORTS)
+def report(request: pytest.FixtureRequest) -> AnyReport:
+    return REPORTS[request.param]
+
+
+def test_the_page_answers_first_and_shows_every_chart(report: AnyReport) -> None:
+    html = report_page(report)
+    page = Page(html)
+    start = "".join(Page(html[: html.index("<main>")]).texts)
+    for question in ("Did it work?", "Why?", "How sure is that?", "What next?"):
+        assert question in start
+    assert report.verdict in start
+    headings = re.findall(r"<h2 id=\"([a-z-]+)\">", html)
+    assert headings == ["evidence", "geometry", "what-was-done", "lineage", "how-to-use-it"]
+    assert re.findall(r'<figure id="(\w+)">', html) == FIGURES[report.task]
+    charts = [value for tag, name, value in page.attributes if (tag, name) == ("svg", "aria-label")]
+    assert len(charts) == page.tags["svg"] == len(FIGURES[report.task])
+    assert all(len(text) > 40 for text in charts)
+    assert page.tags["details"] >= page.tags["figure"]
+
+
+def test_the_page_stands_alone(report: AnyReport) -> None:
+    page = Page(report_page(report))
+    assert page.tags["style"] == 1
+    assert page.tags.keys().isdisjoint({"script", "link", "img", "iframe", "object", "base"})
+    assert not page.values("style")
+    assert [name for _, name, _ in page.attributes if name.startswith("on")] == []
+    for _, name, value in page.attributes:
+        if name in ("src", "href", "xlink:href", "action"):
+            assert value.startswith("#")
+    ids = page.values("id")
+    assert len(ids) == len(set(ids))
+    text = " ".join(value for _, _, value in page.attributes)
+    for target in re.findall(r"url\(#([^)]+)\)", text) + [value[1:] for value in page.values("href")]:
+        assert target in ids
+
+
+def test_names_are_escaped_wherever_they_stand() -> None:
+    name = "model.layers.0.</text></svg><script>alert(1)</script>"
+    report = extrapolation(name=name)
+    page = Page(report_page(report))
+    assert page.tags["script"] == 0
+    assert "script>alert(1)</script>" in "".join(page.texts)
+
+
+def test_a_report_of_before_still_makes_a_page() -> None:
+    old = extrapolation().model_dump(
+        mode="json", exclude={"job", "recommended", "rivals", "geometry", "spectrum"}
+    )
+    for module in old["modules"]:
+        del module["reached_norm"]
+    del old["backtest"]["applied"]
+    html = report_page(Report.model_validate(old))
+    assert "before geometry was part of it" in html
+    assert re.findall(r'<figure id="(\w+)">', html) == ["errors", "cosines", "sizes"]
+
+
+@pytest.mark.parametrize(
+    ("relative_error", "judgement"), [(0.5, "✓ Jump recommended"), (1.2, "✗ Jump not recommended")]
+)
+def test_the_verdict_stands_first(relative_error: float, judgement: str) -> None:
+    html = report_page(extrapolation(relative_error=relative_error))
+    assert judgement in html
+    assert html.index(judgement) < html.index("<main>")
+
+
+def test_reports_without_evidence_say_so() -> None:
+    short = extrapolation().model_copy(update={"backtest": None, "rivals": []})
+    assert "? Not measured" in report_page(short)
+    nothing: Comparison = comparison()
+    silent = [
+        scores.model_copy(update={"total": None, "reason": "2 checkpoints are too few", "modules": []})
+        for scores in nothing.methods
+    ]
+    html = report_page(nothing.model_copy(update={"methods": silent}))
+    assert "2 checkpoints are too few" in html
+    assert "<figure" not in html
+    blind: Inspection = inspection().model_copy(update={"evidence": None})
+    assert "? Not measured" in report_page(blind)
+
+
+def test_what_is_printed_can_be_found_in_the_report(tmp_path: Path) -> None:
+    report = extrapolation()
+    html = report_page(report)
+    for digest in report.inputs.values():
+        assert digest in html
+    for profile in report.stages:
+        assert f"{profile.seconds:.3f}" in html
+
+
+def test_a_grid_arranges_modules_by_kind_and_layer() -> None:
+    grid = Grid.of(
+        {
+            "model.layers.10.q_proj": 3.0,
+            "model.layers.2.q_proj": 2.0,
+            "model.layers.2.mlp.experts.0.up_proj": 1.0,
+            "model.layers.2.mlp.experts.1.up_proj": 5.0,
+            "lm_head": 7.0,
+            "model.layers.3.v_proj": None,
+        }
+    )
+    assert grid.columns == ("2", "10", "-")
+    assert grid.rows == {
+        "lm_head": (None, None, 7.0),
+        "q_proj": (2.0, 3.0, None),
+        "up_proj": (3.0, None, None),
+    }

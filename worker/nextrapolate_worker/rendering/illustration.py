@@ -1,0 +1,84 @@
+"""Which charts a report has: those for which it holds the numbers."""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from nextrapolate.schemas import (
+    AnyReport,
+    Comparison,
+    Inspection,
+    MethodScores,
+    Report,
+    RunGeometry,
+    Scores,
+)
+from nextrapolate_worker.rendering import charts
+from nextrapolate_worker.rendering.figures import Figure
+from nextrapolate_worker.scoring import by_error
+
+_COSINE = "1: the prediction points exactly where the module went; 0: anywhere; below 0: away from it."
+
+
+def figures_of(report: AnyReport) -> Mapping[str, Figure]:
+    """Draw a report's charts, by name."""
+    match report:
+        case Report():
+            drawn = _extrapolation(report)
+        case Comparison():
+            drawn = _comparison(report)
+        case Inspection():
+            drawn = _geometry(report, report.jumps)
+    return {figure.name: figure for figure in drawn}
+
+
+def _extrapolation(report: Report) -> Iterator[Figure]:
+    if report.backtest is not None:
+        applied = report.backtest.applied or report.backtest.total
+        chosen = MethodScores(method=report.method, total=applied, seconds=report.backtest.seconds)
+        scored = sorted([chosen, *report.rivals], key=by_error)
+        yield charts.method_errors(_scored(scored), report.method.name, "the method of this job")
+    if report.geometry is not None:
+        yield from _geometry(report.geometry, report.jumps, _reached(report))
+    cosines = {module.name: module.backtest_cosine for module in report.modules}
+    if any(cosine is not None for cosine in cosines.values()):
+        yield charts.heatmap("cosines", "Backtest cosine by module and layer", _COSINE, cosines)
+    sizes = {module.name: module.update_norm for module in report.modules if module.update_norm > 0}
+    if sizes:
+        yield charts.heatmap(
+            "sizes",
+            "Size of the update by module and layer",
+            "Frobenius norm of what is added to each module, alpha included.",
+            sizes,
+        )
+    if report.spectrum is not None:
+        yield charts.spectrum(report.spectrum)
+
+
+def _comparison(report: Comparison) -> Iterator[Figure]:
+    scored = _scored(report.methods)
+    if not scored:
+        return
+    best = scored[0][0]
+    yield charts.method_errors(scored, best.method.name, "the smallest error")
+    cosines = {module.name: module.cosine for module in best.modules}
+    if any(cosines.values()):
+        yield charts.heatmap("cosines", f"Cosine of {best.method.name} by module and layer", _COSINE, cosines)
+
+
+def _scored(methods: Iterable[MethodScores]) -> list[tuple[MethodScores, Scores]]:
+    return [(method, method.total) for method in methods if method.total is not None]
+
+
+def _geometry(
+    geometry: RunGeometry, jumps: list[int], reached: tuple[int, float] | None = None
+) -> Iterator[Figure]:
+    yield charts.energy_ratios([step.step for step in geometry.track], geometry.kinds)
+    yield charts.linearity(geometry.linearity)
+    yield charts.drift(geometry.track, jumps, reached)
+
+
+def _reached(report: Report) -> tuple[int, float] | None:
+    """Where the update leads, over all modules; None for an average, which leads nowhere ahead."""
+    norms = [module.reached_norm for module in report.modules if module.reached_norm is not None]
+    if not norms or report.target_step <= report.steps[-1]:
+        return None
+    return report.target_step, sum(norm**2 for norm in norms) ** 0.5
