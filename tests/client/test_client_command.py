@@ -111,7 +111,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["nowhere"], "there is no folder nowhere"),
         (
             ["{run}", "--method", "nxt"],
-            "no method 'nxt'; known are autoregression, .*next, .*weight-extrapol",
+            "no method 'nxt'; known are alpharl, autoregression, .*next, .*weight-extrapol",
         ),
         (["{run}", "--set", "apha=1"], "next takes no apha; known are horizon_steps, seed, alpha, preset"),
         (["{run}", "--set", "epochs"], "--set takes name=value, not 'epochs'"),

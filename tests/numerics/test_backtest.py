@@ -11,9 +11,12 @@ from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
     AbsentCheckpointError,
+    AlphaRl,
     Autoregression,
     Backtest,
+    Dare,
     Expo,
+    Maec,
     Method,
     Next,
     NothingToPredictError,
@@ -33,9 +36,12 @@ METHODS: list[Method] = [
     WeightExtrapolation(),
     Autoregression(),
     Relex(),
+    AlphaRl(mode="line"),
     Expo(),
     Soup(),
     Wsm(),
+    Dare(),
+    Maec(),
     Next(epochs=30, learning_rate=1e-3),
 ]
 

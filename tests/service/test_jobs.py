@@ -48,8 +48,8 @@ def test_a_job_over_files_reads_their_steps(client: TestClient, tmp_path: Path) 
     references = write_run(tmp_path / "runs")
     job = client.post("/jobs", json={"checkpoints": references}).json()
     assert job["steps"] == [10, 20, 60]
-    given = [{**reference, "step": step} for step, reference in zip((0, 1, 50), references, strict=True)]
-    assert client.post("/jobs", json={"checkpoints": given}).json()["steps"] == [0, 1, 50]
+    given = [{**reference, "step": step} for step, reference in zip((0, 1, 51), references, strict=True)]
+    assert client.post("/jobs", json={"checkpoints": given}).json()["steps"] == [0, 1, 51]
 
 
 @pytest.mark.parametrize(
