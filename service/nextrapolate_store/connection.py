@@ -63,6 +63,10 @@ class Key(StrEnum):
     """Hash: the key's record, with a digest in place of its secret."""
     API_KEYS = "next:api-keys"
     """Set of the ids of all API keys ever made."""
+    SESSION = "next:session:"
+    """Id of the API key that began it; followed by the digest of the session's token."""
+    INVITATION = "next:invitation:"
+    """The same for an invitation to begin one."""
     API_KEY_BUCKET = "next:api-key-bucket:"
     """When (ms) the key's bucket of requests is full again."""
 

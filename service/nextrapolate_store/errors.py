@@ -14,7 +14,8 @@ StoreError
 │   └── KeyNotFound          no API key of that id
 ├── KeyRefused               an API key that is not let in
 │   ├── KeyUnknown           it is none of this store's
-│   └── KeyRevoked           it was revoked
+│   ├── KeyRevoked           it was revoked
+│   └── SessionEnded         the session that stood for it has ended
 ├── JobFinished              the job ended before it could be cancelled
 ├── JobNotSucceeded          the job has no adapter that could have been swapped in
 ├── IdempotencyMismatch      the key was used before, with another body
@@ -91,6 +92,10 @@ class KeyUnknown(KeyRefused):
 
 class KeyRevoked(KeyRefused):
     """The key was revoked."""
+
+
+class SessionEnded(KeyRefused):
+    """The session has ended, or never began."""
 
 
 class JobFinished(StoreError):

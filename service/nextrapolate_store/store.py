@@ -11,6 +11,7 @@ from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
 from nextrapolate_store.recorder import Recorder
 from nextrapolate_store.series import SeriesStore
+from nextrapolate_store.sessions import SessionStore
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.sweeper import Sweeper
 
@@ -25,6 +26,7 @@ class Store:
         self.jobs = JobStore(redis, self._journal, settings)
         self.series = SeriesStore(redis, self._journal, self.blobs, self.jobs)
         self.keys = KeyStore(redis, self._journal)
+        self.sessions = SessionStore(redis, self.keys)
 
         self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.blobs, settings.retention)

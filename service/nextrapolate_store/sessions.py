@@ -1,0 +1,72 @@
+"""Sessions of browsers: who has shown an API key, and need not show it again for some hours.
+
+A session stands for the key that began it and ends with it at the latest. What a browser keeps is a token of
+256 random bits; Redis keeps its digest alone. Sessions are on no disk: whoever loses one shows the key again.
+"""
+
+import hashlib
+import secrets
+from typing import cast
+
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.errors import KeyNotFound, KeyRevoked, SessionEnded
+from nextrapolate_store.keys import KeyRecord, KeyStore
+
+SESSION_SECONDS = 12 * 3600
+INVITATION_SECONDS = 3600
+
+
+class SessionStore:
+    """The sessions of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
+
+    def __init__(self, redis: Connection, keys: KeyStore) -> None:
+        self._redis = redis
+        self._keys = keys
+
+    def begin(self, key: KeyRecord) -> str:
+        """Begin a session of whoever has just shown this key, and give its token."""
+        return self._make(Key.SESSION, key.id, SESSION_SECONDS)
+
+    def find(self, token: str) -> KeyRecord:
+        """Tell whose session this is.
+
+        Raises:
+            SessionEnded: nobody's any more; or its key was revoked.
+        """
+        return self._key(cast(str | None, self._redis.get(Key.SESSION + _digest(token))))
+
+    def end(self, token: str) -> None:
+        """End a session, if there is one."""
+        self._redis.delete(Key.SESSION + _digest(token))
+
+    def invite(self, key_id: str) -> str:
+        """Let one browser in without showing the key; gives the token of an invitation."""
+        return self._make(Key.INVITATION, key_id, INVITATION_SECONDS)
+
+    def accept(self, invitation: str) -> KeyRecord:
+        """Take an invitation, which is good for once.
+
+        Raises:
+            SessionEnded: it was taken, or is too old; or its key was revoked.
+        """
+        return self._key(cast(str | None, self._redis.getdel(Key.INVITATION + _digest(invitation))))
+
+    def _make(self, prefix: Key, key_id: str, seconds: int) -> str:
+        token = secrets.token_urlsafe(32)
+        self._redis.set(prefix + _digest(token), key_id, ex=seconds)
+        return token
+
+    def _key(self, key_id: str | None) -> KeyRecord:
+        if key_id is None:
+            raise SessionEnded("this session has ended: sign in again with your API key")
+        try:
+            key = self._keys.get(key_id)
+        except KeyNotFound as error:
+            raise SessionEnded(str(error)) from None
+        if key.revoked_at is not None:
+            raise KeyRevoked(f"the key {key.id} was revoked: sign in with another one")
+        return key
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
