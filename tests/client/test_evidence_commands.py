@@ -11,7 +11,7 @@ from fixtures.adapters import write_run
 from fixtures.scripted_server import MakeClient
 from fixtures.server import EmbeddedServer
 
-from nextrapolate import CheckpointError, NExtClient, ParameterError
+from nextrapolate import CheckpointError, NExtClient, ParameterError, Progress
 from nextrapolate.schemas import Comparison, Inspection
 from nextrapolate.tables import sparkline
 
@@ -69,7 +69,7 @@ def test_both_clients_ask_the_same(
     comparison = client.backtest(run_of_steps, at=80, horizon_steps=20, methods=METHODS)
     assert isinstance(comparison, Comparison)
     assert {scored.method.name for scored in comparison.methods} == set(METHODS)
-    told = []
+    told: list[Progress] = []
     inspection = client.inspect(run_of_steps, on_progress=told.append)
     assert isinstance(inspection, Inspection)
     assert told[-1].fraction == 1.0
