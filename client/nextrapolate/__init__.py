@@ -43,6 +43,7 @@ from nextrapolate.errors import (
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.progress import Progress
 from nextrapolate.schemas import (
+    AutoMethod,
     AutoregressionMethod,
     ExpoMethod,
     Gate,
@@ -68,6 +69,7 @@ __all__ = [
     "APIError",
     "AsyncNExtClient",
     "AuthenticationError",
+    "AutoMethod",
     "AutoregressionMethod",
     "CheckpointError",
     "ConfigurationError",

@@ -40,6 +40,12 @@ class MethodParameters(BaseModel):
         return {}
 
 
+class AutoMethod(MethodParameters):
+    """Auto: kriging, straight lines and no jump, weighed per module by backtests on this run's own past."""
+
+    name: Literal["auto"] = "auto"
+
+
 class NextMethod(MethodParameters):
     """NExt: an encoder-decoder predicts the rank-1 triple of the coming delta (arXiv 2604.11446, Alg. 1)."""
 
@@ -262,7 +268,8 @@ class NoneMethod(HorizonFreeParameters):
 
 
 Method = Annotated[
-    NextMethod
+    AutoMethod
+    | NextMethod
     | WeightExtrapolationMethod
     | AutoregressionMethod
     | RelexMethod

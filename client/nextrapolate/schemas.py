@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from nextrapolate.method_schemas import AlphaRlMethod as AlphaRlMethod
+from nextrapolate.method_schemas import AutoMethod as AutoMethod
 from nextrapolate.method_schemas import AutoregressionMethod as AutoregressionMethod
 from nextrapolate.method_schemas import DareMethod as DareMethod
 from nextrapolate.method_schemas import ExpoMethod as ExpoMethod
@@ -350,6 +351,36 @@ class BacktestReport(Response):
     seconds: float
 
 
+class CandidateReport(Response):
+    """One way to predict that `auto` tried, and what became of it."""
+
+    label: str
+    relative_error: float | None = Field(
+        description="over all its backtests, weighted; no jump scores 1; null where nothing was held out"
+    )
+    share: float = Field(description="of the update, over all modules; all shares sum to 1")
+
+
+class KindReport(Response):
+    """What `auto` took for the modules of one kind."""
+
+    kind: str = Field(description="last part of the modules' names, such as q_proj")
+    modules: int = Field(description="how many of them moved")
+    relative_error: float | None = Field(description="of what was taken, in the same backtests")
+    amplitude: float = Field(description="length of the update over that of the candidates' mean")
+    leading: str = Field(description="label of the candidate of the largest share")
+
+
+class ChoiceReport(Response):
+    """Why `auto` predicts what it predicts."""
+
+    why: str = Field(description="in words and numbers")
+    backtests: int = Field(description="pairs of an earlier and a later checkpoint that were predicted")
+    relative_error: float | None = Field(description="of what was taken, over all backtests, weighted")
+    candidates: list[CandidateReport] = Field(description="the best first")
+    kinds: list[KindReport]
+
+
 class ModuleReport(Response):
     """What was measured on one module, and what was done to it."""
 
@@ -514,6 +545,7 @@ class Report(_JobReport):
     backtest: BacktestReport | None = Field(
         description="null where the series is too short to hold anything out"
     )
+    choice: ChoiceReport | None = Field(None, description="of `auto` alone: what it weighed, and why")
     rivals: list[MethodScores] = Field(
         default_factory=list,
         description="other methods in the same backtest, those that combine checkpoints; without modules",

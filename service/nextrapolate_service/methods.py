@@ -8,6 +8,7 @@ from statistics import median_high
 
 from nextrapolate.schemas import (
     AlphaRlMethod,
+    AutoMethod,
     AutoregressionMethod,
     DareMethod,
     ExpoMethod,
@@ -72,6 +73,11 @@ class MethodEntry:
 
 
 _ENTRIES = (
+    MethodEntry(
+        AutoMethod,
+        "What predicts this run's own past best, per module, and as far as it does",
+        None,
+    ),
     MethodEntry(
         NextMethod,
         "NExt: nonlinear extrapolation of low-rank trajectories",

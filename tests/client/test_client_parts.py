@@ -44,7 +44,7 @@ def test_a_method_may_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("nxt", {}, "no method 'nxt'; known are alpharl, autoregression, .*next, .*weight-extrapolation"),
+        ("nxt", {}, "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extrapolation"),
         ("weight-extrapolation", {"apha": 1}, "takes no apha; known are horizon_steps, seed, alpha, window"),
         ("next", {"alpha": "much"}, "next: alpha: .*valid number"),
         ("next", {"alpha": -1}, "next: alpha: .*greater than or equal to 0"),

@@ -33,6 +33,7 @@ take `on_progress`, called with the share done.
 """
 
 from nextrapolate_numerics.backtest import Backtest, Scores, backtest, compare
+from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.errors import (
     AbsentCheckpointError,
     AdapterError,
@@ -59,6 +60,7 @@ from nextrapolate_numerics.geometry import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
     AlphaRl,
+    Auto,
     Autoregression,
     Dare,
     Expo,
@@ -81,9 +83,11 @@ __all__ = [
     "AdapterError",
     "AdapterFiles",
     "AlphaRl",
+    "Auto",
     "Autoregression",
     "Backtest",
     "BrokenAdapterError",
+    "Choice",
     "Dare",
     "Evidence",
     "Expo",

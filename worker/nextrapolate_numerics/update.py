@@ -2,11 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 
@@ -19,10 +20,12 @@ class Update(ABC):
         horizon_steps: training steps that the update covers; 0 where it is no forecast, as with an average of
             what there is.
         warnings: what a reader of the result should know about the prediction.
+        choice: why it is what it is, of a method that chose among several; None of others.
     """
 
     horizon_steps: int
     warnings: tuple[str, ...]
+    choice: Choice | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def modules(self) -> frozenset[str]:

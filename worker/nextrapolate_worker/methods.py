@@ -2,6 +2,7 @@
 
 from nextrapolate.schemas import (
     AlphaRlMethod,
+    AutoMethod,
     AutoregressionMethod,
     DareMethod,
     ExpoMethod,
@@ -16,6 +17,7 @@ from nextrapolate.schemas import (
 )
 from nextrapolate_numerics import (
     AlphaRl,
+    Auto,
     Autoregression,
     Dare,
     Expo,
@@ -30,6 +32,7 @@ from nextrapolate_numerics import (
 from nextrapolate_numerics import Method as NumericsMethod
 
 NUMERICS: dict[type[Method], type[NumericsMethod]] = {
+    AutoMethod: Auto,
     NextMethod: Next,
     WeightExtrapolationMethod: WeightExtrapolation,
     AutoregressionMethod: Autoregression,

@@ -1,6 +1,7 @@
 """The methods, one file each, behind one interface (method.py)."""
 
 from nextrapolate_numerics.methods.alpharl import AlphaRl
+from nextrapolate_numerics.methods.auto import Auto
 from nextrapolate_numerics.methods.autoregression import Autoregression
 from nextrapolate_numerics.methods.dare import Dare
 from nextrapolate_numerics.methods.expo import Expo
@@ -15,6 +16,7 @@ from nextrapolate_numerics.methods.wsm import Wsm
 
 __all__ = [
     "AlphaRl",
+    "Auto",
     "Autoregression",
     "Dare",
     "Expo",

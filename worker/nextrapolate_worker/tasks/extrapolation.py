@@ -5,6 +5,7 @@ from dataclasses import asdict
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
+    ChoiceReport,
     FileInfo,
     JobCreate,
     MethodScores,
@@ -103,6 +104,7 @@ def _report(
         output=request.output,
         gate=request.gate,
         backtest=backtest_report(backtest, method.alpha),
+        choice=ChoiceReport.model_validate(asdict(update.choice)) if update.choice else None,
         rivals=others,
         geometry=geometry,
         spectrum=_spectrum(extension),

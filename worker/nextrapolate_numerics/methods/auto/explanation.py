@@ -1,0 +1,93 @@
+"""What `auto` says about its choice."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nextrapolate_numerics.choice import Candidate, Choice, KindChoice
+from nextrapolate_numerics.methods.auto.candidates import Candidates
+from nextrapolate_numerics.methods.auto.mixture import Mixture
+from nextrapolate_numerics.methods.auto.trials import Trial
+
+
+def explained(
+    names: Sequence[str], candidates: Candidates, tried: Sequence[Trial], mixture: Mixture
+) -> Choice:
+    """Put the mixture of the modules `names` in words and numbers."""
+    every = range(len(names))
+    shares = _shares(mixture, every)
+    errors = _candidate_errors(mixture)
+    listed = sorted(
+        (Candidate(*found) for found in zip(candidates.labels, errors, shares.tolist(), strict=True)),
+        key=lambda candidate: (candidate.relative_error or 0.0, -candidate.share),
+    )
+    kinds: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        kinds.setdefault(name.rpartition(".")[2], []).append(index)
+    return Choice(
+        _why(candidates, tried, mixture, errors, shares),
+        len(tried),
+        _error(mixture, every),
+        tuple(listed),
+        tuple(_kind(kind, kinds[kind], candidates, mixture) for kind in sorted(kinds)),
+    )
+
+
+def _why(
+    candidates: Candidates,
+    tried: Sequence[Trial],
+    mixture: Mixture,
+    errors: Sequence[float | None],
+    shares: Tensor,
+) -> str:
+    error = _error(mixture, range(len(mixture.amplitudes)))
+    if error is None:
+        return (
+            "The series is too short to hold anything out, so nothing speaks for one candidate over another: "
+            "the update is their average, most of it kriging, which is cautious where little is known."
+        )
+    steps = candidates.drift.steps
+    farthest = max(steps[trial.end] - steps[trial.known] for trial in tried)
+    asked = (
+        f"{len(tried)} backtests on this run's own past, up to {farthest} steps ahead, "
+        "the recent ones weighing most"
+    )
+    if not mixture.amplitudes.any():
+        return f"Nothing predicts this run: in {asked}, no module was predicted better than by no jump."
+    line = min(candidates.lines, key=lambda index: errors[index] or 0.0)
+    lines, none = float(shares[list(candidates.lines)].sum()), float(shares[-1])
+    return (
+        f"In {asked}, the update's relative error is {error:.2f}, where no jump scores 1 and the best "
+        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. It is made by {1 - lines - none:.0%} "
+        f"of kriging, by {lines:.0%} of straight lines and by {none:.0%} of no jump."
+    )
+
+
+def _kind(kind: str, modules: list[int], candidates: Candidates, mixture: Mixture) -> KindChoice:
+    return KindChoice(
+        kind,
+        len(modules),
+        _error(mixture, modules),
+        float(mixture.amplitudes[modules].mean()),
+        candidates.labels[int(_shares(mixture, modules).argmax())],
+    )
+
+
+def _shares(mixture: Mixture, modules: Sequence[int]) -> Tensor:
+    """(q,) of the modules' shares the mean, by how much they moved where that is known."""
+    weights = mixture.taken.tt[modules] if mixture.taken else torch.ones(len(modules), dtype=torch.float64)
+    if not weights.any():
+        weights = torch.ones_like(weights)
+    return weights @ mixture.shares[modules] / weights.sum()
+
+
+def _error(mixture: Mixture, modules: Sequence[int]) -> float | None:
+    return float(mixture.taken.of(modules).errors[0, 0].sqrt()) if mixture.taken else None
+
+
+def _candidate_errors(mixture: Mixture) -> list[float | None]:
+    if mixture.each is None:
+        return [None] * mixture.shares.shape[1]
+    errors: list[float | None] = mixture.each.of(range(len(mixture.amplitudes))).errors[0].sqrt().tolist()
+    return errors

@@ -1,0 +1,70 @@
+"""Kriging in time: the best linear prediction of an increment from earlier ones.
+
+The drift's velocity is taken for a random process that remembers: at two steps s <= t
+
+    <v(s), v(t)> = (s / t)^f + m exp(-(t - s) / 10) + n delta(t - s)
+
+The first part is what the run keeps heading for: it is forgotten as the run ages, by the same share whenever
+the step doubles, so that no time scale has to be known. The second is the momentum of the optimizer (AdamW's
+beta1 of 0.9 lasts for 10 steps), the third what every batch adds at random. With K_ij the integral of <v, v>
+over the intervals i and j, and k_i that over i and the coming interval, increments x_1 .. x_c predict
+
+    k^T K^{-1} x
+
+(the conditional mean of a Gaussian process; Rasmussen and Williams, Gaussian Processes for Machine Learning,
+2006, Eq. 2.25). Where nothing is remembered that is 0, whatever the increments were.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_MOMENTUM_STEPS = 10.0  # 1 / (1 - beta1) at AdamW's default
+
+
+@dataclass(frozen=True)
+class Memory:
+    """How velocity is remembered.
+
+    Attributes:
+        forgetting: f, in 0 <= f < 1; 0 is a heading that is never forgotten.
+        momentum: m, variance of what the optimizer's momentum carries over that of the heading.
+        noise: n > 0, in steps: variance of the noise of one step over that of the heading.
+    """
+
+    forgetting: float
+    momentum: float
+    noise: float
+
+    def __str__(self) -> str:
+        return f"forgetting {self.forgetting:g}, momentum {self.momentum:g}, noise {self.noise:g}"
+
+    def covariance(self, steps: Tensor) -> Tensor:
+        """K (n, n) of the increments between n + 1 steps, ascending from 0 or later, float64."""
+        begin, end = steps[:-1], steps[1:]
+        length = end - begin
+        rises, falls = 1 + self.forgetting, 1 - self.forgetting
+        heading = torch.outer((end**rises - begin**rises) / rises, (end**falls - begin**falls) / falls)
+        own = (end**2 - begin**2) - 2 * begin**rises * (end**falls - begin**falls) / falls
+        share = 1 - torch.exp(-length / _MOMENTUM_STEPS)
+        gaps = (begin.unsqueeze(0) - end.unsqueeze(1)).clamp(min=0)
+        momentum = _MOMENTUM_STEPS**2 * torch.outer(share, share) * torch.exp(-gaps / _MOMENTUM_STEPS)
+        within = 2 * _MOMENTUM_STEPS * (length - _MOMENTUM_STEPS * share)
+        later = (heading + self.momentum * momentum).triu(1)
+        return later + later.mT + torch.diag(own / rises + self.momentum * within + self.noise * length)
+
+
+def predictors(covariances: Tensor, known: int) -> Tensor:
+    """Weights on the first `known` increments that predict the sum of those after them.
+
+    Args:
+        covariances: (q, n, n) of q memories.
+        known: of the n increments.
+
+    Returns:
+        (n - known, q, known): for the next increment, for the next two, and so on.
+    """
+    coming = covariances[:, :known, known:].cumsum(dim=-1)
+    weights: Tensor = torch.linalg.solve(covariances[:, :known, :known], coming)
+    return weights.permute(2, 0, 1)

@@ -1,0 +1,46 @@
+"""How much each module takes of each candidate, and how far it goes; the equations are in auto.py."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextrapolate_numerics.methods.auto.candidates import Candidates
+from nextrapolate_numerics.methods.auto.trials import Products, Trial, products
+
+_SHARPNESS = 16.0
+_SHRINKAGE = 0.5
+_EXACT = 1e-12  # an error below it is rounding
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What each module takes of the candidates.
+
+    Attributes:
+        shares: (l, q), each row sums to 1.
+        amplitudes: (l,).
+        each: products of every candidate; None where nothing could be held out.
+        taken: products of what was taken, q being 1; likewise.
+    """
+
+    shares: Tensor
+    amplitudes: Tensor
+    each: Products | None
+    taken: Products | None
+
+    @classmethod
+    def of(cls, candidates: Candidates, tried: Sequence[Trial], grams: Tensor) -> "Mixture":
+        """Weigh the candidates by their trials; `grams` (l, n, n) of the increments, by module."""
+        if not tried:
+            shares = (candidates.priors / candidates.priors.sum()).expand(len(grams), -1)
+            return cls(shares, torch.ones(len(grams), dtype=grams.dtype), None, None)
+        each = products(tried, grams)
+        likelihood = candidates.priors.log() - _SHARPNESS * each.errors.clamp(min=_EXACT).log()
+        shares = torch.softmax(likelihood, dim=1)
+        mixed = products(tried, grams, shares)
+        own = mixed.amplitudes[:, 0]
+        common = mixed.of(range(len(grams))).amplitudes[0, 0].clamp(0, 1)
+        amplitudes = torch.minimum((own + _SHRINKAGE * common) / (1 + _SHRINKAGE), 2 * own).clamp(min=0)
+        return cls(shares, amplitudes, each, mixed.scaled(amplitudes))

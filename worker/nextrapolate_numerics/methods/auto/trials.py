@@ -1,0 +1,116 @@
+"""Candidates tried where the answer is known: all earlier checkpoints of a run against all later ones."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextrapolate_numerics.drift import Drift
+from nextrapolate_numerics.methods.auto.candidates import Candidates
+
+_RECENCY = 10.0  # weight (t_i / t_c)^10: halved after the last 7 % of a run, however long it is
+_HORIZON_POWER = 0.5  # weight (ahead / h)^0.5: a short horizon says less of the long one, but says it later
+_MOST_ORIGINS, _MOST_ENDS = 32, 16  # more of them would say the same again
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All candidates, asked at one step of the drift for a later one.
+
+    Attributes:
+        known: increments before the origin, which is also its index among the drift's steps.
+        end: index of the step that was asked for.
+        weight: how much it counts.
+        predictions: (q, known) float64, weights on the known increments.
+    """
+
+    known: int
+    end: int
+    weight: float
+    predictions: Tensor
+
+
+@dataclass(frozen=True)
+class Products:
+    """Weighted sums over trials of <P, P>, <P, T> and <T, T>, by module.
+
+    Attributes:
+        pp: (l, q) of l modules and q predictions.
+        pt: (l, q).
+        tt: (l,).
+    """
+
+    pp: Tensor
+    pt: Tensor
+    tt: Tensor
+
+    def scaled(self, amplitudes: Tensor) -> "Products":
+        """Those of the predictions times amplitudes (l,)."""
+        column = amplitudes.unsqueeze(1)
+        return Products(column**2 * self.pp, column * self.pt, self.tt)
+
+    def of(self, modules: Sequence[int]) -> "Products":
+        """Summed over some of the modules: l is 1."""
+        pp, pt, tt = (part[modules].sum(dim=0, keepdim=True) for part in (self.pp, self.pt, self.tt))
+        return Products(pp, pt, tt)
+
+    @property
+    def errors(self) -> Tensor:
+        """(l, q) sum w |P - T|^2 / sum w |T|^2; 1, as of no jump, where nothing moved."""
+        truth = self.tt.unsqueeze(1)
+        errors = 1 + (self.pp - 2 * self.pt) / truth
+        return torch.where(truth > 0, errors.clamp(min=0), 1.0)
+
+    @property
+    def amplitudes(self) -> Tensor:
+        """(l, q) sum w <P, T> / sum w |P|^2, what would have been the best length; 0 of no prediction."""
+        return torch.where(self.pp > 0, self.pt / self.pp, 0.0)
+
+
+def trials(candidates: Candidates) -> list[Trial]:
+    """Every pair of steps up to a horizon apart, and each step with the next one however far."""
+    found = []
+    drift = candidates.drift
+    for known in _some(range(1, len(drift.steps) - 1), _MOST_ORIGINS):
+        predictions = candidates.predictions(known)
+        age = (drift.steps[known] / drift.last_step) ** _RECENCY
+        for end in _some(list(_ends(drift, known, candidates.horizon_steps)), _MOST_ENDS):
+            ahead = (drift.steps[end] - drift.steps[known]) / candidates.horizon_steps
+            weight = age * ahead**_HORIZON_POWER
+            found.append(Trial(known, end, weight, predictions[end - known - 1]))
+    return found
+
+
+def products(found: Sequence[Trial], grams: Tensor, shares: Tensor | None = None) -> Products:
+    """Score predictions from the Gram matrices of the increments.
+
+    Args:
+        found: one trial at least.
+        grams: (l, n, n) float64 by module.
+        shares: (l, q), mixes the candidates to one prediction a module; None scores each of them.
+    """
+    pp = pt = tt = torch.zeros((), dtype=grams.dtype)
+    for trial in found:
+        known, coming = slice(0, trial.known), slice(trial.known, trial.end)
+        predicted = trial.predictions.expand(len(grams), -1, -1)
+        if shares is not None:
+            predicted = shares.unsqueeze(1) @ predicted
+        truth = grams[:, known, coming].sum(dim=-1, keepdim=True)
+        pp = pp + trial.weight * (predicted @ grams[:, known, known] * predicted).sum(dim=-1)
+        pt = pt + trial.weight * (predicted @ truth).squeeze(-1)
+        tt = tt + trial.weight * grams[:, coming, coming].sum(dim=(-2, -1))
+    return Products(pp, pt, tt)
+
+
+def _ends(drift: Drift, origin: int, horizon_steps: int) -> Iterator[int]:
+    for end in range(origin + 1, len(drift.steps)):
+        if drift.steps[end] - drift.steps[origin] <= horizon_steps or end == origin + 1:
+            yield end
+
+
+def _some(items: Sequence[int], most: int) -> Sequence[int]:
+    """At most so many of the items, evenly chosen, the first and the last among them."""
+    if len(items) <= most:
+        return items
+    return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]
