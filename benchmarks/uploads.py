@@ -103,7 +103,7 @@ def running_server(folder: Path) -> Iterator[tuple[str, str, psutil.Process]]:
             assert server.stdout is not None
             url = next(found[1] for line in server.stdout if (found := re.search(r"ready on (\S+)", line)))
             children = psutil.Process(server.pid).children()
-            api = next(child for child in children if any("uvicorn" in word for word in child.cmdline()))
+            api = next(child for child in children if any("serving" in word for word in child.cmdline()))
             yield url, (folder / "data" / "api_key").read_text().strip(), api
         finally:
             server.terminate()

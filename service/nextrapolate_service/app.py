@@ -1,29 +1,31 @@
 """The app: routers, errors and the lifespan, put together."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
-from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service import openapi, problems
 from nextrapolate_service.audit import Audit, AuditLog
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
+from nextrapolate_service.opening import Opening
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, series
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
-from nextrapolate_store.keys import Scope
-from nextrapolate_store.store import Store
+
+_PATIENCE_SECONDS = 2.0
+"""How long the start waits for Redis. Without it the API answers that it is not ready."""
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
     """Make the service's app.
 
-    The store is opened when the app starts, and while it runs it reconciles.
+    When it starts, it opens the store as soon as Redis is there, and reconciles while it runs.
 
     Raises:
         ValueError: the API key cannot be read.
@@ -38,6 +40,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         lifespan=_lifespan,
     )
     app.state.settings = settings
+    app.state.draining = threading.Event()
     app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     for router in (series.router, jobs.router, artifacts.router, methods.router, health.router):
         app.include_router(router)
@@ -52,17 +55,21 @@ def create_app(settings: ServiceSettings) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
-    store = await run_in_threadpool(Store.open, settings.store)
+    opening = Opening(settings, app.state.own_key)
     wake_ups = WakeUps(settings.store.redis_url)
-    app.state.store, app.state.wake_ups = store, wake_ups
-    if app.state.own_key:
-        await run_in_threadpool(store.keys.adopt, app.state.own_key, app.state.own_key.id, list(Scope))
-    reconciler = asyncio.create_task(reconcile_for_ever(store, wake_ups, settings.reconcile_seconds))
+    app.state.opening, app.state.wake_ups = opening, wake_ups
+    upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings.reconcile_seconds))
+    await opening.wait(_PATIENCE_SECONDS)
     try:
         yield
     finally:
-        reconciler.cancel()
+        app.state.draining.set()
+        upkeep.cancel()
         with suppress(asyncio.CancelledError):
-            await reconciler
+            await upkeep
         wake_ups.close()
-        store.close()
+        opening.close()
+
+
+async def _keep_up(opening: Opening, wake_ups: WakeUps, pause_seconds: float) -> None:
+    await reconcile_for_ever(await opening.until_open(), wake_ups, pause_seconds)

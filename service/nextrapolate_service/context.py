@@ -1,39 +1,65 @@
-"""What every request carries: an id to find it again in the logs, and a bound on its body."""
+"""What every request carries: an id that leads to its lines in the log, and a bound on its body."""
 
+import logging
 import re
+import time
 import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nextrapolate_store.logs import about
+
+_log = logging.getLogger(__name__)
+
 REQUEST_ID = "X-Request-Id"
 MAX_JSON_BYTES = 1 << 20
 
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_JOB = re.compile(r"/jobs/([0-9A-Z]{26})")
+_PROBES = {"/livez", "/readyz", "/metrics"}
 
 
 class RequestId:
-    """Takes over the caller's X-Request-Id, or makes one; the answer carries it."""
+    """Takes over the caller's X-Request-Id, or makes one; the answer and all lines of the log carry it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app with `request.state.request_id` set."""
+        """Run the app with `request.state.request_id` set, and log what came of it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         given = Headers(scope=scope).get(REQUEST_ID, "")
         request_id = given if _ACCEPTABLE_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
+        started, status, made = time.monotonic(), 0, ""
 
         async def send_with_id(message: Message) -> None:
+            nonlocal status, made
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[REQUEST_ID] = request_id
+                headers = MutableHeaders(scope=message)
+                headers[REQUEST_ID] = request_id
+                status, made = message["status"], headers.get("Location", "")
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with about(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            finally:
+                _note(scope, status, made, time.monotonic() - started)
+
+
+def _note(scope: Scope, status: int, made: str, seconds: float) -> None:
+    """Log a request as its caller wrote it: what is decoded could hold the end of the line."""
+    path = scope["raw_path"].decode("ascii", "backslashreplace")
+    job = _JOB.match(path) or _JOB.match(made)
+    with about(**({"job_id": job[1]} if job else {})):
+        level = logging.DEBUG if path in _PROBES else logging.INFO
+        fields = {"status": status, "seconds": round(seconds, 4)}
+        _log.log(level, "%s %s %d", scope["method"], path, status, extra=fields)
 
 
 class JsonBodyLimit:

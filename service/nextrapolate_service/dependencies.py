@@ -1,17 +1,24 @@
 """What routers ask for besides the request's own fields."""
 
+import threading
 from typing import Annotated
 
 from fastapi import Depends, Request
 
+from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.store import Store
 
 
 async def _store(request: Request) -> Store:
-    store: Store = request.app.state.store
-    return store
+    opening: Opening = request.app.state.opening
+    return opening.store
+
+
+async def _opening(request: Request) -> Opening:
+    opening: Opening = request.app.state.opening
+    return opening
 
 
 async def _settings(request: Request) -> ServiceSettings:
@@ -24,6 +31,16 @@ async def _wake_ups(request: Request) -> WakeUps:
     return wake_ups
 
 
+async def _draining(request: Request) -> threading.Event:
+    draining: threading.Event = request.app.state.draining
+    return draining
+
+
 OpenStore = Annotated[Store, Depends(_store)]
+"""The store; where it could not be opened yet, the request is answered with the reason."""
+PerhapsStore = Annotated[Opening, Depends(_opening)]
+"""The store, for those who can do without it."""
+Draining = Annotated[threading.Event, Depends(_draining)]
+"""Set once the process has been asked to stop."""
 Settings = Annotated[ServiceSettings, Depends(_settings)]
 Wake = Annotated[WakeUps, Depends(_wake_ups)]

@@ -4,6 +4,7 @@ The ids of the store's stream are the SSE ids: whoever resumes misses nothing an
 """
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -68,14 +69,14 @@ def open_events(
 Events = Annotated[EventReader, Depends(open_events)]
 
 
-async def follow(reader: EventReader) -> AsyncIterator[bytes]:
+async def follow(reader: EventReader, draining: threading.Event) -> AsyncIterator[bytes]:
     """Yield events as they happen, up to the job's last one, and a comment where nothing happens for long.
 
-    Where the store goes away, or the key is revoked, the stream ends: the caller comes back with
-    Last-Event-ID, and is told.
+    Where the store goes away, the key is revoked, or this process is asked to stop, the stream ends: the
+    caller comes back with Last-Event-ID, and is told.
     """
     silent_since = time.monotonic()
-    while True:
+    while not draining.is_set():
         try:
             events, ended = await run_in_threadpool(reader.read)
         except (StoreUnavailable, KeyRevoked):

@@ -37,7 +37,7 @@ def _reconcile(store: Store, wake_ups: WakeUps) -> None:
     done = store.jobs.reconcile()
     for what in ("requeued", "failed", "cancelled"):
         for job_id in getattr(done, what):
-            _log.warning("job %s was %s: its worker stopped beating", job_id, what)
+            _log.warning("%s: its worker stopped beating", what, extra={"job_id": job_id})
     for job_id in done.wake:
         wake_ups.send(job_id)
     store.recorder.record_ends()

@@ -51,7 +51,7 @@ def submit(
         DiskReserveError: there is no room for results.
         StoreError: the series is not there, or the idempotency key is taken.
     """
-    require_space(store, settings)
+    require_space(store.blobs, settings)
     if request.series is not None:
         inputs = store.series.inputs(tenant, request.series, request.until)
     else:

@@ -117,7 +117,7 @@ async def receive(
         intake.write(piece)
         # Others upload, too: what was free at the beginning need not be any more.
         if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
-            require_space(store, settings)
+            require_space(store.blobs, settings)
 
     def keep(intake: Intake) -> FileInfo:
         check_same(step, name, there, intake.sha256)

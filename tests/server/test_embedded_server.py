@@ -147,7 +147,7 @@ def test_a_job_runs_and_its_data_survives_a_restart(tmp_path: Path) -> None:
 def test_parts_that_die_come_back(server: EmbeddedServer, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
     with calls(server) as client:
-        for word, name in (("redis-server", "redis"), ("celery", "worker-1"), ("uvicorn", "api")):
+        for word, name in (("redis-server", "redis"), ("celery", "worker-1"), ("serving", "api")):
             part(server, word).kill()
             eventually(partial(says, server, f"see {server.data_dir}/logs/{name}.log"))
             eventually(lambda: is_ready(client))

@@ -55,6 +55,7 @@ def work(
     folder.mkdir(parents=True, exist_ok=True)
     return Start(
         job="01JOB",
+        fence=1,
         tenant="default",
         request=job_over(run, method),
         inputs=inputs or run_inputs(run),

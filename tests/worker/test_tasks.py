@@ -26,6 +26,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
     told: list[tuple[Stage, float]] = []
     work = Start(
         job="01JOB",
+        fence=1,
         tenant="default",
         request=request,
         inputs=run_inputs(run),

@@ -1,9 +1,10 @@
 """Real Celery workers: one is killed in the middle of a job, and the job is done all the same, once."""
 
+import json
 import os
+import secrets
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,7 +16,8 @@ from celery import Celery
 from fixtures.jobs import job_over, run_inputs
 
 from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
-from nextrapolate_store.queue import QUEUE, TASK_NAME, celery_settings
+from nextrapolate_service.server.commands import worker_command
+from nextrapolate_store.queue import TASK_NAME, celery_settings
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -28,18 +30,18 @@ SLOW = NextMethod(horizon_steps=20, epochs=300)
 
 
 @contextmanager
-def worker(settings: StoreSettings) -> Iterator[subprocess.Popen[bytes]]:
-    command = ["celery", "-A", "nextrapolate_worker.app", "worker", "-P", "threads", "-c", "1", "-Q", QUEUE]
+def worker(settings: StoreSettings, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
         "NEXTRAPOLATE_REDIS_URL": settings.redis_url,
         "NEXTRAPOLATE_DATA_DIR": str(settings.data_dir),
         "NEXTRAPOLATE_LEASE_SECONDS": str(settings.lease_seconds),
         "NEXTRAPOLATE_THREADS": "1",
     }
-    with subprocess.Popen(
-        [sys.executable, "-m", *command, "--without-gossip", "--without-mingle", "-l", "WARNING"],
-        env=environment,
-    ) as process:
+    with ExitStack() as stack:
+        stderr = stack.enter_context(log.open("wb")) if log else None
+        process = stack.enter_context(
+            subprocess.Popen(worker_command(f"{secrets.token_hex(4)}@%h"), env=environment, stderr=stderr)
+        )
         try:
             yield process
         finally:
@@ -104,11 +106,18 @@ def reconcile_until_final(store: Store, settings: StoreSettings, job: JobRecord)
     return requeued
 
 
-def test_a_job_goes_through_the_queue(leasing_store: Store, settings: StoreSettings, submit: Submit) -> None:
-    with worker(settings):
+def test_a_job_goes_through_the_queue_and_the_log_tells_of_it(
+    leasing_store: Store, settings: StoreSettings, submit: Submit, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    with worker(settings, log):
         job = submit(WeightExtrapolationMethod(horizon_steps=20))
         done = wait_until(leasing_store, job, lambda now: now.state.is_final)
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [line["message"] for line in lines if (line.get("job_id"), line.get("fence")) == (job.id, 1)]
+    assert told[0] == "claimed, attempt 1"
+    assert told[-1].startswith("committed after ")
 
 
 def test_a_killed_workers_job_runs_again_and_commits_once(

@@ -5,14 +5,16 @@ from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
 
+from nextrapolate_store.logs import configure_logging
 from nextrapolate_store.queue import TASK_NAME, celery_settings
 from nextrapolate_store.store import Store
 from nextrapolate_worker.attempt import run_job
 from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import WorkerSettings
 
+configure_logging()
 settings = WorkerSettings.from_environment()
 app = Celery("nextrapolate", set_as_current=False)
 app.conf.update(celery_settings(settings.store.redis_url))
@@ -35,6 +37,11 @@ def run(job_id: str) -> None:
     finally:
         if not stopping.is_set():
             nursery.prepare()
+
+
+@setup_logging.connect
+def _leave_logging_alone(**_: Any) -> None:
+    """That somebody listens keeps Celery from setting up logs of its own."""
 
 
 @worker_ready.connect

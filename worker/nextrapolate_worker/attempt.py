@@ -13,6 +13,7 @@ import threading
 import time
 
 from nextrapolate.schemas import JobError
+from nextrapolate_store.logs import about
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
 from nextrapolate_worker.lease import Lease, Stopped
@@ -21,7 +22,7 @@ from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
 from nextrapolate_worker.settings import WorkerSettings
 
-_log = logging.getLogger("nextrapolate.worker")
+_log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
 
@@ -42,18 +43,19 @@ def run_job(
     claim = store.jobs.claim(job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claim is None:
         return
-    started = time.monotonic()
-    _log.info("job %s: claimed, attempt %d, fence %d", job_id, claim.attempt, claim.fence)
-    lease = Lease(store.jobs, claim, settings.store.lease_seconds)
-    with nursery.take() as child:
-        outcome = _watch(child, _work(store, settings, claim), lease, stopping)
-    ending = lease.settle(outcome)
-    _log.info("job %s: %s after %.1f s, fence %d", job_id, ending, time.monotonic() - started, claim.fence)
+    with about(job_id=job_id, fence=claim.fence):
+        started = time.monotonic()
+        _log.info("claimed, attempt %d", claim.attempt)
+        lease = Lease(store.jobs, claim, settings.store.lease_seconds)
+        with nursery.take() as child:
+            outcome = _watch(child, _work(store, settings, claim), lease, stopping)
+        _log.info("%s after %.1f s", lease.settle(outcome), time.monotonic() - started)
 
 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
     return Start(
         job=claim.job.id,
+        fence=claim.fence,
         tenant=claim.job.tenant,
         request=claim.job.request,
         inputs=claim.job.inputs,

@@ -4,17 +4,20 @@ Started ahead of its job, it imports torch and readies the charts while it waits
 """
 
 import ctypes
+import logging
 import os
 import signal
 import sys
-import traceback
 from typing import TextIO
 
 from nextrapolate.schemas import Stage
+from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.rendering.figures import warm_up
+
+_log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 
@@ -32,11 +35,14 @@ def main() -> None:
     def tell(stage: Stage, fraction: float) -> None:
         answers.write(Progress(stage=stage, fraction=fraction).line())
 
+    configure_logging()
+    work = Start.model_validate_json(line)
     try:
-        artifacts = pipeline.run(Start.model_validate_json(line), tell)
+        artifacts = pipeline.run(work, tell)
     except Exception as error:  # noqa: BLE001 - whatever happened, the worker must hear of it
         if not is_final(error):
-            traceback.print_exc()
+            with about(job_id=work.job, fence=work.fence):
+                _log.exception("the work failed")
         answers.write(Failed(error=as_job_error(error), final=is_final(error)).line())
     else:
         answers.write(Done(artifacts=artifacts).line())

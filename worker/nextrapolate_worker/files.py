@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.blobs import sync_folder
+from nextrapolate_store.files import sync_folder
 
 
 def digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_worker.messages import Done, Failed, Progress
 
-_log = logging.getLogger("nextrapolate.worker")
+_log = logging.getLogger(__name__)
 
 _PROGRESS_SECONDS = 1.0
 """News of progress is passed on at most this often: every beat costs Redis a flush to disk."""
@@ -59,7 +59,7 @@ class Lease:
                 message=None,
             )
         except StoreUnavailable as error:
-            _log.warning("job %s: a beat did not get through: %s", self._job_id, error)
+            _log.warning("a beat did not get through: %s", error)
             return Beat.HELD
         self._beaten, self._told = now, progress
         return beat
@@ -99,6 +99,6 @@ class Lease:
             try:
                 return ending if transition() else f"refused: was not {ending}"
             except StoreUnavailable as error:
-                _log.warning("job %s: Redis is away, trying again: %s", self._job_id, error)
+                _log.warning("Redis is away, trying again: %s", error)
                 time.sleep(_PROGRESS_SECONDS)
         return "lost the lease"

@@ -22,6 +22,7 @@ class Start(_Message):
 
     type: Literal["start"] = "start"
     job: str
+    fence: int
     tenant: str
     request: JobRequest
     inputs: JobInputs

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from fastapi import APIRouter, Response
 
 from nextrapolate.schemas import Readiness
-from nextrapolate_service.dependencies import OpenStore, Settings
+from nextrapolate_service.dependencies import PerhapsStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import DiskReserveError
-from nextrapolate_store.errors import StoreUnavailable
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.errors import StoreError
 
 router = APIRouter(tags=["health"])
 
@@ -24,9 +25,14 @@ async def livez() -> dict[str, bool]:
     responses={503: {"model": Readiness, "description": "Not ready."}},
     summary="Can jobs be accepted?",
 )
-def readyz(store: OpenStore, settings: Settings, response: Response) -> Readiness:
-    """Writes to Redis, and looks at the disk that holds the blobs."""
-    checks = {"redis": _outcome(store.ping), "disk": _outcome(lambda: require_space(store, settings))}
+def readyz(opening: PerhapsStore, settings: Settings, response: Response) -> Readiness:
+    """Does what every job needs: writes to Redis, and to the disk that holds the blobs, which has room."""
+    blobs = BlobStore(settings.store.data_dir)
+    checks = {
+        "redis": _outcome(lambda: opening.store.ping()),
+        "disk": _outcome(lambda: require_space(blobs, settings)),
+        "blobs": _outcome(blobs.check),
+    }
     ready = all(outcome == "ok" for outcome in checks.values())
     if not ready:
         response.status_code = 503
@@ -36,6 +42,6 @@ def readyz(store: OpenStore, settings: Settings, response: Response) -> Readines
 def _outcome(check: Callable[[], None]) -> str:
     try:
         check()
-    except (StoreUnavailable, DiskReserveError, OSError) as error:
+    except (StoreError, DiskReserveError, OSError) as error:
         return str(error)
     return "ok"

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 import time
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
-from nextrapolate_service.dependencies import OpenStore, Settings, Wake
+from nextrapolate_service.dependencies import Draining, OpenStore, Settings, Wake
 from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import problems
 from nextrapolate_service.submission import submit
@@ -36,6 +37,7 @@ async def create_job(
     store: OpenStore,
     settings: Settings,
     wake_ups: Wake,
+    draining: Draining,
     response: Response,
     prefer: Annotated[
         str | None,
@@ -56,7 +58,7 @@ async def create_job(
     if prefer and (wait := _WAIT.search(prefer)):
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)
         response.headers["Preference-Applied"] = f"wait={seconds}"
-        job = await _settled(store, job, seconds)
+        job = await _settled(store, job, seconds, draining)
     return await run_in_threadpool(job_view, store, job)
 
 
@@ -91,17 +93,17 @@ def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
     response_class=Response,
     summary="Follow a job",
 )
-async def follow_job(reader: Events) -> Response:
+async def follow_job(reader: Events, draining: Draining) -> Response:
     """Server-Sent Events up to the job's end, each with a JobEvent; Last-Event-ID goes on after that one."""
     # Not as a generator: FastAPI 0.165 logs a traceback for each caller who leaves such a stream early.
     return EventSourceResponse(
-        follow(reader), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        follow(reader, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
 
 
-async def _settled(store: Store, job: JobRecord, seconds: float) -> JobRecord:
+async def _settled(store: Store, job: JobRecord, seconds: float, draining: threading.Event) -> JobRecord:
     deadline = time.monotonic() + seconds
-    while not job.state.is_final and time.monotonic() < deadline:
+    while not (job.state.is_final or draining.is_set()) and time.monotonic() < deadline:
         await asyncio.sleep(_POLL_SECONDS)
         job = await run_in_threadpool(store.jobs.get, job.tenant, job.id)
     return job

@@ -8,12 +8,12 @@ from nextrapolate_store.queue import QUEUE
 
 def api_command(*, host: str, port: int) -> tuple[str, ...]:
     """The API on an address of its own."""
-    return (*_UVICORN, "--host", host, "--port", str(port))
+    return (*_API, "--host", host, "--port", str(port))
 
 
 def api_command_on(listener: socket.socket) -> tuple[str, ...]:
     """The API on a socket that listens already, and that the process inherits."""
-    return (*_UVICORN, "--fd", str(listener.fileno()))
+    return (*_API, "--fd", str(listener.fileno()))
 
 
 def worker_command(node: str) -> tuple[str, ...]:
@@ -22,14 +22,10 @@ def worker_command(node: str) -> tuple[str, ...]:
     Gossip and mingle are talk between workers, which nothing here needs.
     """
     return (
-        *(sys.executable, "-m", "celery", "--app", "nextrapolate_worker.app:app", "worker"),
+        *(sys.executable, "-m", "celery", "--quiet", "--app", "nextrapolate_worker.app:app", "worker"),
         *("--pool", "threads", "--concurrency", "1", "--queues", QUEUE),
-        *("--hostname", node, "--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+        *("--hostname", node, "--without-gossip", "--without-mingle"),
     )
 
 
-_UVICORN = (
-    *(sys.executable, "-m", "uvicorn", "nextrapolate_service.asgi:app"),
-    # Open event streams would hold up a restart for ever.
-    *("--timeout-graceful-shutdown", "3"),
-)
+_API = (sys.executable, "-m", "nextrapolate_service.serving")

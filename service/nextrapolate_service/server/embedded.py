@@ -78,7 +78,12 @@ def _stages(
     folder: DataFolder, redis: EmbeddedRedis, listener: socket.socket, url: str, workers: int, gpus: list[str]
 ) -> list[list[Part]]:
     store = StoreSettings(redis.url, folder.path)
-    environment = {"NEXTRAPOLATE_REDIS_URL": redis.url, "NEXTRAPOLATE_DATA_DIR": str(folder.path)}
+    environment = {
+        "NEXTRAPOLATE_REDIS_URL": redis.url,
+        "NEXTRAPOLATE_DATA_DIR": str(folder.path),
+        # Whoever runs everything on one machine reads the logs himself.
+        "NEXTRAPOLATE_LOG_FORMAT": os.environ.get("NEXTRAPOLATE_LOG_FORMAT", "text"),
+    }
     own_redis = Part("redis", redis.command, folder.logs / "redis.log", ready=lambda: _store_opens(store))
     api = Part(
         "the API",

@@ -70,8 +70,7 @@ async def supervise(stages: Sequence[Sequence[Part]], tell: Tell, on_ready: Call
     finally:
         await _cancel(running, stopping)
         for stage in reversed(children):
-            for child in reversed(stage):
-                await child.stop(at_once)
+            await asyncio.gather(*(child.stop(at_once) for child in stage))
 
 
 async def _run(children: Sequence[Sequence["_Child"]], on_ready: Callable[[], None]) -> None:

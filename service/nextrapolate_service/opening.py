@@ -1,0 +1,70 @@
+"""The store, opened when Redis is there: the API starts without it, and says that it is not ready."""
+
+import asyncio
+import logging
+from contextlib import suppress
+
+from fastapi.concurrency import run_in_threadpool
+
+from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.errors import StoreError, StoreUnavailable
+from nextrapolate_store.keys import KeyText, Scope
+from nextrapolate_store.store import Store
+
+_log = logging.getLogger(__name__)
+
+_TRY_AGAIN_SECONDS = 1.0
+
+
+class Opening:
+    """Opens the store, however long that takes."""
+
+    def __init__(self, settings: ServiceSettings, own_key: KeyText | None) -> None:
+        self._settings = settings
+        self._own_key = own_key
+        self._store: Store | None = None
+        self._problem: StoreError = StoreUnavailable(
+            "the server has only just started; try again in a moment"
+        )
+        self._opened = asyncio.Event()
+
+    @property
+    def store(self) -> Store:
+        """The open store.
+
+        Raises:
+            StoreError: why it could not be opened so far.
+        """
+        if self._store is None:
+            raise type(self._problem)(str(self._problem))
+        return self._store
+
+    async def until_open(self) -> Store:
+        """Try until it is open; what stands in the way is logged once."""
+        while self._store is None:
+            try:
+                self._store = await run_in_threadpool(self._open)
+            except (StoreError, OSError) as error:
+                problem = error if isinstance(error, StoreError) else StoreUnavailable(str(error))
+                if str(problem) != str(self._problem):
+                    _log.error("not ready: %s", problem)
+                self._problem = problem
+                await asyncio.sleep(_TRY_AGAIN_SECONDS)
+        self._opened.set()
+        return self._store
+
+    async def wait(self, seconds: float) -> None:
+        """Wait until it is open, but no longer than this."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._opened.wait(), seconds)
+
+    def close(self) -> None:
+        """Close the store, if it was opened."""
+        if self._store is not None:
+            self._store.close()
+
+    def _open(self) -> Store:
+        store = Store.open(self._settings.store)
+        if self._own_key is not None:
+            store.keys.adopt(self._own_key, self._own_key.id, list(Scope))
+        return store

@@ -1,0 +1,56 @@
+"""`python -m nextrapolate_service.serving`: the app behind uvicorn, which stops without losing anything.
+
+Asked to stop, it takes no more connections, ends the streams of events and the waiting for jobs, whose
+callers come back to the next process, and lets every other request finish.
+"""
+
+import argparse
+import threading
+from types import FrameType
+
+import uvicorn
+
+from nextrapolate_service.app import create_app
+from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.logs import configure_logging
+
+DRAIN_SECONDS = 8
+"""How long a request may take to finish. Whoever stops the process has to wait a little longer."""
+
+
+class DrainingServer(uvicorn.Server):
+    """Sets `draining` at once when it is asked to stop."""
+
+    def __init__(self, config: uvicorn.Config, draining: threading.Event) -> None:
+        super().__init__(config)
+        self._draining = draining
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Hear the signal before uvicorn does."""
+        self._draining.set()
+        super().handle_exit(sig, frame)
+
+
+def main() -> None:
+    """Serve on a socket that is inherited, or on an address."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--fd", type=int)
+    arguments = parser.parse_args()
+    configure_logging()
+    app = create_app(ServiceSettings.from_environment())
+    config = uvicorn.Config(
+        app,
+        host=arguments.host,
+        port=arguments.port,
+        fd=arguments.fd,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        log_config=None,
+        access_log=False,
+    )
+    DrainingServer(config, app.state.draining).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""How service and worker log: a line each, which says for which request, job and claim it was written."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from types import MappingProxyType
+from typing import Any
+
+from pythonjsonlogger.json import JsonFormatter
+
+_about: ContextVar[Mapping[str, Any]] = ContextVar("nextrapolate_log_about", default=MappingProxyType({}))
+
+_SHOWN = ("request_id", "job_id", "fence")
+
+
+@contextmanager
+def about(**fields: Any) -> Iterator[None]:
+    """Have every line that is written within, in this thread or task, carry these fields."""
+    token = _about.set({**_about.get(), **fields})
+    try:
+        yield
+    finally:
+        _about.reset(token)
+
+
+def configure_logging() -> None:
+    """Log to stderr: for people where that is a terminal, as JSON where it is not.
+
+    NEXTRAPOLATE_LOG_FORMAT (text, json) and NEXTRAPOLATE_LOG_LEVEL (INFO by default) choose otherwise.
+
+    Raises:
+        ValueError: one of them is not what it should be.
+    """
+    default = "text" if sys.stderr.isatty() else "json"
+    chosen = os.environ.get("NEXTRAPOLATE_LOG_FORMAT", default)
+    if chosen not in _FORMATTERS:
+        raise ValueError(f"NEXTRAPOLATE_LOG_FORMAT must be text or json, not {chosen!r}")
+    handler = logging.StreamHandler()
+    handler.addFilter(_add_fields)
+    handler.setFormatter(_FORMATTERS[chosen]())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    logging.captureWarnings(True)
+    level = os.environ.get("NEXTRAPOLATE_LOG_LEVEL", "INFO")
+    try:
+        root.setLevel(level.upper())
+    except ValueError:
+        raise ValueError(f"NEXTRAPOLATE_LOG_LEVEL must be DEBUG, INFO, ..., not {level!r}") from None
+
+
+def _add_fields(record: logging.LogRecord) -> bool:
+    for name, value in _about.get().items():
+        if name not in vars(record):
+            setattr(record, name, value)
+    return True
+
+
+class _Text(logging.Formatter):
+    """For people: the fields, as far as there are any, behind the message."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)-8s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        shown = [f"{name}={getattr(record, name)}" for name in _SHOWN if hasattr(record, name)]
+        return super().formatMessage(record) + (f" [{' '.join(shown)}]" if shown else "")
+
+
+def _json() -> logging.Formatter:
+    names = {"levelname": "level", "name": "logger"}
+    return JsonFormatter("{levelname}{name}{message}", style="{", timestamp="at", rename_fields=names)
+
+
+_FORMATTERS = {"text": _Text, "json": _json}

@@ -1,0 +1,177 @@
+"""The API alone, as a process: it starts before Redis does, and stops without losing anything."""
+
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from fixtures.adapter_bytes import CONFIG, model_bytes
+from fixtures.redis import running
+from httpx_sse import connect_sse
+
+from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
+from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.store import Store
+
+pytestmark = pytest.mark.integration
+
+KEY = "nx_tests_0123456789abcdef"
+JOB = "01ARZ3NDEKTSV4RRFFQ69G5FAV"
+
+
+@dataclass(frozen=True)
+class Api:
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    log: Path
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@contextmanager
+def running_api(redis_url: str, folder: Path) -> Iterator[Api]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    key_file, log = folder / "api_key", folder / "log"
+    key_file.write_text(KEY)
+    environment = {
+        "NEXTRAPOLATE_REDIS_URL": redis_url,
+        "NEXTRAPOLATE_DATA_DIR": str(folder / "data"),
+        "NEXTRAPOLATE_API_KEY_FILE": str(key_file),
+        "NEXTRAPOLATE_DISK_RESERVE_BYTES": "1",
+    }
+    program = Path(sys.executable).parent / "nextrapolate-server"
+    command = [str(program), "api", "--port", str(port)]
+    url, headers = f"http://127.0.0.1:{port}", {"Authorization": f"Bearer {KEY}"}
+    with (
+        log.open("wb") as stderr,
+        subprocess.Popen(command, env=os.environ | environment, stderr=stderr) as process,
+        httpx.Client(base_url=url, headers=headers, timeout=60) as client,
+    ):
+        try:
+            eventually(lambda: answers(client))
+            yield Api(process, client, log)
+        finally:
+            process.kill()
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, f"still not so after {seconds} s"
+        time.sleep(0.05)
+
+
+def answers(client: httpx.Client) -> bool:
+    try:
+        return client.get("/livez").is_success
+    except httpx.TransportError:
+        return False
+
+
+def ready(client: httpx.Client) -> bool:
+    return client.get("/readyz").is_success
+
+
+def submit(client: httpx.Client) -> tuple[str, str]:
+    """Submit a job over a series of two checkpoints; gives the ids of both."""
+    series = client.post("/series", json={"name": "run"}).json()["id"]
+    for step in (10, 20):
+        folder = f"/series/{series}/checkpoints/{step}"
+        assert client.put(f"{folder}/adapter_config.json", content=CONFIG).is_success
+        assert client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(step)).is_success
+    body = {"series": series, "method": {"name": "weight-extrapolation"}}
+    return series, client.post("/jobs", json=body).json()["id"]
+
+
+def test_it_starts_before_redis_and_is_ready_when_redis_is(tmp_path: Path) -> None:
+    redis = EmbeddedRedis.prepare(find_redis_server(None), tmp_path / "own")
+    with running_api(redis.url, tmp_path) as api:
+        found = api.client.get("/readyz")
+        assert (found.status_code, found.json()["ready"]) == (503, False)
+        assert found.json()["checks"]["disk"] == found.json()["checks"]["blobs"] == "ok"
+        refused = api.client.get(f"/jobs/{JOB}")
+        assert (refused.status_code, refused.json()["code"]) == (503, "store-unavailable")
+        eventually(lambda: "does not answer" in api.client.get("/readyz").json()["checks"]["redis"])
+        with running(redis):
+            eventually(lambda: ready(api.client))
+            submit(api.client)
+        assert [line["level"] for line in api.lines() if "not ready" in str(line["message"])] == ["ERROR"]
+
+
+def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
+    store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    said: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
+    following, uploading, rest = threading.Event(), threading.Event(), threading.Event()
+
+    def upload() -> Iterator[bytes]:
+        yield model_bytes()[:20]
+        uploading.set()
+        rest.wait(20)
+        yield model_bytes()[20:]
+
+    def follow() -> None:
+        events = []
+        with connect_sse(api.client, "GET", f"/jobs/{job}/events") as source:
+            for event in source.iter_sse():
+                events.append(event.event)
+                following.set()
+        said.put(("events", events))
+
+    def wait() -> None:
+        body = {"series": series, "method": {"name": "weight-extrapolation"}}
+        answer = api.client.post("/jobs", json=body, headers={"Prefer": "wait=60"})
+        said.put(("job", (answer.status_code, answer.json()["state"])))
+
+    def put() -> None:
+        path = f"/series/{series}/checkpoints/30/adapter_model.safetensors"
+        said.put(("upload", api.client.put(path, content=upload()).status_code))
+
+    with running_api(store_settings.redis_url, tmp_path) as api:
+        series, job = submit(api.client)
+        threads = [threading.Thread(target=target) for target in (follow, wait, put)]
+        for thread in threads:
+            thread.start()
+        assert following.wait(20)
+        assert uploading.wait(20)
+        eventually(lambda: len(api.client.get("/jobs").json()["items"]) == 2)
+        api.process.send_signal(signal.SIGTERM)
+        assert dict(said.get(timeout=5) for _ in range(2)) == {"events": ["queued"], "job": (202, "queued")}
+        assert api.process.poll() is None, "somebody is uploading still"
+        rest.set()
+        assert said.get(timeout=5) == ("upload", 200)
+        for thread in threads:
+            thread.join()
+        assert api.process.wait(5) == -signal.SIGTERM
+    store = Store.open(StoreSettings(store_settings.redis_url, tmp_path / "data"))
+    assert 30 in store.series.get("tests", series).checkpoints
+    store.close()
+
+
+def test_its_log_leads_from_a_request_to_its_job(store_settings: StoreSettings, tmp_path: Path) -> None:
+    with running_api(store_settings.redis_url, tmp_path) as api:
+        _, job = submit(api.client)
+        api.client.get(f"/jobs/{job}", headers={"X-Request-Id": "look-1"})
+        api.client.get("/no%0Athing", headers={"X-Request-Id": "odd-1"})
+        eventually(lambda: any(line.get("request_id") == "odd-1" for line in api.lines()))
+        lines = {line["request_id"]: line for line in api.lines() if "request_id" in line}
+        submitted = [line for line in lines.values() if line["message"] == "POST /jobs 202"]
+        assert [line["job_id"] for line in submitted] == [job]
+        assert (lines["look-1"]["job_id"], lines["look-1"]["status"]) == (job, 200)
+        assert lines["odd-1"]["message"] == "GET /no%0Athing 404"
+        assert KEY not in api.log.read_text()
