@@ -155,7 +155,6 @@ def extend(
             *trajectory.warnings,
             *_beyond_the_evidence(extraction.drift, update.horizon_steps),
             *update.warnings,
-            *_horizon_warnings(extraction.drift, update),
             *_warnings(records, refits),
         ),
     )
@@ -258,15 +257,6 @@ def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
         yield (
             f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
             "were seen of the run: nothing measured on it says how far it holds. Shorten horizon_steps."
-        )
-
-
-def _horizon_warnings(drift: Drift, update: Update) -> Iterator[str]:
-    seen = drift.last_step - drift.steps[0]
-    if update.horizon_steps > seen:
-        yield (
-            f"The update reaches {update.horizon_steps} steps ahead, and the series shows {seen} steps of "
-            "training: nothing in it says that the drift lasts as long. Evaluate the adapter first."
         )
 
 
