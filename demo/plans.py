@@ -13,10 +13,10 @@ class Plan:
     steps: int
     measured_at: tuple[int, ...] = ()
     jumps: dict[str, Any] | None = None
-    """Arguments of `NExtCallback`; None trains without it. Those that count steps or epochs are ints."""
+    """Arguments of `NExtCallback`; None trains without it. Those that count steps are ints."""
 
     def shortened(self, factor: int) -> "Plan":
-        """Return the plan with all steps and epochs divided by `factor`: fast, and evidence of nothing."""
+        """Return the plan with all steps divided by `factor`: fast, and evidence of nothing."""
         jumps = self.jumps and {
             name: value // factor if isinstance(value, int) else value for name, value in self.jumps.items()
         }
@@ -35,7 +35,6 @@ PLANS = (
             "collect_every": 10,
             "jump_at": 150,
             "horizon_steps": 50,
-            "epochs": 1000,
         },
     ),
     Plan(

@@ -1,6 +1,6 @@
 """The methods and their parameters, as callers write them: documented, bounded, and part of the schemas."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -35,6 +35,11 @@ class MethodParameters(BaseModel):
         return 2
 
     @property
+    def learns_from_pairs(self) -> bool:
+        """Whether it learns from checkpoints that are one horizon apart, and so needs two of them."""
+        return False
+
+    @property
     def per_checkpoint(self) -> dict[str, PerCheckpoint]:
         """Parameters that hold one number for each checkpoint, by name; those that are not given left out."""
         return {}
@@ -46,30 +51,74 @@ class AutoMethod(MethodParameters):
     name: Literal["auto"] = "auto"
 
 
+_PAPER_ALPHA = 1.5
+
+
 class NextMethod(MethodParameters):
-    """NExt: an encoder-decoder predicts the rank-1 triple of the coming delta (arXiv 2604.11446, Alg. 1)."""
+    """NExt: leading singular triples extrapolated by what followed them in this run (arXiv 2604.11446).
+
+    Under `preset="paper"` a parameter of the other preset is refused, and the other way round.
+    """
 
     name: Literal["next"] = "next"
     alpha: float = Field(
-        1.5, ge=0, le=100, description="extending coefficient, Eq. 10; 0.5 to 2.5 is safe in the paper"
+        1.0,
+        ge=0,
+        le=100,
+        description=f"factor on the predicted update; under preset=paper {_PAPER_ALPHA} unless it is given "
+        "(Eq. 10; 0.5 to 2.5 is safe in the paper)",
     )
-    preset: Literal["paper"] = Field(
-        "paper", description="the paper's training, with the signs of the triples aligned"
+    preset: Literal["default", "paper"] = Field(
+        "default",
+        description="default: regression on the leading triples of each module, in a moment; paper: the "
+        "encoder-decoder of Algorithm 1 as published, signs of the triples aligned, in a minute",
     )
-    use_global: bool = Field(
-        True, description="encode the global delta W_i - W_0; off is the ablation without G"
-    )
+    use_global: bool = Field(True, description="look at the global delta W_i - W_0; off: ablation without G")
     use_local: bool = Field(
-        True, description="encode the local delta W_i - W_{i-1}; off is the ablation without L"
+        True, description="look at the local delta W_i - W_{i-1}; off: ablation without L"
     )
-    hidden_size: int = Field(256, ge=1, le=8192, description="width of the bottleneck of encoder and decoder")
-    epochs: int = Field(1000, ge=1, le=100_000, description="full-batch epochs")
-    learning_rate: float = Field(2e-5, gt=0, le=1, description="AdamW's peak rate; cosine to a tenth of it")
+    rank: int = Field(8, ge=1, le=8, description="preset=default: leading triples of each delta")
+    decay: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="preset=default: weight of a training pair for each 10 steps of its age",
+    )
+    hidden_size: int = Field(
+        256, ge=1, le=8192, description="preset=paper: width of the bottlenecks of encoder and decoder"
+    )
+    epochs: int = Field(1000, ge=1, le=100_000, description="preset=paper: full-batch epochs")
+    learning_rate: float = Field(
+        2e-5, gt=0, le=1, description="preset=paper: AdamW's peak rate; cosine to a tenth of it"
+    )
+
+    @property
+    def learns_from_pairs(self) -> bool:
+        """The paper's predictor maps a checkpoint to what came one horizon later."""
+        return self.preset == "paper"
+
+    @property
+    def foreign(self) -> frozenset[str]:
+        """Parameters that belong to the other preset."""
+        if self.preset == "paper":
+            return frozenset({"rank", "decay"})
+        return frozenset({"hidden_size", "epochs", "learning_rate"})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alpha_of_the_preset(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("preset") == "paper":
+            return {"alpha": _PAPER_ALPHA} | given
+        return given
 
     @model_validator(mode="after")
-    def _one_input_at_least(self) -> "NextMethod":
-        if not (self.use_global or self.use_local):
+    def _parameters_of_the_preset(self) -> Self:
+        if self.preset == "paper" and not (self.use_global or self.use_local):
             raise ValueError("use_global and use_local cannot both be off: the predictor needs one input")
+        for name in sorted(self.foreign):
+            if getattr(self, name) != type(self).model_fields[name].default:
+                other = "default" if self.preset == "paper" else "paper"
+                raise ValueError(f"{name} belongs to preset={other}, and preset is {self.preset}")
         return self
 
 

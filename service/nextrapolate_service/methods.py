@@ -33,14 +33,12 @@ class MethodEntry:
         title: for people.
         paper: where it comes from; None for our own.
         learns_from_base: a checkpoint at step 0, the base model itself, is one to learn from.
-        learns_from_pairs: it learns from checkpoints that are one horizon apart, and so needs two of them.
     """
 
     parameters: type[MethodParameters]
     title: str
     paper: str | None
     learns_from_base: bool = True
-    learns_from_pairs: bool = False
 
     @property
     def name(self) -> str:
@@ -55,7 +53,7 @@ class MethodEntry:
         """How many checkpoints there have to be, if those there are went on at their median spacing."""
         told = steps[1:] if steps[:1] == [0] and not self.learns_from_base else steps
         needed = method.minimum_checkpoints
-        if self.learns_from_pairs and len(told) >= 2:
+        if method.learns_from_pairs and len(told) >= 2:
             missing_steps = max(0, told[0] + method.horizon_steps - told[-1])
             spacing = median_high(after - before for before, after in pairwise(told))
             needed = max(needed, len(told) + math.ceil(missing_steps / spacing))
@@ -83,7 +81,6 @@ _ENTRIES = (
         "NExt: nonlinear extrapolation of low-rank trajectories",
         "arXiv:2604.11446",
         learns_from_base=False,
-        learns_from_pairs=True,
     ),
     MethodEntry(
         WeightExtrapolationMethod,

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.integration
 STEPS = range(10, 130, 10)
 NEW_SEEDS = count(1)
 """Runs of the same seed are the same files, and so are uploaded once."""
-ENDLESS = NextMethod(epochs=100_000)
+ENDLESS = NextMethod(preset="paper", epochs=100_000)
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
         "extrapolate",
         folder,
         "--set",
-        "epochs=10",
+        "decay=0.9",
         "--set",
         "use_local=no",
         "--alpha",
@@ -71,7 +71,7 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     assert "queue     job j1\n" in ended.err
     assert [line.split()[1] for line in ended.err.splitlines()] == ["upload", "queue", "fit", "download"]
     body = next(received.body for received in service.received if received.path == "/jobs")
-    assert json.loads(body)["method"] == NextMethod(epochs=10, use_local=False, alpha=2).model_dump()
+    assert json.loads(body)["method"] == NextMethod(decay=0.9, use_local=False, alpha=2).model_dump()
 
 
 def test_a_bar_on_a_terminal(
@@ -111,7 +111,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["nowhere"], "there is no folder nowhere"),
         (
             ["{run}", "--method", "nxt"],
-            "no method 'nxt'; known are alpharl, autoregression, .*next, .*weight-extrapol",
+            "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extr",
         ),
         (["{run}", "--set", "apha=1"], "next takes no apha; known are horizon_steps, seed, alpha, preset"),
         (["{run}", "--set", "epochs"], "--set takes name=value, not 'epochs'"),

@@ -32,8 +32,21 @@ PROBLEM = Problem(title="t", status=422, detail="d", code="c", retryable=False, 
 
 
 def test_parameters_may_be_text() -> None:
-    made = make_method("next", alpha="2", use_local="false", learning_rate="1e-4")
-    assert made == NextMethod(alpha=2.0, use_local=False, learning_rate=1e-4)
+    made = make_method("next", preset="paper", alpha="2", use_local="false", learning_rate="1e-4")
+    assert made == NextMethod(preset="paper", alpha=2.0, use_local=False, learning_rate=1e-4)
+
+
+def test_a_preset_has_its_own_alpha() -> None:
+    assert make_method("next").alpha == 1.0
+    assert make_method("next", preset="paper").alpha == 1.5
+    assert make_method("next", preset="paper", alpha=1).alpha == 1.0
+
+
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_preset_survives_being_written_down(preset: str) -> None:
+    """With the other preset's parameters at their defaults, as a job's record has them."""
+    method = make_method("next", preset=preset)
+    assert NextMethod.model_validate_json(method.model_dump_json()) == method
 
 
 def test_a_method_may_be_changed() -> None:
@@ -44,11 +57,21 @@ def test_a_method_may_be_changed() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("nxt", {}, "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extrapolation"),
+        (
+            "nxt",
+            {},
+            "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extrapolation",
+        ),
         ("weight-extrapolation", {"apha": 1}, "takes no apha; known are horizon_steps, seed, alpha, window"),
         ("next", {"alpha": "much"}, "next: alpha: .*valid number"),
         ("next", {"alpha": -1}, "next: alpha: .*greater than or equal to 0"),
-        ("next", {"use_global": False, "use_local": False}, "the predictor needs one input"),
+        (
+            "next",
+            {"preset": "paper", "use_global": False, "use_local": False},
+            "the predictor needs one input",
+        ),
+        ("next", {"epochs": 10}, "epochs belongs to preset=paper, and preset is default"),
+        ("next", {"preset": "paper", "rank": 2}, "rank belongs to preset=default, and preset is paper"),
     ],
 )
 def test_wrong_methods_say_what_is_right(name: str, parameters: dict[str, object], message: str) -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The demo with a tenth of its steps and epochs."""
+    """The demo with a tenth of its steps."""
     folder = tmp_path_factory.mktemp("demo")
     options = ("--shorten=10", "--held-out=100", f"--folder={folder}", f"--result={folder / 'result.json'}")
     subprocess.run([sys.executable, "-m", "demo.run", *options], cwd=ROOT, check=True)

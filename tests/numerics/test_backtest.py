@@ -19,6 +19,7 @@ from nextrapolate_numerics import (
     Maec,
     Method,
     Next,
+    NextPaper,
     NothingToPredictError,
     Relex,
     Scores,
@@ -42,7 +43,8 @@ METHODS: list[Method] = [
     Wsm(),
     Dare(),
     Maec(),
-    Next(epochs=30, learning_rate=1e-3),
+    Next(),
+    NextPaper(epochs=30, learning_rate=1e-3),
 ]
 
 
@@ -101,7 +103,7 @@ def test_a_steady_run_is_predicted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_short_series_has_no_backtest(method: Method, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30])
-    horizon = 20 if isinstance(method, Next) else 30
+    horizon = 20 if isinstance(method, NextPaper) else 30
     assert backtested(method, run, horizon) is None
 
 

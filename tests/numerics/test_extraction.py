@@ -13,7 +13,7 @@ from torch import Tensor
 from nextrapolate_numerics import (
     LowRank,
     ModuleFactors,
-    Next,
+    NextPaper,
     NothingMovedError,
     TooFewCheckpointsError,
     Trajectory,
@@ -110,7 +110,7 @@ def test_energy_ratio_norm_and_movement(run_folder: Path) -> None:
 
 
 def test_only_what_is_needed_is_extracted(run_folder: Path) -> None:
-    extraction = extract(Trajectory.open(checkpoints(run_folder)), Next(), 50)
+    extraction = extract(Trajectory.open(checkpoints(run_folder)), NextPaper(), 50)
     assert not extraction.grams
     assert extraction.triples.keys() == extraction.moved
 
@@ -118,7 +118,7 @@ def test_only_what_is_needed_is_extracted(run_folder: Path) -> None:
 def test_too_few_checkpoints_are_found_before_anything_is_read(run_folder: Path) -> None:
     files = checkpoints(run_folder)[:4]
     with pytest.raises(TooFewCheckpointsError, match="at least 6 checkpoints"):
-        extract(Trajectory.open(files), Next(), 50, on_progress=lambda _: pytest.fail("a file was read"))
+        extract(Trajectory.open(files), NextPaper(), 50, on_progress=lambda _: pytest.fail("a file was read"))
 
 
 def test_a_series_that_never_moved(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from fixtures.dense import checkpoints
 
 from nextrapolate_numerics import (
     Geometry,
-    Next,
+    NextPaper,
     NothingMovedError,
     TooFewCheckpointsError,
     Trajectory,
@@ -70,7 +70,7 @@ def test_energy_and_variance_are_those_of_the_dense_deltas(tmp_path: Path) -> No
 
 def test_a_methods_reading_measures_the_same(tmp_path: Path) -> None:
     trajectory = Trajectory.open(checkpoints(write_run(tmp_path / "run", UNEVEN)))
-    found = Geometry.of(extract(trajectory, Next(), 20, geometry=True))
+    found = Geometry.of(extract(trajectory, NextPaper(), 20, geometry=True))
     alone = inspect(trajectory).geometry
     assert (found.steps, found.still) == (alone.steps, alone.still)
     assert [module.linearity for module in found.modules.values()] == [

@@ -1,33 +1,136 @@
-"""NExt: what it is shown, what it answers, and that it learns."""
+"""NExt's default: leading triples from dense decompositions, and the regression solved as one large one."""
 
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from fixtures.adapters import write_adapter, write_run
-from fixtures.dense import checkpoints, leading_triple
-from torch import Tensor, nn
+from fixtures.adapters import MODULES, RANK, write_adapter, write_run
+from fixtures.combinations import Vector, by_module, dense_drift, fitted, predicted
+from fixtures.dense import checkpoints
+from safetensors.torch import load_file
+from torch import Tensor
 
-from nextrapolate_numerics import Extraction, Next, TooFewCheckpointsError, Trajectory, extract
-from nextrapolate_numerics.methods.next import Samples
-from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
-from nextrapolate_numerics.update import RankOne
+from nextrapolate_numerics import (
+    Extraction,
+    Next,
+    TooFewCheckpointsError,
+    Trajectory,
+    WeightExtrapolation,
+    extract,
+)
 
-QUICK = Next(epochs=5)
+STEPS = range(10, 130, 10)
+QUERY, DOWN, FROZEN = MODULES
 
 
-def extraction_of(run: Path, horizon: int = 30) -> Extraction:
-    return extract(Trajectory.open(checkpoints(run)), QUICK, horizon)
+def extraction_of(run: Path) -> Extraction:
+    return extract(Trajectory.open(checkpoints(run)), Next(), 30)
 
 
-def fit(method: Next, extraction: Extraction, horizon: int = 30) -> RankOne:
-    update = method.fit(extraction, horizon)
-    assert isinstance(update, RankOne)
-    return update
+def leading_part(matrix: Vector, rank: int) -> Vector:
+    u, sigma, vt = np.linalg.svd(matrix, full_matrices=False)
+    return np.asarray((u[:, :rank] * sigma[:rank]) @ vt[:rank])
+
+
+def dense_parts(drift: dict[int, Vector], at: int, rank: int, shape: tuple[int, int]) -> list[Vector]:
+    """Leading parts of the global speed, of that over 50 steps and of the local one, flattened."""
+    steps = sorted(drift)
+    before = [step for step in steps if step < at]
+    nearest = min(before, key=lambda step: (abs(at - 50 - step), -step))
+    return [
+        leading_part(((drift[at] - drift[begin]) / (at - begin)).reshape(shape), rank).ravel()
+        for begin in (0, nearest, before[-1])
+    ]
+
+
+def dense_next(
+    modules: dict[str, dict[int, Vector]],
+    shapes: dict[str, tuple[int, int]],
+    horizon: int,
+    *,
+    rank: int = 8,
+    decay: float = 0.5,
+    used: Iterable[int] = (0, 1, 2),
+) -> Vector:
+    """Minimise the loss over (w, d_1, .., d_l) by one least-squares problem, penalties being rows of it."""
+    names, chosen = sorted(modules), list(used)
+    moving = [name for name in names if any(vector.any() for vector in modules[name].values())]
+    steps = sorted(modules[names[0]])
+    width, last = len(chosen), steps[-1]
+    parts = {
+        (name, at): np.array([dense_parts(modules[name], at, rank, shapes[name])[a] for a in chosen])
+        for name in moving
+        for at in steps[1:]
+    }
+    rows, targets, energy = [], [], 0.0
+    for index, name in enumerate(moving):
+        for i, at in enumerate(steps[1:-1], start=1):
+            for end in steps[i + 1 :]:
+                if end - at > horizon and end != steps[i + 1]:
+                    continue
+                weight = decay ** ((last - at) / 10) * ((end - at) / horizon) ** 0.5
+                X = np.sqrt(weight) * (end - at) * parts[name, at].T
+                block = np.zeros((len(X), width * (1 + len(moving))))
+                block[:, :width] = block[:, width * (1 + index) : width * (2 + index)] = X
+                rows.append(block)
+                targets.append(np.sqrt(weight) * (modules[name][end] - modules[name][at]))
+                energy += float((X**2).sum()) / width
+    penalties = [0.1 * energy] * width + [0.3 * energy / len(moving)] * (width * len(moving))
+    design = np.concatenate([*rows, np.diag(np.sqrt(penalties))])
+    solution = np.linalg.lstsq(design, np.concatenate([*targets, np.zeros(len(penalties))]))[0]
+    common, own = solution[:width], solution[width:].reshape(len(moving), width)
+    weights = dict(zip(moving, common + own, strict=True))
+    return np.concatenate(
+        [
+            horizon * weights[name] @ parts[name, last]
+            if name in moving
+            else np.zeros(np.prod(shapes[name], dtype=int))
+            for name in names
+        ]
+    )
+
+
+def oracle(run: Path, horizon: int, jumps: Path | None = None, **parameters: Any) -> Vector:
+    modules = by_module(run, dense_drift(run, jumps))
+    shapes = dict(Trajectory.open(checkpoints(run)).shapes)
+    return dense_next(modules, shapes, horizon, **parameters)
+
+
+def agree(actual: Vector, expected: Vector) -> bool:
+    return bool(np.linalg.norm(actual - expected) <= 1e-4 * np.linalg.norm(expected))
+
+
+@pytest.mark.parametrize("horizon", [20, 50, 200])
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        (Next(), {}),
+        (Next(rank=1), {"rank": 1}),
+        (Next(rank=3, decay=0.9), {"rank": 3, "decay": 0.9}),
+        (Next(use_global=False), {"used": (1, 2)}),
+        (Next(use_local=False), {"used": (0, 1)}),
+        (Next(use_global=False, use_local=False), {"used": (1,)}),
+    ],
+)
+def test_it_is_the_regression_on_leading_parts(
+    method: Next, parameters: dict[str, Any], horizon: int, run_folder: Path
+) -> None:
+    update, actual = fitted(method, run_folder, horizon)
+    assert agree(actual, oracle(run_folder, horizon, **parameters))
+    assert update.horizon_steps == horizon
+
+
+def test_uneven_steps_and_jumps(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [5, 20, 30, 60, 70, 85])
+    jumps = write_run(tmp_path / "jumps", [20, 60], seed=1)
+    assert agree(fitted(Next(), run, 40, jumps)[1], oracle(run, 40, jumps))
 
 
 def write_turning_run(folder: Path) -> Path:
-    """A module whose delta is rank 1 at each step: it grows, and its direction turns slowly and steadily."""
+    """One module, rank 1 at every step: it grows, and its direction turns slowly and steadily."""
     generator = torch.Generator().manual_seed(0)
     u = torch.linalg.qr(torch.randn(24, 2, generator=generator)).Q
     v = torch.linalg.qr(torch.randn(16, 2, generator=generator)).Q
@@ -47,130 +150,117 @@ def write_turning_run(folder: Path) -> Path:
 
 def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:
     files = checkpoints(write_turning_run(tmp_path / "run"))
-    past, future = Trajectory.open(files[:-3]), Trajectory.open(files)
-    method = Next(epochs=300, learning_rate=1e-3)
-    triple = fit(method, extract(past, method, 30)).triples["turning"]
-    factors = future.module("turning")
-    delta = factors.delta(len(files) - 4, len(files) - 1).double().scaled(factors.scaling)
-    sigma, u, v = leading_triple(delta.B @ delta.A)
-    assert abs(float(triple.u.double() @ u)) > 0.98
-    assert abs(float(triple.v.double() @ v)) > 0.98
-    assert float(triple.sigma) == pytest.approx(sigma, rel=0.3)
-    assert float((triple.u.double() @ u) * (triple.v.double() @ v)) > 0
-
-
-def test_answers_are_unit_vectors_and_lengths(run_folder: Path) -> None:
-    for triple in fit(QUICK, extraction_of(run_folder)).triples.values():
-        assert float(triple.u.norm()) == pytest.approx(1)
-        assert float(triple.v.norm()) == pytest.approx(1)
-        assert float(triple.sigma) >= 0
-        assert triple.sigma.shape == ()
-
-
-def test_only_modules_that_moved_are_predicted(run_folder: Path) -> None:
-    extraction = extraction_of(run_folder)
-    assert fit(QUICK, extraction).modules() == extraction.moved
-
-
-def test_same_seed_same_bytes_other_seed_other_bytes(run_folder: Path) -> None:
-    extraction = extraction_of(run_folder)
-    random_state = torch.get_rng_state()
-    first, again, other = (fit(Next(epochs=5, seed=seed), extraction) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), random_state)
-    for name, triple in first.triples.items():
-        assert torch.equal(triple.u, again.triples[name].u)
-        assert torch.equal(triple.sigma, again.triples[name].sigma)
-        assert not torch.equal(triple.u, other.triples[name].u)
-
-
-def test_signs_are_aligned_to_the_checkpoint_and_it_to_the_last(run_folder: Path) -> None:
-    extraction = extraction_of(run_folder)
-    starts = [start - 1 for start, _ in extraction.pairs]
-    for triples in extraction.triples.values():
-        samples = Samples.of(triples, starts, torch.ones(len(starts)))
-        globals_u, locals_u = samples.inputs.u
-        globals_v, locals_v = samples.inputs.v
-        last_u, last_v = samples.query.u[0], samples.query.v[0]
-        assert bool((globals_u @ last_u + globals_v @ last_v >= 0).all())
-        for u, v in ((locals_u, locals_v), (samples.targets.u, samples.targets.v)):
-            assert bool(((u * globals_u).sum(-1) + (v * globals_v).sum(-1) >= 0).all())
-
-
-def test_ablations_change_the_answer(run_folder: Path) -> None:
-    extraction = extraction_of(run_folder)
-    full, no_global, no_local = (
-        fit(method, extraction)
-        for method in (QUICK, Next(epochs=5, use_global=False), Next(epochs=5, use_local=False))
+    past = Trajectory.open(files[:-3])
+    factors = Trajectory.open(files).module("turning")
+    true = factors.delta(len(files) - 4, len(files) - 1).double().scaled(factors.scaling)
+    learnt, line = (
+        method.fit(extract(past, method, 30), 30).delta("turning", past)
+        for method in (Next(), WeightExtrapolation(30))
     )
-    for name in extraction.moved:
-        answers = [update.triples[name].u for update in (full, no_global, no_local)]
-        assert not torch.equal(answers[0], answers[1])
-        assert not torch.equal(answers[1], answers[2])
+    assert (learnt - true).norm() < 0.25 * true.norm()
+    assert (learnt - true).norm() < 0.7 * (line - true).norm()
+    found, expected = learnt.leading(), true.leading()
+    assert float((found.u @ expected.u) * (found.v @ expected.v)) > 0.97
+    assert float(found.sigma) == pytest.approx(float(expected.sigma), rel=0.1)
 
 
-def test_without_any_input_there_is_nothing_to_learn_from() -> None:
-    with pytest.raises(ValueError, match="cannot both be off"):
-        Next(use_global=False, use_local=False)
+Change = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]
 
 
-def test_uneven_steps_are_paired_with_the_nearest_and_said(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", [10, 20, 40, 50, 90, 100])
-    extraction = extraction_of(run, horizon=35)
-    assert [end - start for start, end in extraction.pairs] == [3, 2, 2, 1]
-    assert "30 to 50 steps" in fit(QUICK, extraction, horizon=35).warnings[0]
+def rewritten(run: Path, folder: Path, change: Change) -> Path:
+    """The run with each checkpoint's factors (B, A) of each module replaced."""
+    for index, files in enumerate(checkpoints(run)):
+        tensors = load_file(files.model)
+        changed = {}
+        for key in [key for key in tensors if "lora_B" in key]:
+            other = key.replace("lora_B", "lora_A")
+            changed[key], changed[other] = change(tensors[key], tensors[other], index)
+        write_adapter(folder / f"checkpoint-{files.step}", changed)
+    return folder
 
 
-def test_even_steps_need_no_warning(run_folder: Path) -> None:
-    assert not [warning for warning in fit(QUICK, extraction_of(run_folder)).warnings if "steps" in warning]
+def test_the_gauge_of_the_factors_does_not_matter(run_folder: Path, tmp_path: Path) -> None:
+    """B R^-1 and R A are the same matrix, whatever R, which may be another one at each checkpoint."""
+    generator = torch.Generator().manual_seed(0)
+
+    def other_gauge(B: Tensor, A: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        R = torch.eye(RANK) + 0.3 * torch.randn(RANK, RANK, generator=generator)
+        return (-1) ** index * B @ torch.linalg.inv(R), (-1) ** index * R @ A
+
+    turned = rewritten(run_folder, tmp_path / "turned", other_gauge)
+    expected, actual = (fitted(Next(), run, 30)[1] for run in (run_folder, turned))
+    assert np.linalg.norm(actual - expected) <= 1e-3 * np.linalg.norm(expected)
 
 
-def test_a_module_without_a_positive_singular_value_is_said(run_folder: Path) -> None:
-    update = fit(QUICK, extraction_of(run_folder))
-    assert isinstance(update, RankOne)
-    vanished = [triple for triple in update.triples.values() if triple.sigma == 0]
-    assert vanished
-    assert f"for {len(vanished)} modules" in update.warnings[0]
+def test_rotated_weights_have_the_rotated_update(run_folder: Path, tmp_path: Path) -> None:
+    """Nothing depends on the basis in which the weights are written, the signs of u and v included."""
+    m, n = MODULES[DOWN]
+    generator = torch.Generator().manual_seed(0)
+    Q, P = (torch.linalg.qr(torch.randn(size, size, generator=generator)).Q for size in (m, n))
+
+    def rotate(B: Tensor, A: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        return (Q @ B, A @ P) if (len(B), A.shape[1]) == (m, n) else (B, A)
+
+    runs = [run_folder, rewritten(run_folder, tmp_path / "turned", rotate)]
+    extractions = [extraction_of(run) for run in runs]
+    before, after = (Next().fit(found, 30).delta(DOWN, found.trajectory) for found in extractions)
+    expected = Q.double() @ (before.B @ before.A) @ P.double()
+    assert float((after.B @ after.A - expected).norm() / expected.norm()) < 1e-4
+
+
+def test_a_module_that_never_moved_gets_no_update(run_folder: Path) -> None:
+    extraction = extraction_of(run_folder)
+    assert FROZEN not in Next().fit(extraction, 30).modules()
+
+
+def test_a_module_that_has_rested_so_far_gets_a_zero_update(tmp_path: Path) -> None:
+    """Seen from a step before its first movement, where it has no more than the weights that all share."""
+    run = write_run(tmp_path / "run", STEPS)
+
+    def rest(B: Tensor, A: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        return (0 * B if len(B) == MODULES[DOWN][0] and index < 8 else B), A
+
+    extraction = extraction_of(rewritten(run, tmp_path / "late", rest)).until(6)
+    update = Next().fit(extraction, 30)
+    assert update.delta(DOWN, extraction.trajectory).norm() == 0
+    assert update.delta(QUERY, extraction.trajectory).norm() > 0
+
+
+def test_nothing_has_moved_yet(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", STEPS)
+
+    def rest(B: Tensor, A: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        return (0 * B if index < 8 else B), A
+
+    extraction = extraction_of(rewritten(run, tmp_path / "late", rest)).until(6)
+    assert not predicted(Next().fit(extraction, 30), extraction.trajectory).any()
+
+
+def test_two_checkpoints_are_enough(tmp_path: Path) -> None:
+    """The base model is where the first increment starts; the second one follows it."""
+    run = write_run(tmp_path / "run", [10, 20])
+    assert agree(fitted(Next(), run, 30)[1], oracle(run, 30))
 
 
 def test_too_few_checkpoints(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", range(10, 50, 10))
-    with pytest.raises(TooFewCheckpointsError, match=r"at least 6 checkpoints.* has 4"):
-        extraction_of(run, horizon=50)
+    run = write_run(tmp_path / "run", [0, 10])
+    with pytest.raises(TooFewCheckpointsError, match=r"at least 3 checkpoints.* has 2"):
+        fitted(Next(), run, 30)
 
 
-def test_predictor_is_the_papers() -> None:
-    """Encoder d-256-d-ReLU-256-d for each input, decoder 2d-256-2d-ReLU-256-d."""
-    predictor = Predictor(6, inputs=2, hidden_size=256, generator=torch.Generator())
-    encoder = [(6, 256), (256, 6), (6, 256), (256, 6)]
-    decoder = [(12, 256), (256, 12), (12, 256), (256, 6)]
-    layers = [m for m in predictor.modules() if isinstance(m, nn.Linear)]
-    assert [(m.in_features, m.out_features) for m in layers] == [*encoder, *encoder, *decoder]
-    assert sum(isinstance(m, nn.ReLU) for m in predictor.modules()) == 3
-    for layer in layers:
-        assert float(layer.weight.detach().abs().max()) <= layer.in_features**-0.5
+def test_the_same_whatever_the_seed(run_folder: Path) -> None:
+    first, second = (fitted(Next(seed=seed), run_folder, 30)[1] for seed in (1, 2))
+    assert np.array_equal(first, second)
 
 
-def test_training_takes_the_loss_down() -> None:
-    generator = torch.Generator().manual_seed(0)
-    parts = torch.randn(2, 4, 3, 5, generator=generator)
-    targets = 0.5 * parts.sum(dim=0)
-
-    def loss(epochs: int) -> float:
-        answers: Tensor = predict(
-            parts,
-            targets,
-            parts,
-            Training(32, epochs, 1e-3),
-            torch.Generator().manual_seed(1),
-            lambda _: None,
-        )
-        return float((answers - targets).abs().sum())
-
-    assert loss(200) < 0.5 * loss(1)
+def test_ranks_out_of_range_are_refused() -> None:
+    for rank in (0, 9):
+        with pytest.raises(ValueError, match=r"1 \.\. 8"):
+            Next(rank=rank)
 
 
 def test_progress_ascends_to_one(run_folder: Path) -> None:
     seen: list[float] = []
-    QUICK.fit(extraction_of(run_folder), 30, seen.append)
+    Next().fit(extraction_of(run_folder), 30, seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(1.0)

@@ -17,6 +17,7 @@ from nextrapolate_numerics import (
     GateThresholds,
     Method,
     Next,
+    NextPaper,
     Trajectory,
     WeightExtrapolation,
     extend,
@@ -93,7 +94,9 @@ def test_adapters_that_peft_wrote_are_read(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("rank", ["same", "grow"])
-@pytest.mark.parametrize("method", [WeightExtrapolation(20), Next(epochs=30, learning_rate=1e-3)])
+@pytest.mark.parametrize(
+    "method", [WeightExtrapolation(20), Next(), NextPaper(epochs=30, learning_rate=1e-3)]
+)
 def test_peft_loads_what_is_written(
     name: str, rank: Literal["same", "grow"], method: Method, tmp_path: Path
 ) -> None:

@@ -158,7 +158,7 @@ def test_parts_that_die_come_back(server: EmbeddedServer, tmp_path: Path) -> Non
 def test_stopped_in_the_middle_of_a_job_it_leaves_no_process_behind(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
     with running_server(tmp_path) as server, calls(server) as client:
-        job = submit(client, run, {"name": "next", "epochs": 100_000, "horizon_steps": 10})
+        job = submit(client, run, {"name": "next", "preset": "paper", "epochs": 100_000, "horizon_steps": 10})
         eventually(lambda: bool(client.get(f"/jobs/{job['id']}").json()["stage"] == "fit"))
         children = family(server)
         assert len(children) > 3  # the job has one, too

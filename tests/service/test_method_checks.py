@@ -34,7 +34,8 @@ from nextrapolate_worker.methods import numerics_method
         (AutoregressionMethod(), 2),
         (SoupMethod(), 2),
         (WeightExtrapolationMethod(window_steps="auto"), 2),
-        (NextMethod(horizon_steps=35), 5),
+        (NextMethod(horizon_steps=35), 2),
+        (NextMethod(preset="paper", horizon_steps=35), 5),
     ],
 )
 @pytest.mark.parametrize("from_base", [False, True])

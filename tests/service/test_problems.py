@@ -155,4 +155,4 @@ def test_methods_come_with_paper_and_parameters(client: TestClient) -> None:
     methods = {method["name"]: method for method in client.get("/methods").json()["methods"]}
     assert set(methods) == set(METHODS)
     assert methods["next"]["paper"] == "arXiv:2604.11446"
-    assert methods["next"]["parameters"]["properties"]["alpha"]["default"] == 1.5
+    assert methods["next"]["parameters"]["properties"]["alpha"]["default"] == 1.0

@@ -20,7 +20,7 @@ from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import WorkerSettings
 
 QUICK = WeightExtrapolationMethod(horizon_steps=20)
-ENDLESS = NextMethod(horizon_steps=20, epochs=100_000, hidden_size=2048)
+ENDLESS = NextMethod(preset="paper", horizon_steps=20, epochs=100_000, hidden_size=2048)
 
 
 @pytest.fixture

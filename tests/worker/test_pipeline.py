@@ -33,7 +33,8 @@ from nextrapolate_worker.errors import CheckpointGone, NoSuchDevice
 from nextrapolate_worker.messages import Start
 
 METHODS: list[Method] = [
-    NextMethod(horizon_steps=20, epochs=100, hidden_size=32, learning_rate=1e-3),
+    NextMethod(horizon_steps=20),
+    NextMethod(preset="paper", horizon_steps=20, epochs=100, hidden_size=32, learning_rate=1e-3),
     WeightExtrapolationMethod(horizon_steps=20),
     AutoregressionMethod(horizon_steps=20),
     RelexMethod(horizon_steps=20),

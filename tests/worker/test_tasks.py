@@ -13,6 +13,7 @@ from nextrapolate.schemas import (
     InspectCreate,
     Inspection,
     JobRequest,
+    Method,
     Report,
     Stage,
 )
@@ -42,7 +43,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
     return (folder / "report.json").read_text(), told
 
 
-def backtest_of(*methods: str, at: int = 80, horizon_steps: int = 20) -> BacktestCreate:
+def backtest_of(*methods: str | Method, at: int = 80, horizon_steps: int = 20) -> BacktestCreate:
     chosen = [make_method(method) for method in methods] or None
     return BacktestCreate(series="s", at=at, horizon_steps=horizon_steps, methods=chosen)
 
@@ -80,7 +81,8 @@ def test_a_backtest_asks_every_method_where_none_is_named(run_folder: Path, tmp_
 
 def test_a_method_that_cannot_predict_says_why_and_the_others_go_on(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 40])
-    request = backtest_of("next", "weight-extrapolation", at=20, horizon_steps=20)
+    learns_from_pairs = make_method("next", preset="paper")
+    request = backtest_of(learns_from_pairs, "weight-extrapolation", at=20, horizon_steps=20)
     report = Comparison.model_validate_json(run_task(request, run, tmp_path / "out")[0])
     line, learner = report.methods
     assert line.total is not None

@@ -26,7 +26,7 @@ Submit = Callable[[Method], JobRecord]
 
 pytestmark = pytest.mark.integration
 
-SLOW = NextMethod(horizon_steps=20, epochs=300)
+SLOW = NextMethod(preset="paper", horizon_steps=20, epochs=300)
 
 
 @contextmanager

@@ -1,37 +1,47 @@
-"""TRL: a callback that collects a GRPO run's adapter, and swaps in the one that the service extrapolated.
+"""TRL: a callback that collects a run's adapter, and swaps in the one that the service extrapolated.
 
 Collected on step end, swapped in on step begin: in between the trainer saves, so that a checkpoint at the
 step of a jump is still the run's own, and when a step begins no gradients are pending.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.grpo_trainer import GRPOTrainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
-from nextrapolate_trainer.errors import TrainerPluginError, UnsupportedRunError
-from nextrapolate_trainer.jumper import Jumper, Run
+from nextrapolate_trainer.errors import RankError, StateError, TrainerPluginError, UnsupportedRunError
+from nextrapolate_trainer.guard import Score
+from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config
+from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.schedule import Schedule
+from nextrapolate_trainer.series import Run
+from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
-from nextrapolate_trainer.trl_run import OptimizerState, TrlRun, supported_model
+from nextrapolate_trainer.trl_internals import Trainer
+from nextrapolate_trainer.trl_run import OptimizerState, Policy, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
 
+SHARE_OF_GROUP_TIMEOUT = 0.8
+"""The other processes wait for the first one in a broadcast, which ends the run if it takes too long."""
+
 
 class NExtCallback(TrainerCallback):
-    """Extrapolates a GRPO run from inside: `NExtCallback(client, jump_at=150).attach(trainer)`.
+    """Extrapolates a GRPO or RLOO run from inside: `NExtCallback(client, jump_at=150).attach(trainer)`.
 
     Nothing it does ends the run or, short of a jump, changes it: whatever fails is logged as an error by the
-    logger "nextrapolate". For LoRA runs in one process.
+    logger "nextrapolate". For LoRA runs, in one process or in several with DDP. A resumed run goes on with
+    the series and the schedule where its checkpoint was.
 
     Args:
         client: the service.
@@ -39,19 +49,26 @@ class NExtCallback(TrainerCallback):
         jump_at: training steps after which the run jumps.
         jump_every: steps between further jumps; None jumps once.
         horizon_steps: training steps that a jump is to skip.
-        alpha: factor on the update; None is the method's own: 1.5 for "next" (arXiv 2604.11446, Eq. 10).
+        alpha: factor on the update; None is the method's own.
         method: name of a method, or a `Method`.
+        alphas: several factors to try, each by a job of its own; the guard keeps the best, or the run's own
+            adapter, which alpha 0 would be.
+        guard: judges the model before and after a jump, and the best stays: "evaluate" takes the mean reward
+            of the trainer's own evaluation, on its eval_dataset; a function is given the model, in evaluation
+            mode, and returns a score, higher is better.
+        guard_tolerance: how far below the run's own score a jump may come out and stay.
         optimizer: "keep" keeps the optimizer's state of every module that came back in the run's own gauge,
             and clears it for the others; "reset" clears it for all.
         gate: thresholds below which a module keeps the run's own adapter; None is the service's default.
         name: name of the series; None is the trainer's run name.
-        timeout: seconds that the run waits for a jump before it goes on without.
+        timeout: seconds that the run waits for the service at a jump before it goes on without; less where
+            the process group of several processes would not wait that long.
         max_update_ratio: an update longer than this share of the drift since the base is refused.
         **parameters: further parameters of the method.
 
     Raises:
         ParameterError: the method or one of its parameters is not known, or out of range.
-        ValueError: jumps do not fall on collected steps.
+        ValueError: jumps do not fall on collected steps; alphas without a guard.
     """
 
     def __init__(
@@ -63,6 +80,9 @@ class NExtCallback(TrainerCallback):
         jump_every: int | None = None,
         horizon_steps: int = 50,
         alpha: float | None = None,
+        alphas: Sequence[float] | None = None,
+        guard: Literal["evaluate"] | Score | None = None,
+        guard_tolerance: float = 0.0,
         method: str | Method = "next",
         optimizer: OptimizerState = "keep",
         gate: Gate | None = None,
@@ -75,19 +95,30 @@ class NExtCallback(TrainerCallback):
         self.method = make_method(method, horizon_steps=horizon_steps, **own_alpha, **parameters)
         self.schedule = Schedule(collect_every, jump_at, jump_every)
         self.jumps: list[JumpSummary] = []
+        if alphas is not None and guard is None:
+            raise ValueError("several alphas need a guard to choose among them: give guard=")
+        # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
+        tried = [factor for factor in alphas or () if factor]
+        self._methods = [make_method(self.method, alpha=factor) for factor in tried] or [self.method]
         self._client = client
-        self._optimizer_state = optimizer
+        self._guard = guard
+        self._policy = Policy(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
         self._name = name
-        self._options: dict[str, Any] = {
-            "gate": gate,
-            "timeout": timeout,
-            "max_update_ratio": max_update_ratio,
-        }
-        self._trainer: GRPOTrainer | None = None
+        self._timeout = timeout
+        self._limits: dict[str, Any] = {"gate": gate, "max_update_ratio": max_update_ratio}
+        self._trainer: Trainer | None = None
         self._run: TrlRun | None = None
 
-    def attach(self, trainer: GRPOTrainer) -> Self:
-        """Take part in the trainer's runs; returns the callback, whose `jumps` grow as they are made."""
+    def attach(self, trainer: Trainer) -> Self:
+        """Take part in the trainer's runs; returns the callback, whose `jumps` grow as they are made.
+
+        Raises:
+            ValueError: the guard is "evaluate", and the trainer has nothing to evaluate on.
+        """
+        if self._guard == "evaluate":
+            if trainer.eval_dataset is None:
+                raise ValueError('guard="evaluate" needs held-out prompts: give the trainer an eval_dataset')
+            self._policy = replace(self._policy, score=lambda _: trainer.evaluate()["eval_reward"])
         self._trainer = trainer
         trainer.add_callback(self)
         return self
@@ -99,12 +130,8 @@ class NExtCallback(TrainerCallback):
         with _fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
                 raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
-            model = supported_model(self._trainer)
-            config = adapter_config(model)
-            name = self._name or args.run_name or Path(args.output_dir or ".").resolve().name
-            run = Run(name, config["base_model_name_or_path"], config)
-            jumper = Jumper(self._client, run, self.method, **self._options)
-            self._run = TrlRun(self._trainer, model, jumper, self._optimizer_state)
+            trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
+            self._run = ranks.together(lambda: self._begun(trainer, ranks, args, state.global_step))
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
@@ -114,7 +141,7 @@ class NExtCallback(TrainerCallback):
         if self._run is not None and self.schedule.jumps_after(step):
             with _fail_open(f"no jump after step {step}, training goes on from its own weights"):
                 self.jumps.append(self._run.jump(step, event["optimizer"]))
-                logger.info("%s", self.jumps[-1])
+                logger.log(logging.INFO if args.should_log else logging.DEBUG, "%s", self.jumps[-1])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -129,6 +156,15 @@ class NExtCallback(TrainerCallback):
             with _fail_open(f"the checkpoint of step {step} is not collected"):
                 self._run.collect(step)
 
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Put a file of our own beside the trainer's, so that the run can be resumed from this checkpoint."""
+        step = state.global_step
+        if self._run is not None:
+            with _fail_open(f"a run resumed from step {step} will know nothing of its series"):
+                self._run.save_state(step, _checkpoint(args, step))
+
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
@@ -138,12 +174,59 @@ class NExtCallback(TrainerCallback):
                 self._run.close()
         self._run = None
 
+    def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, step: int) -> TrlRun:
+        """Return the run as it stands after `step`, 0 unless it is resumed."""
+        model = supported_model(trainer)
+        if not ranks.leads:
+            return TrlRun(trainer, model, ranks, None, self._policy)
+        config = adapter_config(model)
+        name = self._name or args.run_name or Path(args.output_dir or ".").resolve().name
+        timeout = self._timeout
+        if args.world_size > 1:
+            timeout = min(timeout, SHARE_OF_GROUP_TIMEOUT * args.ddp_timeout)
+        jumper = Jumper(
+            self._client,
+            Run(name, config["base_model_name_or_path"], config),
+            self._methods,
+            timeout=timeout,
+            resumed=_resumed(args, step) if step else None,
+            **self._limits,
+        )
+        run = TrlRun(trainer, model, ranks, jumper, self._policy)
+        if self.schedule.collects_after(step):
+            # A jump may be due from here, and the process that collected this adapter is gone.
+            run.collect(step)
+        return run
+
+
+def _checkpoint(args: TrainingArguments, step: int) -> Path:
+    """Return the folder in which the trainer saves a step."""
+    return Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def _resumed(args: TrainingArguments, step: int) -> RunState | None:
+    """Return the state that the run goes on from; None where no checkpoint tells.
+
+    The trainer keeps no note of the folder that it resumes from: it is the one that the arguments name, or
+    the step's own in the output folder.
+    """
+    named = args.resume_from_checkpoint
+    folder = Path(named) if named and Path(named).is_dir() else _checkpoint(args, step)
+    try:
+        return RunState.read(folder)
+    except StateError as error:
+        logger.warning("a new series begins at step %d: %s", step, error)
+        return None
+
 
 @contextmanager
 def _fail_open(consequence: str) -> Iterator[None]:
     """Log whatever goes wrong inside, after what follows from it, and go on."""
     try:
         yield
+    except RankError as error:
+        # The process that failed says so, in its own words.
+        logger.debug("%s: %s", consequence, error)
     except (TrainerPluginError, NextrapolateError) as error:
         logger.error("%s: %s", consequence, error)
     except Exception:  # a defect of ours must not cost somebody a training run

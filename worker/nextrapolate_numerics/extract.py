@@ -9,6 +9,7 @@ from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gram import gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
+from nextrapolate_numerics.parts import ModuleParts, module_parts
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 from nextrapolate_numerics.triples import ModuleTriples, module_triples
@@ -59,6 +60,7 @@ def gather(
     drift_norms: dict[str, float] = {}
     grams: dict[str, Tensor] = {}
     triples: dict[str, ModuleTriples] = {}
+    parts: dict[str, ModuleParts] = {}
     geometry: dict[str, ModuleGeometry] = {}
     for count, name in enumerate(trajectory.module_names, start=1):
         factors = trajectory.module(name).to(device)
@@ -69,6 +71,8 @@ def gather(
                 grams[name] = gram(factors)
             if Evidence.TRIPLES in evidence:
                 triples[name] = module_triples(factors, drift, pairs)
+            if Evidence.PARTS in evidence:
+                parts[name] = module_parts(factors, drift)
             if Evidence.GEOMETRY in evidence:
                 geometry[name] = module_geometry(factors, grams[name], drift)
         on_progress(count / len(trajectory.module_names))
@@ -84,6 +88,7 @@ def gather(
         drift_norms,
         grams,
         triples,
+        parts,
         geometry,
         device,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.module_geometry import ModuleGeometry
+from nextrapolate_numerics.parts import ModuleParts
 from nextrapolate_numerics.trajectory import Trajectory
 from nextrapolate_numerics.triples import ModuleTriples
 
@@ -18,6 +19,7 @@ class Evidence(Flag):
 
     GRAM = auto()
     TRIPLES = auto()
+    PARTS = auto()
     GEOMETRY = auto()
     """For readers, not for methods; brings GRAM with it, from which it is told."""
 
@@ -36,6 +38,7 @@ class Extraction:
         drift_norms: Frobenius norm of the last global delta, by module.
         grams: (p, p) float64 over the trajectory's points, by moved module; empty unless the method needs it.
         triples: by moved module; empty unless the method needs them.
+        parts: likewise.
         geometry: by moved module, of the whole trajectory; empty unless it is asked for.
         device: where the work is done.
     """
@@ -49,6 +52,7 @@ class Extraction:
     drift_norms: Mapping[str, float]
     grams: Mapping[str, Tensor]
     triples: Mapping[str, ModuleTriples]
+    parts: Mapping[str, ModuleParts]
     geometry: Mapping[str, ModuleGeometry]
     device: torch.device
 
@@ -57,4 +61,5 @@ class Extraction:
         drift = self.drift.until(index)
         pairs = drift.pairs(self.horizon_steps)
         triples = {name: found.until(index, len(pairs)) for name, found in self.triples.items()}
-        return replace(self, drift=drift, pairs=pairs, triples=triples)
+        parts = {name: found.until(index) for name, found in self.parts.items()}
+        return replace(self, drift=drift, pairs=pairs, triples=triples, parts=parts)

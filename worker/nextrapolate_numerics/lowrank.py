@@ -29,7 +29,7 @@ class Triple:
     u: Tensor
     v: Tensor
 
-    def __getitem__(self, index: int | slice | list[int]) -> "Triple":
+    def __getitem__(self, index: int | slice | list[int] | tuple[slice, int]) -> "Triple":
         return Triple(self.sigma[index], self.u[index], self.v[index])
 
     def aligned_to(self, other: "Triple") -> "Triple":
@@ -98,7 +98,7 @@ class LowRank:
 
     def leading(self) -> Triple:
         """The leading triple: sigma (), u (m,), v (n,), all float64."""
-        return leading_triples(lambda _: self, 1)[0]
+        return leading_triples(lambda _: self, 1, 1)[0][0]
 
     def truncated(self, rank: int) -> tuple["LowRank", float]:
         """The nearest matrix of rank `rank` at most, and the share of |X|^2 that it discards.
@@ -160,22 +160,24 @@ class _Core:
         return cls(values.flip(-1).clamp(min=0), left, gram_b @ left)
 
 
-def leading_triples(delta: Callable[[int], LowRank], count: int) -> Triple:
-    """Leading triples of delta(0) .. delta(count - 1), which share one shape, as a float64 batch.
+def leading_triples(delta: Callable[[int], LowRank], count: int, rank: int) -> Triple:
+    """The `rank` leading triples each of delta(0) .. delta(count - 1), as a float64 batch (count, rank).
 
-    Deltas are asked for one at a time, and twice, so that only one of them is ever in memory; the small cores
-    of equal rank are decomposed together. The entry of u that is largest in magnitude is positive, which
-    makes the sign of a triple a function of its matrix.
+    The deltas share one shape. They are asked for one at a time, and twice, so that only one of them is ever
+    in memory; the small cores of equal rank are decomposed together. The entry of u that is largest in
+    magnitude is positive, which makes the sign of a triple a function of its matrix. Where a delta has fewer
+    triples, the others are 0.
     """
     weights: dict[int, tuple[Tensor, Tensor]] = {}
     for batch, core in _cores(delta, count):
-        weights |= zip(batch, zip(core.left[..., 0], core.right[..., 0], strict=True), strict=True)
+        weights |= zip(batch, zip(core.left[..., :rank], core.right[..., :rank], strict=True), strict=True)
     us, vs = [], []
     for index in range(count):
         exact = delta(index).double()
         left, right = weights[index]
-        us.append(exact.B @ left)
-        vs.append(exact.A.mT @ right)
+        missing = (0, 0, 0, rank - left.shape[-1])
+        us.append(torch.nn.functional.pad((exact.B @ left).mT, missing))
+        vs.append(torch.nn.functional.pad((exact.A.mT @ right).mT, missing))
     u, v = torch.stack(us), torch.stack(vs)
     sign = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
     return Triple(u.norm(dim=-1), sign * unit(u), sign * unit(v))

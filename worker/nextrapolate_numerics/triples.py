@@ -13,8 +13,7 @@ class ModuleTriples:
     """Leading triples of one module, u and v float32, sigma float64 with the LoRA scaling in it; on the CPU.
 
     Signs are those of the matrices alone, not yet aligned: what they are aligned to depends on the last
-        checkpoint
-    that a method is shown.
+    checkpoint that a method is shown.
 
     Attributes:
         globals: (c) of G_i = drift_i, one for each step after the origin (NExt, arXiv 2604.11446, Eq. 6).
@@ -41,7 +40,7 @@ def module_triples(factors: ModuleFactors, drift: Drift, pairs: Sequence[tuple[i
     def delta(index: int) -> LowRank:
         return factors.path(drift.spans(*ends[index]))
 
-    triples = leading_triples(delta, len(ends))
+    triples = leading_triples(delta, len(ends), 1)[:, 0]
     stored = Triple(triples.sigma.cpu() * factors.scaling, triples.u.float().cpu(), triples.v.float().cpu())
     count = len(checkpoints)
     return ModuleTriples(stored[:count], stored[count : 2 * count], stored[2 * count :])

@@ -3,11 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import add
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.choice import Choice
+from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 
@@ -87,6 +90,40 @@ class RankOne(Update):
         """Sigma u v^T (NExt, arXiv 2604.11446, Eq. 10); nothing is read."""
         triple = self.triples[module]
         return LowRank((triple.sigma * triple.u.double()).unsqueeze(1), triple.v.double().unsqueeze(0))
+
+
+@dataclass(frozen=True)
+class LeadingParts(Update):
+    """An update made of the leading singular triples of increments of the drift.
+
+    Attributes:
+        increments: of each the spans of points that it is the sum of (Drift.spans).
+        rank: how many triples of each increment enter.
+        weights: one for each increment, float64, by module.
+    """
+
+    increments: tuple[tuple[Span, ...], ...]
+    rank: int
+    weights: Mapping[str, Tensor]
+
+    def modules(self) -> frozenset[str]:
+        """Names of the modules that get an update."""
+        return frozenset(self.weights)
+
+    def delta(self, module: str, trajectory: Trajectory) -> LowRank:
+        """sum_a weights[a] sum_k sigma_ak u_ak v_ak^T; the points of the increments are read."""
+        weights = (trajectory.config.scaling(module) * self.weights[module]).tolist()
+        ends = {end for spans in self.increments for span in spans for end in span}
+        points = sorted(end for end in ends if end is not None)
+        factors = trajectory.module(module, points)
+        numbered = {point: index for index, point in enumerate(points)}
+        parts = []
+        for weight, spans in zip(weights, self.increments, strict=True):
+            path = factors.path(
+                [(None if start is None else numbered[start], numbered[end]) for start, end in spans]
+            )
+            parts.append(path.truncated(self.rank)[0].scaled(weight))
+        return reduce(add, parts)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The methods of the API, and the numerics behind each."""
 
+from dataclasses import fields
+
 from nextrapolate.schemas import (
     AlphaRlMethod,
     AutoMethod,
@@ -23,6 +25,7 @@ from nextrapolate_numerics import (
     Expo,
     Maec,
     Next,
+    NextPaper,
     NoUpdate,
     Relex,
     Soup,
@@ -33,7 +36,6 @@ from nextrapolate_numerics import Method as NumericsMethod
 
 NUMERICS: dict[type[Method], type[NumericsMethod]] = {
     AutoMethod: Auto,
-    NextMethod: Next,
     WeightExtrapolationMethod: WeightExtrapolation,
     AutoregressionMethod: Autoregression,
     RelexMethod: Relex,
@@ -45,10 +47,13 @@ NUMERICS: dict[type[Method], type[NumericsMethod]] = {
     MaecMethod: Maec,
     NoneMethod: NoUpdate,
 }
-_SHARED_BY_ALL = {"name", "alpha", "horizon_steps"}
-"""Parameters that the pipeline applies, the same for every method."""
+NEXT_PRESETS: dict[str, type[NumericsMethod]] = {"default": Next, "paper": NextPaper}
 
 
 def numerics_method(method: Method) -> NumericsMethod:
-    """Give the numerics' method with the parameters that the caller asked for."""
-    return NUMERICS[type(method)](**method.model_dump(exclude=_SHARED_BY_ALL))
+    """Give the numerics' method with those of the caller's parameters that it has.
+
+    What it has not, the pipeline applies, or another preset has.
+    """
+    found = NEXT_PRESETS[method.preset] if isinstance(method, NextMethod) else NUMERICS[type(method)]
+    return found(**method.model_dump(include={field.name for field in fields(found)}))

@@ -8,6 +8,7 @@ from nextrapolate_numerics.methods.expo import Expo
 from nextrapolate_numerics.methods.maec import Maec
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.methods.next import Next
+from nextrapolate_numerics.methods.next_paper import NextPaper
 from nextrapolate_numerics.methods.none import NoUpdate
 from nextrapolate_numerics.methods.relex import Relex
 from nextrapolate_numerics.methods.soup import Soup
@@ -23,6 +24,7 @@ __all__ = [
     "Maec",
     "Method",
     "Next",
+    "NextPaper",
     "NoUpdate",
     "Relex",
     "Soup",

@@ -1,15 +1,23 @@
-"""NExt: nonlinear extrapolation of low-rank trajectories (arXiv 2604.11446, Algorithm 1).
+"""NExt by regression: low-rank trajectories extrapolated by one learned number per input (arXiv 2604.11446).
 
-A run's deltas are close to rank 1, and their leading triples move in a learnable way. From the triples of the
-global and the local delta of a checkpoint a predictor, trained on this very run, gives the triple of the
-delta one horizon ahead. Unlike the reference, signs are aligned before anything is learnt, modules that never
-moved stay, everything is seeded, and all checkpoints make one batch.
+As in NExt, what is looked at are leading singular triples: of the global and of the local delta of a
+checkpoint, and of one between them, each as a speed (parts.py). As in NExt, a predictor learns from pairs of
+this very run what followed, and is asked at the last checkpoint c. Instead of three networks over the entries
+of u, v and sigma, module j has one weight per input:
+
+    dW_j = h sum_a w_ja X_ja(c)
+
+with X_a the leading part of speed a and h the horizon. The weights are what all modules share plus the
+module's own correction, w_ja = w_a + d_ja, and minimise
+
+    sum_j sum_(i, e) q |T_j - (t_e - t_i) sum_a w_ja X_ja(i)|^2 + l |w|^2 + m sum_j |d_j|^2
+
+over all pairs i < e up to a horizon apart, T = drift_e - drift_i, with q as tail.py weighs them. That has a
+closed form, in inner products of the parts alone.
 """
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,168 +25,107 @@ from torch import Tensor
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.lowrank import Triple, unit
-from nextrapolate_numerics.methods.predictor import Training, predict
-from nextrapolate_numerics.progress import Progress, part_of, silent
-from nextrapolate_numerics.triples import ModuleTriples
-from nextrapolate_numerics.update import RankOne, Update
+from nextrapolate_numerics.methods.tail import coming, origins
+from nextrapolate_numerics.parts import MOST_TRIPLES, begins
+from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.update import LeadingParts, Update
+
+_RIDGE = 0.1  # l, as a share of the mean diagonal of all modules' normal matrices together
+_POOLING = 0.3  # m, as a share of the mean diagonal of one module's
 
 
 @dataclass(frozen=True)
 class Next:
-    """The encoder-decoder predictor over leading triples.
+    """Ridge regression on the leading parts of three speeds, per module, shrunk to what modules share.
 
     Attributes:
-        seed: of the predictors' initial weights.
-        preset: "paper", the paper's training with the signs of the triples aligned.
-        use_global: encode the global delta; off is the paper's ablation without G.
-        use_local: encode the local delta; off is the paper's ablation without L.
-        hidden_size: width of the bottlenecks.
-        epochs: full-batch epochs.
-        learning_rate: AdamW's peak rate; a cosine takes it to a tenth.
+        seed: not used; nothing here is random.
+        rank: leading triples of each speed, MOST_TRIPLES at most. The update has three times that rank,
+            or twice where an input is off.
+        use_global: look at the global delta.
+        use_local: look at the local delta.
+        decay: weight of a training pair for each 10 steps of its age.
 
     Raises:
-        ValueError: both inputs are off.
+        ValueError: a rank out of range.
     """
 
     seed: int = 0
-    preset: Literal["paper"] = "paper"
+    rank: int = MOST_TRIPLES
     use_global: bool = True
     use_local: bool = True
-    hidden_size: int = 256
-    epochs: int = 1000
-    learning_rate: float = 2e-5
+    decay: float = 0.5
 
-    needs: ClassVar[Evidence] = Evidence.TRIPLES
+    needs: ClassVar[Evidence] = Evidence.PARTS
 
     def __post_init__(self) -> None:
-        if not (self.use_global or self.use_local):
-            raise ValueError("use_global and use_local cannot both be off: the predictor needs one input")
+        if not 1 <= self.rank <= MOST_TRIPLES:
+            raise ValueError(f"rank has to be in 1 .. {MOST_TRIPLES}")
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
-        """One pair of checkpoints a horizon apart is the least to learn from."""
-        if not drift.pairs(horizon_steps):
-            raise _too_few(drift, horizon_steps)
+        """One increment that follows another one is the least to learn from."""
+        missing = 2 - len(drift.segments)
+        if missing > 0:
+            raise TooFewCheckpointsError("next", have=drift.checkpoints, need=drift.checkpoints + missing)
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
-        """Train one predictor per component and dimension, and ask each at the last visible checkpoint."""
-        drift, pairs = extraction.drift, extraction.pairs
-        if not pairs:
-            raise _too_few(drift, horizon_steps)
-        spans = torch.tensor([drift.steps[end] - drift.steps[start] for start, end in pairs])
-        samples = {
-            name: Samples.of(
-                extraction.triples[name], [start - 1 for start, _ in pairs], horizon_steps / spans
-            )
-            for name in sorted(extraction.moved)
-            if extraction.triples[name].locals.sigma.any()
-        }
-        predicted = self._predict(samples, extraction.device, on_progress)
-        triples = {
-            name: Triple(
-                predicted["sigma", name].double().clamp(min=0).squeeze(-1),
-                unit(predicted["u", name]),  # Eq. 11
-                unit(predicted["v", name]),
-            )
-            for name in samples
-        }
-        vanished = sum(1 for triple in triples.values() if not triple.sigma)
-        return RankOne(horizon_steps, _warnings(spans, horizon_steps, vanished), triples)
+        """Regress on all pairs that are visible, and apply the weights at the last visible step."""
+        drift = extraction.drift
+        self.check(drift, horizon_steps)
+        names = sorted(extraction.moved)
+        inputs = [index for index, used in enumerate((self.use_global, True, self.use_local)) if used]
+        normal, response = self._normal_equations(extraction, names, inputs, horizon_steps, on_progress)
+        weights = horizon_steps * _pooled_solution(normal, response)
+        on_progress(1.0)
+        at = len(drift.steps) - 1
+        begun = [begins(drift, at)[index] for index in inputs]
+        steps = weights.new_tensor([drift.steps[at] - drift.steps[begin] for begin in begun])
+        return LeadingParts(
+            horizon_steps,
+            (),
+            tuple(drift.spans(begin, at) for begin in begun),
+            self.rank,
+            dict(zip(names, weights / steps, strict=True)),
+        )
 
-    def _predict(
-        self, samples: Mapping[str, "Samples"], device: torch.device, on_progress: Progress
-    ) -> dict[tuple[str, str], Tensor]:
-        """The predicted part of each component and module: all parts of one length share a predictor."""
-        groups: dict[tuple[str, int], list[str]] = {}
-        for component in ("u", "v", "sigma"):
-            for name, sample in samples.items():
-                groups.setdefault((component, sample.length(component)), []).append(name)
-        training = Training(self.hidden_size, self.epochs, self.learning_rate)
-        generator = torch.Generator().manual_seed(self.seed)
-        total = sum(length * len(names) for (_, length), names in groups.items())
-        predicted: dict[tuple[str, str], Tensor] = {}
-        done = 0.0
-        for (component, length), names in groups.items():
-            share = length * len(names) / total
-            parts, targets, query = (
-                torch.stack(side, dim=-2).float().to(device)
-                for side in zip(*(samples[name].of_component(component) for name in names), strict=True)
-            )
-            chosen = [index for index, used in enumerate((self.use_global, self.use_local)) if used]
-            answer = predict(
-                parts[chosen], targets, query[chosen], training, generator, part_of(on_progress, done, share)
-            )
-            predicted |= zip([(component, name) for name in names], answer.cpu(), strict=True)
-            done += share
-        return predicted
+    def _normal_equations(
+        self,
+        extraction: Extraction,
+        names: list[str],
+        inputs: list[int],
+        horizon_steps: int,
+        on_progress: Progress,
+    ) -> tuple[Tensor, Tensor]:
+        """Normal matrices (l, a, a) and right hand sides (l, a) of l modules and a inputs, float64."""
+        drift = extraction.drift
+        parts = [extraction.parts[name].of_rank(self.rank) for name in names]
+        products, with_points = (torch.stack(side)[:, :, inputs] for side in zip(*parts, strict=True))
+        products = products[..., inputs]
+        normal, response = torch.zeros_like(products[:, 0]), torch.zeros_like(with_points[:, 0, :, 0])
+        for origin in origins(drift):
+            for end, steps, weight in coming(drift, origin, horizon_steps, self.decay):
+                followed = drift.coefficients[end] - drift.coefficients[origin]
+                normal += weight * steps**2 * products[:, origin - 1]
+                response += weight * steps * (with_points[:, origin - 1] @ followed)
+            on_progress(origin / len(drift.segments))
+        return normal, response
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What one module gives to the predictors, signs aligned.
+def _pooled_solution(normal: Tensor, response: Tensor) -> Tensor:
+    """Each module's weights w + d_j, (l, a), the corrections d_j eliminated one module at a time.
 
-    Attributes:
-        inputs: (2, q): global and local triples of the q pairs' first checkpoints.
-        targets: (q): the triples of the deltas between the pairs' checkpoints, sigma brought to the horizon.
-        query: (2): global and local triple of the last checkpoint.
+    With M_j = (N_j + m)^-1 module j has M_j (y_j + m w), and w solves
+    (l + m sum_j (1 - m M_j)) w = m sum_j M_j y_j.
     """
-
-    inputs: Triple
-    targets: Triple
-    query: Triple
-
-    @classmethod
-    def of(cls, triples: ModuleTriples, starts: list[int], stretch: Tensor) -> "Samples":
-        """Align global triples to the last, then local and target triples to the global one they start at.
-
-        Args:
-            triples: of one module, signs not aligned.
-            starts: (q), for each pair the index of its first checkpoint.
-            stretch: (q), horizon over the steps that the pair spans: 1 where checkpoints are evenly spaced.
-        """
-        globals_ = triples.globals.aligned_to(triples.globals[-1])
-        locals_ = triples.locals.aligned_to(globals_)
-        targets = triples.targets.aligned_to(globals_[starts])
-        return cls(
-            _stacked(globals_[starts], locals_[starts]),
-            Triple(targets.sigma * stretch, targets.u, targets.v),
-            _stacked(globals_[-1], locals_[-1]),
-        )
-
-    def length(self, component: str) -> int:
-        """Length of the parts of a component: m, n or 1."""
-        return self.of_component(component)[1].shape[-1]
-
-    def of_component(self, component: str) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs (2, q, d), targets (q, d) and query (2, d) of "u", "v" or "sigma"."""
-        parts = [getattr(triple, component) for triple in (self.inputs, self.targets, self.query)]
-        inputs, targets, query = (part.unsqueeze(-1) if component == "sigma" else part for part in parts)
-        return inputs, targets, query
-
-
-def _stacked(first: Triple, second: Triple) -> Triple:
-    return Triple(
-        torch.stack([first.sigma, second.sigma]),
-        torch.stack([first.u, second.u]),
-        torch.stack([first.v, second.v]),
+    eye = torch.eye(normal.shape[-1], dtype=normal.dtype)
+    scale = normal.diagonal(dim1=1, dim2=2).mean()
+    if scale == 0:
+        return torch.zeros_like(response)
+    ridge, pooling = _RIDGE * len(normal) * scale, _POOLING * scale
+    inverses = torch.linalg.inv(normal + pooling * eye)
+    own = (inverses @ response.unsqueeze(-1)).squeeze(-1)
+    common = torch.linalg.solve(
+        ridge * eye + pooling * (eye - pooling * inverses).sum(dim=0), pooling * own.sum(dim=0)
     )
-
-
-def _too_few(drift: Drift, horizon_steps: int) -> TooFewCheckpointsError:
-    missing_steps = max(drift.steps[1] + horizon_steps - drift.last_step, 1)
-    need = drift.checkpoints + math.ceil(missing_steps / drift.spacing)
-    return TooFewCheckpointsError("next", have=drift.checkpoints, need=need)
-
-
-def _warnings(spans: Tensor, horizon_steps: int, vanished: int) -> tuple[str, ...]:
-    warnings = []
-    if bool((spans != horizon_steps).any()):
-        warnings.append(
-            f"The checkpoints do not lie {horizon_steps} steps apart: NExt learnt from pairs "
-            f"{int(spans.min())} to {int(spans.max())} steps apart, sigma scaled to the horizon."
-        )
-    if vanished:
-        warnings.append(
-            f"NExt predicted no positive sigma for {vanished} modules: they keep the last checkpoint."
-        )
-    return tuple(warnings)
+    solution: Tensor = own + pooling * (inverses @ common)
+    return solution

@@ -1,0 +1,176 @@
+"""NExt as published: what it is shown, what it answers, and that it learns."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures.adapters import write_adapter, write_run
+from fixtures.dense import checkpoints, leading_triple
+from torch import Tensor, nn
+
+from nextrapolate_numerics import Extraction, NextPaper, TooFewCheckpointsError, Trajectory, extract
+from nextrapolate_numerics.methods.next_paper import Samples
+from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
+from nextrapolate_numerics.update import RankOne
+
+QUICK = NextPaper(epochs=5)
+
+
+def extraction_of(run: Path, horizon: int = 30) -> Extraction:
+    return extract(Trajectory.open(checkpoints(run)), QUICK, horizon)
+
+
+def fit(method: NextPaper, extraction: Extraction, horizon: int = 30) -> RankOne:
+    update = method.fit(extraction, horizon)
+    assert isinstance(update, RankOne)
+    return update
+
+
+def write_turning_run(folder: Path) -> Path:
+    """A module whose delta is rank 1 at each step: it grows, and its direction turns slowly and steadily."""
+    generator = torch.Generator().manual_seed(0)
+    u = torch.linalg.qr(torch.randn(24, 2, generator=generator)).Q
+    v = torch.linalg.qr(torch.randn(16, 2, generator=generator)).Q
+    for step in range(10, 210, 10):
+        angle = torch.tensor(step / 200)
+        turn = torch.stack([angle.cos(), angle.sin()])
+        write_adapter(
+            folder / f"checkpoint-{step}",
+            {
+                "base_model.model.turning.lora_B.weight": (step / 100 * u @ turn).unsqueeze(1),
+                "base_model.model.turning.lora_A.weight": (v @ turn).unsqueeze(0),
+            },
+            rank=1,
+        )
+    return folder
+
+
+def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:
+    files = checkpoints(write_turning_run(tmp_path / "run"))
+    past, future = Trajectory.open(files[:-3]), Trajectory.open(files)
+    method = NextPaper(epochs=300, learning_rate=1e-3)
+    triple = fit(method, extract(past, method, 30)).triples["turning"]
+    factors = future.module("turning")
+    delta = factors.delta(len(files) - 4, len(files) - 1).double().scaled(factors.scaling)
+    sigma, u, v = leading_triple(delta.B @ delta.A)
+    assert abs(float(triple.u.double() @ u)) > 0.98
+    assert abs(float(triple.v.double() @ v)) > 0.98
+    assert float(triple.sigma) == pytest.approx(sigma, rel=0.3)
+    assert float((triple.u.double() @ u) * (triple.v.double() @ v)) > 0
+
+
+def test_answers_are_unit_vectors_and_lengths(run_folder: Path) -> None:
+    for triple in fit(QUICK, extraction_of(run_folder)).triples.values():
+        assert float(triple.u.norm()) == pytest.approx(1)
+        assert float(triple.v.norm()) == pytest.approx(1)
+        assert float(triple.sigma) >= 0
+        assert triple.sigma.shape == ()
+
+
+def test_only_modules_that_moved_are_predicted(run_folder: Path) -> None:
+    extraction = extraction_of(run_folder)
+    assert fit(QUICK, extraction).modules() == extraction.moved
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(run_folder: Path) -> None:
+    extraction = extraction_of(run_folder)
+    random_state = torch.get_rng_state()
+    first, again, other = (fit(NextPaper(epochs=5, seed=seed), extraction) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), random_state)
+    for name, triple in first.triples.items():
+        assert torch.equal(triple.u, again.triples[name].u)
+        assert torch.equal(triple.sigma, again.triples[name].sigma)
+        assert not torch.equal(triple.u, other.triples[name].u)
+
+
+def test_signs_are_aligned_to_the_checkpoint_and_it_to_the_last(run_folder: Path) -> None:
+    extraction = extraction_of(run_folder)
+    starts = [start - 1 for start, _ in extraction.pairs]
+    for triples in extraction.triples.values():
+        samples = Samples.of(triples, starts, torch.ones(len(starts)))
+        globals_u, locals_u = samples.inputs.u
+        globals_v, locals_v = samples.inputs.v
+        last_u, last_v = samples.query.u[0], samples.query.v[0]
+        assert bool((globals_u @ last_u + globals_v @ last_v >= 0).all())
+        for u, v in ((locals_u, locals_v), (samples.targets.u, samples.targets.v)):
+            assert bool(((u * globals_u).sum(-1) + (v * globals_v).sum(-1) >= 0).all())
+
+
+def test_ablations_change_the_answer(run_folder: Path) -> None:
+    extraction = extraction_of(run_folder)
+    full, no_global, no_local = (
+        fit(method, extraction)
+        for method in (QUICK, NextPaper(epochs=5, use_global=False), NextPaper(epochs=5, use_local=False))
+    )
+    for name in extraction.moved:
+        answers = [update.triples[name].u for update in (full, no_global, no_local)]
+        assert not torch.equal(answers[0], answers[1])
+        assert not torch.equal(answers[1], answers[2])
+
+
+def test_without_any_input_there_is_nothing_to_learn_from() -> None:
+    with pytest.raises(ValueError, match="cannot both be off"):
+        NextPaper(use_global=False, use_local=False)
+
+
+def test_uneven_steps_are_paired_with_the_nearest_and_said(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 40, 50, 90, 100])
+    extraction = extraction_of(run, horizon=35)
+    assert [end - start for start, end in extraction.pairs] == [3, 2, 2, 1]
+    assert "30 to 50 steps" in fit(QUICK, extraction, horizon=35).warnings[0]
+
+
+def test_even_steps_need_no_warning(run_folder: Path) -> None:
+    assert not [warning for warning in fit(QUICK, extraction_of(run_folder)).warnings if "steps" in warning]
+
+
+def test_a_module_without_a_positive_singular_value_is_said(run_folder: Path) -> None:
+    update = fit(QUICK, extraction_of(run_folder))
+    assert isinstance(update, RankOne)
+    vanished = [triple for triple in update.triples.values() if triple.sigma == 0]
+    assert vanished
+    assert f"for {len(vanished)} modules" in update.warnings[0]
+
+
+def test_too_few_checkpoints(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", range(10, 50, 10))
+    with pytest.raises(TooFewCheckpointsError, match=r"at least 6 checkpoints.* has 4"):
+        extraction_of(run, horizon=50)
+
+
+def test_predictor_is_the_papers() -> None:
+    """Encoder d-256-d-ReLU-256-d for each input, decoder 2d-256-2d-ReLU-256-d."""
+    predictor = Predictor(6, inputs=2, hidden_size=256, generator=torch.Generator())
+    encoder = [(6, 256), (256, 6), (6, 256), (256, 6)]
+    decoder = [(12, 256), (256, 12), (12, 256), (256, 6)]
+    layers = [m for m in predictor.modules() if isinstance(m, nn.Linear)]
+    assert [(m.in_features, m.out_features) for m in layers] == [*encoder, *encoder, *decoder]
+    assert sum(isinstance(m, nn.ReLU) for m in predictor.modules()) == 3
+    for layer in layers:
+        assert float(layer.weight.detach().abs().max()) <= layer.in_features**-0.5
+
+
+def test_training_takes_the_loss_down() -> None:
+    generator = torch.Generator().manual_seed(0)
+    parts = torch.randn(2, 4, 3, 5, generator=generator)
+    targets = 0.5 * parts.sum(dim=0)
+
+    def loss(epochs: int) -> float:
+        answers: Tensor = predict(
+            parts,
+            targets,
+            parts,
+            Training(32, epochs, 1e-3),
+            torch.Generator().manual_seed(1),
+            lambda _: None,
+        )
+        return float((answers - targets).abs().sum())
+
+    assert loss(200) < 0.5 * loss(1)
+
+
+def test_progress_ascends_to_one(run_folder: Path) -> None:
+    seen: list[float] = []
+    QUICK.fit(extraction_of(run_folder), 30, seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == pytest.approx(1.0)
