@@ -20,7 +20,8 @@ BROKER_LIST = BROKER_KEY_PREFIX + QUEUE
 def celery_settings(redis_url: str) -> dict[str, Any]:
     """Return the settings for `Celery(...).conf.update`, the same on both ends of the queue.
 
-    The timeouts let a half-open connection be noticed in about 20 s; without them it is not noticed at all.
+    The timeouts let a half-open connection be noticed; without them it is not noticed at all. A worker has
+    several of them, and may have to wait for each in turn, so it takes up to about 20 s.
     """
     return {
         "broker_url": broker_url(redis_url),
@@ -29,7 +30,7 @@ def celery_settings(redis_url: str) -> dict[str, Any]:
             "visibility_timeout": 3600,
             "unacked_restore_interval": 10,
             "unacked_restore_throttle": 1,
-            "socket_timeout": 10,
+            "socket_timeout": 5,
             "socket_connect_timeout": 3,
             "socket_keepalive": True,
             "health_check_interval": 5,

@@ -13,6 +13,8 @@ from typing import IO, Self
 
 from nextrapolate_worker.messages import Done, Failed, Progress, Start, parse_answer
 
+CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-m", "nextrapolate_worker.child")
+
 _GRACE_SECONDS = 10.0
 
 
@@ -32,8 +34,8 @@ class Child:
     """One child process, waiting for its one `Start`."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "nextrapolate_worker.child"],
+        self._process = subprocess.Popen(  # noqa: S603 - a command of our own
+            CHILD_COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
