@@ -14,7 +14,7 @@ from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.reconciler import reconcile_for_ever
-from nextrapolate_service.routers import artifacts, health, jobs, methods, series
+from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
 
@@ -42,8 +42,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.settings = settings
     app.state.draining = threading.Event()
     app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
-    for router in (series.router, jobs.router, artifacts.router, methods.router, health.router):
-        app.include_router(router)
+    for part in (series, jobs, artifacts, methods, health, metrics):
+        app.include_router(part.router)
     problems.install(app)
     openapi.describe(app)
     app.add_middleware(JsonBodyLimit)

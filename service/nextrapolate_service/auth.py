@@ -17,7 +17,7 @@ from nextrapolate_store.store import Store
 
 _log = logging.getLogger(__name__)
 
-_bearer = HTTPBearer(
+bearer = HTTPBearer(
     auto_error=False,
     scheme_name="API key",
     description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server has one in DATA_DIR/api_key, "
@@ -42,7 +42,7 @@ def read_key_file(path: Path) -> KeyText:
 def authenticate(
     request: Request,
     wanted: SecurityScopes,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
     store: OpenStore,
     settings: Settings,
 ) -> str:

@@ -123,6 +123,7 @@ async def receive(
         check_same(step, name, there, intake.sha256)
         info = intake.commit(expected_sha256)
         store.series.put_file(series.tenant, series.id, step, name, info)
+        store.statistics.add_upload(info.bytes)
         return info
 
     opening = taking_in(store.blobs, series.tenant, name, settings.max_upload_bytes)

@@ -7,6 +7,7 @@
     blobs.py        files, written atomically, addressed by their sha256
     keys.py         API keys: who may call, for which tenant, to do what
     sessions.py     browsers that have shown a key
+    statistics.py   what is counted, for all processes together
     recorder.py     how jobs ended, written to disk
     sweeper.py      what nobody needs any more, removed; retention.py says when
     journal.py    the records on disk; rebuild.py brings all of Redis back from them

@@ -50,7 +50,7 @@ class Key(StrEnum):
     SWEPT = "next:swept"
     """There for as long as no process needs to sweep."""
     COUNTERS = "next:counters"
-    """Hash: fence_refused, lease_expired, republished, and `jobs:{state}`, how many came to that state."""
+    """Hash: what was counted since Redis was empty; statistics.py reads it."""
     SERIES = "next:series:"
     """Hash: the series' record."""
     SERIES_FILES = "next:series-files:"

@@ -4,6 +4,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import cast
 
 from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
@@ -32,6 +33,7 @@ from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled
 from nextrapolate_store.retention import milliseconds
 from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.statistics import stage_counters
 
 _Entries = list[tuple[str, Fields]]
 _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
@@ -197,12 +199,20 @@ class JobStore:
         news = ["" if value is None else value for value in (stage, progress, message)]
         return Beat(self._beat(args=[job_id, fence, self._lease_ms, *news]))
 
-    def commit(self, job_id: str, fence: int, artifacts: Mapping[str, FileInfo]) -> bool:
+    def commit(
+        self,
+        job_id: str,
+        fence: int,
+        artifacts: Mapping[str, FileInfo],
+        stage_seconds: Mapping[Stage, float] = MappingProxyType({}),
+    ) -> bool:
         """Make what lies in `BlobStore.result_folder(job_id, fence)`, flushed to disk, the result of the job.
 
-        False where the job is somebody else's by now, or was asked to be cancelled (then confirm that).
+        How long its stages took goes into the statistics. False where the job is somebody else's by now, or
+        was asked to be cancelled (then confirm that).
         """
-        return bool(self._commit(args=[job_id, fence, ARTIFACTS.dump_json(dict(artifacts))]))
+        counted = [text for pair in stage_counters(stage_seconds).items() for text in map(str, pair)]
+        return bool(self._commit(args=[job_id, fence, ARTIFACTS.dump_json(dict(artifacts)), *counted]))
 
     def fail(self, job_id: str, fence: int, error: JobError) -> bool:
         """End a job with an error that another attempt would not mend.
@@ -280,10 +290,6 @@ class JobStore:
         if document.idempotency_key is not None and remembered_ms > 0:
             key, digest = document.idempotency_key, document.body_digest
             self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms])
-
-    def counters(self) -> Mapping[str, int]:
-        """How often a fence was refused, a lease expired, and a message had to be sent again, ever."""
-        return {name: int(value) for name, value in self._redis.fields(Key.COUNTERS).items()}
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -28,9 +28,10 @@ def read_page(
         raise InvalidCursor(f"{cursor!r} is no cursor: use next_cursor of the page before, or none")
     start = "+" if cursor is None else f"({cursor}"
     rows = script(keys=[index, *prefixes], args=[start, limit + 1])
-    records = [[_pairs(reply) for reply in row] for row in rows]
+    records = [[pairs(reply) for reply in row] for row in rows]
     return records[:limit], len(records) > limit
 
 
-def _pairs(reply: list[str]) -> Fields:
+def pairs(reply: list[str]) -> Fields:
+    """Read a hash as a script replies it."""
     return dict(zip(reply[::2], reply[1::2], strict=True))

@@ -13,6 +13,7 @@ from nextrapolate_store.recorder import Recorder
 from nextrapolate_store.series import SeriesStore
 from nextrapolate_store.sessions import SessionStore
 from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.statistics import StatisticsStore
 from nextrapolate_store.sweeper import Sweeper
 
 
@@ -28,6 +29,7 @@ class Store:
         self.keys = KeyStore(redis, self._journal)
         self.sessions = SessionStore(redis, self.keys)
 
+        self.statistics = StatisticsStore(redis)
         self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.blobs, settings.retention)
 

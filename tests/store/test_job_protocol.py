@@ -115,7 +115,7 @@ def test_a_stale_fence_is_refused_and_counted(store: Store) -> None:
     assert store.jobs.give_up(job.id, stopped.fence, OUT_OF_MEMORY) is JobState.RUNNING
     beat = store.jobs.beat(job.id, stopped.fence, stage=Stage.FIT, progress=0.9, message="late")
     assert beat is Beat.LOST
-    assert store.jobs.counters()["fence_refused"] == 5
+    assert store.statistics.read().fence_refused == 5
 
     assert store.jobs.commit(job.id, current.fence, ARTIFACTS)
     done = store.jobs.get(TENANT, job.id)

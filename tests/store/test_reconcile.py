@@ -37,7 +37,7 @@ def test_a_worker_that_stops_beating_loses_its_job(store_settings: StoreSettings
     error = store.jobs.get(TENANT, job.id).error
     assert error is not None
     assert (error.code, error.blame) == ("worker-lost", "server")
-    assert store.jobs.counters()["lease_expired"] == 3
+    assert store.statistics.read().lease_expired == 3
     store.close()
 
 
@@ -69,7 +69,7 @@ def test_a_lost_message_is_sent_again_but_not_every_time(store: Store) -> None:
     assert store.jobs.reconcile().wake == ()
     assert store.jobs.reconcile(wake_after_seconds=0).wake == (job.id,)
     assert store.jobs.reconcile().wake == ()
-    assert store.jobs.counters()["republished"] == 1
+    assert store.statistics.read().republished == 1
 
 
 def test_what_the_brokers_list_explains_is_not_sent_again(

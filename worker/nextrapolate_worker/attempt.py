@@ -21,6 +21,7 @@ from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
 from nextrapolate_worker.settings import WorkerSettings
+from nextrapolate_worker.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,11 @@ def run_job(
         started = time.monotonic()
         _log.info("claimed, attempt %d", claim.attempt)
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
+        stopwatch = Stopwatch()
         with nursery.take() as child:
-            outcome = _watch(child, _work(store, settings, claim), lease, stopping)
-        _log.info("%s after %.1f s", lease.settle(outcome), time.monotonic() - started)
+            outcome = _watch(child, _work(store, settings, claim), lease, stopwatch, stopping)
+        ending = lease.settle(outcome, stopwatch.stop())
+        _log.info("%s after %.1f s", ending, time.monotonic() - started)
 
 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
@@ -67,7 +70,7 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
 
 
 def _watch(
-    child: Child, work: Start, lease: Lease, stopping: threading.Event
+    child: Child, work: Start, lease: Lease, stopwatch: Stopwatch, stopping: threading.Event
 ) -> Done | Failed | Beat | Stopped:
     """Beat until the child is done or has died, or the lease or `stopping` says to stop it."""
     progress: Progress | None = None
@@ -81,7 +84,9 @@ def _watch(
                 return answer
             if stopping.is_set():
                 return Stopped()
-            progress = answer or progress
+            if answer is not None:
+                stopwatch.hear(answer.stage)
+                progress = answer
             beat = lease.keep(progress)
             if beat is not Beat.HELD:
                 return beat

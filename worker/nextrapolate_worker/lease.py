@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from nextrapolate.schemas import FileInfo, JobError
+from nextrapolate.schemas import FileInfo, JobError, Stage
 from nextrapolate_store.errors import StoreUnavailable
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.records import Beat, Claim
@@ -64,11 +64,11 @@ class Lease:
         self._beaten, self._told = now, progress
         return beat
 
-    def settle(self, outcome: Done | Failed | Beat | Stopped) -> str:
-        """Tell the store how the attempt ended; gives the ending in one word."""
+    def settle(self, outcome: Done | Failed | Beat | Stopped, seconds: Mapping[Stage, float]) -> str:
+        """Tell the store how the attempt ended, and how long its stages took; gives the ending in words."""
         match outcome:
             case Done(artifacts=artifacts):
-                return self._say("committed", lambda: self._commit(artifacts))
+                return self._say("committed", lambda: self._commit(artifacts, seconds))
             case Failed(error=error, final=True):
                 return self._say("failed", lambda: self._jobs.fail(self._job_id, self._fence, error))
             case Failed(error=error):
@@ -80,8 +80,8 @@ class Lease:
             case _:
                 return "lost the lease"
 
-    def _commit(self, artifacts: Mapping[str, FileInfo]) -> bool:
-        committed = self._jobs.commit(self._job_id, self._fence, artifacts)
+    def _commit(self, artifacts: Mapping[str, FileInfo], seconds: Mapping[Stage, float]) -> bool:
+        committed = self._jobs.commit(self._job_id, self._fence, artifacts, seconds)
         if not committed:  # where a cancel came first, it ends as that; for an old fence nothing changes
             self._jobs.confirm_cancelled(self._job_id, self._fence)
         return committed

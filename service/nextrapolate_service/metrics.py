@@ -1,0 +1,64 @@
+"""What Prometheus reads: read from Redis at each scrape, so that all API processes tell the same."""
+
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
+
+
+class StoreMetrics(Collector):
+    """One scrape of the store; where Redis does not answer there are no statistics, and little is told."""
+
+    def __init__(self, statistics: Statistics | None, disk_free_bytes: int) -> None:
+        self._statistics = statistics
+        self._disk_free_bytes = disk_free_bytes
+
+    def collect(self) -> Iterator[Metric]:
+        """Give each metric once."""
+        yield _gauge("next_redis_up", "1 where Redis answers, else 0", self._statistics is not None)
+        yield _gauge("next_disk_free_bytes", "Space left where the data folder is", self._disk_free_bytes)
+        if self._statistics is not None:
+            yield from _of_jobs(self._statistics)
+            arrived = self._statistics.upload_bytes
+            yield _counter("next_upload_bytes", "Bytes of checkpoints that arrived", arrived)
+
+
+def registry_of(metrics: StoreMetrics) -> CollectorRegistry:
+    """Give what prometheus_client writes down."""
+    registry = CollectorRegistry()
+    registry.register(metrics)
+    return registry
+
+
+def _of_jobs(found: Statistics) -> Iterator[Metric]:
+    jobs = CounterMetricFamily("next_jobs", "Jobs that came to a state", labels=["state"])
+    for state, count in found.jobs.items():
+        jobs.add_metric([state], count)
+    stages = HistogramMetricFamily(
+        "next_job_stage_seconds", "Time in each stage, of jobs that succeeded", labels=["stage"]
+    )
+    for stage, histogram in found.stages.items():
+        stages.add_metric([stage], _cumulative(histogram), histogram.sum)
+    yield from (jobs, stages)
+    yield _gauge("next_queue_depth", "Jobs that wait for a worker", found.queue_depth)
+    oldest = found.queue_oldest_seconds
+    yield _gauge("next_queue_oldest_seconds", "How long the first of them has waited", oldest)
+    yield _counter("next_lease_expired", "Claims whose worker stopped beating", found.lease_expired)
+    yield _counter("next_fence_refused", "Writes of workers that had lost their claim", found.fence_refused)
+    yield _counter("next_republished", "Wake-ups that were sent again", found.republished)
+
+
+def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
+    labels = [*map(str, BOUNDS), "+Inf"]
+    return [(label, sum(histogram.counts[: position + 1])) for position, label in enumerate(labels)]
+
+
+def _gauge(name: str, help_text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, help_text, value=value)
+
+
+def _counter(name: str, help_text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, help_text, value=value)
