@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from html import unescape
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 
 from nextrapolate.schemas import (
     AlphaRlMethod,
+    AutoMethod,
     AutoregressionMethod,
     DareMethod,
     ExpoMethod,
@@ -33,6 +35,7 @@ from nextrapolate_worker.errors import CheckpointGone, NoSuchDevice
 from nextrapolate_worker.messages import Start
 
 METHODS: list[Method] = [
+    AutoMethod(horizon_steps=20),
     NextMethod(horizon_steps=20),
     NextMethod(preset="paper", horizon_steps=20, epochs=100, hidden_size=32, learning_rate=1e-3),
     WeightExtrapolationMethod(horizon_steps=20),
@@ -114,6 +117,11 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert {scored.method.name for scored in report.rivals} == {
         "none", "weight-extrapolation", "autoregression", "relex", "expo",
     }  # fmt: skip
+    assert report.choice is not None
+    page = unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    assert report.choice.why in page
+    assert all(candidate.label in page for candidate in report.choice.candidates)
+    assert {kind.kind for kind in report.choice.kinds} == {"q_proj", "down_proj"}
     errors = [scored.total.relative_error for scored in report.rivals if scored.total]
     assert errors == sorted(errors)
     assert all(scored.method.horizon_steps == 20 and not scored.modules for scored in report.rivals)
