@@ -20,7 +20,10 @@ from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.redis import running
 from httpx_sse import connect_sse
 
+from nextrapolate import NExtClient
+from nextrapolate.schemas import Stage
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
+from nextrapolate_store.records import Beat
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 
@@ -41,11 +44,15 @@ class Api:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
-@contextmanager
-def running_api(redis_url: str, folder: Path) -> Iterator[Api]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running_api(redis_url: str, folder: Path, port: int | None = None) -> Iterator[Api]:
+    port = port or free_port()
     key_file, log = folder / "api_key", folder / "log"
     key_file.write_text(KEY)
     environment = {
@@ -160,6 +167,41 @@ def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
         assert api.process.wait(5) == -signal.SIGTERM
     store = Store.open(StoreSettings(store_settings.redis_url, tmp_path / "data"))
     assert 30 in store.series.get("tests", series).checkpoints
+    store.close()
+
+
+def test_who_follows_a_job_hears_all_of_it_over_a_restart(
+    store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+    port, url = free_port(), store_settings.redis_url
+
+    def follow() -> None:
+        with NExtClient(f"http://127.0.0.1:{port}", KEY) as client:
+            heard.extend(event.id for event in client.events(job))
+
+    def beat(part: float) -> None:
+        assert store.jobs.beat(job, fence, stage=Stage.FIT, progress=part, message=None) is Beat.HELD
+
+    with running_api(url, tmp_path, port) as api:
+        _, job = submit(api.client)
+        store = Store.open(StoreSettings(url, tmp_path / "data"))
+        claim = store.jobs.claim(job, worker="test")
+        assert claim is not None
+        fence = claim.fence
+        follower = threading.Thread(target=follow)
+        follower.start()
+        beat(0.1)
+        time.sleep(0.5)
+        api.process.send_signal(signal.SIGTERM)
+        beat(0.3)
+        api.process.wait(10)
+    beat(0.4)
+    with running_api(url, tmp_path, port):
+        beat(0.5)
+        store.jobs.commit(job, fence, {})
+        follower.join(30)
+    assert heard == [event.id for event in store.jobs.events(job, None)]
     store.close()
 
 
