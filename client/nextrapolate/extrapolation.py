@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from nextrapolate.flows import Flow, check_free, submit_over
+from nextrapolate.notebook import report_html
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import Gate, Job, JobCreate, Labels, Method, Output, Report
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, Source, StoredSeries, resolve
@@ -23,6 +24,9 @@ class Extrapolation:
     job: Job
     path: Path
     report: Report
+
+    def _repr_html_(self) -> str:
+        return report_html(self.report, str(self.path))
 
 
 @dataclass(frozen=True)

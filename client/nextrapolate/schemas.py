@@ -7,7 +7,7 @@ The methods and their parameters are written down in method_schemas.py, and are 
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
@@ -431,6 +431,11 @@ class _JobReport(Response):
         description="sha256 of each checkpoint's adapter_model.safetensors, by step"
     )
     versions: dict[str, str]
+
+    def _repr_html_(self) -> str:
+        from nextrapolate.notebook import report_html  # which is about these models
+
+        return report_html(cast("AnyReport", self))
 
 
 class ModuleScores(Scores):

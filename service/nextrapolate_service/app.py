@@ -13,6 +13,7 @@ from nextrapolate_service.audit import Audit, AuditLog
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.opening import Opening
+from nextrapolate_service.pages import site
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
@@ -38,10 +39,13 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         openapi_tags=openapi.TAGS,
         generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan,
+        docs_url=None,  # they load their scripts from elsewhere
+        redoc_url=None,
     )
     app.state.settings = settings
     app.state.draining = threading.Event()
     app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
+    site.install(app)
     for part in (series, jobs, artifacts, methods, health, metrics):
         app.include_router(part.router)
     problems.install(app)

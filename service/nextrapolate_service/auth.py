@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.errors import MissingScopeError, RateLimitedError, UnauthorizedError
+from nextrapolate_service.sessions import SAFE_METHODS, token_of
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import KeyRevoked
 from nextrapolate_store.keys import KeyRecord, KeyText, Scope
@@ -48,13 +50,38 @@ def authenticate(
 ) -> str:
     """Give the tenant whose key came with the request; `request.state.key` is its record from then on.
 
+    The session of a browser stands for the key that began it, where nothing is changed.
+
     Raises:
         UnauthorizedError: no key came.
         KeyUnknown: it is none of this server's.
         KeyRevoked: it was let in once.
+        SessionEnded: the session in its place has ended.
         RateLimitedError: it came too often.
         MissingScopeError: it does not open this.
     """
+    return let_in(request, store, settings, _shown(request, credentials, store), wanted.scopes)
+
+
+def let_in(
+    request: Request, store: Store, settings: ServiceSettings, key: KeyRecord, scopes: Sequence[str]
+) -> str:
+    """Give the tenant of a key that was shown, where it comes seldom enough and opens what is wanted.
+
+    Raises:
+        RateLimitedError: it came too often.
+        MissingScopeError: it does not open this.
+    """
+    request.state.key = key
+    _check_rate(store, settings, key)
+    _check_scopes(key, scopes)
+    return key.tenant
+
+
+def _shown(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
+    session = token_of(request)
+    if credentials is None and session and request.method in SAFE_METHODS:
+        return store.sessions.find(session)
     if credentials is None:
         raise UnauthorizedError(
             "send `Authorization: Bearer KEY`, with a key from the server's operator, or from the "
@@ -62,14 +89,10 @@ def authenticate(
             field="Authorization",
         )
     try:
-        key = store.keys.verify(credentials.credentials)
+        return store.keys.verify(credentials.credentials)
     except KeyRevoked as error:
         _log.warning("%s; it came from %s", error, request.client.host if request.client else "nowhere")
         raise
-    request.state.key = key
-    _check_rate(store, settings, key)
-    _check_scopes(key, wanted.scopes)
-    return key.tenant
 
 
 def _check_rate(store: Store, settings: ServiceSettings, key: KeyRecord) -> None:
@@ -85,7 +108,7 @@ def _check_rate(store: Store, settings: ServiceSettings, key: KeyRecord) -> None
         )
 
 
-def _check_scopes(key: KeyRecord, wanted: list[str]) -> None:
+def _check_scopes(key: KeyRecord, wanted: Sequence[str]) -> None:
     missing = [scope for scope in wanted if scope not in key.scopes]
     if missing:
         raise MissingScopeError(

@@ -3,6 +3,7 @@
 ServiceError                       base; `field` is what of the request is meant, str() says what to do
 ├── UnauthorizedError          401 no key
 ├── MissingScopeError          403 the key does not open this
+├── ForeignFormError           403 a form that was not made for this session
 ├── RateLimitedError           429 the key came too often
 ├── MalformedHeaderError       400 a header that cannot be read
 ├── UploadBrokenOffError       400 the caller went away before the file was whole
@@ -54,6 +55,13 @@ class MissingScopeError(ServiceError):
         # RFC 6750, section 3.1
         challenge = f'Bearer realm="nextrapolate", error="insufficient_scope", scope="{scope}"'
         self.headers = {"WWW-Authenticate": challenge}
+
+
+class ForeignFormError(ServiceError):
+    """A form that none of our pages made for this session."""
+
+    status = 403
+    code = "foreign-form"
 
 
 class RateLimitedError(ServiceError):

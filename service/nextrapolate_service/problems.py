@@ -16,6 +16,8 @@ from nextrapolate.schemas import Problem
 from nextrapolate_service.context import MAX_JSON_BYTES, REQUEST_ID
 from nextrapolate_service.errors import DiskReserveError, ServiceError, UploadBrokenOffError
 from nextrapolate_service.invalid_fields import explain
+from nextrapolate_service.pages.failures import failure_page
+from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_store import errors as store_errors
 
 PROBLEM_JSON = "application/problem+json"
@@ -26,6 +28,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.StoreIncompatible: (503, "store-incompatible"),
     store_errors.KeyUnknown: (401, "unauthorized"),
     store_errors.KeyRevoked: (401, "key-revoked"),
+    store_errors.SessionEnded: (401, "session-ended"),
     store_errors.JobNotFound: (404, "job-not-found"),
     store_errors.SeriesNotFound: (404, "series-not-found"),
     store_errors.BlobNotFound: (404, "file-not-found"),
@@ -92,6 +95,8 @@ def _answer(
         request_id=request.state.request_id,
         errors=list(errors),
     )
+    if asks_for_html(request.scope):
+        return failure_page(request, problem)
     challenge = {"WWW-Authenticate": 'Bearer realm="nextrapolate"'} if status == 401 else {}
     return Response(
         json.dumps(problem.model_dump(mode="json")),  # in ASCII: what is quoted need not be valid Unicode

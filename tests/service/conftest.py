@@ -10,12 +10,13 @@ import uvicorn
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 
-from nextrapolate.schemas import FileInfo
+from nextrapolate.schemas import AnyReport, FileInfo
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import new_key
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_worker.rendering import report_page
 
 API_KEY = new_key("tests")
 STEPS = (10, 20, 60)
@@ -77,10 +78,10 @@ def series_id(client: TestClient) -> str:
 
 
 @pytest.fixture
-def finish(store: Store) -> Callable[[str], dict[str, bytes]]:
+def finish(store: Store) -> Callable[..., dict[str, bytes]]:
     """Does a worker's part on the real store: claims the job, beats, commits an adapter; gives its files."""
 
-    def finish(job_id: str) -> dict[str, bytes]:
+    def finish(job_id: str, report: AnyReport | None = None) -> dict[str, bytes]:
         claim = store.jobs.claim(job_id, worker="test")
         assert claim is not None
         files = {
@@ -89,6 +90,9 @@ def finish(store: Store) -> Callable[[str], dict[str, bytes]]:
             "README.md": b"# made by a test\n",
             "report.json": b'{"verdict": "none"}',
         }
+        if report is not None:
+            files["report.json"] = report.model_dump_json().encode()
+            files["report.html"] = report_page(report).encode()
         folder = store.blobs.result_folder(job_id, claim.fence)
         for name, content in files.items():
             (folder / name).write_bytes(content)

@@ -12,6 +12,7 @@ from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.errors import RangeRefusedError, ResultsNotReadyError
 from nextrapolate_service.openapi import problems
+from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
@@ -87,7 +88,13 @@ def check_ranges(header: str, size: int) -> None:
             )
 
 
-def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: str | None) -> Response:
+def succeeded(store: Store, tenant: str, job_id: str) -> JobRecord:
+    """Give a job that has results.
+
+    Raises:
+        JobNotFound: there is no such job of this tenant.
+        ResultsNotReadyError: it has none, or none yet.
+    """
     job = store.jobs.get(tenant, job_id)
     if job.state is not JobState.SUCCEEDED:
         ended = job.state.is_final
@@ -95,6 +102,11 @@ def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: st
         raise ResultsNotReadyError(
             f"job {job.id} is {job.state} and has no results: {advice}", retryable=not ended
         )
+    return job
+
+
+def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: str | None) -> Response:
+    job = succeeded(store, tenant, job_id)
     path = store.blobs.result_path(job, name)
     info = job.artifacts[name]
     etag = f'"{info.sha256}"'

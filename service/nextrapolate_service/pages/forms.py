@@ -1,0 +1,69 @@
+"""What forms bring: fields, and the right to change something."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated
+from urllib.parse import parse_qs
+
+from fastapi import Depends, Request
+
+from nextrapolate_service.auth import let_in
+from nextrapolate_service.dependencies import OpenStore, Settings
+from nextrapolate_service.errors import ForeignFormError
+from nextrapolate_service.sessions import FORM_TOKEN, is_own_form, is_own_origin, token_of
+from nextrapolate_store.errors import SessionEnded
+from nextrapolate_store.keys import Scope
+
+Fields = Mapping[str, list[str]]
+
+
+@dataclass(frozen=True)
+class SignedForm:
+    """A form that one of our pages sent, in a session that may write.
+
+    Attributes:
+        tenant: whose session it is.
+        fields: what was entered, by name; what is left empty is there, a box without a tick is not.
+    """
+
+    tenant: str
+    fields: Fields
+
+    def first(self, name: str) -> str:
+        """Give the one value of a field, or nothing."""
+        return self.fields.get(name, [""])[0]
+
+
+async def read_fields(request: Request) -> Fields:
+    """Read a form.
+
+    Raises:
+        ForeignFormError: another site's page sent it.
+    """
+    if not is_own_origin(request):
+        raise ForeignFormError("this form was sent by another site: open the page here, and send it again")
+    body = (await request.body()).decode("utf-8", "replace")
+    return parse_qs(body, keep_blank_values=True, max_num_fields=200)
+
+
+def _signed(
+    request: Request,
+    fields: Annotated[Fields, Depends(read_fields)],
+    store: OpenStore,
+    settings: Settings,
+) -> SignedForm:
+    token = token_of(request)
+    if token is None:
+        raise SessionEnded("you are not signed in: sign in with your API key")
+    key = store.sessions.find(token)
+    if not is_own_form(request, fields.get(FORM_TOKEN, [""])[0]):
+        raise ForeignFormError(
+            "this form was made for another session: open the page again, and send it then"
+        )
+    return SignedForm(let_in(request, store, settings, key, [Scope.WRITE]), fields)
+
+
+AnyForm = Annotated[Fields, Depends(read_fields)]
+"""A form of one of our pages, sent by whomever."""
+OwnForm = Annotated[SignedForm, Depends(_signed)]
+"""A form of one of our pages, sent by somebody who may write."""

@@ -1,0 +1,59 @@
+"""From a template and what it shows to an answer."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+
+from nextrapolate_service.pages import wording
+from nextrapolate_service.pages.headers import SAFE_HEADERS
+from nextrapolate_service.sessions import FORM_TOKEN, form_token
+
+_templates = Environment(
+    loader=PackageLoader("nextrapolate_service", "pages/templates"),
+    autoescape=select_autoescape(["html"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def page(request: Request, template: str, *, status: int = 200, **shown: Any) -> HTMLResponse:
+    """Render a page; it is never stored, since what it shows changes and belongs to one tenant."""
+    shared: Mapping[str, Any] = {
+        "key": getattr(request.state, "key", None),
+        "form_token_name": FORM_TOKEN,
+        "form_token": form_token(request),
+        "here": request.url.path,
+        "now": datetime.now(UTC),
+    }
+    text = _templates.get_template(template).render(**shared, **shown)
+    return HTMLResponse(text, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
+
+
+def _number(value: float | str | None) -> str:
+    """Four digits that count, and a dash for what is not there."""
+    if value is None:
+        return "–"  # noqa: RUF001 - a dash is meant
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bytes(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "kB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+_templates.filters |= {
+    "number": _number,
+    "bytes": _bytes,
+    "ago": wording.ago,
+    "state": wording.state,
+    "stage": wording.stage,
+}

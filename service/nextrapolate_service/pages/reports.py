@@ -1,0 +1,30 @@
+"""The page of a job's report, as its worker wrote it."""
+
+import base64
+import hashlib
+import re
+
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
+
+from nextrapolate_service.auth import Tenant
+from nextrapolate_service.dependencies import OpenStore
+from nextrapolate_service.pages.headers import CONTENT_POLICY, NOTHING_ELSE
+from nextrapolate_service.pages.negotiation import PageRoute
+from nextrapolate_service.routers.artifacts import succeeded
+
+shared = APIRouter(route_class=PageRoute, include_in_schema=False, tags=["results"])
+
+REPORT_PAGE = "report.html"
+
+_STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
+
+
+@shared.get("/jobs/{job_id}/report")
+def show_report(job_id: str, tenant: Tenant, store: OpenStore) -> Response:
+    """Show it with its own style sheet, which stands in it, and with nothing else: it needs nothing else."""
+    content = store.blobs.result_path(succeeded(store, tenant, job_id), REPORT_PAGE).read_bytes()
+    style = _STYLE.search(content)
+    digest = base64.b64encode(hashlib.sha256(style[1] if style else b"").digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'none'; {NOTHING_ELSE}"
+    return HTMLResponse(content, headers={CONTENT_POLICY: policy, "Cache-Control": "private, no-cache"})

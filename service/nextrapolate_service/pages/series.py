@@ -1,0 +1,109 @@
+"""The page of all series, and that of one: what has arrived, and how it lies."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from fastapi import APIRouter, Request, Response
+
+from nextrapolate.schemas import CheckpointInfo, Inspection, Job, Report, RunGeometry, StepGeometry
+from nextrapolate_service.auth import Tenant
+from nextrapolate_service.dependencies import OpenStore
+from nextrapolate_service.pages.negotiation import PageRoute
+from nextrapolate_service.pages.rendering import page
+from nextrapolate_service.pages.results import report_of
+from nextrapolate_service.views import job_view, series_view
+from nextrapolate_store.records import JobRecord
+from nextrapolate_store.store import Store
+
+shared = APIRouter(route_class=PageRoute, include_in_schema=False)
+
+_AT_ONCE = 100
+_LOOKED_AT = 300
+"""Jobs among which those of a series are looked for."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One checkpoint.
+
+    Attributes:
+        arrived: its files, and what stands in the way of using them.
+        geometry: what it added to the drift; None where it was not measured.
+        energy_ratio: the mean over all kinds of modules; None where it was not measured.
+    """
+
+    arrived: CheckpointInfo
+    geometry: StepGeometry | None
+    energy_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a job found of a run's geometry."""
+
+    job: Job
+    verdict: str
+    geometry: RunGeometry
+
+    def at(self, step: int) -> tuple[StepGeometry | None, float | None]:
+        """What was found at a checkpoint, and the mean energy ratio of all modules there."""
+        for index, found in enumerate(self.geometry.track):
+            if found.step == step:
+                kinds = self.geometry.kinds
+                ratios = sum(kind.energy_ratio[index] * kind.modules for kind in kinds)
+                return found, ratios / sum(kind.modules for kind in kinds)
+        return None, None
+
+
+@shared.get("/series")
+def show_all_series(
+    request: Request, tenant: Tenant, store: OpenStore, cursor: str | None = None
+) -> Response:
+    """List runs, newest first."""
+    records, after = store.series.list(tenant, limit=25, cursor=cursor)
+    return page(request, "all_series.html", series=[series_view(record) for record in records], cursor=after)
+
+
+@shared.get("/series/{series_id}")
+def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenStore) -> Response:
+    """Show what has arrived of a run, what an inspection found in it, and the jobs on it."""
+    series = series_view(store.series.get(tenant, series_id))
+    records = _jobs_on(store, tenant, series_id)
+    measured = _measured(store, records)
+    steps = [
+        Step(checkpoint, *(measured.at(checkpoint.step) if measured else (None, None)))
+        for checkpoint in series.checkpoints
+    ]
+    return page(
+        request,
+        "series.html",
+        series=series,
+        steps=steps,
+        jobs=[job_view(store, record) for record in records],
+        measured=measured,
+        furthest=max((step.geometry.drift_norm for step in steps if step.geometry), default=1.0),
+    )
+
+
+def _jobs_on(store: Store, tenant: str, series_id: str) -> list[JobRecord]:
+    """The series' jobs, newest first, as far as they are among the newest of all."""
+    jobs: list[JobRecord] = []
+    cursor, looked_at = None, 0
+    while looked_at < _LOOKED_AT:
+        records, cursor = store.jobs.list(tenant, limit=_AT_ONCE, cursor=cursor)
+        jobs += [record for record in records if record.request.series == series_id]
+        looked_at += _AT_ONCE
+        if cursor is None:
+            break
+    return jobs
+
+
+def _measured(store: Store, jobs: Iterable[JobRecord]) -> Measured | None:
+    """The newest geometry that one of these jobs found."""
+    for record in jobs:
+        match report_of(store, record):
+            case Inspection() as report:
+                return Measured(job_view(store, record), report.verdict, report)
+            case Report(geometry=RunGeometry() as geometry) as report:
+                return Measured(job_view(store, record), report.verdict, geometry)
+    return None

@@ -1,0 +1,137 @@
+"""Jobs in plain words: what state they are in, what happened to them, and what to do."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from nextrapolate.schemas import Job, JobEvent, JobState, Stage
+
+_STATES = {
+    JobState.QUEUED: "waiting",
+    JobState.RUNNING: "running",
+    JobState.CANCELLING: "being cancelled",
+    JobState.SUCCEEDED: "done",
+    JobState.FAILED: "failed",
+    JobState.CANCELLED: "cancelled",
+}
+_STAGES = {
+    Stage.RESOLVE: "finding the checkpoints",
+    Stage.LOAD: "opening the checkpoints",
+    Stage.EXTRACT: "reading the weights",
+    Stage.FIT: "fitting the method",
+    Stage.BACKTEST: "testing on the run's own past",
+    Stage.EXTEND: "writing the adapter",
+    Stage.PUBLISH: "writing the report",
+}
+_EVENTS = {
+    "queued": "Submitted.",
+    "claimed": "A worker took it, attempt {attempt}.",
+    "requeued": "The attempt broke off; it waits for the next one.",
+    "cancelling": "Asked to stop.",
+    "succeeded": "Done.",
+    "failed": "Failed.",
+    "cancelled": "Cancelled.",
+}
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+_ENOUGH_TO_TELL = 0.1
+"""Share of a job that has to be done before it says how long the rest will take."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of a job's timeline."""
+
+    at: datetime
+    text: str
+    attempt: int | None
+
+
+def state(of: JobState) -> str:
+    """Name a state."""
+    return _STATES[of]
+
+
+def stage(of: Stage | None) -> str:
+    """Say what a running job does."""
+    return _STAGES[of] if of else "starting"
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """Say how long ago something was."""
+    return f"{duration(now - at)} ago"
+
+
+def duration(span: timedelta) -> str:
+    """Say how long something took, in one unit."""
+    seconds = max(span.total_seconds(), 0.0)
+    for size, unit in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return "0 s"
+
+
+def situation(job: Job, now: datetime) -> str:
+    """Say in a sentence how a job stands, and what of it is still to come."""
+    match job.state:
+        case JobState.QUEUED:
+            before = job.queue_position or 0
+            line = (
+                "It is the next."
+                if not before
+                else f"{before} {'job is' if before == 1 else 'jobs are'} before it."
+            )
+            return f"Waiting for a worker. {line}"
+        case JobState.RUNNING:
+            return f"{stage(job.stage).capitalize()}{_still(job, now)}."
+        case JobState.CANCELLING:
+            return "It was asked to stop, and will within seconds."
+        case JobState.SUCCEEDED:
+            return f"Done{_took(job)}."
+        case JobState.FAILED:
+            return f"Failed{_took(job)}, after {job.attempt} {'attempt' if job.attempt == 1 else 'attempts'}."
+        case JobState.CANCELLED:
+            return f"Cancelled{_took(job)}; there are no results."
+
+
+def advice(job: Job) -> str | None:
+    """Say what to do about a failed job; None where it did not fail."""
+    if job.error is None:
+        return None
+    if job.error.blame == "user":
+        return "Another attempt would end the same way: mend what is named here, then run it again."
+    return (
+        "This was the server's fault and not your checkpoints': run it again, and tell the operator if it "
+        "fails again. The worker's log has more under the job's id."
+    )
+
+
+def timeline(events: Iterable[JobEvent]) -> list[Entry]:
+    """Tell what happened to a job; of the progress only where a new stage begins."""
+    entries: list[Entry] = []
+    current: Stage | None = None
+    for event in events:
+        if event.type == "progress":
+            if event.stage in (None, current):
+                continue
+            current = event.stage
+            text = f"{stage(current).capitalize()}."
+        else:
+            current = None
+            text = _EVENTS[event.type].format(attempt=event.attempt)
+        if event.message:
+            text += f" {event.message}"
+        entries.append(Entry(event.at, text, event.attempt))
+    return entries
+
+
+def _still(job: Job, now: datetime) -> str:
+    if job.started_at is None or job.progress < _ENOUGH_TO_TELL:
+        return ""
+    left = (now - job.started_at) * ((1 - job.progress) / job.progress)
+    return f"; about {duration(left)} to go"
+
+
+def _took(job: Job) -> str:
+    if job.started_at is None or job.finished_at is None:
+        return ""
+    return f" in {duration(job.finished_at - job.started_at)}"

@@ -1,0 +1,359 @@
+"""The pages as they are sent: to whom, with which headers, and what forms may do."""
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+import pytest
+from fastapi.testclient import TestClient
+from fixtures.adapter_bytes import CONFIG
+from fixtures.reports import comparison, extrapolation, inspection
+
+from nextrapolate_service.pages.negotiation import asks_for_html
+from nextrapolate_store.keys import Scope
+from nextrapolate_store.store import Store
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
+
+Finish = Callable[..., dict[str, bytes]]
+
+
+class Forms(HTMLParser):
+    """The forms of a page: for each its action, and what its fields hold."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.forms: list[tuple[str, dict[str, str]]] = []
+        self.select: str | None = None
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        if tag == "form":
+            self.forms.append((found.get("action", ""), {}))
+        elif tag == "input" and "name" in found and (found.get("type") != "checkbox" or "checked" in found):
+            self.forms[-1][1][found["name"]] = found.get("value", "on")
+        elif tag == "select":
+            self.select = found["name"]
+        elif tag == "option" and self.select and "selected" in found:
+            self.forms[-1][1][self.select] = found.get("value", "")
+
+    def to(self, action: str) -> dict[str, str]:
+        """What the form holds that is sent there."""
+        return next(fields for target, fields in self.forms if target == action)
+
+
+@pytest.fixture
+def visitor(client: TestClient) -> TestClient:
+    """A browser that follows no redirects by itself, on the service that `client` runs."""
+    return TestClient(client.app, headers=BROWSER, follow_redirects=False)
+
+
+@pytest.fixture
+def browser(visitor: TestClient, api_key: str) -> TestClient:
+    """One that has signed in."""
+    answer = visitor.post("/login", data={"key": api_key})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+    return visitor
+
+
+@pytest.fixture
+def job_id(client: TestClient, series_id: str) -> str:
+    request = {"series": series_id, "method": {"name": "weight-extrapolation"}, "labels": {"run": HOSTILE}}
+    return str(client.post("/jobs", json=request).json()["id"])
+
+
+def test_who_has_no_session_is_asked_for_the_key_and_comes_back(visitor: TestClient, api_key: str) -> None:
+    answer = visitor.get("/methods")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/login?next=/methods")
+    form = Forms(visitor.get(answer.headers["Location"]).text).to("/login")
+    answer = visitor.post("/login", data={**form, "key": api_key})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/methods")
+    cookie = answer.headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert api_key not in cookie
+    assert "weight-extrapolation" in visitor.get("/methods").text
+
+
+def test_a_wrong_key_is_refused_in_words(visitor: TestClient) -> None:
+    for wrong in ("", "nonsense", "nx_local_" + "0" * 64):
+        answer = visitor.post("/login", data={"key": wrong})
+        assert answer.status_code == 401
+        assert 'role="alert"' in answer.text
+        assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("target", ["https://elsewhere.example", "//elsewhere.example", "/\\elsewhere", "x"])
+def test_signing_in_leads_nowhere_else(visitor: TestClient, api_key: str, target: str) -> None:
+    answer = visitor.post("/login", data={"key": api_key, "next": target})
+    assert answer.headers["Location"] == "/"
+
+
+def test_signing_out_ends_the_session(browser: TestClient) -> None:
+    token = dict(browser.cookies)
+    assert browser.post("/logout").headers["Location"] == "/login"
+    browser.cookies.update(token)
+    assert browser.get("/").headers["Location"] == "/login?next=/&ended=1"
+    assert "Your session has ended" in browser.get("/login?ended=1").text
+
+
+def test_an_invitation_lets_a_browser_in_once(visitor: TestClient, store: Store, api_key: str) -> None:
+    invitation = store.sessions.invite("tests")
+    page = visitor.get(f"/login?invitation={invitation}")
+    assert visitor.get("/").status_code == 303, "looking at an invitation takes nothing"
+    form = Forms(page.text).to("/login")
+    assert visitor.post("/login", data=form).headers["Location"] == "/"
+    assert visitor.get("/").status_code == 200
+    assert visitor.post("/login", data=form).status_code == 401
+
+
+def test_an_address_gives_its_page_to_browsers_and_json_to_everybody_else(
+    browser: TestClient, client: TestClient, series_id: str, job_id: str
+) -> None:
+    for path in (f"/jobs/{job_id}", "/jobs", f"/series/{series_id}", "/series", "/methods"):
+        page = browser.get(path)
+        assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+        assert page.headers["Vary"] == "Accept"
+        for accept in ("*/*", "application/json", "application/json, text/html;q=0.5", "text/html;q=0", ""):
+            answer = client.get(path, headers={"Accept": accept})
+            assert answer.headers["Content-Type"] == "application/json", accept
+
+
+@pytest.mark.parametrize(
+    ("accept", "wanted"),
+    [
+        ("text/html", True),
+        ("TEXT/HTML; charset=utf-8", True),
+        ("application/json;q=0.9, text/html", True),
+        ("text/html;q=0.8, application/json", False),
+        ("text/html;q=nonsense", False),
+        ("text/*", False),
+        ("*/*", False),
+    ],
+)
+def test_html_is_what_names_it(accept: str, wanted: bool) -> None:
+    assert asks_for_html({"type": "http", "headers": [(b"accept", accept.encode())]}) is wanted
+
+
+def test_every_page_runs_nothing_but_our_own_files(
+    browser: TestClient, series_id: str, job_id: str, finish: Finish
+) -> None:
+    finish(job_id, report=extrapolation(name=HOSTILE))
+    pages = [
+        "/",
+        f"/jobs/{job_id}",
+        f"/jobs/{job_id}/again",
+        f"/jobs/{job_id}/report",
+        f"/series/{series_id}",
+    ]
+    pages += ["/series", "/methods", f"/compare?jobs={job_id},{job_id}", "/login", "/jobs/nope", "/nowhere"]
+    for path in pages:
+        page = browser.get(path)
+        policy = page.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert "frame-ancestors 'none'" in policy
+        assert page.headers["X-Content-Type-Options"] == "nosniff"
+        assert "<script>" not in page.text, path
+        assert "<img" not in page.text, path
+        assert " style=" not in page.text, path
+        outside = [link for link in re.findall(r'(?:src|href|action)="([^"]+)"', page.text) if ":" in link]
+        assert all(link.startswith("https://arxiv.org/abs/") for link in outside), path
+
+
+def test_a_session_may_look_but_not_change_through_the_api(browser: TestClient, job_id: str) -> None:
+    json = {"Accept": "application/json"}
+    assert browser.get(f"/jobs/{job_id}", headers=json).status_code == 200
+    for path in (f"/jobs/{job_id}/cancel", "/jobs", "/series"):
+        assert browser.post(path, headers=json, json={}).status_code == 401
+
+
+def test_a_form_cancels_a_job(browser: TestClient, client: TestClient, job_id: str) -> None:
+    form = Forms(browser.get(f"/jobs/{job_id}").text).to(f"/jobs/{job_id}/cancel")
+    answer = browser.post(f"/jobs/{job_id}/cancel", data=form)
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"/jobs/{job_id}")
+    assert client.get(f"/jobs/{job_id}").json()["state"] == "cancelled"
+    assert "Cancelled" in browser.get(f"/jobs/{job_id}").text
+    assert browser.post(f"/jobs/{job_id}/cancel", data=form).status_code == 303
+
+
+def test_a_form_that_is_not_ours_changes_nothing(
+    browser: TestClient, client: TestClient, job_id: str, store: Store
+) -> None:
+    path = f"/jobs/{job_id}/cancel"
+    form = Forms(browser.get(f"/jobs/{job_id}").text).to(path)
+    assert browser.post(path, data={}).status_code == 403
+    assert browser.post(path, data={"form_token": "0" * 64}).status_code == 403
+    assert browser.post(path, data=form, headers={"Origin": "https://elsewhere.example"}).status_code == 403
+    assert client.get(f"/jobs/{job_id}").json()["state"] == "queued"
+    own = browser.post(path, data=form, headers={"Origin": "http://testserver"})
+    assert own.status_code == 303
+
+
+def test_a_key_that_may_not_write_is_told_so(visitor: TestClient, store: Store, job_id: str) -> None:
+    _, reader = store.keys.create("tests", [Scope.READ])
+    visitor.post("/login", data={"key": reader})
+    form = Forms(visitor.get(f"/jobs/{job_id}").text).to(f"/jobs/{job_id}/cancel")
+    answer = visitor.post(f"/jobs/{job_id}/cancel", data=form)
+    assert answer.status_code == 403
+    assert "this needs write" in answer.text
+
+
+def test_another_tenants_pages_are_not_there(
+    visitor: TestClient, store: Store, job_id: str, series_id: str
+) -> None:
+    _, stranger = store.keys.create("stranger", [Scope.WRITE])
+    visitor.post("/login", data={"key": stranger})
+    assert job_id not in visitor.get("/").text
+    for path in (
+        f"/jobs/{job_id}",
+        f"/jobs/{job_id}/again",
+        f"/jobs/{job_id}/report",
+        f"/series/{series_id}",
+    ):
+        assert visitor.get(path).status_code == 404
+    assert visitor.get(f"/compare?jobs={job_id}").status_code == 404
+
+
+def test_a_job_is_run_again_with_other_parameters(
+    browser: TestClient, client: TestClient, job_id: str
+) -> None:
+    page = browser.get(f"/jobs/{job_id}/again?method=relex")
+    form = Forms(page.text).to("/jobs")
+    assert form["method.name"] == "relex"
+    form |= {"method.rank": "2", "method.window_steps": "", "output.dtype": "bfloat16", "until": "20"}
+    answer = browser.post("/jobs", data=form)
+    again = client.get(answer.headers["Location"]).json()
+    assert again["method"] == {
+        "name": "relex", "rank": 2, "window_steps": None, "mode": "last", "degree": 1,
+        "alpha": 1.0, "horizon_steps": 50, "seed": 0,
+    }  # fmt: skip
+    assert again["output"] == {"rank": "same", "dtype": "bfloat16"}
+    assert again["steps"] == [10, 20]
+    assert again["labels"] == {"run": HOSTILE}
+    assert browser.post("/jobs", data=form).headers["Location"] == answer.headers["Location"], "sent twice"
+
+
+def test_what_cannot_be_run_is_asked_again_with_the_reason(browser: TestClient, job_id: str) -> None:
+    form = Forms(browser.get(f"/jobs/{job_id}/again?method=expo").text).to("/jobs")
+    answer = browser.post("/jobs", data={**form, "method.alpha": "-3"})
+    assert answer.status_code == 422
+    assert "method.alpha: Input should be greater than or equal to 0" in answer.text
+    assert Forms(answer.text).to("/jobs")["method.alpha"] == "-3"
+    few = browser.post("/jobs", data={**form, "until": "10"})
+    assert few.status_code == 422
+    assert "needs at least 2 checkpoints" in few.text
+
+
+def test_backtests_and_inspections_are_run_again_too(
+    browser: TestClient, client: TestClient, series_id: str
+) -> None:
+    request = {"task": "backtest", "series": series_id, "at": 20, "horizon_steps": 40}
+    job = client.post("/jobs", json={**request, "methods": [{"name": "expo", "alpha": 0.2}]}).json()["id"]
+    form = Forms(browser.get(f"/jobs/{job}/again").text).to("/jobs")
+    assert (form["at"], form["horizon_steps"], form["methods"]) == ("", "40", "expo")
+    sent = browser.post(
+        "/jobs", data={**form, "at": "10", "horizon_steps": "10", "methods": ["expo", "none"]}
+    )
+    record = browser.get(sent.headers["Location"]).text
+    assert "expo, none" in record
+    inspect = client.post("/jobs", json={"task": "inspect", "series": series_id}).json()["id"]
+    form = Forms(browser.get(f"/jobs/{inspect}/again").text).to("/jobs")
+    assert browser.post("/jobs", data=form).status_code == 303
+
+
+def test_a_series_shows_what_arrived_and_asks_for_an_inspection(
+    browser: TestClient, client: TestClient, series_id: str
+) -> None:
+    client.put(f"/series/{series_id}/checkpoints/70/adapter_config.json", content=CONFIG)
+    page = browser.get(f"/series/{series_id}")
+    assert "1 cannot be used yet" in page.text
+    assert "adapter_model.safetensors has not arrived" in page.text
+    form = Forms(page.text).to("/jobs")
+    assert form["inspect"] == series_id
+    answer = browser.post("/jobs", data=form)
+    assert answer.status_code == 422
+    assert "checkpoint 70" in answer.text
+
+
+def test_a_series_shows_the_geometry_that_a_job_measured(
+    browser: TestClient, client: TestClient, series_id: str, finish: Finish
+) -> None:
+    job = client.post("/jobs", json={"task": "inspect", "series": series_id}).json()["id"]
+    finish(job, report=inspection(steps=(10, 20, 60)))
+    page = browser.get(f"/series/{series_id}").text
+    assert "Extrapolation should pay on this run." in page
+    assert page.count("<meter") == 6
+    assert "Inspect again" in page
+
+
+def test_the_pages_of_a_job_say_what_its_report_says(
+    browser: TestClient, client: TestClient, series_id: str, job_id: str, finish: Finish
+) -> None:
+    finish(job_id, report=extrapolation())
+    page = browser.get(f"/jobs/{job_id}").text
+    for told in (
+        "Did it work?",
+        "came 40% closer than no jump",
+        "Open the report",
+        "adapter_model.safetensors",
+    ):
+        assert told in page
+    assert "data-events" not in page
+    other = client.post(
+        "/jobs", json={"task": "backtest", "series": series_id, "at": 20, "horizon_steps": 40}
+    )
+    finish(other.json()["id"], report=comparison())
+    compared = browser.get("/compare", params={"jobs": [job_id, other.json()["id"]]}).text
+    for told in ("Comparison of 2 jobs", "weight-extrapolation", "relative error", "0.6", "differs"):
+        assert told in compared
+
+
+def test_an_old_report_is_shown_as_far_as_it_can_be(browser: TestClient, job_id: str, finish: Finish) -> None:
+    finish(job_id)
+    assert "Run again" in browser.get(f"/jobs/{job_id}").text
+    assert browser.get(f"/jobs/{job_id}/report").status_code == 404
+
+
+def test_jobs_are_found_by_state_and_text(browser: TestClient, client: TestClient, series_id: str) -> None:
+    def submit(run: str, method: str) -> str:
+        request = {"series": series_id, "method": {"name": method}, "labels": {"run": run}}
+        return str(client.post("/jobs", json=request).json()["id"])
+
+    math, code = submit("math-7B", "expo"), submit("code-1B", "relex")
+    client.post(f"/jobs/{code}/cancel")
+
+    def found(**query: str) -> set[str]:
+        page = browser.get("/", params=query).text
+        return {job for job in (math, code) if job in page}
+
+    assert found() == {math, code}
+    assert found(text="MATH") == {math}
+    assert found(text="relex") == {code}
+    assert found(text=code) == {code}
+    assert found(state="queued") == {math}
+    assert found(state="cancelled", text="math") == set()
+    assert "No such job" in browser.get("/", params={"text": "elsewhere"}).text
+    assert browser.get("/", params={"state": "nonsense"}).status_code == 422
+
+
+def test_long_lists_are_read_page_by_page(browser: TestClient, client: TestClient, series_id: str) -> None:
+    for number in range(30):
+        request = {"series": series_id, "method": {"name": "expo"}, "labels": {"run": f"run-{number:02}"}}
+        client.post("/jobs", json=request)
+    first = browser.get("/", params={"text": "run-"}).text
+    (older,) = re.findall(r'href="(/\?[^"]+)" rel="next"', first)
+    second = browser.get(older.replace("&amp;", "&")).text
+    seen = [set(re.findall(r"run-\d\d", page)) for page in (first, second)]
+    assert (len(seen[0]), len(seen[1])) == (25, 5)
+    assert not seen[0] & seen[1]
+
+
+def test_what_is_not_there_is_a_page_for_browsers(browser: TestClient) -> None:
+    answer = browser.get("/nowhere")
+    assert answer.status_code == 404
+    assert "there is nothing at this address" in answer.text
+    assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert browser.get("/docs").status_code == 404
