@@ -1,7 +1,7 @@
 """The asynchronous client: `NExtClient`, awaited. It needs asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
+    Announcement,
     CheckpointFile,
     Comparison,
     FileInfo,
@@ -117,6 +118,13 @@ class AsyncNExtClient:
         checkpoint = LocalCheckpoint(step, adapter_folder(folder))
         return await self._run(flows.upload_checkpoint(series_id, checkpoint))
 
+    async def announce(
+        self, series_id: str, step: int, digests: Mapping[CheckpointFile, str]
+    ) -> list[CheckpointFile]:
+        """As `NExtClient.announce`."""
+        call = calls.announce(series_id, step, Announcement(files=dict(digests)))
+        return (await self._send(call)).missing
+
     async def record_jump(self, series_id: str, step: int, job_id: str) -> Series:
         """As `NExtClient.record_jump`."""
         return await self._send(calls.record_jump(series_id, step, job_id))
@@ -169,7 +177,7 @@ class AsyncNExtClient:
         self,
         source: Source,
         *,
-        method: str | Method = "next",
+        method: str | Method = "auto",
         until: int | None = None,
         out: str | Path | None = None,
         name: str | None = None,

@@ -1,7 +1,7 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,7 @@ from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
+    Announcement,
     CheckpointFile,
     Comparison,
     FileInfo,
@@ -135,6 +136,15 @@ class NExtClient:
         """
         return self._run(flows.upload_checkpoint(series_id, LocalCheckpoint(step, adapter_folder(folder))))
 
+    def announce(
+        self, series_id: str, step: int, digests: Mapping[CheckpointFile, str]
+    ) -> list[CheckpointFile]:
+        """Give a checkpoint files that the service has already, from this run or another, by their sha256.
+
+        Returns the names of those that it does not have: they have to be put.
+        """
+        return self._send(calls.announce(series_id, step, Announcement(files=dict(digests)))).missing
+
     def record_jump(self, series_id: str, step: int, job_id: str) -> Series:
         """Tell that this job's adapter was swapped into the running trainer after this step."""
         return self._send(calls.record_jump(series_id, step, job_id))
@@ -204,7 +214,7 @@ class NExtClient:
         self,
         source: Source,
         *,
-        method: str | Method = "next",
+        method: str | Method = "auto",
         until: int | None = None,
         out: str | Path | None = None,
         name: str | None = None,

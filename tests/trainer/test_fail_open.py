@@ -92,14 +92,14 @@ def test_a_run_without_lora_is_left_alone(
     ]
 
 
-def test_a_run_of_several_processes_is_left_alone(
+def test_a_run_with_fsdp_is_left_alone(
     make_trainer: MakeTrainer, dead_client: NExtClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(max_steps=2)
     trainer.is_fsdp_enabled = True
     plugin = NExtCallback(dead_client).attach(trainer)
     plugin.on_train_begin(trainer.args, trainer.state, trainer.control)
-    assert "several processes, DeepSpeed and FSDP are not supported yet" in caplog.text
+    assert "DeepSpeed and FSDP are not supported yet" in caplog.text
 
 
 def test_a_callback_that_is_not_attached_says_so(

@@ -9,7 +9,13 @@ from peft import PeftModel
 
 from nextrapolate_trainer.adapter import copied, distance, modules
 from nextrapolate_trainer.errors import SwapError
-from nextrapolate_trainer.peft_model import adapter_config, lora_parameters, read_adapter, swap_adapter
+from nextrapolate_trainer.peft_model import (
+    adapter_config,
+    lora_parameters,
+    read_adapter,
+    restoring,
+    write_adapter,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -19,25 +25,25 @@ def model(make_trainer: MakeTrainer) -> PeftModel:
     return cast(PeftModel, make_trainer(max_steps=1).model)
 
 
-def test_swap_and_read_back(model: PeftModel) -> None:
+def test_write_and_read_back(model: PeftModel) -> None:
     before = copied(read_adapter(model))
     after = {name: tensor + 1 for name, tensor in before.items()}
     addresses = {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
-    swap_adapter(model, before, after)
+    write_adapter(model, after)
     assert distance(copied(read_adapter(model)), after) == 0.0
     assert addresses == {name: parameter.data_ptr() for name, parameter in model.named_parameters()}
     assert all(p.requires_grad for name, p in model.named_parameters() if "lora_" in name)
 
 
-def test_a_failed_swap_leaves_the_run_s_own_adapter(model: PeftModel) -> None:
+def test_after_a_failed_write_the_run_s_own_adapter_is_restored(model: PeftModel) -> None:
     before = copied(read_adapter(model))
     after = {name: tensor + 1 for name, tensor in before.items()}
     name = next(iter(after))
-    with pytest.raises(SwapError, match="is not in the adapter"):
-        swap_adapter(model, before, {k: v for k, v in after.items() if k != name})
+    with pytest.raises(SwapError, match="is not in the adapter"), restoring(model, before):
+        write_adapter(model, {k: v for k, v in after.items() if k != name})
     assert distance(copied(read_adapter(model)), before) == 0.0
-    with pytest.raises(SwapError, match="has no place for"):
-        swap_adapter(model, before, after | {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 16)})
+    with pytest.raises(SwapError, match="has no place for"), restoring(model, before):
+        write_adapter(model, after | {"base_model.model.lm_head.lora_A.weight": torch.ones(4, 16)})
     assert distance(copied(read_adapter(model)), before) == 0.0
 
 

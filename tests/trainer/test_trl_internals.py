@@ -1,12 +1,14 @@
 """Fails when TRL renames what the plugin takes, or stops meaning by it what the plugin takes it for."""
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.grpo import MakeTrainer
+from fixtures.grpo import MakeTrainer, tiny_rloo_trainer
 from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.rloo_trainer import RLOOTrainer
 
 from nextrapolate_trainer import trl_internals
 
@@ -58,15 +60,17 @@ def test_metrics_reach_the_log(make_trainer: MakeTrainer) -> None:
     assert trainer.state.log_history[0]["next/update_ratio"] == 0.25
 
 
-def test_no_name_is_missing(make_trainer: MakeTrainer) -> None:
+def test_no_name_is_missing(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    assert trl_internals.missing_names(tiny_rloo_trainer(tmp_path / "rloo", max_steps=1)) == []
     trainer = make_trainer(max_steps=1)
     assert trl_internals.missing_names(trainer) == []
     del trainer._buffered_inputs
     assert trl_internals.missing_names(trainer) == ["_buffered_inputs"]
 
 
-def test_vllm_loads_weights_when_its_step_differs() -> None:
+@pytest.mark.parametrize("trainer", [GRPOTrainer, RLOOTrainer])
+def test_vllm_loads_weights_when_its_step_differs(trainer: type) -> None:
     """There is no vLLM on a CPU: read in TRL's source what a run with it would do."""
-    source = inspect.getsource(GRPOTrainer)
+    source = inspect.getsource(trainer)
     assert "if self.state.global_step != self._last_loaded_step:" in source
     assert "self._last_loaded_step = -1" in source

@@ -15,7 +15,12 @@ from its own weights.
     trl_run.py        a TRL run: swaps the adapter, resets what the old policy left behind
     trl_internals.py  the private names of TRL that this takes
     peft_model.py     reads the adapter out of a PEFT model, and writes one into it
-    jumper.py         knows no trainer: collects, asks the service, hands over a checked adapter
+    guard.py          scores the model before and after a jump: the best adapter stays
+    ranks.py          the processes of a run: the first decides, all do the same
+    jumper.py         knows no trainer: collects, asks the service, hands over checked adapters
+    series.py         the run's series at the service, continued or branched off after a resume
+    state.py          what a resumed run has to know, a file in each checkpoint
+    bounded.py        waiting with an end
     uploads.py        the background thread that posts
     adapter.py        what an adapter is, and what has to hold for one that came back
     schedule.py       after which steps a checkpoint is collected, and after which a jump is made

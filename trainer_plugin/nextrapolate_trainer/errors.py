@@ -2,8 +2,12 @@
 
 TrainerPluginError
 ├── UploadError                a checkpoint did not reach the service
+├── JumpTimeoutError           the service took longer than the run waits
 ├── InvalidAdapterError        what came back must not be loaded
+├── JumpRefusedError           the guard found the run better off without the jump
 ├── SwapError                  the adapter could not be written into the model
+├── StateError                 a checkpoint does not say how the run stood
+├── RankError                  another process of the run failed
 ├── UnsupportedRunError        the plugin cannot serve this kind of run
 └── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
 """
@@ -17,12 +21,28 @@ class UploadError(TrainerPluginError):
     """A checkpoint that a jump needs did not reach the service."""
 
 
+class JumpTimeoutError(TrainerPluginError):
+    """The service did not deliver within the time that the run waits."""
+
+
 class InvalidAdapterError(TrainerPluginError):
     """The service's adapter does not fit the run: other tensors, not finite, or too far away."""
 
 
+class JumpRefusedError(TrainerPluginError):
+    """The guard found the run better off without the jump."""
+
+
 class SwapError(TrainerPluginError):
     """The adapter was not taken up by the model as it was given."""
+
+
+class StateError(TrainerPluginError):
+    """A checkpoint does not say how the run stood with the service."""
+
+
+class RankError(TrainerPluginError):
+    """Another process of the run failed at what all of them do together."""
 
 
 class UnsupportedRunError(TrainerPluginError):

@@ -1,43 +1,39 @@
-"""Collects a run's checkpoints, asks the service for the adapter ahead of them, and checks what comes back.
+"""Collects a run's checkpoints, asks the service for the adapters ahead of them, and checks what comes back.
 
-Knows no trainer: it takes tensors and hands over tensors. A jump is bounded in time, and it either returns an
-adapter that may be loaded as it is, or raises while nothing has happened to the run.
+Knows no trainer: it takes tensors and hands over tensors. A jump is bounded in time, and it either returns
+adapters that may be loaded as they are, or raises while nothing has happened to the run.
 """
 
+import logging
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from safetensors.torch import load_file, save
+from pydantic import ValidationError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import NextrapolateError, WaitTimeoutError
+from nextrapolate.errors import NextrapolateError
 from nextrapolate.schemas import ADAPTER_MODEL, Gate, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, regauged_modules, update_ratio
+from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import InvalidAdapterError, UploadError
+from nextrapolate_trainer.series import Run, RunSeries
+from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.uploads import Uploads
+
+logger = logging.getLogger("nextrapolate")
 
 LAST_UPLOADS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
-class Run:
-    """What the service is told about a training run."""
-
-    name: str
-    base_model: str | None
-    lora_config: Mapping[str, Any]
-    """Content of the run's adapter_config.json."""
-
-
-@dataclass(frozen=True)
 class Pause:
-    """Seconds that the run waited for a jump, by part."""
+    """Seconds that the run waited for the service, by part."""
 
     uploads: float
     job: float
@@ -49,6 +45,7 @@ class Jump:
     """An adapter that may take the place of the run's own, and how it came about."""
 
     step: int
+    method: Method
     job: str
     before: dict[str, Tensor]
     """The run's own adapter after `step`, float32 on the CPU."""
@@ -58,42 +55,44 @@ class Jump:
     """Norm of the update, as a share of the drift since the base."""
     regauged: frozenset[str]
     """Modules whose factors came back in another gauge than the run's: Adam's moments do not fit them."""
-    report: Report
+    report: Report | None
+    """None where it cannot be read, which is no reason to do without the adapter."""
     pause: Pause
 
 
 class Jumper:
-    """A run's series of checkpoints at the service, and the jumps that start from them.
+    """A run's checkpoints at the service, and the jumps that start from them.
 
     Args:
         client: the service.
         run: what the series says about the run.
-        method: the method with its parameters, `horizon_steps` among them.
+        methods: what a jump is asked of, each with its parameters: one job each, over the same files.
         gate: thresholds below which a module keeps the run's own adapter; None is the service's default.
-        timeout: seconds a jump may take, uploads and queue included; a job that takes longer is cancelled.
+        timeout: seconds a jump may take, from the last upload to the last download; jobs that take longer are
+            cancelled.
         max_update_ratio: an update longer than this share of the drift since the base is refused.
+        resumed: the state that the run goes on from; None at its beginning.
     """
 
     def __init__(
         self,
         client: NExtClient,
         run: Run,
-        method: Method,
+        methods: Sequence[Method],
         *,
         gate: Gate | None = None,
         timeout: float = 600.0,
         max_update_ratio: float = 5.0,
+        resumed: RunState | None = None,
     ) -> None:
         self._client = client
-        self._run = run
-        self._method = method
+        self._methods = methods
         self._gate = gate or Gate()
         self._timeout = timeout
         self._max_update_ratio = max_update_ratio
-        self._uploads = Uploads(self._post)
-        self._series: str | None = None
+        self._series = RunSeries(client, run, resumed)
+        self._uploads = Uploads(self._series.post)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
-        self._unrecorded: list[tuple[int, str]] = []
 
     def collect(self, step: int, adapter: Adapter) -> None:
         """Copy the adapter as it is after `step`, and post it in the background."""
@@ -101,73 +100,91 @@ class Jumper:
         self._latest = (step, own)
         self._uploads.put(step, own)
 
-    def jump_from(self, step: int) -> Jump:
-        """Have the series extrapolated from `step`, the last collected one, and return the checked adapter.
+    def jumps_from(self, step: int) -> list[Jump]:
+        """Have the series extrapolated from `step`, the last collected one; one checked adapter a method.
+
+        Methods whose adapter cannot be used are left out, as long as one remains.
 
         Raises:
+            JumpTimeoutError: the service took too long.
             UploadError: the checkpoint of `step` is not at the service.
-            NextrapolateError: the service cannot be reached, refused or failed the job, or took too long.
-            InvalidAdapterError: the adapter that came back does not fit the run.
+            NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
+            InvalidAdapterError: no adapter that came back fits the run.
         """
-        started = time.monotonic()
         before = self._own_adapter(step)
-        self._uploads.wait_for(step, self._timeout)
-        self._record_jumps()
-        uploaded = time.monotonic()
-        job = self._finished_job(step, started + self._timeout - uploaded)
-        finished = time.monotonic()
-        after, report = self._result(job)
-        pause = Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
-        ratio = self._checked_ratio(before, after)
-        return Jump(step, job, before, after, ratio, regauged_modules(before, after), report, pause)
+        deadline = time.monotonic() + self._timeout
+        delivered, pause = within(self._timeout, lambda: self._delivered(step, deadline))
+        jumps: list[Jump] = []
+        for (job, after, report), method in zip(delivered, self._methods, strict=True):
+            try:
+                ratio = self._checked_ratio(before, after)
+            except InvalidAdapterError as error:
+                if method is self._methods[-1] and not jumps:
+                    raise
+                logger.warning("the adapter of job %s is left out: %s", job, error)
+                continue
+            regauged = regauged_modules(before, after)
+            jumps.append(Jump(step, method, job, before, after, ratio, regauged, report, pause))
+        return jumps
 
     def record(self, jump: Jump) -> None:
-        """Tell the series that the jump's adapter was swapped in: later increments are measured from it.
+        """Note that the jump's adapter was swapped in: later increments are measured from it.
 
-        One that cannot be recorded now is recorded before the next is asked for, or that one is refused.
-
-        Raises:
-            NextrapolateError: the service does not take it now.
+        The service is told with the next checkpoint. No jump is asked for before it knows.
         """
-        self._unrecorded.append((jump.step, jump.job))
-        self._record_jumps()
+        self._series.add_jump(jump.step, jump.job)
+
+    def state(self, step: int) -> RunState:
+        """Return what the run has to know to go on from here, after `step`."""
+        return RunState(step=step, series=self._series.id, jumps=self._series.jumps)
 
     def close(self) -> None:
-        """Let the last uploads finish, for some seconds, and stop the background thread."""
-        self._uploads.close(LAST_UPLOADS_SECONDS)
+        """Let the last checkpoints and jumps reach the service, for some seconds, and stop the thread.
 
-    def _post(self, step: int, adapter: Adapter) -> None:
-        if self._series is None:
-            self._series = self._client.create_series(
-                self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
-            ).id
-        self._client.put_file(self._series, step, "adapter_model.safetensors", save(dict(adapter)))
+        Raises:
+            TrainerPluginError, NextrapolateError: they did not.
+        """
+        if not self._uploads.close(LAST_UPLOADS_SECONDS):
+            raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
+        within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
-    def _record_jumps(self) -> None:
-        while self._unrecorded:
-            step, job = self._unrecorded[0]
-            assert self._series is not None  # noqa: S101 (a jump comes from a series)
-            self._client.record_jump(self._series, step, job)
-            del self._unrecorded[0]
+    def _delivered(
+        self, step: int, deadline: float
+    ) -> tuple[list[tuple[str, dict[str, Tensor], Report | None]], Pause]:
+        started = time.monotonic()
+        self._uploads.wait_for(step, self._timeout)
+        self._series.record_jumps()
+        uploaded = time.monotonic()
+        jobs = self._finished_jobs(step, deadline)
+        finished = time.monotonic()
+        results = [(job, *self._result(job)) for job in jobs]
+        return results, Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
 
-    def _finished_job(self, step: int, timeout: float) -> str:
-        job = self._client.submit(
-            JobCreate(series=self._series, until=step, method=self._method, gate=self._gate)
-        )
+    def _finished_jobs(self, step: int, deadline: float) -> list[str]:
+        jobs: list[str] = []
         try:
-            self._client.wait(job.id, timeout=timeout)
-        except WaitTimeoutError:
-            # Nobody will come for the result: leave the worker to others.
-            with suppress(NextrapolateError):
-                self._client.cancel(job.id)
+            for method in self._methods:
+                request = JobCreate(series=self._series.id, until=step, method=method, gate=self._gate)
+                jobs.append(self._client.submit(request).id)
+            for job in jobs:
+                self._client.wait(job, timeout=max(0.0, deadline - time.monotonic()))
+        except NextrapolateError:
+            # Nobody will come for the results: leave the worker to others.
+            for job in jobs:
+                with suppress(NextrapolateError):
+                    self._client.cancel(job)
             raise
-        return job.id
+        return jobs
 
-    def _result(self, job: str) -> tuple[dict[str, Tensor], Report]:
+    def _result(self, job: str) -> tuple[dict[str, Tensor], Report | None]:
         with tempfile.TemporaryDirectory(prefix="nextrapolate-") as folder:
             path = self._client.download(job, Path(folder) / job)
             after = load_file(path / ADAPTER_MODEL)
-        return after, self._client.report(job)
+            try:
+                return after, Report.model_validate_json((path / "report.json").read_bytes())
+            except (OSError, ValidationError) as error:
+                logger.warning("the report of job %s cannot be read: %s", job, error)
+                return after, None
 
     def _own_adapter(self, step: int) -> dict[str, Tensor]:
         collected, adapter = self._latest or (None, {})

@@ -2,7 +2,8 @@
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,11 @@ def write_adapter(model: PeftModel, adapter: Adapter) -> None:
             raise SwapError(f"{name} reads back with other values than were written")
 
 
-def swap_adapter(model: PeftModel, before: Adapter, after: Adapter) -> None:
-    """Put `after` in the place of `before`; where that does not succeed, `before` is put back.
-
-    Raises:
-        SwapError: `after` was not taken up; the model holds `before`.
-    """
+@contextmanager
+def restoring(model: PeftModel, before: Adapter) -> Iterator[None]:
+    """Put `before` back into the model where what happens inside fails."""
     try:
-        write_adapter(model, after)
+        yield
     except Exception:
         write_adapter(model, before)
         raise

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 
+from nextrapolate_trainer.guard import Trial
 from nextrapolate_trainer.jumper import Jump, Pause
 
 
@@ -13,61 +14,72 @@ class JumpSummary:
     target_step: int
     job: str
     method: str
+    alpha: float
     pause: Pause
     swap_seconds: float
     update_ratio: float
     """Norm of the update, as a share of the drift since the base."""
-    gated_modules: int
-    """Modules that kept the run's own adapter, because the gate held them back."""
+    gated_modules: int | None
+    """Modules that kept the run's own adapter, held back by the gate; None where no report says so."""
     reset_modules: int
     """Modules whose optimizer state was cleared."""
+    trial: Trial | None
+    """What the guard measured, where there is one."""
     backtest_cosine: float | None
     verdict: str
     """The report's sentence on whether the run's own past speaks for the jump."""
 
     @classmethod
-    def of(cls, jump: Jump, swap_seconds: float, reset_modules: int) -> "JumpSummary":
+    def of(cls, jump: Jump, trial: Trial | None, *, swap_seconds: float, reset_modules: int) -> "JumpSummary":
         """Return the summary of a jump after its adapter was swapped in."""
         report = jump.report
         return cls(
             step=jump.step,
-            target_step=report.target_step,
+            target_step=jump.step + jump.method.horizon_steps,
             job=jump.job,
-            method=report.method.name,
+            method=jump.method.name,
+            alpha=jump.method.alpha,
             pause=jump.pause,
             swap_seconds=swap_seconds,
             update_ratio=jump.update_ratio,
-            gated_modules=len(report.gated_modules),
+            gated_modules=len(report.gated_modules) if report else None,
             reset_modules=reset_modules,
-            backtest_cosine=report.backtest.total.cosine if report.backtest else None,
-            verdict=report.verdict,
+            trial=trial,
+            backtest_cosine=report.backtest.total.cosine if report and report.backtest else None,
+            verdict=report.verdict if report else "There is no report to read.",
         )
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """Return the seconds of the pause, by part."""
+        guard = {} if self.trial is None else {"guard": self.trial.seconds}
+        return asdict(self.pause) | {"swap": self.swap_seconds} | guard
 
     @property
     def seconds(self) -> float:
         """Return the whole pause."""
-        return self.pause.uploads + self.pause.job + self.pause.download + self.swap_seconds
+        return sum(self.parts.values())
 
     def metrics(self) -> dict[str, float]:
         """Return what goes into the trainer's logs."""
-        parts = {f"next/{part}_seconds": seconds for part, seconds in asdict(self.pause).items()}
-        backtest = {} if self.backtest_cosine is None else {"next/backtest_cosine": self.backtest_cosine}
-        return {
-            "next/target_step": float(self.target_step),
+        known = {
+            "next/target_step": self.target_step,
+            "next/alpha": self.alpha,
             "next/update_ratio": self.update_ratio,
-            "next/gated_modules": float(self.gated_modules),
-            "next/reset_modules": float(self.reset_modules),
+            "next/gated_modules": self.gated_modules,
+            "next/reset_modules": self.reset_modules,
+            "next/backtest_cosine": self.backtest_cosine,
             "next/pause_seconds": self.seconds,
-            "next/swap_seconds": self.swap_seconds,
-            **parts,
-            **backtest,
+            **(self.trial.metrics(kept=True) if self.trial else {}),
+            **{f"next/{part}_seconds": seconds for part, seconds in self.parts.items()},
         }
+        return {name: float(value) for name, value in known.items() if value is not None}
 
     def __str__(self) -> str:
-        parts = asdict(self.pause) | {"swap": self.swap_seconds}
+        gated = "unknown" if self.gated_modules is None else self.gated_modules
         return (
             f"jumped from step {self.step} to {self.target_step} by {self.method}, job {self.job}: "
-            f"the update is {self.update_ratio:.2f} of the drift, modules gated: {self.gated_modules}, "
+            f"the update is {self.update_ratio:.2f} of the drift, modules gated: {gated}, "
             f"optimizer state cleared in: {self.reset_modules}; the run paused {self.seconds:.2f} s "
-            f"({', '.join(f'{part} {seconds:.2f}' for part, seconds in parts.items())}). {self.verdict}"
+            f"({', '.join(f'{part} {seconds:.2f}' for part, seconds in self.parts.items())}). {self.verdict}"
         )

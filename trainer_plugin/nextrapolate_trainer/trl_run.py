@@ -1,31 +1,50 @@
-"""One GRPO run of TRL that takes part: collects its adapter, jumps, and sees that the jump was taken up."""
+"""One run of TRL that takes part: collects its adapter, jumps, and sees that the jump was taken up."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from accelerate import DistributedType
 from peft import PeftModel
 from torch.optim import Optimizer
-from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate_trainer import trl_internals
 from nextrapolate_trainer.adapter import copied, distance, modules
-from nextrapolate_trainer.errors import SwapError, UnsupportedRunError
+from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
+from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper
-from nextrapolate_trainer.peft_model import lora_parameters, read_adapter, swap_adapter
+from nextrapolate_trainer.peft_model import lora_parameters, read_adapter, restoring, write_adapter
+from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.summary import JumpSummary
 
 OptimizerState = Literal["keep", "reset"]
 
+SERVED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
-def supported_model(trainer: GRPOTrainer) -> PeftModel:
+
+@dataclass(frozen=True)
+class Policy:
+    """What a run does with the adapters that it is offered."""
+
+    optimizer: OptimizerState = "keep"
+    score: Score | None = None
+    """The guard's; None takes what is offered."""
+    tolerance: float = 0.0
+
+
+def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
     """Return the trainer's model, where this kind of run can be served.
 
     Raises:
         UnsupportedRunError: it cannot; says why.
     """
     model = trainer.model
-    if trainer.args.world_size > 1 or trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise UnsupportedRunError("runs of several processes, DeepSpeed and FSDP are not supported yet")
+    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
+        raise UnsupportedRunError("DeepSpeed and FSDP are not supported yet: use one process, or DDP")
+    if (kind := trainer.accelerator.distributed_type) not in SERVED:
+        raise UnsupportedRunError(f"runs distributed by {kind.value} are not supported: use DDP")
     if not isinstance(model, PeftModel):
         raise UnsupportedRunError(
             "the model has no LoRA adapter: give the trainer a peft_config=LoraConfig(...)"
@@ -40,49 +59,67 @@ def supported_model(trainer: GRPOTrainer) -> PeftModel:
 
 
 class TrlRun:
-    """The trainer on one side, the jumper on the other."""
+    """The trainer on one side, the jumper on the other; in a run of several processes, each has one of these.
+
+    Args:
+        trainer: the trainer.
+        model: its model.
+        ranks: the run's processes.
+        jumper: the service; None in all processes but the first.
+        policy: what becomes of the adapters on offer.
+    """
 
     def __init__(
-        self, trainer: GRPOTrainer, model: PeftModel, jumper: Jumper, optimizer_state: OptimizerState
+        self,
+        trainer: trl_internals.Trainer,
+        model: PeftModel,
+        ranks: Ranks,
+        jumper: Jumper | None,
+        policy: Policy,
     ) -> None:
         self._trainer = trainer
         self._model = model
+        self._ranks = ranks
         self._jumper = jumper
-        self._optimizer_state = optimizer_state
+        self._policy = policy
         self._unproven: Jump | None = None
 
     def collect(self, step: int) -> None:
         """Copy the adapter as it is after `step`; it is posted in the background."""
+        if self._jumper is None:
+            return
         started = time.monotonic()
         self._jumper.collect(step, read_adapter(self._model))
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
     def jump(self, step: int, optimizer: Optimizer) -> JumpSummary:
-        """Swap in the adapter extrapolated from `step`, the last that was collected.
+        """Swap in an adapter extrapolated from `step`, the last that was collected.
 
         Raises:
+            JumpRefusedError: the guard found the run better off without; it has its own adapter.
             TrainerPluginError, NextrapolateError: nothing has happened to the run.
         """
-        jump = self._jumper.jump_from(step)
-        started = time.monotonic()
-        swap_adapter(self._model, jump.before, jump.after)
+        jumps = self._ranks.share(lambda: self._leading().jumps_from(step))
+        offered = time.monotonic()
+        with restoring(self._model, jumps[0].before):
+            jump, trial = self._chosen(jumps)
         self._unproven = jump
-        reset = jump.regauged if self._optimizer_state == "keep" else frozenset(modules(jump.after))
+        reset = jump.regauged if self._policy.optimizer == "keep" else frozenset(modules(jump.after))
         for parameter in lora_parameters(self._model, reset):
             optimizer.state.pop(parameter, None)
         trl_internals.forget_old_policy(self._trainer)
-        summary = JumpSummary.of(jump, time.monotonic() - started, len(reset))
+        swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
+        summary = JumpSummary.of(jump, trial, swap_seconds=swap_seconds, reset_modules=len(reset))
         trl_internals.add_metrics(self._trainer, summary.metrics())
         return summary
 
     def prove_jump(self) -> None:
-        """After the first step from a new adapter, see that the step was made from it, and tell the series.
+        """After the first step from a new adapter, see that it was made from there; note it in the series.
 
         Mixed-precision optimizers keep a copy of the weights and may write it back over a swap.
 
         Raises:
             SwapError: the adapter is nearer to the run's old one than to the one that was swapped in.
-            NextrapolateError: the series was not told; it will be before the next jump.
         """
         if (jump := self._unproven) is None:
             return
@@ -90,8 +127,50 @@ class TrlRun:
         now = copied(read_adapter(self._model))
         if distance(now, jump.after) > distance(now, jump.before):
             raise SwapError("the optimizer's step went from the old weights: it keeps a copy of them")
-        self._jumper.record(jump)
+        if self._jumper is not None:
+            self._jumper.record(jump)
+
+    def save_state(self, step: int, checkpoint: Path) -> None:
+        """Write into a checkpoint's folder what the run has to know to go on from there."""
+        if self._jumper is not None:
+            self._jumper.state(step).write(checkpoint)
 
     def close(self) -> None:
         """Let the last checkpoints reach the service."""
-        self._jumper.close()
+        if self._jumper is not None:
+            self._jumper.close()
+
+    def _leading(self) -> Jumper:
+        assert self._jumper is not None  # noqa: S101 (asked in the first process only)
+        return self._jumper
+
+    def _chosen(self, jumps: Sequence[Jump]) -> tuple[Jump, Trial | None]:
+        """Write the adapter to go on with into the model: the one on offer, or the guard's choice."""
+        if self._policy.score is None:
+            [jump] = jumps
+            self._write(jump)
+            return jump, None
+        trial = self._try_out(jumps, self._policy.score)
+        # Only the first process' scores count: elsewhere they may differ in the last digits.
+        best = self._ranks.share(lambda: trial.best(self._policy.tolerance))
+        if best is None:
+            trl_internals.add_metrics(self._trainer, trial.metrics(kept=False))
+            scores = ", ".join(
+                f"{score:.4g} at alpha {jump.method.alpha:g}"
+                for jump, score in zip(jumps, trial.offered, strict=True)
+            )
+            raise JumpRefusedError(f"the guard scores the run's own adapter {trial.own:.4g}, and {scores}")
+        self._write(jumps[best])
+        return jumps[best], trial
+
+    def _try_out(self, jumps: Sequence[Jump], score: Score) -> Trial:
+        started = time.monotonic()
+        own = self._ranks.together(lambda: measure(self._model, score))
+        offered: list[float] = []
+        for jump in jumps:
+            self._write(jump)
+            offered.append(self._ranks.together(lambda: measure(self._model, score)))
+        return Trial(own, tuple(offered), time.monotonic() - started)
+
+    def _write(self, jump: Jump) -> None:
+        self._ranks.together(lambda: write_adapter(self._model, jump.after))

@@ -1,8 +1,9 @@
 """Posts checkpoints from a background thread, so that a training step never waits for the network."""
 
 import logging
+import threading
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import UploadError
@@ -14,23 +15,31 @@ class Uploads:
     """A bounded queue of checkpoints and the one thread that posts them, in order.
 
     Where more than `capacity` wait, the oldest of them is given up: memory stays bounded, no step waits, and
-    the newest checkpoints are the ones a jump needs most.
+    the newest checkpoints are the ones a jump needs most. The thread is a daemon: a program that has trained
+    to its end does not stay for a server that hangs.
     """
 
     def __init__(self, post: Callable[[int, Adapter], None], capacity: int = 4) -> None:
         self._post = post
         self._capacity = capacity
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nextrapolate-uploads")
-        self._futures: dict[int, Future[str | None]] = {}
+        self._waiting: deque[tuple[int, Adapter]] = deque()
+        self._failures: dict[int, str] = {}
+        self._posting = False
+        self._closed = False
+        self._changed = threading.Condition()
+        threading.Thread(target=self._work, name="nextrapolate-uploads", daemon=True).start()
 
     def put(self, step: int, adapter: Adapter) -> None:
         """Queue the checkpoint of `step`; returns at once."""
-        waiting = [s for s, future in self._futures.items() if not (future.running() or future.done())]
-        if len(waiting) >= self._capacity and self._futures[waiting[0]].cancel():
-            logger.warning(
-                "uploads are slower than the run: the checkpoint of step %d is left out", waiting[0]
-            )
-        self._futures[step] = self._thread.submit(self._post_or_log, step, adapter)
+        with self._changed:
+            if len(self._waiting) >= self._capacity:
+                oldest, _ = self._waiting.popleft()
+                self._failures[oldest] = f"the checkpoint of step {oldest} was left out"
+                logger.warning(
+                    "uploads are slower than the run: the checkpoint of step %d is left out", oldest
+                )
+            self._waiting.append((step, adapter))
+            self._changed.notify_all()
 
     def wait_for(self, step: int, timeout: float) -> None:
         """Wait until all uploads are through, at most `timeout` seconds.
@@ -38,23 +47,44 @@ class Uploads:
         Raises:
             UploadError: they take longer, or the checkpoint of `step` itself is not there.
         """
-        _, late = wait(self._futures.values(), timeout)
-        if late:
-            raise UploadError(f"checkpoints still on their way after {timeout:g} s: {len(late)}")
-        if reason := self._futures[step].result():
+        if not self._idle(timeout):
+            late = len(self._waiting) + self._posting
+            raise UploadError(f"checkpoints still on their way after {timeout:g} s: {late}")
+        if reason := self._failures.get(step):
             raise UploadError(reason)
 
-    def close(self, timeout: float) -> None:
-        """Give what is on its way `timeout` seconds, then stop."""
-        wait(self._futures.values(), timeout)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+    def close(self, timeout: float) -> bool:
+        """Give what is on its way `timeout` seconds, then stop; returns whether all of it went through."""
+        idle = self._idle(timeout)
+        with self._changed:
+            self._waiting.clear()
+            self._closed = True
+            self._changed.notify_all()
+        return idle
 
-    def _post_or_log(self, step: int, adapter: Adapter) -> str | None:
-        """Post a checkpoint; where that fails, say why, for an error would keep the adapter in memory."""
+    def _idle(self, timeout: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: not (self._waiting or self._posting), timeout)
+
+    def _work(self) -> None:
+        while checkpoint := self._next():
+            self._post_or_log(*checkpoint)
+            # An adapter is large: none stays in memory while the thread waits for the next.
+            del checkpoint
+
+    def _next(self) -> tuple[int, Adapter] | None:
+        with self._changed:
+            self._posting = False
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return None
+            self._posting = True
+            return self._waiting.popleft()
+
+    def _post_or_log(self, step: int, adapter: Adapter) -> None:
         try:
             self._post(step, adapter)
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs one checkpoint
-            reason = f"the checkpoint of step {step} did not reach the service: {error}"
-            logger.warning("%s", reason)
-            return reason
-        return None
+            self._failures[step] = f"the checkpoint of step {step} did not reach the service: {error}"
+            logger.warning("%s", self._failures[step])

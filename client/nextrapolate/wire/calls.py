@@ -10,6 +10,7 @@ import httpx
 from pydantic import BaseModel
 
 from nextrapolate.schemas import (
+    Announcement,
     CheckpointFile,
     FileInfo,
     Job,
@@ -66,10 +67,13 @@ def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
     return Call("GET", "/series", reader(SeriesPage), params=_given(limit=limit, cursor=cursor))
 
 
-def announce(series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]) -> Call[Missing]:
-    """Ask which files of a checkpoint the service does not have yet."""
+def announce(
+    series_id: str, step: int, files: Mapping[CheckpointFile, Upload] | Announcement
+) -> Call[Missing]:
+    """Ask which files of a checkpoint the service does not have yet; it takes those that it has."""
     path = _path("series", series_id, "checkpoints", str(step))
-    return Call("POST", path, reader(Missing), body=Announced(uploads))
+    body = files if isinstance(files, Announcement) else Announced(files)
+    return Call("POST", path, reader(Missing), body=body)
 
 
 def put_file(series_id: str, step: int, name: CheckpointFile, upload: Upload) -> Call[FileInfo]:

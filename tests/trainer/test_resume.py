@@ -1,0 +1,122 @@
+"""Runs that are killed and resumed around their jump."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fixtures.grpo import MakeTrainer
+from fixtures.server import EmbeddedServer
+
+from nextrapolate import Gate, NExtClient
+from nextrapolate.wire.calls import Call
+from nextrapolate_trainer.state import RunState
+from nextrapolate_trainer.trl import NExtCallback
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+class CountingClient(NExtClient):
+    """Counts what it uploads."""
+
+    uploads: int = 0
+
+    def _send_once(self, call: Call[Any]) -> Any:
+        self.uploads += call.method == "PUT"
+        return super()._send_once(call)
+
+
+@pytest.fixture
+def client(embedded_server: EmbeddedServer) -> Iterator[CountingClient]:
+    with CountingClient(embedded_server.url, embedded_server.api_key) as client:
+        yield client
+
+
+def jumping(client: NExtClient) -> NExtCallback:
+    """Collect every 2 steps, jump after step 4."""
+    return NExtCallback(
+        client,
+        collect_every=2,
+        jump_at=4,
+        horizon_steps=2,
+        method="weight-extrapolation",
+        gate=Gate(min_backtest_cosine=-1),
+    )
+
+
+def state(folder: Path, step: int) -> RunState:
+    return RunState.read(folder / f"checkpoint-{step}")
+
+
+def test_resumed_at_five_places_around_the_jump(
+    make_trainer: MakeTrainer, client: CountingClient, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"save_steps": 1, "max_steps": 7}
+    first = jumping(client).attach(make_trainer(**options))
+    assert first._trainer is not None
+    first._trainer.train()
+    [jump] = first.jumps
+    run = tmp_path / "run"
+    before = {step: state(run, step) for step in range(2, 7)}
+    assert [[made.job for made in before[step].jumps] for step in (3, 4, 5, 6)] == [
+        [],
+        [],
+        [jump.job],
+        [jump.job],
+    ]
+
+    # Backwards, so that every resumed run leaves the path that the one before has written over.
+    for step in (6, 5, 4, 3, 2):
+        client.uploads = 0
+        trainer = make_trainer(**options)
+        resumed = jumping(client).attach(trainer)
+        trainer.train(resume_from_checkpoint=str(run / f"checkpoint-{step}"))
+        assert [made.step for made in resumed.jumps] == ([4] if step <= 4 else []), step
+        last = state(run, 7)
+        assert [made.step for made in last.jumps] == [4]
+        assert last.jumps[0].job == (resumed.jumps[0].job if resumed.jumps else jump.job)
+        assert last.series is not None
+        series = client.get_series(last.series)
+        assert [checkpoint.step for checkpoint in series.checkpoints] == [2, 4, 6]
+        assert [(made.step, made.job) for made in series.jumps] == [(4, last.jumps[0].job)]
+        fallback = next(info for info in series.checkpoints if info.step == 4)
+        assert last.jumps[0].fallback == fallback.files["adapter_model.safetensors"].sha256
+        # Steps that the service has are named, not sent.
+        assert client.uploads <= (6 - step) // 2
+
+
+def test_a_run_that_goes_on_keeps_its_series(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path
+) -> None:
+    first = make_trainer(max_steps=5, save_steps=5)
+    jumping(client).attach(first)
+    first.train()
+    trainer = make_trainer(max_steps=6, save_steps=1)
+    resumed = jumping(client).attach(trainer)
+    trainer.train(resume_from_checkpoint=True)
+    assert resumed.jumps == []
+    assert state(tmp_path / "run", 6).series == state(tmp_path / "run", 5).series
+
+
+def test_without_a_state_a_new_series_begins(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(max_steps=3, save_steps=3).train()
+    trainer = make_trainer(max_steps=6, save_steps=6)
+    resumed = jumping(client).attach(trainer)
+    trainer.train(resume_from_checkpoint=True)
+    assert "a new series begins at step 3" in caplog.text
+    assert resumed.jumps == [], "one checkpoint is no trajectory"
+    series = state(tmp_path / "run", 6).series
+    assert series is not None
+    assert [checkpoint.step for checkpoint in client.get_series(series).checkpoints] == [4, 6]
+
+
+def test_old_checkpoints_go_with_their_states(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path
+) -> None:
+    trainer = make_trainer(max_steps=6, save_steps=2, save_total_limit=1)
+    jumping(client).attach(trainer)
+    trainer.train()
+    assert sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-6"]
+    assert [made.step for made in state(tmp_path / "run", 6).jumps] == [4]

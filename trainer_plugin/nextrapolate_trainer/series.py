@@ -1,0 +1,149 @@
+"""A run's series of checkpoints at the service: begun, continued after a resume, or branched off."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any
+
+from safetensors.torch import save
+
+from nextrapolate import NExtClient
+from nextrapolate.errors import NextrapolateError, NotFoundError
+from nextrapolate.schemas import CheckpointFile, CheckpointInfo, Series
+from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.state import JumpMade, RunState
+
+logger = logging.getLogger("nextrapolate")
+
+_WEIGHTS: CheckpointFile = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the service is told about a training run."""
+
+    name: str
+    base_model: str | None
+    lora_config: Mapping[str, Any]
+    """Content of the run's adapter_config.json."""
+
+
+class RunSeries:
+    """The series that a run posts to. Its calls wait for the network, and belong in a background thread.
+
+    Args:
+        client: the service.
+        run: what the series says about the run.
+        resumed: the state that the run goes on from; None at its beginning.
+    """
+
+    def __init__(self, client: NExtClient, run: Run, resumed: RunState | None) -> None:
+        self._client = client
+        self._run = run
+        self._resumed = resumed
+        self._id: str | None = None
+        self._digests: dict[int, str] = {}
+        self._jumps = list(resumed.jumps) if resumed else []
+        self._unrecorded: list[JumpMade] = []
+
+    @property
+    def id(self) -> str | None:
+        """The series; None as long as nothing has arrived there."""
+        return self._id or (self._resumed.series if self._resumed else None)
+
+    @property
+    def jumps(self) -> tuple[JumpMade, ...]:
+        """The jumps of the run, those before a resume included."""
+        return tuple(self._jumps)
+
+    def post(self, step: int, adapter: Adapter) -> None:
+        """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
+
+        Raises:
+            NextrapolateError: the checkpoint is not at the service.
+        """
+        content = save(dict(adapter))
+        digest = sha256(content).hexdigest()
+        if self._id is None:
+            self._id = self._opened(step, digest)
+        self._client.put_file(self._id, step, _WEIGHTS, content)
+        self._digests[step] = digest
+        try:
+            self.record_jumps()
+        except NextrapolateError as error:
+            logger.warning("the series does not know of the last jump yet: %s", error)
+
+    def add_jump(self, step: int, job: str) -> None:
+        """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
+        jump = JumpMade(step=step, job=job, fallback=self._digests[step])
+        self._jumps.append(jump)
+        self._unrecorded.append(jump)
+
+    def record_jumps(self) -> None:
+        """Tell the service of the jumps that it does not know: later increments are measured from them.
+
+        Raises:
+            NextrapolateError: it does not take them now.
+        """
+        while self._unrecorded:
+            jump = self._unrecorded[0]
+            assert self._id is not None  # noqa: S101 (a jump starts from a checkpoint that was posted)
+            self._client.record_jump(self._id, jump.step, jump.job)
+            del self._unrecorded[0]
+
+    def _opened(self, step: int, digest: str) -> str:
+        """Return the series to post to, where the first file to be posted is this one."""
+        if self._resumed is None or self._resumed.series is None:
+            return self._created()
+        try:
+            old = self._client.get_series(self._resumed.series)
+        except NotFoundError:
+            logger.warning(
+                "the service has no series %s any more: the checkpoints before step %d are lost to jumps",
+                self._resumed.series,
+                step,
+            )
+            self._jumps = []
+            return self._created()
+        if self._goes_on(old, step, digest):
+            known = {jump.step for jump in old.jumps}
+            self._unrecorded = [jump for jump in self._jumps if jump.step not in known]
+            return old.id
+        return self._branched(old, step)
+
+    def _goes_on(self, old: Series, step: int, digest: str) -> bool:
+        """Tell whether the series holds this run's past and nothing else: no checkpoint or jump of a future.
+
+        A run that was killed and resumed from an earlier checkpoint takes another path from there.
+        """
+        beyond = [info for info in old.checkpoints if not self._is_past(info, step)]
+        same = all(info.step == step and _digest(info) in (digest, None) for info in beyond)
+        made = {(jump.step, jump.job) for jump in self._jumps}
+        return same and all((jump.step, jump.job) in made for jump in old.jumps)
+
+    def _is_past(self, info: CheckpointInfo, step: int) -> bool:
+        assert self._resumed is not None  # noqa: S101 (asked of a resumed run's series only)
+        return info.step <= self._resumed.step and info.step != step
+
+    def _branched(self, old: Series, step: int) -> str:
+        """Return a new series with this run's part of an old one; its files are named, not sent."""
+        new = self._created()
+        for info in old.checkpoints:
+            if not self._is_past(info, step) or (digest := _digest(info)) is None:
+                continue
+            if self._client.announce(new, info.step, {_WEIGHTS: digest}):
+                logger.warning("the service has lost the checkpoint of step %d: jumps do without", info.step)
+        self._unrecorded = list(self._jumps)
+        return new
+
+    def _created(self) -> str:
+        return self._client.create_series(
+            self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
+        ).id
+
+
+def _digest(info: CheckpointInfo) -> str | None:
+    """Return the sha256 of a checkpoint's weights; None where they have not arrived."""
+    file = info.files.get(_WEIGHTS)
+    return file.sha256 if file else None

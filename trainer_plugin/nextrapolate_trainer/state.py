@@ -1,0 +1,49 @@
+"""What a run has to know about itself when it is resumed, as a file of its own in each of its checkpoints."""
+
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from nextrapolate_trainer.errors import StateError
+
+FILE_NAME = "nextrapolate.json"
+
+
+class JumpMade(BaseModel):
+    """A jump that the run has made."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    job: str
+    fallback: str
+    """sha256 of the run's own adapter before the jump, a file of the series' checkpoint of this step."""
+
+
+class RunState(BaseModel):
+    """The run as it was after training step `step`, which is also its place in the schedule."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
+    series: str | None
+    """Where its checkpoints are; None where none has arrived yet."""
+    jumps: tuple[JumpMade, ...] = ()
+
+    def write(self, checkpoint: Path) -> None:
+        """Write the state into a checkpoint's folder, at once or not at all."""
+        partial = checkpoint / f".{FILE_NAME}.partial"
+        partial.write_text(self.model_dump_json(indent=2) + "\n")
+        partial.replace(checkpoint / FILE_NAME)
+
+    @classmethod
+    def read(cls, checkpoint: Path) -> "RunState":
+        """Read the state of a checkpoint.
+
+        Raises:
+            StateError: it has none, or one that cannot be read.
+        """
+        try:
+            return cls.model_validate_json((checkpoint / FILE_NAME).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise StateError(f"{checkpoint} holds no {FILE_NAME} that can be read ({error})") from error
