@@ -11,6 +11,7 @@
     ├── JobCancelledError         somebody cancelled the job
     └── APIError                  the service refused, and says why: `.problem`
         ├── AuthenticationError   401, 403
+        ├── QuotaExceededError    403 or 429: a quota of the tenant is used up
         ├── NotFoundError         404
         ├── ConflictError         409
         ├── InvalidRequestError   any other 4xx that is the caller's to mend
@@ -98,6 +99,10 @@ class AuthenticationError(APIError):
 
     def __str__(self) -> str:
         return f"{self.problem.detail} (the key comes from api_key, --api-key or NEXTRAPOLATE_API_KEY)"
+
+
+class QuotaExceededError(APIError):
+    """A quota of the tenant is used up; `problem` says which, `problem.retryable` whether it frees itself."""
 
 
 class NotFoundError(APIError):

@@ -291,7 +291,9 @@ class Job(Response):
     stage: Stage | None = None
     progress: float = Field(0.0, ge=0, le=1, description="share of the whole job that is done")
     attempt: int = 0
-    queue_position: int | None = Field(None, description="0 is next; null unless queued")
+    queue_position: int | None = Field(
+        None, description="0 is next; null unless queued, and where the tenant has as many running as it may"
+    )
     task: Literal["extrapolate", "backtest", "inspect"] = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
     series: str | None

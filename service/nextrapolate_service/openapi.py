@@ -34,13 +34,13 @@ TAGS = [
 _PROBLEMS = {
     400: "The request cannot be read.",
     401: "No key, or a wrong one.",
-    403: "The key does not open this.",
+    403: "The key does not open this, or a quota of its tenant is used up.",
     404: "There is no such thing, or it is another tenant's.",
     409: "It contradicts what is there.",
     413: "The body is too large.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
-    429: "The key came too often; try again after Retry-After.",
+    429: "The key came too often, or too much is under way; try again after Retry-After.",
     503: "The store does not answer; try again after Retry-After.",
     507: "The server's disk is nearly full.",
 }

@@ -3,6 +3,7 @@
 import errno
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from nextrapolate_service.invalid_fields import explain
 from nextrapolate_service.pages.failures import failure_page
 from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_store import errors as store_errors
+from nextrapolate_store.tenants import Quota
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -50,6 +52,9 @@ _RETRY_AFTER: Mapping[str, str] = {"store-unavailable": "2", "idempotency-in-fli
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+_QUOTA_RETRY_AFTER: Mapping[Quota, str] = {Quota.QUEUED_JOBS: "10", Quota.UPLOADS: "2"}
+"""Quotas that free themselves, and when to look again; any other is a matter for people."""
+
 _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "the request cannot be read: send valid HTTP with a JSON body"),
     404: ("route-not-found", "there is nothing at this address: GET /openapi.json lists what there is"),
@@ -66,6 +71,7 @@ def install(app: FastAPI) -> None:
     app.exception_handler(ServiceError)(_on_service_error)
     for kind in _STORE_PROBLEMS:
         app.exception_handler(kind)(_on_store_error)
+    app.exception_handler(store_errors.QuotaExceeded)(_on_quota)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_error)
     app.exception_handler(ClientDisconnect)(_on_client_gone)
@@ -133,6 +139,20 @@ async def _on_store_error(request: Request, error: store_errors.StoreError) -> R
         retryable=wait is not None,
         errors=[{"field": field, "message": str(error)}] if field else [],
         headers=headers,
+    )
+
+
+async def _on_quota(request: Request, error: store_errors.QuotaExceeded) -> Response:
+    wait = _QUOTA_RETRY_AFTER.get(error.quota) if error.quota else None
+    use = asdict(error.usage) if error.usage else {}
+    return _answer(
+        request,
+        429 if wait else 403,
+        "quota-exceeded",
+        str(error),
+        retryable=wait is not None,
+        errors=[{"quota": error.quota, **use, "message": str(error)}],
+        headers={"Retry-After": wait} if wait else None,
     )
 
 

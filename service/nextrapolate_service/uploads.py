@@ -97,6 +97,7 @@ async def receive(
     chunks: AsyncIterator[bytes],
     *,
     expected_sha256: str | None,
+    expected_bytes: int,
 ) -> FileInfo:
     """Stream a file into the blob store and note it in its series; on any error nothing is kept.
 
@@ -107,6 +108,7 @@ async def receive(
         FileTaken: the checkpoint has another file of that name already.
         DigestMismatch: it is not what was announced.
         DiskReserveError: the disk has become too full for the rest of it.
+        QuotaExceeded: the tenant has no room for it.
     """
     there = series.checkpoints.get(step, {}).get(name)
     if expected_sha256 is not None:
@@ -126,7 +128,14 @@ async def receive(
         store.statistics.add_upload(info.bytes)
         return info
 
-    opening = taking_in(store.blobs, series.tenant, name, settings.max_upload_bytes)
+    opening = taking_in(
+        store.blobs,
+        series.tenant,
+        name,
+        settings.max_upload_bytes,
+        expected_bytes=expected_bytes,
+        expected_sha256=expected_sha256 or (there.sha256 if there else None),
+    )
     async with contextmanager_in_threadpool(opening) as intake:
         async for piece in _in_pieces(chunks):
             await run_in_threadpool(take, intake, piece)

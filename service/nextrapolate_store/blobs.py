@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from nextrapolate.schemas import FileInfo
@@ -28,6 +28,7 @@ from nextrapolate_store.files import (
     temporary_in,
 )
 from nextrapolate_store.pages import is_id
+from nextrapolate_store.quotas import QuotaStore, Room
 from nextrapolate_store.records import FileSource, JobRecord
 from nextrapolate_store.tenants import checked_tenant
 
@@ -37,8 +38,9 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class Upload:
     """A file on its way in; it counts only once `commit` has returned."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, room: Room | None) -> None:
         self._folder = folder
+        self._room = room
         self._temporary = temporary_in(folder)
         self._file = self._temporary.open("xb")
         self._digest = hashlib.sha256()
@@ -54,7 +56,13 @@ class Upload:
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> None:
-        """Append to the file."""
+        """Append to the file.
+
+        Raises:
+            QuotaExceeded: the tenant has no room for so much.
+        """
+        if self._room is not None:
+            self._room.cover(self.bytes_written + len(data))
         self._file.write(data)
         self._digest.update(data)
 
@@ -77,6 +85,8 @@ class Upload:
         with locked(self._folder, shared=True):  # or a sweep could take it for the old one of that name
             self._temporary.rename(target)
         sync_folder(target.parent)
+        if self._room is not None:
+            self._room.keep(info)
         return info
 
     def close(self) -> None:
@@ -86,25 +96,37 @@ class Upload:
 
 
 class BlobStore:
-    """Blobs and results under one folder. Needs no Redis, so a worker's child can open it by itself."""
+    """Blobs and results under one folder.
 
-    def __init__(self, data_dir: Path) -> None:
+    Needs Redis for its quotas alone, so a worker's child, which stores no blobs, can open it by itself.
+    """
+
+    def __init__(self, data_dir: Path, quotas: QuotaStore | None = None) -> None:
         self._data_dir = data_dir.absolute()
+        self._quotas = quotas
 
     @contextmanager
-    def upload(self, tenant: str) -> Iterator[Upload]:
-        """Take in a file of unknown size: `write` as it arrives, then `commit`. An error leaves nothing."""
+    def upload(self, tenant: str, expected_bytes: int = 0, sha256: str | None = None) -> Iterator[Upload]:
+        """Take in a file: `write` as it arrives, then `commit`. An error leaves nothing.
+
+        What is expected of it, as far as that is known, lets it be refused before it arrives.
+
+        Raises:
+            QuotaExceeded: the tenant has no room for it.
+        """
         folder = self._tenant_folder(tenant)
-        make_folder(folder)
-        upload = Upload(folder)
-        try:
-            yield upload
-        finally:
-            upload.close()
+        room = self._quotas.room(tenant, expected_bytes, sha256) if self._quotas else nullcontext()
+        with room as held:
+            make_folder(folder)
+            upload = Upload(folder, held)
+            try:
+                yield upload
+            finally:
+                upload.close()
 
     def put_bytes(self, tenant: str, data: bytes) -> FileInfo:
         """Store what is already in memory."""
-        with self.upload(tenant) as upload:
+        with self.upload(tenant, len(data)) as upload:
             upload.write(data)
             return upload.commit()
 
@@ -114,7 +136,7 @@ class BlobStore:
         Raises:
             DigestMismatch: it is no longer what it was.
         """
-        with self.upload(tenant) as upload, path.open("rb") as file:
+        with self.upload(tenant, expected.bytes, expected.sha256) as upload, path.open("rb") as file:
             shutil.copyfileobj(file, upload, length=1 << 20)
             return upload.commit(expected.sha256)
 
@@ -219,6 +241,18 @@ class BlobStore:
                             blob.unlink(missing_ok=True)
                             count += 1
         return count
+
+    def tenants(self) -> list[str]:
+        """Name the tenants that have stored anything."""
+        return [folder.name for folder in self._data_dir.glob("blobs/*")]
+
+    def stored(self, tenant: str) -> dict[str, int]:
+        """Give the bytes of each blob of a tenant by its sha256."""
+        sizes: dict[str, int] = {}
+        for blob in self._tenant_folder(tenant).glob("[0-9a-f]*/*"):
+            with suppress(FileNotFoundError):  # another process sweeps, too
+                sizes[blob.name] = blob.stat().st_size
+        return sizes
 
     def _blob(self, tenant: str, sha256: str) -> Path | None:
         path = self._tenant_folder(tenant) / sha256[:2] / sha256

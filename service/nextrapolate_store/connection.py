@@ -1,5 +1,6 @@
 """The connection to Redis: its keys, its scripts, its timeouts and retries."""
 
+from dataclasses import asdict
 from enum import StrEnum
 from importlib import resources
 from typing import Any, cast
@@ -14,6 +15,7 @@ from redis.retry import Retry
 from ulid import ULID
 
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
+from nextrapolate_store.tenants import Quotas
 
 SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
@@ -59,6 +61,20 @@ class Key(StrEnum):
     """Hash: step to the job and its files."""
     TENANT_SERIES = "next:tenant-series:"
     """Sorted set of the tenant's series ids, all of score 0."""
+    TENANT_QUOTAS = "next:tenant-quotas:"
+    """Hash: quotas that differ from the defaults."""
+    TENANT_BYTES = "next:tenant-bytes:"
+    """How many bytes of blobs and results the tenant has stored."""
+    TENANT_BLOBS = "next:tenant-blobs:"
+    """Hash: the sha256 of each blob among them to its bytes."""
+    TENANT_HOLDS = "next:tenant-holds:"
+    """Hash: id of what is on its way to the amounts of quotas (JSON) that are held for it."""
+    TENANT_HOLD_ENDS = "next:tenant-hold-ends:"
+    """Sorted set of the former by when they end without being renewed (ms)."""
+    TENANT_PARKED = "next:tenant-parked:"
+    """Sorted set, as QUEUED, of queued jobs that wait until fewer of the tenant's jobs run."""
+    PARKING = "next:parking"
+    """Set of the tenants that have parked jobs."""
     API_KEY = "next:api-key:"
     """Hash: the key's record, with a digest in place of its secret."""
     API_KEYS = "next:api-keys"
@@ -78,9 +94,16 @@ class Connection(Redis):
     still fails after that is `StoreUnavailable`.
     """
 
+    _quotas: Quotas
+
     @classmethod
-    def open(cls, url: str) -> "Connection":
-        """Make the pool; nothing is sent before the first command."""
+    def open(cls, url: str, quotas: Quotas | None = None) -> "Connection":
+        """Make the pool; nothing is sent before the first command.
+
+        Args:
+            url: where Redis is.
+            quotas: those of tenants that have none of their own; None means the defaults.
+        """
         # Five tries: about 2 s for a Redis that restarts, and 20 s at most for one that hangs. A worker that
         # beats every 10 s knows before its lease of 30 s ends that it could not prolong it.
         retry = Retry(ExponentialWithJitterBackoff(base=0.25, cap=1.5), retries=4)
@@ -93,7 +116,9 @@ class Connection(Redis):
             retry=retry,
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
-        return cast(Connection, connection)
+        own = cast(Connection, connection)
+        own._quotas = quotas or Quotas()
+        return own
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command, as redis-py does.
@@ -113,11 +138,13 @@ class Connection(Redis):
         return cast(dict[str, str], self.hgetall(key))
 
     def load(self, name: str) -> Script:
-        """Read the script lua/{name}.lua, behind the table `key` and what all of them share."""
+        """Read the script lua/{name}.lua, behind what all of them share."""
         folder = resources.files("nextrapolate_store") / "lua"
-        names = ", ".join(f"{key.name.lower()} = '{key}'" for key in Key)
-        shared, script = ((folder / f"{part}.lua").read_text() for part in ("shared", name))
-        return self.register_script(f"local key = {{{names}}}\n{shared}\n{script}")
+        keys = ", ".join(f"{key.name.lower()} = '{key}'" for key in Key)
+        quotas = ", ".join(f"{quota} = {most}" for quota, most in asdict(self._quotas).items())
+        tables = f"local key = {{{keys}}}\nlocal default_quota = {{{quotas}}}"
+        parts = [(folder / f"{part}.lua").read_text() for part in ("quotas", "shared", name)]
+        return self.register_script("\n".join([tables, *parts]))
 
     def now_ms(self) -> int:
         """Ask Redis for its time, in milliseconds."""

@@ -16,6 +16,7 @@ StoreError
 │   ├── KeyUnknown           it is none of this store's
 │   ├── KeyRevoked           it was revoked
 │   └── SessionEnded         the session that stood for it has ended
+├── QuotaExceeded            the tenant has no more room for this
 ├── JobFinished              the job ended before it could be cancelled
 ├── JobNotSucceeded          the job has no adapter that could have been swapped in
 ├── IdempotencyMismatch      the key was used before, with another body
@@ -32,6 +33,8 @@ StoreError
 
 Each is made of one sentence that says what to do, and so survives pickling.
 """
+
+from nextrapolate_store.tenants import Quota, Usage
 
 
 class StoreError(Exception):
@@ -96,6 +99,15 @@ class KeyRevoked(KeyRefused):
 
 class SessionEnded(KeyRefused):
     """The session has ended, or never began."""
+
+
+class QuotaExceeded(StoreError):
+    """The tenant has no more room for this; `quota` says of what, `usage` how much there is."""
+
+    def __init__(self, detail: str, *, quota: Quota | None = None, usage: Usage | None = None) -> None:
+        super().__init__(detail)
+        self.quota = quota
+        self.usage = usage
 
 
 class JobFinished(StoreError):

@@ -30,10 +30,12 @@ from nextrapolate_store.errors import (
 from nextrapolate_store.journal import EndDocument, JobDocument, Journal
 from nextrapolate_store.pages import is_id, read_page
 from nextrapolate_store.queue import BROKER_LIST
+from nextrapolate_store.quotas import QuotaStore, exceeded
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled
 from nextrapolate_store.retention import milliseconds
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.statistics import stage_counters
+from nextrapolate_store.tenants import Quota
 
 _Entries = list[tuple[str, Fields]]
 _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
@@ -42,6 +44,9 @@ _EVENTS_A_CALL = 1000
 _JOBS_A_PASS = 1000
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
+
+_ONE_JOB = {Quota.QUEUED_JOBS: 1, Quota.BYTES: 1}
+"""What a job needs to be accepted: a place in the queue, and that not all bytes are used up."""
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -58,9 +63,12 @@ class JobStore:
     methods raise `StoreUnavailable` where Redis does not answer, and may then be called again.
     """
 
-    def __init__(self, redis: Connection, journal: Journal, settings: StoreSettings) -> None:
+    def __init__(
+        self, redis: Connection, journal: Journal, quotas: QuotaStore, settings: StoreSettings
+    ) -> None:
         self._redis = redis
         self._journal = journal
+        self._quotas = quotas
         self._remembered_ms = milliseconds(settings.retention.idempotency_keys)
         self._lease_ms = round(settings.lease_seconds * 1000)
         self._max_attempts = settings.max_attempts
@@ -90,9 +98,12 @@ class JobStore:
         Raises:
             IdempotencyMismatch: the key was used with another body.
             IdempotencyInFlight: the same request is being submitted right now.
+            QuotaExceeded: the tenant has as many queued jobs as it may, or no room for their results.
         """
         job_id, now_ms = self._redis.new_id()
-        if idempotency_key is not None:
+        if idempotency_key is None:
+            self._quotas.hold(tenant, job_id, _ONE_JOB)
+        else:
             job_id, submitted = self._reserve_key(tenant, idempotency_key, body_digest, job_id)
             if submitted:
                 return self.get(tenant, job_id)
@@ -116,9 +127,12 @@ class JobStore:
 
     def _reserve_key(self, tenant: str, key: str, digest: str, job_id: str) -> tuple[str, bool]:
         """Give the job id that belongs to the key, and whether that job is there already."""
+        holds_ms = _RESERVATION_SECONDS * 1000
         outcome, *found = self._reserve(
-            args=[tenant, key, digest, job_id, _RESERVATION_SECONDS * 1000, self._remembered_ms]
+            args=[tenant, key, digest, job_id, holds_ms, self._remembered_ms, json.dumps(_ONE_JOB)]
         )
+        if outcome == "quota":
+            raise exceeded(tenant, *found)
         if outcome == "mismatch":
             raise IdempotencyMismatch(
                 f"the idempotency key {key!r} was used with another body: use a new key for a new request"
@@ -165,7 +179,7 @@ class JobStore:
         return records, records[-1].id if more else None
 
     def queue_position(self, job_id: str) -> int | None:
-        """How many queued jobs are before this one; None where it is not queued."""
+        """How many queued jobs are before this one; None where it is not queued, or is parked."""
         return cast(int | None, self._redis.zrank(Key.QUEUED, job_id))
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
@@ -185,7 +199,10 @@ class JobStore:
     # By workers -----------------------------------------------------------------------------------
 
     def claim(self, job_id: str, worker: str) -> Claim | None:
-        """Take a queued job to run it; None where it is not queued (any more)."""
+        """Take a queued job to run it; None where it is not queued (any more).
+
+        None, too, where as many jobs of its tenant run as may; `reconcile` names it when there is room.
+        """
         fence = self._claim(args=[job_id, worker, secrets.token_hex(8), self._lease_ms])
         if fence is None:
             return None
@@ -289,7 +306,7 @@ class JobStore:
         remembered_ms = timestamp_ms(document.created_at) + self._remembered_ms - now_ms
         if document.idempotency_key is not None and remembered_ms > 0:
             key, digest = document.idempotency_key, document.body_digest
-            self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms])
+            self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms, "{}"])
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -23,7 +23,9 @@ from nextrapolate_store.errors import (
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal, SeriesDocument, SeriesHistory
 from nextrapolate_store.pages import is_id, read_page
+from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
+from nextrapolate_store.tenants import Quota
 
 _PREFIXES = [Key.SERIES, Key.SERIES_FILES, Key.SERIES_JUMPS]
 
@@ -31,16 +33,24 @@ _PREFIXES = [Key.SERIES, Key.SERIES_FILES, Key.SERIES_JUMPS]
 class SeriesStore:
     """The series of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
 
-    def __init__(self, redis: Connection, journal: Journal, blobs: BlobStore, jobs: JobStore) -> None:
+    def __init__(
+        self, redis: Connection, journal: Journal, quotas: QuotaStore, blobs: BlobStore, jobs: JobStore
+    ) -> None:
         self._redis = redis
         self._journal = journal
+        self._quotas = quotas
         self._blobs = blobs
         self._jobs = jobs
         self._create, self._page = redis.load("create_series"), redis.load("page")
 
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
-        """Begin a series."""
+        """Begin a series.
+
+        Raises:
+            QuotaExceeded: the tenant has as many series as it may, or no room for its LoRA configuration.
+        """
         series_id, now_ms = self._redis.new_id()
+        self._quotas.hold(tenant, series_id, {Quota.SERIES: 1})
         config = None
         if request.lora_config is not None:
             config = self._blobs.put_bytes(tenant, json.dumps(request.lora_config, indent=2).encode())
@@ -103,6 +113,7 @@ class SeriesStore:
             SeriesNotFound: there is no such series, or it is another tenant's.
             JobNotFound: so it is with the job.
             JobNotSucceeded: the job has no adapter.
+            QuotaExceeded: the tenant has no room for the files.
             JumpTaken: another job's was, after this very step: what has happened does not change.
         """
         self.get(tenant, series_id)

@@ -9,6 +9,7 @@ from nextrapolate_store.files import make_folder
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
+from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.recorder import Recorder
 from nextrapolate_store.series import SeriesStore
 from nextrapolate_store.sessions import SessionStore
@@ -18,20 +19,21 @@ from nextrapolate_store.sweeper import Sweeper
 
 
 class Store:
-    """Jobs, series, blobs and API keys. Safe to share between threads; each process opens its own."""
+    """Jobs, series, blobs, API keys and quotas. Safe to share between threads; each process opens its own."""
 
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
         self._journal = Journal(settings.data_dir)
-        self.blobs = BlobStore(settings.data_dir)
-        self.jobs = JobStore(redis, self._journal, settings)
-        self.series = SeriesStore(redis, self._journal, self.blobs, self.jobs)
+        self.quotas = QuotaStore(redis)
+        self.blobs = BlobStore(settings.data_dir, self.quotas)
+        self.jobs = JobStore(redis, self._journal, self.quotas, settings)
+        self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs)
         self.keys = KeyStore(redis, self._journal)
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
         self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
-        self.sweeper = Sweeper(redis, self._journal, self.blobs, settings.retention)
+        self.sweeper = Sweeper(redis, self._journal, self.quotas, self.blobs, settings.retention)
 
     @classmethod
     def open(cls, settings: StoreSettings) -> Self:
@@ -63,7 +65,7 @@ class Store:
     @classmethod
     def _connect(cls, settings: StoreSettings) -> Self:
         make_folder(settings.data_dir.absolute())
-        return cls(Connection.open(settings.redis_url), settings)
+        return cls(Connection.open(settings.redis_url, settings.quotas), settings)
 
     def ping(self) -> None:
         """Write to Redis, as every job has to, and look whether the data is still there.

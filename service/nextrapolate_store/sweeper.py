@@ -10,6 +10,7 @@ is taken for garbage because of it.
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from ulid import ULID
 
@@ -18,6 +19,7 @@ from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import when
 from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.journal import Journal
+from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.retention import Retention, milliseconds
 
 _log = logging.getLogger(__name__)
@@ -43,9 +45,17 @@ class Swept:
 class Sweeper:
     """Any process may sweep at any time, and be killed at any line of it."""
 
-    def __init__(self, redis: Connection, journal: Journal, blobs: BlobStore, retention: Retention) -> None:
+    def __init__(
+        self,
+        redis: Connection,
+        journal: Journal,
+        quotas: QuotaStore,
+        blobs: BlobStore,
+        retention: Retention,
+    ) -> None:
         self._redis = redis
         self._journal = journal
+        self._quotas = quotas
         self._blobs = blobs
         self._retention = retention
         self._sweep = redis.load("sweep")
@@ -65,7 +75,7 @@ class Sweeper:
         self._blobs.finish_discarding()
         uploads = self._retention.uploads.total_seconds()
         jobs, events, idempotency_keys = self._sweep_redis()
-        return Swept(
+        swept = Swept(
             jobs=jobs,
             events=events,
             idempotency_keys=idempotency_keys,
@@ -73,6 +83,9 @@ class Sweeper:
             temporary_files=self._blobs.remove_abandoned(uploads),
             blobs=self._remove_unused_blobs(uploads),
         )
+        for tenant in self._blobs.tenants():
+            self._quotas.recount(tenant, partial(self._blobs.stored, tenant))
+        return swept
 
     def _sweep_redis(self) -> tuple[int, int, int]:
         totals = (0, 0, 0)

@@ -1,8 +1,13 @@
-"""Tenants: whoever shares series, jobs and files."""
+"""Tenants: whoever shares series, jobs and files, and how much of them a tenant may have."""
 
+import os
 import re
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Self
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_TIB = 1 << 40
 
 
 def checked_tenant(name: str) -> str:
@@ -14,3 +19,61 @@ def checked_tenant(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise ValueError(f"{name!r} is not the name of a tenant: use up to 64 letters, digits, - and _")
     return name
+
+
+def checked_quota(name: str, most: int) -> int:
+    """Give back how much of something a tenant may use.
+
+    Raises:
+        ValueError: it is less than nothing.
+    """
+    if most < 0:
+        raise ValueError(f"a quota of {most} {name} is none: give 0 or more")
+    return most
+
+
+class Quota(StrEnum):
+    """What a tenant's use of is bounded."""
+
+    BYTES = "bytes"
+    """Stored files, each counted once: what was uploaded, and what jobs have made."""
+    SERIES = "series"
+    QUEUED_JOBS = "queued_jobs"
+    RUNNING_JOBS = "running_jobs"
+    """Never a reason to refuse a job: it waits in the queue."""
+    UPLOADS = "uploads"
+    """At the same time."""
+
+
+@dataclass(frozen=True)
+class Quotas:
+    """How much of each a tenant may use; the defaults stop a loop that has run wild, and no work."""
+
+    bytes: int = _TIB
+    series: int = 10_000
+    queued_jobs: int = 10_000
+    running_jobs: int = 100
+    uploads: int = 64
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            checked_quota(field.name, getattr(self, field.name))
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """Read NEXTRAPOLATE_QUOTA_BYTES, _SERIES, _QUEUED_JOBS, _RUNNING_JOBS and _UPLOADS.
+
+        Raises:
+            ValueError: one of them is not a whole number, or negative.
+        """
+        variables = {field.name: f"NEXTRAPOLATE_QUOTA_{field.name.upper()}" for field in fields(cls)}
+        given = {name: os.environ.get(variable) for name, variable in variables.items()}
+        return cls(**{name: int(value) for name, value in given.items() if value})
+
+
+@dataclass(frozen=True)
+class Usage:
+    """How much of one quota a tenant uses, what is on its way among it, and how much it may."""
+
+    used: int
+    limit: int

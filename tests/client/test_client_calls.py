@@ -19,6 +19,7 @@ from nextrapolate import (
     InvalidRequestError,
     JobCreate,
     NotFoundError,
+    QuotaExceededError,
     ServerError,
     ServiceUnreachable,
 )
@@ -160,6 +161,15 @@ def test_status_tells_the_error(
         make_client(scripted.url).get_job("j1")
     assert type(caught.value) is kind
     assert caught.value.problem.request_id == "r1"
+
+
+def test_a_quota_is_an_error_of_its_own(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    full = problem(429, code="quota-exceeded", retryable=True, headers={"Retry-After": "0"})
+    scripted.on("POST", f"{JOB}/cancel", full, answer(a_job()))
+    assert make_client(scripted.url).cancel("j1").id == "j1"
+    scripted.on("POST", "/series", problem(403, code="quota-exceeded", detail="it has 3 series, of 3"))
+    with pytest.raises(QuotaExceededError, match=r"^it has 3 series, of 3$"):
+        make_client(scripted.url).create_series("run")
 
 
 @pytest.mark.parametrize("status", [200, 307, 404])

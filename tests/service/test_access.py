@@ -61,7 +61,7 @@ def test_the_key_of_the_file_can_be_revoked_and_stays_so(settings: ServiceSettin
     for status in (200, 401):
         with TestClient(create_app(settings), headers=bearer(api_key)) as client:
             assert client.get("/jobs").status_code == status
-            client.app.state.store.keys.revoke("tests")  # type: ignore[attr-defined]
+            client.app.state.opening.store.keys.revoke("tests")  # type: ignore[attr-defined]
 
 
 def test_without_a_key_file_only_keys_that_were_made_are_let_in(

@@ -22,8 +22,10 @@ from nextrapolate.schemas import JobState
 from nextrapolate_store.records import Beat
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota, Quotas
 
 MAX_ATTEMPTS = 2
+MAX_RUNNING = 2
 HELD = (JobState.RUNNING, JobState.CANCELLING)
 
 
@@ -39,6 +41,8 @@ class Model:
     recorded: bool = False
     """Its end is on disk."""
     expired: bool = False
+    parked: bool = False
+    """It waits, out of the queue, until fewer jobs run."""
     failures: list[str] = field(default_factory=list)
 
     def holds(self, fence: int) -> bool:
@@ -63,6 +67,7 @@ class JobMachine(RuleBasedStateMachine):
         shutil.rmtree(settings.data_dir, ignore_errors=True)
         self.settings, self.redis, self.store = settings, redis, Store.open(settings)
         self.models: dict[str, Model] = {}
+        self.most_running = MAX_RUNNING
 
     def teardown(self) -> None:
         self.store.close()
@@ -77,8 +82,10 @@ class JobMachine(RuleBasedStateMachine):
     @rule(job=jobs)
     def claim(self, job: str) -> None:
         model = self.models[job]
+        is_queued, room = model.state is JobState.QUEUED, self.room()
         claimed = self.store.jobs.claim(job, worker="test")
-        assert (claimed is not None) == (model.state is JobState.QUEUED)
+        assert (claimed is not None) == (is_queued and room > 0)
+        model.parked = is_queued and room == 0
         if claimed is not None:
             model.state, model.fence, model.expired = JobState.RUNNING, model.fence + 1, False
             model.attempt, model.claims = model.attempt + 1, model.claims + 1
@@ -149,7 +156,7 @@ class JobMachine(RuleBasedStateMachine):
         if model.state in (JobState.SUCCEEDED, JobState.FAILED):
             return
         if model.state is JobState.QUEUED:
-            model.state = JobState.CANCELLED
+            model.state, model.parked = JobState.CANCELLED, False
         elif model.state is JobState.RUNNING:
             model.state = JobState.CANCELLING
         assert self.store.jobs.cancel(TENANT, job).state is model.state
@@ -170,6 +177,19 @@ class JobMachine(RuleBasedStateMachine):
         assert sorted((*done.requeued, *done.failed, *done.cancelled)) == sorted(expired)
         for job in done.requeued:
             assert job in done.wake
+        parked = sorted(job for job, model in self.models.items() if model.parked)
+        for job in parked[: self.room()]:
+            assert job in done.wake
+            self.models[job].parked = False
+
+    def room(self) -> int:
+        """How many more jobs may run."""
+        return max(0, self.most_running - sum(model.state in HELD for model in self.models.values()))
+
+    @rule(most=st.integers(0, 3))
+    def set_quota(self, most: int) -> None:
+        self.store.quotas.set(TENANT, {Quota.RUNNING_JOBS: most})
+        self.most_running = most
 
     @rule()
     def record_ends(self) -> None:
@@ -196,6 +216,7 @@ class JobMachine(RuleBasedStateMachine):
     def lose_redis_and_rebuild(self) -> None:
         """An end that was written down is as it was; other jobs are queued again, under higher fences."""
         self.redis.flushall()
+        self.most_running = MAX_RUNNING
         done = Store.rebuild(self.settings, add_missing=False)
         again = {job: model for job, model in self.models.items() if not model.recorded}
         assert (done.ended, done.queued) == (len(self.models) - len(again), len(again))
@@ -233,7 +254,9 @@ class JobMachine(RuleBasedStateMachine):
         assert by_state == {
             state: {job for job, model in self.models.items() if model.state is state} for state in JobState
         }
-        assert set(self.redis.zrange("next:queued", 0, -1)) == by_state[JobState.QUEUED]
+        parked = {job for job, model in self.models.items() if model.parked}
+        assert set(self.redis.zrange("next:queued", 0, -1)) == by_state[JobState.QUEUED] - parked
+        assert set(self.redis.zrange(f"next:tenant-parked:{TENANT}", 0, -1)) == parked
         held = by_state[JobState.RUNNING] | by_state[JobState.CANCELLING]
         assert set(self.redis.zrange("next:leases", 0, -1)) == held
         ended = {job for job, model in self.models.items() if model.state.is_final}
@@ -241,6 +264,15 @@ class JobMachine(RuleBasedStateMachine):
         assert set(self.redis.zrange("next:told", 0, -1)) == ended
         unrecorded = {job for job in ended if not self.models[job].recorded}
         assert self.redis.smembers("next:unrecorded") == unrecorded
+
+    @invariant()
+    def quotas_agree_with_the_records(self) -> None:
+        states = [model.state for model in self.models.values()]
+        usage = self.store.quotas.usage(TENANT)
+        assert usage[Quota.QUEUED_JOBS].used == states.count(JobState.QUEUED)
+        assert usage[Quota.RUNNING_JOBS].used == sum(state in HELD for state in states)
+        stored = states.count(JobState.SUCCEEDED) * sum(info.bytes for info in ARTIFACTS.values())
+        assert usage[Quota.BYTES].used == stored
 
     @invariant()
     def events_tell_the_whole_story(self) -> None:
@@ -254,12 +286,12 @@ class JobMachine(RuleBasedStateMachine):
 
 
 def test_no_job_is_lost_and_none_commits_twice(store_settings: StoreSettings) -> None:
-    few_attempts = replace(store_settings, max_attempts=MAX_ATTEMPTS)
+    few = replace(store_settings, max_attempts=MAX_ATTEMPTS, quotas=Quotas(running_jobs=MAX_RUNNING))
     with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
 
         class Bound(JobMachine):
             def __init__(self) -> None:
-                super().__init__(few_attempts, redis)
+                super().__init__(few, redis)
 
         run_state_machine_as_test(
             Bound, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)

@@ -14,6 +14,7 @@ from nextrapolate.errors import (
     ConflictError,
     InvalidRequestError,
     NotFoundError,
+    QuotaExceededError,
     ServerError,
 )
 from nextrapolate.schemas import Problem
@@ -51,6 +52,8 @@ def refusal(response: httpx.Response) -> APIError | None:
         problem = Problem.model_validate_json(response.content)
     except ValidationError:
         problem = _foreign_problem(response)
+    if problem.code == "quota-exceeded":
+        return QuotaExceededError(problem, _retry_after(response))
     default = ServerError if response.is_server_error else InvalidRequestError
     kind = _BY_STATUS.get(response.status_code, default)
     return kind(problem, _retry_after(response))

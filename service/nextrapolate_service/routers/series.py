@@ -108,7 +108,14 @@ async def put_checkpoint_file(
     await run_in_threadpool(require_space, store.blobs, settings, content_length or 0)
     series = await run_in_threadpool(store.series.get, tenant, series_id)
     return await uploads.receive(
-        store, settings, series, step, file, request.stream(), expected_sha256=expected_sha256
+        store,
+        settings,
+        series,
+        step,
+        file,
+        request.stream(),
+        expected_sha256=expected_sha256,
+        expected_bytes=content_length or 0,
     )
 
 

@@ -15,6 +15,7 @@ from nextrapolate_service.server.keys import keys
 from nextrapolate_service.server.rebuild import rebuild_store
 from nextrapolate_service.server.redis import RedisNotFound
 from nextrapolate_service.server.store_access import failed
+from nextrapolate_service.server.tenants import tenants
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import StoreError
 from nextrapolate_store.settings import StoreSettings
@@ -28,6 +29,7 @@ RedisServer = Annotated[
 
 main = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 main.add_typer(keys, name="keys")
+main.add_typer(tenants, name="tenants")
 
 
 @main.callback(invoke_without_command=True)

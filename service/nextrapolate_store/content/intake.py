@@ -50,9 +50,21 @@ class Intake:
 
 
 @contextmanager
-def taking_in(blobs: BlobStore, tenant: str, name: str, max_model_bytes: int) -> Iterator[Intake]:
-    """Take in the file of that name: `write` as it arrives, then `commit`. An error leaves nothing."""
-    with blobs.upload(tenant) as upload:
+def taking_in(
+    blobs: BlobStore,
+    tenant: str,
+    name: str,
+    max_model_bytes: int,
+    *,
+    expected_bytes: int = 0,
+    expected_sha256: str | None = None,
+) -> Iterator[Intake]:
+    """Take in the file of that name: `write` as it arrives, then `commit`. An error leaves nothing.
+
+    Raises:
+        QuotaExceeded: the tenant has no room for it.
+    """
+    with blobs.upload(tenant, expected_bytes, expected_sha256) as upload:
         yield Intake(upload, name, largest(name, max_model_bytes))
 
 

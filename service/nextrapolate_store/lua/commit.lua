@@ -10,7 +10,8 @@ elseif held(id, fence) ~= 'running' then
   return 0
 end
 
-set(id, 'artifacts', artifacts, 'progress', 1, 'stage', 'publish')
+set(id, 'progress', 1, 'stage', 'publish')
+keep_results(id, artifacts)
 move(id, 'succeeded', 'succeeded')
 for position = 4, #ARGV, 2 do
   redis.call('HINCRBYFLOAT', key.counters, ARGV[position], ARGV[position + 1])

@@ -20,10 +20,23 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT'
   table.insert(ended[end_attempt(id, max_attempts, cjson.decode(worker_lost).detail)], id)
 end
 
+for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
+  local parked = key.tenant_parked .. tenant
+  local room = quota_of(tenant, 'running_jobs') - used(tenant, 'running_jobs')
+  for _, id in ipairs(room > 0 and redis.call('ZRANGE', parked, 0, room - 1) or {}) do
+    redis.call('ZREM', parked, id)
+    redis.call('ZADD', key.queued, get(id, 'created_at'), id)
+    set(id, 'woken_at', 0)
+  end
+  if redis.call('EXISTS', parked) == 0 then
+    redis.call('SREM', key.parking, tenant)
+  end
+end
+
 local missing = redis.call('ZCARD', key.queued) - redis.call('LLEN', KEYS[1])
 for _, id in ipairs(redis.call('ZRANGE', key.queued, 0, limit - 1)) do
   local woken_at = tonumber(get(id, 'woken_at'))
-  -- 0: it came back from an attempt, so it has no message at all.
+  -- 0: it came back from an attempt, or was parked, so it has no message at all.
   if woken_at == 0 or (missing > 0 and woken_at + patience <= now) then
     set(id, 'woken_at', now)
     count('republished')

@@ -13,6 +13,7 @@ end
 for name, value in pairs(fields) do
   set(id, name, value)
 end
+keep_results(id, fields.artifacts)
 local index = key.tenant_jobs .. fields.tenant
 redis.call('ZADD', index, 0, id)
 redis.call('ZADD', index .. ':' .. fields.state, 0, id)

@@ -1,4 +1,4 @@
--- In front of every script. `key` is the table of key names.
+-- In front of every script, behind quotas.lua.
 --
 -- A job's keys follow from its id and from the tenant in its record, so they are made here and not handed in
 -- as KEYS: this store wants one Redis (with replicas, if you like), not a cluster.
@@ -33,7 +33,8 @@ end
 
 -- The one place where a state changes: the record, every index and the event move together.
 local function move(id, state, event, message)
-  local index = key.tenant_jobs .. get(id, 'tenant') .. ':'
+  local tenant = get(id, 'tenant')
+  local index = key.tenant_jobs .. tenant .. ':'
   redis.call('ZREM', index .. get(id, 'state'), id)
   redis.call('ZADD', index .. state, 0, id)
   set(id, 'state', state)
@@ -41,6 +42,7 @@ local function move(id, state, event, message)
     redis.call('ZADD', key.queued, get(id, 'created_at'), id)
   else
     redis.call('ZREM', key.queued, id)
+    redis.call('ZREM', key.tenant_parked .. tenant, id)
   end
   if state ~= 'running' and state ~= 'cancelling' then
     redis.call('ZREM', key.leases, id)
@@ -56,13 +58,26 @@ local function move(id, state, event, message)
   tell(id, event, message)
 end
 
+-- Note the results of a job that has succeeded, and count them as stored by its tenant.
+local function keep_results(id, artifacts)
+  local bytes = 0
+  for _, file in pairs(cjson.decode(artifacts)) do
+    bytes = bytes + file.bytes
+  end
+  set(id, 'artifacts', artifacts, 'stored_bytes', string.format('%.0f', bytes))
+  charge(get(id, 'tenant'), bytes)
+end
+
 -- Take a job out of every index, and remove it.
 local function forget(id)
-  local index = key.tenant_jobs .. get(id, 'tenant')
+  local tenant = get(id, 'tenant')
+  local index = key.tenant_jobs .. tenant
   redis.call('ZREM', index .. ':' .. get(id, 'state'), id)
-  for _, ids in ipairs({ index, key.queued, key.leases, key.ended, key.told }) do
+  local indexes = { index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.told }
+  for _, ids in ipairs(indexes) do
     redis.call('ZREM', ids, id)
   end
+  charge(tenant, -tonumber(get(id, 'stored_bytes') or 0))
   redis.call('SREM', key.unrecorded, id)
   redis.call('DEL', key.job .. id, key.events .. id)
 end

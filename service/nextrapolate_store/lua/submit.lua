@@ -2,7 +2,8 @@
 --
 -- ARGV    1 id, 2 tenant, 3 request (JSON), 4 inputs (JSON), 5 created at (ms), 6 fence that is taken already
 -- reply   1, or 0 where it is there already
--- keeps   One id makes one job: where it exists, nothing changes.
+-- keeps   What was held under its id is used by it from now on.
+--          One id makes one job: where it exists, nothing changes.
 local id, tenant, request, inputs, created_at, fence = unpack(ARGV)
 if redis.call('EXISTS', key.job .. id) == 1 then
   return 0
@@ -12,5 +13,6 @@ set(id, 'id', id, 'tenant', tenant, 'request', request, 'inputs', inputs, 'state
   'progress', 0, 'message', '', 'attempt', 0, 'fence', fence, 'created_at', created_at, 'woken_at', now_ms(),
   'last_error', '', 'artifacts', '{}')
 redis.call('ZADD', key.tenant_jobs .. tenant, 0, id)
+end_hold(tenant, id)
 move(id, 'queued', 'queued')
 return 1

@@ -1,0 +1,89 @@
+"""`nextrapolate-server tenants`: who uses how much, and how much they may."""
+
+import json
+from typing import Annotated
+
+import typer
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
+from nextrapolate_service.server.store_access import DataDir, Json, open_store
+from nextrapolate_service.server.tables import print_table
+from nextrapolate_store.tenants import Quota, Usage
+
+tenants = typer.Typer(
+    help="Show what tenants use, and set how much they may.", no_args_is_help=True, rich_markup_mode=None
+)
+
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="Whose quotas.")]
+
+
+def _size(text: str) -> int:
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise typer.BadParameter(f"{text!r} is no size: write it as 500GiB") from None
+
+
+@tenants.command("list")
+def list_tenants(data_dir: DataDir = None, as_json: Json = False) -> None:
+    """List all tenants that ever had a key, with what they use of how much they may."""
+    with open_store(data_dir) as operated:
+        names = sorted({key.tenant for key in operated.store.keys.list()})
+        usages = {name: operated.store.quotas.usage(name) for name in names}
+    if as_json:
+        typer.echo(json.dumps([{"tenant": name} | _as_json(usage) for name, usage in usages.items()]))
+        return
+    print_table(
+        ("tenant", *(quota.replace("_", " ") for quota in Quota)),
+        [(name, *(_shown(quota, use) for quota, use in usage.items())) for name, usage in usages.items()],
+    )
+
+
+@tenants.command("set")
+def set_quotas(
+    tenant: Tenant,
+    size: Annotated[
+        int | None,
+        typer.Option("--bytes", parser=_size, metavar="SIZE", help="Uploads and results, such as 500GiB."),
+    ] = None,
+    series: Annotated[int | None, typer.Option(min=0, help="Series.")] = None,
+    queued_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that wait; more are refused.")] = None,
+    running_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that run; more wait.")] = None,
+    uploads: Annotated[int | None, typer.Option(min=0, help="Uploads at the same time.")] = None,
+    data_dir: DataDir = None,
+) -> None:
+    """Give a tenant quotas of its own; those that are not named stay as they are."""
+    given = {
+        Quota.BYTES: size,
+        Quota.SERIES: series,
+        Quota.QUEUED_JOBS: queued_jobs,
+        Quota.RUNNING_JOBS: running_jobs,
+        Quota.UPLOADS: uploads,
+    }
+    quotas = {quota: most for quota, most in given.items() if most is not None}
+    if not quotas:
+        raise typer.BadParameter("name a quota to set, such as --bytes 500GiB")
+    with open_store(data_dir) as operated:
+        operated.store.quotas.set(tenant, quotas)
+        operated.note("set_quotas", tenant, quotas=quotas)
+        usage = operated.store.quotas.usage(tenant)
+    typer.echo("\n".join(f"{quota.replace('_', ' ')}: {_shown(quota, use)}" for quota, use in usage.items()))
+
+
+@tenants.command()
+def reset(tenant: Tenant, data_dir: DataDir = None) -> None:
+    """Give a tenant the quotas that all tenants have."""
+    with open_store(data_dir) as operated:
+        operated.store.quotas.reset(tenant)
+        operated.note("reset_quotas", tenant)
+    typer.echo(f"the tenant {tenant} has no quotas of its own any more")
+
+
+def _as_json(usage: dict[Quota, Usage]) -> dict[str, dict[str, int]]:
+    return {quota: {"used": use.used, "limit": use.limit} for quota, use in usage.items()}
+
+
+def _shown(quota: Quota, use: Usage) -> str:
+    if quota is Quota.BYTES:
+        return f"{ByteSize(use.used).human_readable()} of {ByteSize(use.limit).human_readable()}"
+    return f"{use.used} of {use.limit}"

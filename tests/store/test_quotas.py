@@ -1,0 +1,297 @@
+"""Quotas: never exceeded however many ask at once, and counted right whatever dies in between."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from fixtures.store import ARTIFACTS, TENANT, claim, submit
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis import Redis
+
+from nextrapolate.schemas import FileInfo, SeriesCreate
+from nextrapolate_store import quotas as quotas_module
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.errors import QuotaExceeded
+from nextrapolate_store.retention import Retention
+from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota, Quotas, Usage
+
+AT_ONCE = 20
+LIMIT = 7
+EVERYTHING_LIMITED = Quotas(bytes=LIMIT * 100, series=LIMIT, queued_jobs=LIMIT, running_jobs=1, uploads=LIMIT)
+
+
+@pytest.fixture
+def small(store_settings: StoreSettings) -> Iterator[Store]:
+    """A store in which nobody may have more than seven of anything."""
+    store = Store.open(replace(store_settings, quotas=EVERYTHING_LIMITED))
+    yield store
+    store.close()
+
+
+def all_at_once(ask: Callable[[int], object]) -> list[QuotaExceeded]:
+    """Ask from twenty threads at the same moment; gives the refusals."""
+    barrier = Barrier(AT_ONCE)
+    refusals: list[QuotaExceeded] = []
+
+    def one(number: int) -> None:
+        barrier.wait()
+        try:
+            ask(number)
+        except QuotaExceeded as refusal:
+            refusals.append(refusal)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        for _ in pool.map(one, range(AT_ONCE)):
+            pass
+    return refusals
+
+
+def files(settings: StoreSettings, pattern: str) -> list[Path]:
+    return [path for path in settings.data_dir.glob(pattern) if path.is_file()]
+
+
+def test_series_at_once_fill_the_quota_and_no_more(small: Store, store_settings: StoreSettings) -> None:
+    refusals = all_at_once(lambda number: small.series.create(TENANT, SeriesCreate(name=str(number))))
+    assert len(refusals) == AT_ONCE - LIMIT
+    assert len(small.series.list(TENANT, limit=100, cursor=None)[0]) == LIMIT
+    assert len(files(store_settings, "series/*/series.json")) == LIMIT
+    assert {(refusal.quota, refusal.usage) for refusal in refusals} == {(Quota.SERIES, Usage(LIMIT, LIMIT))}
+    small.series.create("other", SeriesCreate(name="theirs"))
+
+
+@pytest.mark.parametrize("with_key", [True, False])
+def test_jobs_at_once_fill_the_queue_and_no_more(
+    small: Store, store_settings: StoreSettings, with_key: bool
+) -> None:
+    refusals = all_at_once(lambda number: submit(small, key=f"key-{number}" if with_key else None))
+    assert len(refusals) == AT_ONCE - LIMIT
+    assert len(small.jobs.list(TENANT, limit=100, cursor=None)[0]) == LIMIT
+    assert len(files(store_settings, "jobs/*/job.json")) == LIMIT
+    assert "submit more as they run" in str(refusals[0])
+    assert small.quotas.usage(TENANT)[Quota.QUEUED_JOBS] == Usage(LIMIT, LIMIT)
+
+
+def test_a_full_queue_still_knows_its_jobs_and_takes_another_as_soon_as_one_runs(small: Store) -> None:
+    jobs = [submit(small, key=str(number)) for number in range(LIMIT)]
+    assert submit(small, key="3").id == jobs[3].id
+    with pytest.raises(QuotaExceeded):
+        submit(small, key="new")
+    claim(small, jobs[0])
+    assert submit(small, key="new").id not in {job.id for job in jobs}
+
+
+def test_uploads_at_once_fill_the_quota_and_no_more(small: Store) -> None:
+    barrier = Barrier(AT_ONCE)
+
+    def upload(number: int) -> None:
+        with small.blobs.upload(TENANT):
+            barrier.wait()
+
+    refusals = all_at_once(lambda number: upload_or_wait(upload, number, barrier))
+    assert len(refusals) == AT_ONCE - LIMIT
+    assert {refusal.quota for refusal in refusals} == {Quota.UPLOADS}
+    assert small.quotas.usage(TENANT)[Quota.UPLOADS] == Usage(0, LIMIT)
+
+
+def upload_or_wait(upload: Callable[[int], None], number: int, barrier: Barrier) -> None:
+    """Wait for the others even where it was refused: all of them are under way at the same time."""
+    try:
+        upload(number)
+    except QuotaExceeded:
+        barrier.wait()
+        raise
+
+
+def test_files_at_once_fill_the_bytes_and_no_more(small: Store, store_settings: StoreSettings) -> None:
+    small.quotas.set(TENANT, {Quota.UPLOADS: AT_ONCE})
+    refusals = all_at_once(lambda number: small.blobs.put_bytes(TENANT, b"%100d" % number))
+    assert len(refusals) == AT_ONCE - LIMIT
+    kept = files(store_settings, "blobs/**/*")
+    assert sum(path.stat().st_size for path in kept) == LIMIT * 100
+    assert small.quotas.usage(TENANT)[Quota.BYTES] == Usage(LIMIT * 100, LIMIT * 100)
+
+
+@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    uploads=st.lists(
+        st.tuples(st.integers(0, 9), st.integers(1, 300), st.booleans(), st.booleans()), max_size=12
+    )
+)
+def test_what_is_counted_is_what_is_there(
+    small: Store, store_settings: StoreSettings, uploads: list[tuple[int, int, bool, bool]]
+) -> None:
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.delete(f"next:tenant-bytes:{TENANT}", f"next:tenant-blobs:{TENANT}")
+    for path in files(store_settings, "blobs/**/*"):
+        path.unlink()
+    stored: dict[bytes, int] = {}
+    for which, size, announced, broken in uploads:
+        content = bytes([which]) * size
+        info = FileInfo(bytes=size, sha256=hashlib.sha256(content).hexdigest())
+        known = (info.bytes, info.sha256) if announced else (0, None)
+        # Who does not say what is coming has to have room for it, even where it is there already.
+        fits = (announced and content in stored) or sum(stored.values()) + size <= LIMIT * 100
+        refused = not fits and (announced or not broken or size // 2 > LIMIT * 100 - sum(stored.values()))
+        expectation = pytest.raises(QuotaExceeded) if refused else nullcontext()
+        with expectation, small.blobs.upload(TENANT, *known) as upload:
+            upload.write(content[: size // 2])
+            if not broken:
+                upload.write(content[size // 2 :])
+                upload.commit()
+                stored[content] = size
+        usage = small.quotas.usage(TENANT)
+        assert usage[Quota.BYTES].used == sum(stored.values())
+        assert usage[Quota.UPLOADS].used == 0
+    assert sum(path.stat().st_size for path in files(store_settings, "blobs/**/*")) == sum(stored.values())
+
+
+def test_an_upload_that_outgrows_the_quota_is_cut_off_and_leaves_nothing(
+    small: Store, store_settings: StoreSettings
+) -> None:
+    with small.blobs.upload(TENANT) as upload:
+        for _ in range(7):
+            upload.write(bytes(100))
+        with pytest.raises(QuotaExceeded, match="0 of the 700 bytes it may store are in use"):
+            upload.write(b"x")
+        assert upload.bytes_written == 700
+    assert files(store_settings, "blobs/**/*") == []
+    assert small.quotas.usage(TENANT)[Quota.BYTES] == Usage(0, 700)
+
+
+def test_results_count_until_they_are_swept(small: Store, store_settings: StoreSettings) -> None:
+    job = submit(small)
+    size = sum(info.bytes for info in ARTIFACTS.values())
+    assert small.jobs.commit(job.id, claim(small, job).fence, ARTIFACTS)
+    assert small.quotas.usage(TENANT)[Quota.BYTES].used == size
+    small.quotas.set(TENANT, {Quota.BYTES: size})
+    with pytest.raises(QuotaExceeded, match="of the 2 bytes it may store are in use"):
+        submit(small)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.zadd("next:ended", {job.id: 0})
+    small.sweeper.sweep()
+    assert small.quotas.usage(TENANT)[Quota.BYTES].used == 0
+    submit(small)
+
+
+def test_holds_of_a_process_that_died_end_by_themselves(
+    small: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quotas_module, "_LEASE_SECONDS", 0.3)
+    for number in range(LIMIT):
+        small.quotas.hold(TENANT, f"of a dead process {number}", {Quota.UPLOADS: 1, Quota.BYTES: 100})
+    with pytest.raises(QuotaExceeded) as refused:
+        small.blobs.put_bytes(TENANT, b"x")
+    assert refused.value.quota is Quota.UPLOADS
+    time.sleep(0.35)
+    small.blobs.put_bytes(TENANT, b"x" * 700)
+
+
+def test_an_upload_that_goes_on_keeps_its_hold(small: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quotas_module, "_LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(quotas_module, "_RENEW_SECONDS", 0.1)
+    with small.blobs.upload(TENANT, expected_bytes=100) as upload:
+        for _ in range(5):
+            time.sleep(0.15)
+            upload.write(b"x")
+        assert small.quotas.usage(TENANT)[Quota.BYTES].used == 100
+
+
+def test_what_was_stored_and_not_counted_is_counted_by_the_next_sweep(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    counted = store.blobs.put_bytes(TENANT, b"counted")
+    BlobStore(store_settings.data_dir).put_bytes(TENANT, b"its process died in between")
+    assert store.quotas.usage(TENANT)[Quota.BYTES].used == counted.bytes
+    store.sweeper.sweep()
+    assert store.quotas.usage(TENANT)[Quota.BYTES].used == 7 + 27
+    for path in files(store_settings, "blobs/**/*"):
+        if path.stat().st_size == 27:
+            os.utime(path, (0, 0))
+    store.sweeper.sweep()
+    assert store.quotas.usage(TENANT)[Quota.BYTES].used == 7
+
+
+def test_after_a_rebuild_all_is_counted_again(store: Store, store_settings: StoreSettings) -> None:
+    at_once = replace(store_settings, retention=Retention())
+    store.series.create(TENANT, SeriesCreate(name="run", lora_config={"r": 2}))
+    job = submit(store)
+    assert store.jobs.commit(job.id, claim(store, job).fence, ARTIFACTS)
+    store.recorder.record_ends()
+    before = store.quotas.usage(TENANT)
+    assert before[Quota.BYTES].used > 2
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.flushall()
+    Store.rebuild(at_once, add_missing=False)
+    store.sweeper.sweep()
+    assert store.quotas.usage(TENANT) == before
+
+
+def test_a_tenant_with_enough_running_jobs_lets_others_pass(small: Store) -> None:
+    first, second, third = (submit(small) for _ in range(3))
+    theirs = submit(small, tenant="other")
+    held = claim(small, first)
+    assert small.jobs.claim(third.id, worker="test") is None
+    assert small.jobs.claim(second.id, worker="test") is None
+    assert small.jobs.claim(theirs.id, worker="test") is not None
+    parked = small.jobs.events(second.id, None)[-1]
+    assert (parked.type, parked.state) == ("progress", "queued")
+    assert parked.message == "waits: 1 of its tenant's jobs are running, as many as may"
+    assert small.jobs.reconcile().wake == ()
+    assert small.jobs.commit(first.id, held.fence, ARTIFACTS)
+    assert small.jobs.reconcile().wake == (second.id,)
+    claim(small, second)
+    small.jobs.cancel(TENANT, third.id)
+    assert small.jobs.reconcile().wake == ()
+
+
+def test_a_raised_quota_is_felt_at_once(small: Store) -> None:
+    jobs = [submit(small) for _ in range(3)]
+    claim(small, jobs[0])
+    assert small.jobs.claim(jobs[1].id, worker="test") is None
+    assert small.jobs.claim(jobs[2].id, worker="test") is None
+    small.quotas.set(TENANT, {Quota.RUNNING_JOBS: 3})
+    assert set(small.jobs.reconcile().wake) == {jobs[1].id, jobs[2].id}
+
+
+def test_a_tenant_may_have_quotas_of_its_own(small: Store) -> None:
+    small.quotas.set(TENANT, {Quota.SERIES: 8, Quota.BYTES: 0})
+    assert small.quotas.usage(TENANT)[Quota.SERIES].limit == 8
+    assert small.quotas.usage("other")[Quota.SERIES].limit == LIMIT
+    with pytest.raises(QuotaExceeded) as refused:
+        small.blobs.put_bytes(TENANT, b"x")
+    assert "tenants set default --bytes N" in str(refused.value)
+    small.quotas.reset(TENANT)
+    assert small.quotas.usage(TENANT) == small.quotas.usage("other")
+    with pytest.raises(ValueError, match="give 0 or more"):
+        small.quotas.set(TENANT, {Quota.SERIES: -1})
+    with pytest.raises(ValueError, match="not the name of a tenant"):
+        small.quotas.set("a/b", {Quota.SERIES: 1})
+
+
+def test_quotas_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Quotas.from_environment() == Quotas()
+    monkeypatch.setenv("NEXTRAPOLATE_QUOTA_BYTES", "1000")
+    monkeypatch.setenv("NEXTRAPOLATE_QUOTA_QUEUED_JOBS", "0")
+    assert Quotas.from_environment() == Quotas(bytes=1000, queued_jobs=0)
+    monkeypatch.setenv("NEXTRAPOLATE_QUOTA_SERIES", "-1")
+    with pytest.raises(ValueError, match="a quota of -1 series"):
+        Quotas.from_environment()
+
+
+def test_holding_room_waits_for_no_disk(store: Store, store_settings: StoreSettings) -> None:
+    with Redis.from_url(store_settings.redis_url) as redis:
+        written = redis.info("persistence")["aof_current_size"]
+        for _ in range(20):
+            with store.quotas.room(TENANT, 100) as room:
+                room.cover(200)
+        assert redis.info("persistence")["aof_current_size"] == written
