@@ -1,9 +1,12 @@
 """NExt as published: what it is shown, what it answers, and that it learns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from benchmarks.predictor import Samples as BenchmarkSamples
+from benchmarks.predictor import batched, looped
 from fixtures.adapters import write_adapter, write_run
 from fixtures.dense import checkpoints, leading_triple
 from torch import Tensor, nn
@@ -145,9 +148,32 @@ def test_predictor_is_the_papers() -> None:
     decoder = [(12, 256), (256, 12), (12, 256), (256, 6)]
     layers = [m for m in predictor.modules() if isinstance(m, nn.Linear)]
     assert [(m.in_features, m.out_features) for m in layers] == [*encoder, *encoder, *decoder]
-    assert sum(isinstance(m, nn.ReLU) for m in predictor.modules()) == 3
     for layer in layers:
         assert float(layer.weight.detach().abs().max()) <= layer.in_features**-0.5
+    parts = torch.randn(2, 3, 6)
+    codes = [through(layers[:4], parts[0]), through(layers[4:8], parts[1])]
+    expected = through(layers[8:], torch.cat(codes, dim=-1))
+    torch.testing.assert_close(predictor(parts), expected)
+
+
+def through(layers: list[nn.Linear], part: Tensor) -> Tensor:
+    enter, widen, narrow, leave = layers
+    answer: Tensor = leave(narrow(torch.relu(widen(enter(part)))))
+    return answer
+
+
+def test_one_batch_trains_like_the_loop_over_checkpoints() -> None:
+    samples = BenchmarkSamples.random(pairs=4, modules=3, length=10, seed=0)
+    training = Training(hidden_size=16, epochs=30, learning_rate=1e-3)
+    ours, theirs = (
+        train(samples, training, torch.Generator().manual_seed(1), torch.device("cpu"))(samples.parts)
+        for train in (batched, looped)
+    )
+    untrained = looped(
+        samples, replace(training, epochs=0), torch.Generator().manual_seed(1), torch.device("cpu")
+    )
+    assert float((theirs - untrained(samples.parts)).norm()) > 0.1 * float(theirs.norm())
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_training_takes_the_loss_down() -> None:

@@ -23,6 +23,37 @@ class Training:
     learning_rate: float
 
 
+class Bottlenecks(nn.Module):
+    """Linear(inputs, h) Linear(h, inputs) ReLU Linear(inputs, h) Linear(h, outputs), the reference's block.
+
+    Args:
+        inputs: length of what goes in.
+        outputs: length of what comes out.
+        hidden_size: h.
+        generator: draws the initial weights.
+    """
+
+    def __init__(self, inputs: int, outputs: int, hidden_size: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.enter = _linear(inputs, hidden_size, generator)
+        self.widen = _linear(hidden_size, inputs, generator)
+        self.narrow = _linear(inputs, hidden_size, generator)
+        self.leave = _linear(hidden_size, outputs, generator)
+
+    def within(self, entered: Tensor) -> Tensor:
+        """From the first bottleneck to the second, both (..., h)."""
+        return self.narrow(torch.relu(self.widen(entered)))  # type: ignore[no-any-return]
+
+    def forward(self, part: Tensor, onward: Tensor) -> Tensor:
+        """From (..., inputs) through the block, and on by a matrix (h, outputs) to (..., h).
+
+        Nothing bends between the last layer and the matrix. To take their product first, (h, h), saves a
+        quarter of a predictor's work.
+        """
+        inner = self.within(self.enter(part))
+        return nn.functional.linear(inner, onward @ self.leave.weight, onward @ self.leave.bias)
+
+
 class Predictor(nn.Module):
     """h_G = E_G(s_G), h_L = E_L(s_L), s_T = D([h_G, h_L]) (NExt, arXiv 2604.11446, Eq. 8).
 
@@ -36,14 +67,16 @@ class Predictor(nn.Module):
     def __init__(self, dimension: int, inputs: int, hidden_size: int, generator: torch.Generator) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(
-            _bottlenecks(dimension, dimension, hidden_size, generator) for _ in range(inputs)
+            Bottlenecks(dimension, dimension, hidden_size, generator) for _ in range(inputs)
         )
-        self.decoder = _bottlenecks(inputs * dimension, dimension, hidden_size, generator)
+        self.decoder = Bottlenecks(inputs * dimension, dimension, hidden_size, generator)
 
     def forward(self, parts: Tensor) -> Tensor:
         """From (inputs, ..., d) to (..., d)."""
-        encoded = [encoder(part) for encoder, part in zip(self.encoders, parts, strict=True)]
-        return self.decoder(torch.cat(encoded, dim=-1))  # type: ignore[no-any-return]
+        onward = self.decoder.enter.weight.chunk(len(self.encoders), dim=1)
+        codes = [encoder(*each) for encoder, *each in zip(self.encoders, parts, onward, strict=True)]
+        entered = torch.stack(codes).sum(dim=0) + self.decoder.enter.bias
+        return self.decoder.leave(self.decoder.within(entered))  # type: ignore[no-any-return]
 
 
 def predict(
@@ -82,16 +115,6 @@ def predict(
         on_progress((epoch + 1) / training.epochs)
     with torch.no_grad():
         return predictor(query)  # type: ignore[no-any-return]
-
-
-def _bottlenecks(inputs: int, outputs: int, hidden_size: int, generator: torch.Generator) -> nn.Sequential:
-    return nn.Sequential(
-        _linear(inputs, hidden_size, generator),
-        _linear(hidden_size, inputs, generator),
-        nn.ReLU(),
-        _linear(inputs, hidden_size, generator),
-        _linear(hidden_size, outputs, generator),
-    )
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
