@@ -209,9 +209,12 @@ def double_wake_ups(injector: Injector) -> Fault:
 
 
 def silence_worker(injector: Injector) -> Fault:
-    """Let a worker's connections fall silent."""
-    worker = injector.chance.choice(injector.deployment.workers)
-    fault = Fault("half-open", time.time(), worker.name)
+    """Let a worker's connections fall silent: half of the time in the middle of a job."""
+    busy = injector.chance.random() < 0.5
+    worker, job_id = (
+        injector.busy_worker() if busy else (injector.chance.choice(injector.deployment.workers), None)
+    )
+    fault = Fault("half-open", time.time(), worker.name, job_id)
     injector.deployment.gates[worker.name].fall_silent()
     return fault
 

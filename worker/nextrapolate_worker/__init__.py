@@ -2,6 +2,7 @@
 
     app.py       the Celery app and its one task, which takes a job id
     attempt.py   one attempt at a job: claim, heartbeat, commit
+    wakeups.py   the message that names a job
     nursery.py   child processes, one always warm
     messages.py  what worker and child say to each other
     child.py     the child's main

@@ -13,6 +13,7 @@ from nextrapolate_store.store import Store
 from nextrapolate_worker.attempt import run_job
 from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import WorkerSettings
+from nextrapolate_worker.wakeups import WakeUp
 
 configure_logging()
 settings = WorkerSettings.from_environment()
@@ -29,7 +30,7 @@ def store() -> Store:
     return Store.open(settings.store)
 
 
-@app.task(name=TASK_NAME)
+@app.task(name=TASK_NAME, Request=WakeUp)
 def run(job_id: str) -> None:
     """Make one attempt at the job, then warm a child for the next."""
     try:
