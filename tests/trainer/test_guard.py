@@ -1,0 +1,162 @@
+"""The guard: what it decides, and that a run it holds back is the run without the plugin."""
+
+import math
+import random
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+import torch
+from fixtures.grpo import MakeTrainer, same
+from fixtures.server import EmbeddedServer
+from peft import PeftModel
+from torch import Tensor
+
+from nextrapolate import Gate, NExtClient
+from nextrapolate_trainer.adapter import copied
+from nextrapolate_trainer.guard import Trial, measure
+from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.trl import NExtCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+@pytest.fixture
+def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        yield client
+
+
+def guarded(client: NExtClient, **options: Any) -> NExtCallback:
+    """Collect every 2 steps, jump after step 4, under a guard."""
+    gate = Gate(min_backtest_cosine=-1)
+    schedule: dict[str, Any] = {"collect_every": 2, "jump_at": 4, "horizon_steps": 4}
+    return NExtCallback(client, method="weight-extrapolation", gate=gate, **schedule, **options)
+
+
+def length(model: PeftModel) -> float:
+    """A score that a test can foresee: how far the adapter is from nothing."""
+    return sum(
+        tensor.square().sum().item() for name, tensor in read_adapter(model).items() if "lora_B" in name
+    )
+
+
+def metric(trainer: Any, name: str) -> list[float]:
+    return [entry[name] for entry in trainer.state.log_history if name in entry]
+
+
+def weights(trainer: Any) -> dict[str, Tensor]:
+    return copied(read_adapter(trainer.model))
+
+
+@pytest.mark.parametrize(
+    ("own", "offered", "tolerance", "best"),
+    [
+        (0.5, (0.4, 0.6, 0.55), 0.0, 1),
+        (0.5, (0.4, 0.49), 0.0, None),
+        (0.5, (0.4, 0.49), 0.02, 1),
+        (0.5, (math.nan, 0.5), 0.0, 1),
+        (0.5, (math.nan,), 0.0, None),
+        (math.nan, (0.5,), 0.0, None),
+    ],
+)
+def test_the_best_stays(own: float, offered: tuple[float, ...], tolerance: float, best: int | None) -> None:
+    assert Trial(own, offered, seconds=1.0).best(tolerance) == best
+
+
+def test_a_measurement_leaves_no_trace(make_trainer: MakeTrainer) -> None:
+    model = cast(PeftModel, make_trainer(max_steps=1).model)
+    model.train()
+
+    def dice(model: PeftModel) -> float:
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        return torch.rand(1).item() + random.random()
+
+    first, second = measure(model, dice), measure(model, dice)
+    assert first == second, "adapters are compared on the same dice"
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_several_alphas_need_a_guard(make_trainer: MakeTrainer) -> None:
+    client = NExtClient("http://127.0.0.1:9", "nx_none_none")
+    with pytest.raises(ValueError, match="need a guard to choose"):
+        guarded(client, alphas=(0, 1))
+    trainer = make_trainer(max_steps=1)
+    trainer.eval_dataset = None
+    with pytest.raises(ValueError, match="give the trainer an eval_dataset"):
+        guarded(client, guard="evaluate").attach(trainer)
+
+
+@pytest.mark.integration
+def test_a_jump_that_harms_is_rolled_back(
+    make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = make_trainer(max_steps=6, steps_per_generation=3, name="plain")
+    plain.train()
+    trainer = make_trainer(max_steps=6, steps_per_generation=3, name="guarded")
+    # It draws random numbers, as sampling does: the run shall draw the same as without it.
+    plugin = guarded(client, guard=lambda model: -length(model) + 0 * torch.rand(1).item()).attach(trainer)
+    trainer.train()
+    assert plugin.jumps == []
+    assert same(weights(trainer), weights(plain)), "completions and random numbers have to be the run's own"
+    assert "no jump after step 4, training goes on from its own weights: the guard scores" in caplog.text
+    assert metric(trainer, "next/guard_kept") == [0.0]
+    assert metric(trainer, "next/guard_own") > metric(trainer, "next/guard_best")
+
+
+@pytest.mark.integration
+def test_the_best_alpha_stays(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    scores: list[float] = []
+
+    def near(model: PeftModel) -> float:
+        """Best where the adapter is about twice as long, squared, as the run's own."""
+        scores.append(length(model))
+        return -abs(scores[-1] - 2 * scores[0])
+
+    trainer = make_trainer(max_steps=5)
+    plugin = guarded(client, guard=near, alphas=(0, 0.5, 4)).attach(trainer)
+    trainer.train()
+    [jump] = plugin.jumps
+    assert jump.trial is not None
+    own, short, long = (-abs(score - 2 * scores[0]) for score in scores)
+    assert (jump.trial.own, jump.trial.offered) == (own, (short, long))
+    assert short > own > long
+    assert jump.alpha == 0.5
+    assert metric(trainer, "next/alpha") == [0.5]
+    assert metric(trainer, "next/guard_best") == [short]
+    series = client.list_series(limit=1)[0]
+    assert [made.job for made in series.jumps] == [jump.job], "the series knows the adapter that was kept"
+
+
+@pytest.mark.integration
+def test_the_trainer_s_own_evaluation(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    trainer = make_trainer(max_steps=5, per_device_eval_batch_size=8, num_generations_eval=4)
+    plugin = guarded(client, guard="evaluate", guard_tolerance=1.0).attach(trainer)
+    trainer.train()
+    [jump] = plugin.jumps
+    assert jump.trial is not None
+    assert metric(trainer, "eval_reward") == [jump.trial.own, *jump.trial.offered]
+    assert metric(trainer, "next/guard_kept") == [1.0]
+    assert metric(trainer, "next/guard_seconds") == [jump.parts["guard"]]
+
+
+@pytest.mark.integration
+def test_a_guard_that_fails_costs_the_jump_alone(
+    make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls: list[float] = []
+
+    def fails_after_the_jump(model: PeftModel) -> float:
+        calls.append(length(model))
+        return 1 / (2 - len(calls))
+
+    plain = make_trainer(max_steps=5, name="plain")
+    plain.train()
+    trainer = make_trainer(max_steps=5, name="guarded")
+    plugin = guarded(client, guard=fails_after_the_jump).attach(trainer)
+    trainer.train()
+    assert plugin.jumps == []
+    assert same(weights(trainer), weights(plain))
+    assert "ZeroDivisionError" in caplog.text

@@ -1,0 +1,111 @@
+"""The server dies while a run needs it: the run goes on, and loses nothing of its own."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fixtures.client_examples import NOW, a_job, an_event
+from fixtures.grpo import MakeTrainer, same
+from fixtures.scripted_server import Answer, Handler, ScriptedServer, answer, cut_off, hang_up, stream
+from safetensors.torch import load_file
+from torch import Tensor
+
+from nextrapolate import NExtClient
+from nextrapolate.schemas import FileInfo, JobState, Series
+from nextrapolate_trainer.state import RunState
+from nextrapolate_trainer.trl import NExtCallback
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+FILE = "adapter_model.safetensors"
+
+
+def script(server: ScriptedServer) -> None:
+    """Take steps 2 and 4, and have a job's adapter ready."""
+    series = Series(id="s1", name="run", base_model=None, labels={}, created_at=NOW, checkpoints=[], jumps=[])
+    server.on("POST", "/series", answer(series, 201))
+    for step in (2, 4):
+        server.on("POST", f"/series/s1/checkpoints/{step}", answer({"missing": [FILE]}))
+        server.on("PUT", f"/series/s1/checkpoints/{step}/{FILE}", answer(FileInfo(bytes=1, sha256="-"), 201))
+    artifacts = {FILE: FileInfo(bytes=1000, sha256="0" * 64)}
+    server.on("POST", "/jobs", answer(a_job(), 202))
+    server.on("POST", "/jobs/j1/cancel", answer(a_job(JobState.CANCELLED)))
+    server.on("GET", "/jobs/j1", answer(a_job(JobState.SUCCEEDED, artifacts=artifacts)))
+    server.on("GET", "/jobs/j1/events", stream(an_event(1, JobState.SUCCEEDED)))
+
+
+def dies(server: ScriptedServer, after: Answer | None = None) -> Answer:
+    """Answer, or only a part of that, and be gone for ever."""
+
+    def send(handler: Handler) -> None:
+        server.stop()
+        if after is not None:
+            after(handler)
+        hang_up(handler)
+
+    return send
+
+
+MOMENTS: dict[str, Callable[[ScriptedServer], None]] = {
+    "first upload": lambda server: server.on("POST", "/series", dies(server)),
+    "mid-upload": lambda server: server.on("PUT", f"/series/s1/checkpoints/4/{FILE}", dies(server)),
+    "after submit": lambda server: server.on("POST", "/jobs", dies(server, answer(a_job(), 202))),
+    "mid-download": lambda server: server.on(
+        "GET", f"/jobs/j1/adapter/{FILE}", dies(server, cut_off(b"half", promised=1000))
+    ),
+}
+
+
+def adapter(checkpoint: Path) -> dict[str, Tensor]:
+    return load_file(checkpoint / FILE)
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_run_goes_on(
+    moment: str,
+    make_trainer: MakeTrainer,
+    scripted: ScriptedServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plain = make_trainer(max_steps=5, save_steps=5, name="plain")
+    plain.train()
+    script(scripted)
+    MOMENTS[moment](scripted)
+    trainer = make_trainer(max_steps=5, save_steps=5, name="plugin")
+    plugin = NExtCallback(
+        NExtClient(scripted.url, "nx_none_none"), collect_every=2, jump_at=4, horizon_steps=2, timeout=3
+    ).attach(trainer)
+    trainer.train()
+    assert plugin.jumps == []
+    assert "no jump after step 4, training goes on from its own weights: " in caplog.text
+    checkpoint = tmp_path / "plugin" / "checkpoint-5"
+    assert same(adapter(checkpoint), adapter(tmp_path / "plain" / "checkpoint-5"))
+    state = RunState.read(checkpoint)
+    assert state.jumps == ()
+    assert state.series == (None if moment == "first upload" else "s1")
+
+
+def test_a_download_that_trickles_is_given_up(
+    make_trainer: MakeTrainer, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each byte comes in time, and all of them together never."""
+
+    def trickle(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(200):
+            handler.wfile.write(b".")
+            time.sleep(0.05)
+
+    script(scripted)
+    scripted.on("GET", f"/jobs/j1/adapter/{FILE}", trickle)
+    trainer = make_trainer(max_steps=5)
+    client = NExtClient(scripted.url, "nx_none_none")
+    NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, timeout=0.5).attach(trainer)
+    begun = time.monotonic()
+    trainer.train()
+    assert time.monotonic() - begun < 9
+    assert "the service has not delivered within 0.5 s" in caplog.text
