@@ -6,4 +6,5 @@ pytest_plugins = [
     "fixtures.server",
     "fixtures.scripted_server",
     "fixtures.scripted_job",
+    "fixtures.browser",
 ]

@@ -179,11 +179,18 @@ def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
 
 def _agreement(report: Report, backtest: BacktestReport) -> str:
     cosines = [module.backtest_cosine for module in report.modules if module.backtest_cosine is not None]
-    return (
+    seen = (
         f"Cosine {backtest.total.cosine:.2f} to the true update, {sum(cosine > 0 for cosine in cosines)} of "
         f"{len(cosines)} modules in its direction, on one held-out stretch of "
-        f"{backtest.target_step - backtest.origin_step} steps."
+        f"{backtest.target_step - backtest.origin_step} steps"
     )
+    choice = report.choice
+    if choice is None or choice.relative_error is None:
+        return f"{seen}."
+    together = (
+        f"In all {choice.backtests} backtests together the relative error is {choice.relative_error:.2f}."
+    )
+    return f"{seen}. {together}"
 
 
 def _scored(methods: Sequence[MethodScores]) -> list[tuple[str, Scores]]:

@@ -4,6 +4,7 @@ import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.reading import read
+from nextrapolate.schemas import ChoiceReport
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,12 @@ def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     applied = report.backtest.total.model_copy(update={"relative_error": 1.4})
     scaled = report.model_copy(update={"backtest": report.backtest.model_copy(update={"applied": applied})})
     assert read(scaled).tone == "bad"
+
+
+def test_auto_tells_of_all_its_backtests() -> None:
+    choice = ChoiceReport(why="", backtests=28, relative_error=0.55, candidates=[], kinds=[])
+    reading = read(extrapolation().model_copy(update={"choice": choice}))
+    assert "In all 28 backtests together the relative error is 0.55." in reading.sure
 
 
 def test_without_other_methods_nobody_is_compared() -> None:

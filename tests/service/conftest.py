@@ -14,6 +14,7 @@ from nextrapolate.schemas import AnyReport, FileInfo
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import new_key
+from nextrapolate_store.records import Claim
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_worker.rendering import report_page
@@ -81,8 +82,8 @@ def series_id(client: TestClient) -> str:
 def finish(store: Store) -> Callable[..., dict[str, bytes]]:
     """Does a worker's part on the real store: claims the job, beats, commits an adapter; gives its files."""
 
-    def finish(job_id: str, report: AnyReport | None = None) -> dict[str, bytes]:
-        claim = store.jobs.claim(job_id, worker="test")
+    def finish(job_id: str, report: AnyReport | None = None, claim: Claim | None = None) -> dict[str, bytes]:
+        claim = claim or store.jobs.claim(job_id, worker="test")
         assert claim is not None
         files = {
             "adapter_model.safetensors": model_bytes(7),

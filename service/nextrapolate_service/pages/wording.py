@@ -25,7 +25,7 @@ _STAGES = {
 }
 _EVENTS = {
     "queued": "Submitted.",
-    "claimed": "A worker took it, attempt {attempt}.",
+    "claimed": "Attempt {attempt}.",
     "requeued": "The attempt broke off; it waits for the next one.",
     "cancelling": "Asked to stop.",
     "succeeded": "Done.",
@@ -119,7 +119,7 @@ def timeline(events: Iterable[JobEvent]) -> list[Entry]:
             current = None
             text = _EVENTS[event.type].format(attempt=event.attempt)
         if event.message:
-            text += f" {event.message}"
+            text += f" {'By worker ' if event.type == 'claimed' else ''}{event.message}"
         entries.append(Entry(event.at, text, event.attempt))
     return entries
 

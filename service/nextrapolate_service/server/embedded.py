@@ -5,11 +5,13 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 from celery import Celery
 
+from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command_on, worker_command
 from nextrapolate_service.server.data_folder import DataFolder
 from nextrapolate_service.server.errors import PortInUseError
@@ -61,8 +63,17 @@ def run_embedded(
             if new_key and sys.stdout.isatty():  # anywhere else it would end up in a log
                 tell(f"     {new_key} (shown this once)")
             tell(f"logs: {folder.logs}/")
+            if sys.stdout.isatty():
+                way_in = f"{url}/login?invitation={_invitation(folder, redis)}"
+                tell(f"pages: {way_in} (opens once, within the hour)")
 
         asyncio.run(supervise(_stages(folder, redis, listener, url, count, gpus), tell, on_ready))
+
+
+def _invitation(folder: DataFolder, redis: EmbeddedRedis) -> str:
+    """Let the browser of whoever sits at this terminal in, without a key to copy."""
+    with closing(Store.open(StoreSettings(redis.url, folder.path))) as store:
+        return store.sessions.invite(read_key_file(folder.api_key).id)
 
 
 def visible_gpus() -> list[str]:

@@ -1,0 +1,60 @@
+"""What the embedded server tells somebody who sits at its terminal, and nobody else."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+from fixtures.server import EmbeddedServer
+
+pytestmark = pytest.mark.integration
+
+
+def read_until(terminal: int, pattern: str, seconds: float = 60) -> re.Match[str]:
+    """Read what is written to the terminal until it says what is waited for."""
+    text, deadline = "", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        text += os.read(terminal, 4096).decode()
+        if found := re.search(pattern, text):
+            return found
+    pytest.fail(f"the terminal says only:\n{text}")
+
+
+def test_the_terminal_shows_the_key_once_and_a_link_that_signs_in(tmp_path: Path) -> None:
+    ours, theirs = pty.openpty()
+    program = Path(sys.executable).parent / "nextrapolate-server"
+    process = subprocess.Popen(
+        [program, "--port", "0", "--data-dir", tmp_path / "data"],
+        cwd=tmp_path,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "XDG_CONFIG_HOME": str(tmp_path / "config")},
+    )
+    os.close(theirs)
+    try:
+        told = read_until(
+            ours, r"(?s)(nx_local_\w+) \(shown this once\).*pages: (\S+)(/login\?invitation=\S+) "
+        )
+        key, url, path = told.groups()
+        assert key == (tmp_path / "data" / "api_key").read_text().strip()
+        with httpx.Client(base_url=url, headers={"Accept": "text/html"}, trust_env=False) as browser:
+            (invitation,) = re.findall(r'name="invitation" value="([^"]+)"', browser.get(path).text)
+            assert browser.post("/login", data={"invitation": invitation}).headers["Location"] == "/"
+            assert "There are no jobs yet" in browser.get("/").text
+            assert browser.post("/login", data={"invitation": invitation}).status_code == 401
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+        os.close(ours)
+
+
+def test_a_log_holds_no_way_in(embedded_server: EmbeddedServer) -> None:
+    said = embedded_server.output.read_text()
+    assert "invitation" not in said
+    assert embedded_server.api_key not in said
