@@ -159,6 +159,16 @@ def test_a_second_run_over_the_same_folder_uploads_nothing(
     )
 
 
+def test_files_that_the_service_has_are_named_rather_than_sent(client: Any, run_of_steps: Path) -> None:
+    name, unknown = "adapter_model.safetensors", "0" * 64
+    sent = client.put_file(client.create_series("first").id, 10, name, run_of_steps / "checkpoint-10" / name)
+    branch = client.create_series("branch").id
+    assert client.announce(branch, 10, {name: sent.sha256}) == []
+    assert client.announce(branch, 20, {name: unknown}) == [name]
+    there = {checkpoint.step: checkpoint.files for checkpoint in client.get_series(branch).checkpoints}
+    assert there == {10: {name: sent}}
+
+
 def test_refusals_are_typed(
     client: Any, make_client: MakeClient, embedded_server: EmbeddedServer, run_of_steps: Path
 ) -> None:
