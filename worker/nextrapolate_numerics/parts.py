@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.lowrank import LowRank, leading_triples
+from nextrapolate_numerics.lowrank import leading_triples
 from nextrapolate_numerics.trajectory import ModuleFactors
 
 SPEEDS = 3  # global, between, local: the order of all that follows
@@ -53,23 +53,24 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
 
 
 def module_parts(factors: ModuleFactors, drift: Drift) -> ModuleParts:
-    """Parts of one module at all steps after the origin, from its factors."""
-    ends = [(begin, at) for at in range(1, len(drift.steps)) for begin in begins(drift, at)]
+    """Parts of one module at all steps after the origin, from its factors.
 
-    def increment(index: int) -> LowRank:
-        return factors.path(drift.spans(*ends[index]))
+    One step after the other: O((p r + R) (m + n)) memory, whatever the number of steps.
+    """
+    exact = ModuleFactors(factors.B.double(), factors.A.double(), factors.scaling)
+    found = [_parts_at(exact, drift, at) for at in range(1, len(drift.steps))]
+    products, with_points = (torch.stack(side).cpu() for side in zip(*found, strict=True))
+    return ModuleParts(products, with_points)
 
-    triples = leading_triples(increment, len(ends), MOST_TRIPLES)
-    steps = triples.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in ends])
-    sigma = factors.scaling * triples.sigma / steps.unsqueeze(-1)
-    checkpoints, rows = len(drift.steps) - 1, SPEEDS * MOST_TRIPLES
-    u = (sigma.unsqueeze(-1) * triples.u).reshape(checkpoints, rows, -1)
-    v = triples.v.reshape(checkpoints, rows, -1)
-    points = zip(factors.B.double(), factors.A.double(), strict=True)
-    with_points = torch.stack([((u @ B) * (v @ A.mT)).sum(dim=-1) for B, A in points], dim=-1)
+
+def _parts_at(exact: ModuleFactors, drift: Drift, at: int) -> tuple[Tensor, Tensor]:
+    """Inner products of the parts at one step, (3, R, 3, R) and (3, R, p), from float64 factors."""
+    begun = begins(drift, at)
+    triples = leading_triples(lambda index: exact.path(drift.spans(begun[index], at)), SPEEDS, MOST_TRIPLES)
+    steps = triples.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin in begun])
+    speeds = exact.scaling * triples.sigma / steps.unsqueeze(1)
+    u, v = (speeds.unsqueeze(2) * triples.u).flatten(0, 1), triples.v.flatten(0, 1)
     products = (u @ u.mT) * (v @ v.mT)
-    each = (checkpoints, SPEEDS, MOST_TRIPLES)
-    return ModuleParts(
-        products.cpu().reshape(*each, SPEEDS, MOST_TRIPLES),
-        factors.scaling * with_points.cpu().reshape(*each, -1),
-    )
+    with_points = exact.scaling * ((u @ exact.B) * (v @ exact.A.mT)).sum(dim=-1).mT
+    each = (SPEEDS, MOST_TRIPLES)
+    return products.reshape(*each, *each), with_points.reshape(*each, -1)
