@@ -4,7 +4,8 @@
 
 RUN is a folder of checkpoint-N folders. Each method, with its defaults, sees the checkpoints up to --at and
 is asked for the one --horizons steps later. Prints a Markdown table, one row a method and horizon: the scores
-of the update as predicted, and the relative error of alpha times it, alpha being the method's own default.
+of the update as predicted, and the relative error of alpha times it, alpha being the method's own default; or
+why there are none.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import torch
 
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
-from nextrapolate_numerics import AdapterFiles, Trajectory, backtest, extract
+from nextrapolate_numerics import AdapterFiles, NumericsError, Trajectory, compare
 from nextrapolate_worker.methods import numerics_method
 
 METHODS: dict[str, Method] = {
@@ -36,6 +37,8 @@ METHODS: dict[str, Method] = {
     "dare": make_method("dare"),
     "dare, drop 0.9": make_method("dare", drop=0.9),
     "next": make_method("next"),
+    "next, rank 1": make_method("next", rank=1),
+    "next, paper": make_method("next", preset="paper"),
 }
 
 
@@ -69,15 +72,13 @@ def adapter_files(folder: Path) -> AdapterFiles:
 
 
 def row(name: str, checkpoints: list[AdapterFiles], at: int, horizon: int) -> str:
-    """Score one method at one horizon; the backtest shows it nothing after the origin."""
-    visible = [files for files in checkpoints if files.step <= at + horizon]
+    """Score one method at one horizon; it sees nothing after the origin."""
     alpha, method = METHODS[name].alpha, numerics_method(METHODS[name])
     started = time.perf_counter()
-    trajectory = Trajectory.open(visible)
-    result = backtest(method, extract(trajectory, method, horizon), horizon)
+    (result,) = compare(Trajectory.open(checkpoints), [method], at_step=at, horizon_steps=horizon)
     seconds = time.perf_counter() - started
-    if result is None or (result.origin_step, result.target_step) != (at, at + horizon):
-        raise SystemExit(f"the run has no checkpoint at step {at} or at step {at + horizon}")
+    if isinstance(result, NumericsError):
+        return f"| {name} | {horizon} | {result.code} |" + " |" * (len(COLUMNS) - 3)
     scores = result.total
     length = alpha * scores.size_ratio
     scaled = (1 + length**2 - 2 * length * scores.cosine) ** 0.5
