@@ -26,6 +26,7 @@ class Gate:
         url = urlsplit(redis_url)
         self._upstream, self._path = url.path, path
         self.url = f"unix://{url.netloc}{quote(str(path))}"
+        self._server: asyncio.Server | None = None
         self._silent: set[int] = set()
         self._open: set[int] = set()
         self._last = 0
@@ -35,7 +36,12 @@ class Gate:
 
     async def serve(self) -> None:
         """Begin to let connections through."""
-        await asyncio.start_unix_server(self._connected, self._path)
+        self._server = await asyncio.start_unix_server(self._connected, self._path)
+
+    def close(self) -> None:
+        """Let nobody else in."""
+        if self._server is not None:
+            self._server.close()
 
     def fall_silent(self) -> bool:
         """Let nothing through any more on the connections that are open; False where there are none."""
@@ -81,6 +87,7 @@ class Gates:
     """All gates of a deployment, on a thread of their own."""
 
     def __init__(self) -> None:
+        self._gates: list[Gate] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="gates", daemon=True)
         self._thread.start()
@@ -89,17 +96,19 @@ class Gates:
         """Open a gate at this path."""
         gate = Gate(redis_url, path)
         asyncio.run_coroutine_threadsafe(gate.serve(), self._loop).result()
+        self._gates.append(gate)
         return gate
 
     def close(self) -> None:
         """Close all of them."""
-        asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(self._close_all(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
 
-    @staticmethod
-    async def _cancel_all() -> None:
+    async def _close_all(self) -> None:
+        for gate in self._gates:
+            gate.close()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:
             task.cancel()

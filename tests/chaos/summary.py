@@ -16,15 +16,17 @@ def lines(result: Result) -> Iterator[str]:
     """Tell everything that happened in a campaign, a JSON object a line."""
     seed = {"seed": result.plan.seed}
     for job in result.acknowledged:
-        yield json.dumps({"what": "acknowledged", **seed, **asdict(job)})
+        yield json.dumps({"record": "acknowledged", **seed, **asdict(job)})
     for fault in result.faults:
-        yield json.dumps({"what": "fault", **seed, **asdict(fault)})
+        yield json.dumps({"record": "fault", **seed, **asdict(fault)})
     for recovery in result.recoveries:
-        yield json.dumps({"what": "recovery", **seed, **asdict(recovery)})
+        yield json.dumps({"record": "recovery", **seed, **asdict(recovery)})
     for broken in result.outcome.broken:
-        yield json.dumps({"what": "broken", **seed, "promise": broken})
-    yield json.dumps({"what": "counters", **seed, **result.outcome.counters})
-    yield json.dumps({"what": "end", **seed, "seconds": result.seconds, "logs": str(result.folder / "logs")})
+        yield json.dumps({"record": "broken", **seed, "promise": broken})
+    yield json.dumps({"record": "counters", **seed, **result.outcome.counters})
+    yield json.dumps(
+        {"record": "end", **seed, "seconds": result.seconds, "logs": str(result.folder / "logs")}
+    )
 
 
 def campaigns_table(results: Iterable[Result]) -> Table:
