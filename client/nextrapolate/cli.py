@@ -14,7 +14,8 @@ from nextrapolate.errors import NextrapolateError
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
-from nextrapolate.schemas import Job, JobState, MethodInfo, Output
+from nextrapolate.schemas import Job, JobState, Method, MethodInfo, Output
+from nextrapolate.watching import Watcher, WatchPlan
 
 app = typer.Typer(
     help="Skip RLVR steps: send LoRA checkpoints, get back an extrapolated adapter.",
@@ -102,10 +103,7 @@ def extrapolate(
     as_json: Json = False,
 ) -> None:
     """Predict the adapter that training would reach, and download it."""
-    parameters: dict[str, Any] = _parsed(settings or [])
-    given = {"horizon_steps": horizon_steps, "alpha": alpha}
-    parameters |= {name: value for name, value in given.items() if value is not None}
-    chosen = make_method(method, **parameters)
+    chosen = _method(method, horizon_steps, alpha, settings)
     with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
         result = client.extrapolate(
             source, method=chosen, until=until, out=out, output=Output(rank=rank), on_progress=on_progress
@@ -159,6 +157,26 @@ def inspect(
         tables.show_inspection(inspection)
 
 
+@app.command("watch")
+def watch_folder(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where a trainer writes PEFT checkpoints")],
+    jump_at: Annotated[int, typer.Option(min=1, metavar="STEP", help="jump from this step on")],
+    jump_every: Annotated[int | None, typer.Option(min=1, help="jump again after so many steps")] = None,
+    method: MethodName = "auto",
+    horizon_steps: HorizonSteps = None,
+    alpha: Alpha = None,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the adapters [default: DIR]")] = None,
+    every: Annotated[float, typer.Option(min=0.01, help="seconds between two looks")] = 5.0,
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Post what any trainer writes, jump on schedule, and say how to restart from there."""
+    plan = WatchPlan(_method(method, horizon_steps, alpha, settings), jump_at, jump_every, out or folder)
+    with NExtClient(url, api_key) as client:
+        Watcher(client, folder, plan, tell=typer.echo).run(every)
+
+
 @app.command()
 def methods(url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
     """List the methods that the server runs, with their parameters."""
@@ -204,6 +222,13 @@ def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json 
         with console.progress_display() as on_progress:
             job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False).event)
         _print_job(job, as_json)
+
+
+def _method(name: str, horizon_steps: int | None, alpha: float | None, settings: list[str] | None) -> Method:
+    parameters: dict[str, Any] = _parsed(settings or [])
+    given = {"horizon_steps": horizon_steps, "alpha": alpha}
+    parameters |= {name: value for name, value in given.items() if value is not None}
+    return make_method(name, **parameters)
 
 
 def _parsed(settings: list[str]) -> dict[str, str]:

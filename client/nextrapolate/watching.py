@@ -1,0 +1,215 @@
+"""Watching a run's folder: adapters that a trainer writes there are posted, and jumps made on schedule.
+
+The trainer is told nothing and asked nothing. What a jump leaves is a folder with an adapter, for a restart.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, ValidationError
+
+from nextrapolate.client import NExtClient
+from nextrapolate.errors import (
+    AuthenticationError,
+    CheckpointError,
+    JobCancelledError,
+    JobFailedError,
+    NextrapolateError,
+)
+from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
+from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
+
+NOTES = ".nextrapolate-watch.json"
+_REFERENCE = "ref"  # TRL keeps a reference model's adapter in a folder of this name
+
+
+class Jump(BaseModel):
+    """A job that was submitted from a step, and where its adapter is."""
+
+    step: int
+    job: str
+    path: Path | None = None
+    """None while it is on its way."""
+    failure: str | None = None
+
+
+class Notes(BaseModel):
+    """What a watcher has done, kept in the folder itself: one that is started again goes on from there."""
+
+    series: str | None = None
+    posted: list[int] = []
+    jumps: list[Jump] = []
+
+
+@dataclass(frozen=True)
+class WatchPlan:
+    """When to jump, how, and where the adapters go.
+
+    Attributes:
+        method: the method with its parameters.
+        jump_at: the first jump starts from the first checkpoint of this step or a later one.
+        jump_every: steps between further jumps; None jumps once.
+        out: folder that takes the adapters, each in a folder `extrapolated-<step>`.
+    """
+
+    method: Method
+    jump_at: int
+    jump_every: int | None
+    out: Path
+
+
+class Watcher:
+    """Looks after one folder.
+
+    Args:
+        client: the service.
+        folder: where the trainer writes checkpoint-10, checkpoint-20, ... or global_step_10, ...
+        plan: what to do.
+        tell: takes what people should know, a line at a time.
+
+    Raises:
+        CheckpointError: there is no such folder, or its notes cannot be read.
+    """
+
+    def __init__(
+        self, client: NExtClient, folder: Path, plan: WatchPlan, tell: Callable[[str], None]
+    ) -> None:
+        if not folder.is_dir():
+            raise CheckpointError(f"there is no folder {folder}")
+        self._client = client
+        self._folder = folder
+        self._plan = plan
+        self._tell = tell
+        self._told: set[str] = set()
+        self._sizes: dict[int, list[tuple[int, int]]] = {}
+        self.notes = _read_notes(folder / NOTES)
+
+    def run(self, every: float) -> None:
+        """Look every so many seconds until no jump is left to make."""
+        while self.look():
+            time.sleep(every)
+
+    def look(self) -> bool:
+        """Do what there is to do now; returns whether there will be more.
+
+        What a service cannot do now is tried again at the next look.
+
+        Raises:
+            AuthenticationError: the key will not be another by then.
+        """
+        try:
+            for checkpoint in list(self._settled()):
+                self._post(checkpoint)
+            self._jump_if_due()
+        except (JobFailedError, JobCancelledError) as error:
+            self._note_jump(failure=str(error))
+            self._tell(f"no jump: {error}")
+        except AuthenticationError:
+            raise
+        except (NextrapolateError, OSError) as error:
+            self._tell_once(f"trying again: {error}")
+        return self._next_jump() is not None or self._pending() is not None
+
+    def _settled(self) -> Iterator[LocalCheckpoint]:
+        """Give the checkpoints that are new, and that nobody has written to since the last look."""
+        before, self._sizes = self._sizes, {}
+        found = {step: path.parent for path in self._configs() if (step := step_of(path.parent)) is not None}
+        for step in sorted(found.keys() - set(self.notes.posted)):
+            try:
+                checkpoint = LocalCheckpoint(step, adapter_folder(found[step]))
+            except CheckpointError as error:
+                self._tell_once(f"step {step} is left out for now: {error}")
+                continue
+            stats = [path.stat() for path in checkpoint.files.values()]
+            self._sizes[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+            if self._sizes[step] == before.get(step):
+                yield checkpoint
+
+    def _configs(self) -> Iterator[Path]:
+        for path in self._folder.rglob(ADAPTER_CONFIG):
+            parts = path.relative_to(self._folder).parts
+            if _REFERENCE not in parts and not any(part.startswith(".") for part in parts):
+                yield path
+
+    def _post(self, checkpoint: LocalCheckpoint) -> None:
+        if self.notes.series is None:
+            config = checkpoint.config()
+            self.notes.series = self._client.create_series(
+                self._folder.absolute().name,
+                base_model=config.get("base_model_name_or_path"),
+                lora_config=config,
+            ).id
+            self._save()
+        self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
+        self.notes.posted = sorted([*self.notes.posted, checkpoint.step])
+        self._save()
+        self._tell(f"posted step {checkpoint.step}")
+
+    def _jump_if_due(self) -> None:
+        """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
+        due = self._next_jump()
+        if self._pending() is None and due is not None and max(self.notes.posted, default=0) >= due:
+            step = max(self.notes.posted)
+            request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
+            self.notes.jumps.append(Jump(step=step, job=self._client.submit(request).id))
+            self._save()
+        if (jump := self._pending()) is not None:
+            self._client.wait(jump.job)
+            report = self._client.report(jump.job)
+            out = self._plan.out / f"extrapolated-{report.target_step}"
+            path = self._client.download(jump.job, out)
+            self._note_jump(path=path)
+            self._tell(f"extrapolated step {jump.step} to {report.target_step}: {report.verdict}")
+            self._tell(restart_command(path, self._folder))
+
+    def _next_jump(self) -> int | None:
+        """Return the step that the next jump waits for; None after the last."""
+        if not self.notes.jumps:
+            return self._plan.jump_at
+        if self._plan.jump_every is None:
+            return None
+        passed = max(0, self.notes.jumps[-1].step - self._plan.jump_at) // self._plan.jump_every
+        return self._plan.jump_at + (passed + 1) * self._plan.jump_every
+
+    def _pending(self) -> Jump | None:
+        return next((jump for jump in self.notes.jumps if not (jump.path or jump.failure)), None)
+
+    def _note_jump(self, *, path: Path | None = None, failure: str | None = None) -> None:
+        jump = self._pending()
+        assert jump is not None  # noqa: S101 (one has just ended)
+        jump.path, jump.failure = path, failure
+        self._save()
+
+    def _save(self) -> None:
+        partial = self._folder / f"{NOTES}.partial"
+        partial.write_text(self.notes.model_dump_json(indent=2) + "\n")
+        partial.replace(self._folder / NOTES)
+
+    def _tell_once(self, line: str) -> None:
+        if line not in self._told:
+            self._told.add(line)
+            self._tell(line)
+
+
+def restart_command(adapter: Path, folder: Path) -> str:
+    """Return what starts training anew from an adapter, in the words of the trainer that wrote the folder."""
+    if next(folder.rglob("global_step_*"), None) is not None:
+        return (
+            "start verl again, with a new default_local_dir and:\n"
+            f"  actor_rollout_ref.model.lora_adapter_path={adapter} trainer.resume_mode=disable"
+        )
+    return (
+        "start the trainer again, with a new output folder and:\n"
+        f'  model = PeftModel.from_pretrained(base_model, "{adapter}", is_trainable=True)'
+    )
+
+
+def _read_notes(path: Path) -> Notes:
+    if not path.exists():
+        return Notes()
+    try:
+        return Notes.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise CheckpointError(f"{path} cannot be read ({error}); remove it to begin anew") from error

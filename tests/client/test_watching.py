@@ -1,0 +1,158 @@
+"""A folder in which somebody else's trainer writes, and a real server."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fixtures.adapters import write_run
+from fixtures.scripted_server import ScriptedServer
+from fixtures.server import EmbeddedServer
+
+from nextrapolate import NExtClient
+from nextrapolate.errors import CheckpointError
+from nextrapolate.methods import make_method
+from nextrapolate.watching import NOTES, Watcher, WatchPlan, restart_command
+
+METHOD = make_method("weight-extrapolation", horizon_steps=10)
+
+
+@pytest.fixture
+def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        yield client
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    """Checkpoints 10 to 60, as a trainer is going to write them into another folder."""
+    return write_run(tmp_path / "written", range(10, 70, 10))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "run").mkdir()
+    return tmp_path / "run"
+
+
+def appear(written: Path, folder: Path, *steps: int) -> None:
+    for step in steps:
+        shutil.copytree(written / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+
+
+@pytest.mark.integration
+def test_posts_and_jumps_on_schedule_over_its_own_restarts(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder)
+    appear(written, folder, 10, 20)
+    for _ in range(2):
+        assert Watcher(client, folder, plan, lines.append).look(), "nothing is settled at the first look"
+    assert lines == []
+    watcher = Watcher(client, folder, plan, lines.append)
+    watcher.look()
+    watcher.look()
+    assert lines == ["posted step 10", "posted step 20"]
+
+    lines.clear()
+    watcher = Watcher(client, folder, plan, lines.append)
+    appear(written, folder, 30)
+    watcher.look()
+    watcher.look()
+    assert lines[0] == "posted step 30"
+    assert lines[1].startswith("extrapolated step 30 to 40: ")
+    assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-40"' in lines[2]
+    assert (folder / "extrapolated-40" / "adapter_model.safetensors").is_file()
+
+    lines.clear()
+    watcher = Watcher(client, folder, plan, lines.append)
+    appear(written, folder, 40, 50)
+    watcher.look()
+    watcher.look()
+    assert [line.partition(":")[0] for line in lines[:3]] == [
+        "posted step 40",
+        "posted step 50",
+        "extrapolated step 50 to 60",
+    ]
+    assert watcher.notes.series is not None
+    series = client.get_series(watcher.notes.series)
+    assert [checkpoint.step for checkpoint in series.checkpoints] == [10, 20, 30, 40, 50]
+    assert [jump.step for jump in watcher.notes.jumps] == [30, 50]
+
+
+@pytest.mark.integration
+def test_a_job_on_its_way_is_fetched_after_a_restart(
+    client: NExtClient, written: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appear(written, folder, 10, 20)
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(client, folder, plan, print)
+    watcher.look()
+    with monkeypatch.context() as killed:
+        killed.setattr(client, "wait", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            watcher.look()
+    again = Watcher(client, folder, plan, print)
+    assert not again.look(), "the only jump is made"
+    assert [jump.job for jump in again.notes.jumps] == [jump.job for jump in watcher.notes.jumps]
+    assert (folder / "extrapolated-30").is_dir()
+
+
+@pytest.mark.integration
+def test_the_command_ends_with_its_last_jump(
+    embedded_server: EmbeddedServer, written: Path, tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        [
+            *(sys.executable, "-c", "from nextrapolate.cli import main; main()", "watch", written),
+            *("--jump-at=60", "--every=0.05", "--method=weight-extrapolation", "--horizon-steps=10"),
+            *("--out", tmp_path / "adapters", "--url", embedded_server.url),
+        ],
+        env=os.environ | {"NEXTRAPOLATE_API_KEY": embedded_server.api_key},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert "extrapolated step 60 to 70: " in finished.stdout
+    assert (tmp_path / "adapters" / "extrapolated-70" / "adapter_config.json").is_file()
+
+
+def test_what_is_no_checkpoint_is_left_out(written: Path, folder: Path, scripted: ScriptedServer) -> None:
+    appear(written, folder, 10, 20)
+    shutil.copytree(written / "checkpoint-10", folder / "checkpoint-30" / "ref")
+    shutil.copytree(written / "checkpoint-10", folder / ".trash" / "checkpoint-40")
+    (folder / "checkpoint-20" / "adapter_model.safetensors").rename(
+        folder / "checkpoint-20" / "adapter_model.bin"
+    )
+    scripted.stop()
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(NExtClient(scripted.url), folder, plan, lines.append)
+    for _ in range(3):
+        assert watcher.look()
+    pickled, unreachable = lines
+    assert pickled.startswith("step 20 is left out for now: ")
+    assert "is a pickle" in pickled
+    assert unreachable.startswith("trying again: no nextrapolate server answers")
+    assert watcher.notes.posted == []
+
+
+def test_notes_that_cannot_be_read_are_named(folder: Path, scripted: ScriptedServer) -> None:
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    (folder / NOTES).write_text("{")
+    with pytest.raises(CheckpointError, match="remove it to begin anew"):
+        Watcher(NExtClient(scripted.url), folder, plan, print)
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        Watcher(NExtClient(scripted.url), folder / "missing", plan, print)
+
+
+def test_verl_is_restarted_in_its_own_words(folder: Path) -> None:
+    (folder / "global_step_10").mkdir()
+    command = restart_command(Path("adapter"), folder)
+    assert "lora_adapter_path=adapter trainer.resume_mode=disable" in command
