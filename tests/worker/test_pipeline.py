@@ -162,7 +162,7 @@ def test_a_horizon_beyond_the_evidence_is_said_whatever_the_method(run_folder: P
 
 def test_the_same_job_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> None:
     first, second = (
-        pipeline.run(work(run_folder, tmp_path / name, METHODS[0]), ignore) for name in ("one", "two")
+        pipeline.run(work(run_folder, tmp_path / name / "out", METHODS[0]), ignore) for name in ("one", "two")
     )
     assert first["adapter_model.safetensors"] == second["adapter_model.safetensors"]
 

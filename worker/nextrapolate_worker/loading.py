@@ -13,8 +13,10 @@ from nextrapolate_store.errors import BlobNotFound
 from nextrapolate_store.records import InputAdapter
 from nextrapolate_worker.errors import CheckpointGone, NoSuchDevice
 from nextrapolate_worker.files import digest
+from nextrapolate_worker.kept import KeptStages
 from nextrapolate_worker.messages import Start
 from nextrapolate_worker.profile import Profile
+from nextrapolate_worker.versions import versions
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Loaded:
         device: where the maths is done.
         folder: empty, for the artifacts.
         profile: told of every stage.
+        kept: what earlier attempts at the job have made.
     """
 
     job: str
@@ -36,6 +39,7 @@ class Loaded:
     device: str
     folder: Path
     profile: Profile
+    kept: KeptStages
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,23 @@ def load(work: Start, profile: Profile) -> Loaded:
         files = _resolve(work)
     with profile.stage(Stage.LOAD):
         trajectory = Trajectory.open(files.checkpoints, files.jumps)
-    return Loaded(work.job, trajectory, files.digests, device, work.folder, profile)
+    kept = _kept(work, files, trajectory, torch.device(device))
+    return Loaded(work.job, trajectory, files.digests, device, work.folder, profile, kept)
+
+
+def _kept(work: Start, files: _Resolved, trajectory: Trajectory, device: torch.device) -> KeptStages:
+    weights = [files.digests[checkpoint.step] for checkpoint in files.checkpoints]
+    weights += [digest(jump.model) for jump in files.jumps]
+    depends_on = {
+        "request": work.request.model_dump(mode="json"),
+        "weights": weights,
+        "configs": [digest(adapter.config) for adapter in (*files.checkpoints, *files.jumps)],
+        "device": device.type,
+        "threads": work.threads,
+        "versions": versions(),
+    }
+    given = {Trajectory: trajectory, torch.device: device}
+    return KeptStages(work.folder.parent / "stages", depends_on, given)
 
 
 def _device(work: Start) -> str:

@@ -1,14 +1,11 @@
 """What every report says of its own making."""
 
-import platform
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any
 
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.profile import peak_memory_bytes
-
-_PACKAGES = ("nextrapolate", "torch", "safetensors")
+from nextrapolate_worker.versions import versions
 
 
 def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
@@ -23,6 +20,5 @@ def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
         "peak_memory_bytes": peak_memory_bytes(),
         "device": loaded.device,
         "inputs": {str(step): digest for step, digest in loaded.digests.items()},
-        "versions": {package: version(package) for package in _PACKAGES}
-        | {"python": platform.python_version()},
+        "versions": versions(),
     }

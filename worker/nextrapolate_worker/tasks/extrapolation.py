@@ -18,6 +18,7 @@ from nextrapolate.schemas import (
 from nextrapolate_numerics import (
     Backtest,
     Extension,
+    Extraction,
     GateThresholds,
     Geometry,
     Update,
@@ -53,18 +54,28 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     method, profile = request.method, loaded.profile
     algorithm = numerics_method(method)
     with profile.stage(Stage.EXTRACT) as progress:
-        extraction = extract(
-            loaded.trajectory,
-            algorithm,
-            method.horizon_steps,
-            geometry=True,
-            device=loaded.device,
-            on_progress=progress,
+        extraction = loaded.kept.of(
+            "extraction",
+            Extraction,
+            lambda: extract(
+                loaded.trajectory,
+                algorithm,
+                method.horizon_steps,
+                geometry=True,
+                device=loaded.device,
+                on_progress=progress,
+            ),
         )
     with profile.stage(Stage.FIT) as progress:
-        update = algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
+        update = loaded.kept.of(
+            "update", Update, lambda: algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
+        )
     with profile.stage(Stage.BACKTEST) as progress:
-        scores = backtest(algorithm, extraction, method.horizon_steps, on_progress=progress)
+        scores = loaded.kept.of(
+            "backtest",
+            Backtest | None,
+            lambda: backtest(algorithm, extraction, method.horizon_steps, on_progress=progress),
+        )
         others = rivals(method, extraction)
     with profile.stage(Stage.EXTEND) as progress:
         extension = extend(
