@@ -104,6 +104,10 @@ class AsyncNExtClient:
         """As `NExtClient.get_series`."""
         return await self._send(calls.get_series(series_id))
 
+    async def delete_series(self, series_id: str) -> None:
+        """As `NExtClient.delete_series`."""
+        await self._send(calls.delete_series(series_id))
+
     async def list_series(self, *, limit: int = 100) -> list[Series]:
         """As `NExtClient.list_series`."""
         return await self._run(flows.newest(calls.list_series, limit))

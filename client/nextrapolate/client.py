@@ -116,6 +116,10 @@ class NExtClient:
         """Tell what has arrived of a run."""
         return self._send(calls.get_series(series_id))
 
+    def delete_series(self, series_id: str) -> None:
+        """Remove a run. Its jobs stay, and so do the files they read, for as long as they do."""
+        self._send(calls.delete_series(series_id))
+
     def list_series(self, *, limit: int = 100) -> list[Series]:
         """List runs, newest first."""
         return self._run(flows.newest(calls.list_series, limit))

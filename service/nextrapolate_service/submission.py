@@ -55,7 +55,7 @@ def submit(
     if request.series is not None:
         inputs = store.series.inputs(tenant, request.series, request.until)
     else:
-        inputs = _inputs_by_uri(request, settings.file_roots)
+        inputs = _inputs_by_uri(request, uris.FileRoots(settings.file_roots, settings.store.data_dir))
     _check(store, tenant, request, inputs)
     digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     job = store.jobs.submit(tenant, request, inputs, idempotency_key=idempotency_key, body_digest=digest)
@@ -63,13 +63,13 @@ def submit(
     return job
 
 
-def _inputs_by_uri(request: JobRequest, roots: tuple[Path, ...]) -> JobInputs:
+def _inputs_by_uri(request: JobRequest, roots: uris.FileRoots) -> JobInputs:
     adapters = [_adapter_by_uri(reference, roots) for reference in request.checkpoints or ()]
     until = request.until
     return JobInputs(tuple(adapter for adapter in adapters if until is None or adapter.step <= until))
 
 
-def _adapter_by_uri(reference: CheckpointRef, roots: tuple[Path, ...]) -> InputAdapter:
+def _adapter_by_uri(reference: CheckpointRef, roots: uris.FileRoots) -> InputAdapter:
     uri = uris.parse(reference.uri)
     if not isinstance(uri, uris.FileUri):
         scheme = reference.uri.partition("://")[0]
@@ -88,7 +88,7 @@ def _adapter_by_uri(reference: CheckpointRef, roots: tuple[Path, ...]) -> InputA
     return InputAdapter(step, FileSource("file", str(model)), FileSource("file", str(config)))
 
 
-def _model_below(roots: tuple[Path, ...], folder: Path) -> Path:
+def _model_below(roots: uris.FileRoots, folder: Path) -> Path:
     try:
         return uris.resolve_below(roots, folder / ADAPTER_MODEL)
     except RefusedUriError:

@@ -82,7 +82,25 @@ def step_of(text: str) -> int:
     return int(found[-1][1])
 
 
-def resolve_below(roots: tuple[Path, ...], path: Path) -> Path:
+@dataclass(frozen=True)
+class FileRoots:
+    """Where `file://` may lead.
+
+    Attributes:
+        folders: below one of them.
+        hidden: and not below this one: the server's own data, which is every tenant's.
+    """
+
+    folders: tuple[Path, ...]
+    hidden: Path
+
+    def allow(self, real: Path) -> bool:
+        """Tell whether a path without links leads there."""
+        below = any(real.is_relative_to(folder.resolve()) for folder in self.folders)
+        return below and not real.is_relative_to(self.hidden.resolve())
+
+
+def resolve_below(roots: FileRoots, path: Path) -> Path:
     """Follow all links of a path, and make sure that it leads to a regular file below one of the roots.
 
     The answer is the same for what is not there and for what is not allowed: it says nothing about the disk.
@@ -92,12 +110,11 @@ def resolve_below(roots: tuple[Path, ...], path: Path) -> Path:
     """
     try:
         real = path.resolve(strict=True)
-        allowed = any(real.is_relative_to(root.resolve()) for root in roots)
-        if allowed and stat.S_ISREG(real.lstat().st_mode):
+        if roots.allow(real) and stat.S_ISREG(real.lstat().st_mode):
             return real
     except (OSError, ValueError, RuntimeError):  # RuntimeError: links in a circle, before Python 3.13
         pass
-    listed = ", ".join(str(root) for root in roots) or "none, so that file:// is off"
+    listed = ", ".join(str(folder) for folder in roots.folders) or "none, so that file:// is off"
     raise _refused(
         f"file://{path}",
         f"there is no such file below the folders this server reads from ({listed}): "

@@ -220,7 +220,7 @@ class BlobStore:
 
     def finish_discarding(self) -> None:
         """Remove the rest of the folders that a killed process was removing."""
-        for parent in (self._data_dir / "jobs", *self._data_dir.glob("jobs/*")):
+        for parent in (self._data_dir / "series", self._data_dir / "jobs", *self._data_dir.glob("jobs/*")):
             remove_discarded(parent)
 
     def remove_abandoned(self, older_than_seconds: float) -> int:

@@ -15,6 +15,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextrapolate.schemas import FileInfo, JobEvent, JobRequest, SeriesCreate
 from nextrapolate_store.errors import RecordUnreadable
-from nextrapolate_store.files import write_once
+from nextrapolate_store.files import discard_folder, write_once
 from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
 
@@ -154,6 +155,10 @@ class Journal:
         """Write down which adapter was swapped in."""
         return _write(self._series / series_id / f"{jump.step}.{_JUMP}.json", JumpDocument(jump=jump)).jump
 
+    def discard_series(self, series_id: str) -> None:
+        """Remove all records of a series."""
+        discard_folder(self._series / series_id)
+
     def write_key(self, document: KeyDocument) -> KeyDocument:
         """Write down an API key."""
         return _write(self._key(document.id, document.digest), document)
@@ -211,8 +216,9 @@ class Journal:
         """Digests of the blobs that a series or a job needs, by tenant."""
         used: dict[str, set[str]] = defaultdict(set)
         for series_id in self.series_ids():
-            history = self.read_series(series_id)
-            used[history.document.tenant].update(info.sha256 for info in history.files())
+            with suppress(FileNotFoundError):  # it is being deleted
+                history = self.read_series(series_id)
+                used[history.document.tenant].update(info.sha256 for info in history.files())
         for job_id in self.job_ids():
             job = _read(self._jobs / job_id / _JOB, _Inputs)
             used[job.tenant].update(_blobs(job.inputs))

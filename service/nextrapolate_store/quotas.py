@@ -16,8 +16,9 @@ _LEASE_SECONDS = 60.0
 """How long a hold outlives its process."""
 _RENEW_SECONDS = 10.0
 _LIMITS = {
-    Quota.BYTES: "{used} of the {limit} bytes it may store are in use: this does not fit",
-    Quota.SERIES: "it has {used} series, of {limit}",
+    Quota.BYTES: "{used} of the {limit} bytes it may store are in use, and this does not fit: delete series "
+    "that nobody needs any more; their files go within the hour, where no job needs them either",
+    Quota.SERIES: "it has {used} series, of {limit}: delete some that nobody needs any more",
     Quota.QUEUED_JOBS: "{used} of its jobs are queued, of {limit}: submit more as they run",
     Quota.RUNNING_JOBS: "{used} of its jobs are running, of {limit}",
     Quota.UPLOADS: "{used} of its uploads are under way, of {limit}: send fewer at once",

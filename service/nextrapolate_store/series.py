@@ -41,7 +41,8 @@ class SeriesStore:
         self._quotas = quotas
         self._blobs = blobs
         self._jobs = jobs
-        self._create, self._page = redis.load("create_series"), redis.load("page")
+        self._create, self._delete = redis.load("create_series"), redis.load("delete_series")
+        self._page = redis.load("page")
 
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
         """Begin a series.
@@ -87,6 +88,16 @@ class SeriesStore:
         rows, more = read_page(self._page, Key.TENANT_SERIES + tenant, _PREFIXES, limit, cursor)
         records = [series_record(*hashes) for hashes in rows]
         return records, records[-1].id if more else None
+
+    def delete(self, tenant: str, series_id: str) -> None:
+        """Remove a series; jobs that read its files keep them until they are swept themselves.
+
+        Raises:
+            SeriesNotFound: there is no such series, or it is another tenant's.
+        """
+        self.get(tenant, series_id)
+        self._journal.discard_series(series_id)  # first, or a rebuild could bring it back
+        self._delete(args=[series_id, tenant])
 
     def put_file(
         self, tenant: str, series_id: str, step: int, name: CheckpointFile, info: FileInfo

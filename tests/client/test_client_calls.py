@@ -163,6 +163,14 @@ def test_status_tells_the_error(
     assert caught.value.problem.request_id == "r1"
 
 
+def test_a_series_is_deleted(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    scripted.on("DELETE", "/series/s%2F1", answer(b"", 204))
+    make_client(scripted.url).delete_series("s/1")
+    scripted.on("DELETE", "/series/s2", problem(404))
+    with pytest.raises(NotFoundError):
+        make_client(scripted.url).delete_series("s2")
+
+
 def test_a_quota_is_an_error_of_its_own(make_client: MakeClient, scripted: ScriptedServer) -> None:
     full = problem(429, code="quota-exceeded", retryable=True, headers={"Retry-After": "0"})
     scripted.on("POST", f"{JOB}/cancel", full, answer(a_job()))

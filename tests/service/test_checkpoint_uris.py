@@ -6,7 +6,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextrapolate_service.errors import RefusedUriError, UnknownStepError
-from nextrapolate_service.uris import FileUri, HubUri, S3Uri, open_resolved, parse, resolve_below, step_of
+from nextrapolate_service.uris import (
+    FileRoots,
+    FileUri,
+    HubUri,
+    S3Uri,
+    open_resolved,
+    parse,
+    resolve_below,
+    step_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,18 +90,22 @@ def test_a_path_without_a_step_says_so(text: str) -> None:
 
 
 def test_files_below_a_root_are_read_and_nothing_else(tmp_path: Path) -> None:
-    root, outside = tmp_path / "root", tmp_path / "outside"
-    for folder in (root, outside, tmp_path / "root-but-longer"):
+    root, outside, hidden = tmp_path / "root", tmp_path / "outside", tmp_path / "root" / "data"
+    for folder in (root, outside, tmp_path / "root-but-longer", hidden):
         folder.mkdir()
         (folder / "file").write_text("content")
     (root / "inside").symlink_to("file")
     (root / "out").symlink_to(outside)
     (root / "loop").symlink_to("loop")
+    (root / "shortcut").symlink_to(hidden)
+    roots = FileRoots((root,), hidden)
     os.mkfifo(root / "pipe")
 
-    assert open_and_read(resolve_below((root,), root / "inside")) == b"content"
+    assert open_and_read(resolve_below(roots, root / "inside")) == b"content"
     for refused in (
         outside / "file",
+        hidden / "file",
+        root / "shortcut" / "file",
         root / "out" / "file",
         root / "pipe",
         root / "loop",
@@ -102,14 +115,14 @@ def test_files_below_a_root_are_read_and_nothing_else(tmp_path: Path) -> None:
         root / ("x" * 300),
     ):
         with pytest.raises(RefusedUriError, match="no such file below"):
-            resolve_below((root,), refused)
+            resolve_below(roots, refused)
     with pytest.raises(RefusedUriError, match=r"file:// is off"):
-        resolve_below((), root / "file")
+        resolve_below(FileRoots((), hidden), root / "file")
 
 
 def test_a_link_put_in_its_place_later_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content")
-    resolved = resolve_below((tmp_path,), tmp_path / "file")
+    resolved = resolve_below(FileRoots((tmp_path,), tmp_path / "data"), tmp_path / "file")
     resolved.unlink()
     resolved.symlink_to("/etc/passwd")
     with pytest.raises(RefusedUriError, match="cannot read"):

@@ -35,11 +35,14 @@ def quota_problem(answer: Any, status: int, quota: Quota, used: int, limit: int)
 def test_too_many_series(client: TestClient, store: Store, series_id: str) -> None:
     store.quotas.set("tests", {Quota.SERIES: 1})
     detail = quota_problem(client.post("/series", json={"name": "run"}), 403, Quota.SERIES, 1, 1)
-    assert "it has 1 series, of 1" in detail
+    assert "it has 1 series, of 1: delete some" in detail
     assert [series["id"] for series in client.get("/series").json()["items"]] == [series_id]
     _, key = store.keys.create("others", [Scope.WRITE])
     others = {"Authorization": f"Bearer {key}"}
     assert client.post("/series", json={"name": "run"}, headers=others).status_code == 201
+    assert client.delete(f"/series/{series_id}").status_code == 204
+    problem(client.get(f"/series/{series_id}"), 404, "series-not-found")
+    assert client.post("/series", json={"name": "run"}).status_code == 201
 
 
 def test_too_many_queued_jobs(client: TestClient, store: Store, series_id: str, finish: Finish) -> None:

@@ -1,6 +1,7 @@
 """Another tenant's things: to whoever asks, they are not there."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
 
+from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
@@ -103,3 +105,18 @@ def test_the_same_bytes_are_two_blobs_of_two_tenants(
     info = client.put(path, content=model_bytes(10), headers=others).json()
     kept = (settings.store.data_dir / "blobs").rglob(info["sha256"])
     assert {Path(blob).parents[1].name for blob in kept} == {"tests", "others"}
+
+
+def test_a_uri_leads_to_nothing_that_the_server_keeps(
+    client: TestClient, settings: ServiceSettings, store: Store, series_id: str, finish: Finish
+) -> None:
+    """Not even where the data folder lies below a folder that may be read, as the embedded server's does."""
+    ids = [client.post("/jobs", json={"series": series_id, "method": LINE}).json()["id"] for _ in range(2)]
+    for job_id in ids:
+        finish(job_id)
+    data = settings.store.data_dir
+    references = [{"uri": f"file://{data}/jobs/{job_id}/1", "step": step} for step, job_id in enumerate(ids)]
+    open_wide = replace(settings, file_roots=(data.parent,))
+    with TestClient(create_app(open_wide), headers=dict(client.headers)) as caller:
+        answer = caller.post("/jobs", json={"checkpoints": references, "method": LINE})
+    problem(answer, 422, "refused-uri")

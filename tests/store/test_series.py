@@ -1,10 +1,12 @@
 """Series: what has arrived of a run, and what a job on it reads."""
 
 import json
+import os
 import shutil
 
 import pytest
-from fixtures.store import TENANT, claim, submit
+from fixtures.store import REQUEST, TENANT, claim, submit
+from redis import Redis
 
 from nextrapolate.schemas import CheckpointFile, FileInfo, JobState, SeriesCreate
 from nextrapolate_store.errors import (
@@ -16,7 +18,9 @@ from nextrapolate_store.errors import (
     SeriesNotFound,
 )
 from nextrapolate_store.records import JobRecord, SeriesRecord
+from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota
 
 ADAPTER_MODEL: CheckpointFile = "adapter_model.safetensors"
 ADAPTER_CONFIG: CheckpointFile = "adapter_config.json"
@@ -133,3 +137,40 @@ def test_pages_hold_every_series_once_newest_first(store: Store) -> None:
     assert end is None
     with pytest.raises(InvalidCursor):
         store.series.list(TENANT, limit=3, cursor="(")
+
+
+def test_a_deleted_series_is_gone_and_its_files_with_the_last_job_that_needs_them(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    kept, deleted = begin(store), begin(store)
+    put_checkpoint(store, kept, 10)
+    for step in (10, 20):
+        put_checkpoint(store, deleted, step)
+    inputs = store.series.inputs(TENANT, deleted.id, until=20)
+    shared, job_reads = inputs.checkpoints[0].model, inputs.checkpoints[1].model
+    alone = store.blobs.put_bytes(TENANT, b"model 30")
+    store.series.put_file(TENANT, deleted.id, 30, ADAPTER_MODEL, alone)
+    job = store.jobs.submit(TENANT, REQUEST, inputs, idempotency_key=None, body_digest="")
+
+    with pytest.raises(SeriesNotFound):
+        store.series.delete("other", deleted.id)
+    store.series.delete(TENANT, deleted.id)
+    assert [series.id for series in store.series.list(TENANT, limit=9, cursor=None)[0]] == [kept.id]
+    with pytest.raises(SeriesNotFound):
+        store.series.delete(TENANT, deleted.id)
+
+    for blob in (store_settings.data_dir / "blobs").rglob("*"):
+        os.utime(blob, (0, 0))
+    store.sweeper.sweep()
+    assert store.blobs.find(TENANT, alone.sha256) is None
+    assert store.blobs.path(shared, TENANT).is_file()
+    assert store.blobs.path(job_reads, TENANT).is_file()
+    left = sum(store.blobs.stored(TENANT).values())
+    assert store.quotas.usage(TENANT)[Quota.BYTES].used == left
+
+    with Redis.from_url(store_settings.redis_url) as redis:
+        assert redis.keys(f"*{deleted.id}*") == []
+        redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert [series.id for series in store.series.list(TENANT, limit=9, cursor=None)[0]] == [kept.id]
+    assert store.jobs.get(TENANT, job.id).inputs == inputs

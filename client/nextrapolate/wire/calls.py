@@ -62,6 +62,11 @@ def get_series(series_id: str) -> Call[Series]:
     return Call("GET", _path("series", series_id), reader(Series))
 
 
+def delete_series(series_id: str) -> Call[None]:
+    """Remove a run."""
+    return Call("DELETE", _path("series", series_id), lambda _: None)
+
+
 def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
     """Get one page of runs."""
     return Call("GET", "/series", reader(SeriesPage), params=_given(limit=limit, cursor=cursor))

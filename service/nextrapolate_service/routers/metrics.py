@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, SecurityScopes
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
@@ -22,7 +22,7 @@ _METRICS = {CONTENT_TYPE_PLAIN_0_0_4: {"schema": {"type": "string"}}}
 
 def read_statistics(
     request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(bearer, scopes=[Scope.METRICS])],
     opening: PerhapsStore,
     settings: Settings,
 ) -> Statistics | None:

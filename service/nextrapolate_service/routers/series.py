@@ -61,6 +61,12 @@ def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
     return series_view(store.series.get(tenant, series_id))
 
 
+@router.delete("/{series_id}", status_code=204, responses=problems(404), summary="Delete a series")
+def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> None:
+    """Its files go within the hour, those that no job and no other series needs. Its jobs stay."""
+    store.series.delete(tenant, series_id)
+
+
 @router.post(
     "/{series_id}/checkpoints/{step}",
     responses=problems(404, 409),
