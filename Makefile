@@ -1,10 +1,12 @@
 # Every target sets up what it needs: a virtual environment in .venv, made from constraints.txt.
-.PHONY: demo test test-unit lint format setup clean
+.PHONY: demo test test-unit chaos fuzz lint format setup clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
 # Tests wait for servers and processes as much as they compute; more than two at once would only make them wait.
 TWO_AT_A_TIME := -n 2 --dist worksteal
+FUZZ_TESTS := tests/service/test_openapi_fuzz.py tests/service/test_any_request.py \
+	tests/service/test_checkpoint_uris.py tests/store/test_safetensors_header.py
 
 help:            ## list the targets
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 14
@@ -30,6 +32,12 @@ test: setup      ## every test
 
 test-unit: setup ## the tests that start no server, worker or trainer
 	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
+
+chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (about half an hour)
+	PYTHONPATH=tests $(BIN)/python -m chaos --seeds 5 --jobs 200 --faults 52 --seconds 900
+
+fuzz: setup      ## ten thousand requests from the OpenAPI document; any header, URI and body (minutes)
+	FUZZ_REQUESTS=10000 $(BIN)/pytest -s --hypothesis-profile fuzz $(FUZZ_TESTS)
 
 lint: setup      ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .

@@ -1,5 +1,9 @@
 """Fixtures that packages share; each module under fixtures/ belongs to one of them."""
 
+from hypothesis import settings
+
+settings.register_profile("fuzz", max_examples=5000, deadline=None)  # for `make fuzz`
+
 pytest_plugins = [
     "fixtures.adapters",
     "fixtures.redis",
