@@ -22,7 +22,15 @@ def main() -> int:
     results = []
     with (folder / "log.jsonl").open("a") as log:
         for seed in range(arguments.seed, arguments.seed + arguments.seeds):
-            plan = Plan(seed, arguments.jobs, arguments.faults, arguments.kinds, arguments.seconds, size)
+            plan = Plan(
+                seed=seed,
+                jobs=arguments.jobs,
+                faults=arguments.faults,
+                kinds=arguments.kinds,
+                seconds=arguments.seconds,
+                longest_queue=arguments.queue,
+                size=size,
+            )
             place = folder / f"seed-{seed}"
             place.mkdir()
             result = campaign.run(plan, place, console.print)
@@ -45,6 +53,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--faults", type=int, default=45, help="faults of each campaign")
     parser.add_argument("--kinds", type=_kinds, default=tuple(FAULTS), help=f"of {','.join(FAULTS)}")
     parser.add_argument("--seconds", type=float, default=900, help="longest time of each campaign")
+    parser.add_argument("--queue", type=int, default=Plan.longest_queue, help="most jobs that wait")
     parser.add_argument("--workers", type=int, default=Size.workers)
     parser.add_argument("--apis", type=int, default=Size.apis)
     parser.add_argument("--lease", type=float, default=Size.lease_seconds, help="seconds")

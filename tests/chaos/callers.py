@@ -24,7 +24,6 @@ from nextrapolate.schemas import (
 from nextrapolate_store.connection import Key
 from nextrapolate_store.errors import StoreUnavailable
 
-_LONGEST_QUEUE = 12
 _ANSWER_SECONDS = 10.0
 
 
@@ -87,6 +86,7 @@ class Callers:
     deployment: Deployment
     jobs: int
     seed: int
+    longest_queue: int
     callers: int = 3
     acknowledged: list[Acknowledged] = field(default_factory=list)
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -130,5 +130,5 @@ class Callers:
     def _wait_for_room(self) -> None:
         while not self.stopping.wait(0.1):
             with suppress(StoreUnavailable):
-                if self.deployment.look.zcard(Key.QUEUED) < _LONGEST_QUEUE:
+                if self.deployment.look.zcard(Key.QUEUED) < self.longest_queue:
                     return

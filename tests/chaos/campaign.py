@@ -34,6 +34,7 @@ class Plan:
         faults: how many faults are injected.
         kinds: which.
         seconds: after which it is over, and has failed.
+        longest_queue: callers submit nothing while so many jobs wait.
         size: of the deployment.
     """
 
@@ -42,6 +43,7 @@ class Plan:
     faults: int
     kinds: tuple[str, ...] = tuple(FAULTS)
     seconds: float = 600.0
+    longest_queue: int = 12
     size: Size = field(default_factory=Size)
 
     def deck(self) -> Iterator[str]:
@@ -81,7 +83,7 @@ def run(plan: Plan, folder: Path, tell: Callable[[str], None]) -> Result:
     """Run a campaign in an empty folder."""
     started = time.monotonic()
     with deployment.running(folder, plan.size, plan.seed) as deployed:
-        callers = Callers(deployed, plan.jobs, plan.seed)
+        callers = Callers(deployed, plan.jobs, plan.seed, plan.longest_queue)
         injector = Injector(deployed, callers, random.Random(plan.seed), plan.size.lease_seconds)
         campaign = _Campaign(plan, deployed, callers, injector, tell)
         in_time = campaign.run()
