@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--collect-every", type=int, default=10)
     parser.add_argument("--jump-at", type=int, default=150)
     parser.add_argument("--horizon-steps", type=int, default=50)
-    parser.add_argument("--method", default="next")
+    parser.add_argument("--method", default="auto")
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nextrapolate").setLevel(logging.INFO)

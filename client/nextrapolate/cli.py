@@ -92,7 +92,7 @@ def _options(
 def extrapolate(
     source: Sources,
     until: Until = None,
-    method: MethodName = "next",
+    method: MethodName = "auto",
     horizon_steps: HorizonSteps = None,
     alpha: Alpha = None,
     settings: Settings = None,

@@ -200,7 +200,7 @@ class JobCreate(_OnTrajectory):
 
     task: Literal["extrapolate"] = "extrapolate"
     until: Step | None = Field(None, description="use the checkpoints up to this step only")
-    method: Method = Field(default_factory=NextMethod)
+    method: Method = Field(default_factory=AutoMethod)
     output: Output = Field(default_factory=Output)
     gate: Gate = Field(default_factory=Gate)
 

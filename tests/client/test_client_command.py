@@ -55,6 +55,8 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     ended = run(
         "extrapolate",
         folder,
+        "--method",
+        "next",
         "--set",
         "decay=0.9",
         "--set",
@@ -113,15 +115,15 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
             ["{run}", "--method", "nxt"],
             "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extr",
         ),
-        (["{run}", "--set", "apha=1"], "next takes no apha; known are horizon_steps, seed, alpha, preset"),
+        (["{run}", "--set", "apha=1"], "auto takes no apha; known are horizon_steps, seed, alpha"),
         (["{run}", "--set", "epochs"], "--set takes name=value, not 'epochs'"),
-        (["{run}", "--set", "name=none"], "next takes no name; known are horizon_steps"),
-        (["{run}", "--set", "out=here"], "next takes no out; known are horizon_steps"),
-        (["{run}", "--set", "method=none"], "next takes no method; known are horizon_steps"),
+        (["{run}", "--set", "name=none"], "auto takes no name; known are horizon_steps"),
+        (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
+        (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
         (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
-        (["{run}", "--set", "epochs=many"], "next: epochs: .*valid integer"),
-        (["{run}", "--horizon-steps", "0"], "next: horizon_steps: .*greater than or equal to 1"),
+        (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
+        (["{run}", "--horizon-steps", "0"], "auto: horizon_steps: .*greater than or equal to 1"),
         (["{run}", "--until", "10"], "only checkpoint-10 up to step 10"),
         (["{run}", "--out", "{run}"], "not overwritten"),
         (["{run}", "--url", "localhost:8008"], "no server's address"),
@@ -205,5 +207,5 @@ def test_methods(run: Run, scripted: ScriptedServer) -> None:
     scripted.on("GET", "/methods", answer({"methods": [info.model_dump()]}))
     listed = run("methods", "--url", scripted.url)
     assert "next: NExt (arXiv 2604.11446)" in listed.out
-    assert "alpha = 1.5: extending coefficient" in listed.out
+    assert "alpha = 1.0: factor on the predicted update" in listed.out
     assert json.loads(run("methods", "--json", "--url", scripted.url).out)[0]["name"] == "next"

@@ -9,11 +9,11 @@ from fixtures.scripted_job import ADAPTER, script_job
 from fixtures.scripted_server import MakeClient, ScriptedServer, answer
 
 from nextrapolate import (
+    AutoMethod,
     CheckpointError,
     Gate,
     JobFailedError,
     JobState,
-    NextMethod,
     Output,
     ParameterError,
     Progress,
@@ -54,7 +54,7 @@ def test_a_folder_becomes_an_adapter(
     body = submitted(service)
     assert body["series"] == "s1"
     assert body["labels"] == {"run": "grpo"}
-    assert body["method"] == NextMethod(alpha=2.0).model_dump()
+    assert body["method"] == AutoMethod(alpha=2.0).model_dump()
 
     fractions = [progress.fraction for progress in told]
     assert fractions == sorted(fractions)
@@ -84,7 +84,7 @@ def test_uris_and_series_upload_nothing(
     client = make_client(service.url)
     uris = ["s3://b/checkpoint-10", "s3://b/checkpoint-20"]
     wanted = {"output": Output(rank="grow"), "gate": Gate(min_energy_ratio=0.2)}
-    result = client.extrapolate(uris, until=20, method=NextMethod(horizon_steps=70), **wanted)
+    result = client.extrapolate(uris, until=20, method=AutoMethod(horizon_steps=70), **wanted)
     assert result.path == Path("extrapolated-100")
     body = submitted(service)
     assert body["checkpoints"] == [{"uri": uri} for uri in uris]

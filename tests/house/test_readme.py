@@ -111,4 +111,4 @@ def test_one_line_in_a_trl_run(
         exec(snippet, names)
     names["client"].close()
     assert names["trainer"].state.global_step == 6
-    assert "jumped from step 4 to 6 by next" in caplog.text
+    assert "jumped from step 4 to 6 by auto" in caplog.text

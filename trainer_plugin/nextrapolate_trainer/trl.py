@@ -83,7 +83,7 @@ class NExtCallback(TrainerCallback):
         alphas: Sequence[float] | None = None,
         guard: Literal["evaluate"] | Score | None = None,
         guard_tolerance: float = 0.0,
-        method: str | Method = "next",
+        method: str | Method = "auto",
         optimizer: OptimizerState = "keep",
         gate: Gate | None = None,
         name: str | None = None,
