@@ -50,20 +50,23 @@ class Known:
         key: opens the service.
         paths: what a path parameter may be, by its name.
         bodies: a body for each operation that takes one and seldom meets a good one by chance.
+        doomed: series that may be deleted; the others are needed.
     """
 
     key: str
     paths: dict[str, list[Any]]
     bodies: dict[str, Any]
+    doomed: list[str]
 
     def lead(self, case: AnyCase, chance: Random) -> AnyCase:
         """Give most requests the key, many a way to what is there, and some all that a good one has."""
         good = chance.random() < 0.2
         if good or chance.random() < 0.9:
             case.headers["Authorization"] = f"Bearer {self.key}"
+        paths = {"series_id": self.doomed} if case.method == "DELETE" else self.paths
         for name in case.path_parameters:
-            if name in self.paths and (good or chance.random() < 0.6):
-                case.path_parameters[name] = chance.choice(self.paths[name])
+            if name in paths and (good or chance.random() < 0.6):
+                case.path_parameters[name] = chance.choice(paths[name])
         if good and case.operation.label in self.bodies:
             case.body = self.bodies[case.operation.label]
         return case
@@ -107,6 +110,7 @@ def known(client: TestClient, series_id: str, finish: Callable[[str], object], a
     job: dict[str, Any] = {"series": series_id, "method": {"name": "none"}}
     job_id, waiting = (client.post("/jobs", json=job).json()["id"] for _ in range(2))
     finish(job_id)
+    doomed = [client.post("/series", json={"name": "run"}).json()["id"] for _ in range(10)]
     return Known(
         key=api_key,
         paths={
@@ -121,6 +125,7 @@ def known(client: TestClient, series_id: str, finish: Callable[[str], object], a
             "POST /series/{series_id}/checkpoints/{step}": {"files": {}},
             "PUT /series/{series_id}/checkpoints/{step}/{file}": CONFIG,
         },
+        doomed=doomed,
     )
 
 
