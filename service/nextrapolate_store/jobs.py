@@ -28,7 +28,7 @@ from nextrapolate_store.errors import (
     JobNotFound,
 )
 from nextrapolate_store.journal import EndDocument, JobDocument, Journal
-from nextrapolate_store.pages import is_id, read_page
+from nextrapolate_store.pages import is_id, page_start, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.quotas import QuotaStore, exceeded
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled
@@ -77,7 +77,8 @@ class JobStore:
         self._commit, self._fail, self._give_up = (redis.load(name) for name in ("commit", "fail", "give_up"))
         self._cancel, self._confirm_cancelled = redis.load("cancel"), redis.load("confirm_cancelled")
         self._release, self._restore = redis.load("release"), redis.load("restore")
-        self._reconcile, self._page = redis.load("reconcile"), redis.load("page")
+        self._reconcile = redis.load("reconcile")
+        self._page, self._find = redis.load("page"), redis.load("find")
 
     # By callers -----------------------------------------------------------------------------------
 
@@ -165,6 +166,32 @@ class JobStore:
         entries = self._redis.xrange(Key.EVENTS + job_id, f"({after}" if after else "-", count=_EVENTS_A_CALL)
         return [job_event(event_id, fields) for event_id, fields in cast(_Entries, entries)]
 
+    def find(
+        self,
+        tenant: str,
+        text: str,
+        *,
+        limit: int,
+        look_at: int,
+        cursor: str | None,
+        state: JobState | None = None,
+    ) -> tuple[list[JobRecord], str | None]:
+        """Read those of the tenant's jobs, newest first, that have a text in their words.
+
+        Words are the id, the task, the method, the labels and the name of the series; capitals are as good as
+        small letters. No more than `look_at` jobs are looked at. The cursor leads on from there, and is None
+        where there are no more.
+
+        Raises:
+            InvalidCursor: the cursor is no id.
+        """
+        lowered = text.encode().lower()  # of ASCII alone, as the script does it
+        found, last = self._find(
+            keys=[_index(tenant, state)], args=[page_start(cursor), lowered, limit, look_at]
+        )
+        fields = [self._redis.fields(Key.JOB + job_id) for job_id in found]
+        return [job_record(record) for record in fields if record], last or None
+
     def list(
         self, tenant: str, *, limit: int, cursor: str | None, state: JobState | None = None
     ) -> tuple[list[JobRecord], str | None]:
@@ -173,8 +200,7 @@ class JobStore:
         Raises:
             InvalidCursor: the cursor is no id.
         """
-        index = Key.TENANT_JOBS + tenant + (f":{state}" if state else "")
-        rows, more = read_page(self._page, index, [Key.JOB], limit, cursor)
+        rows, more = read_page(self._page, _index(tenant, state), [Key.JOB], limit, cursor)
         records = [job_record(fields) for (fields,) in rows]
         return records, records[-1].id if more else None
 
@@ -307,6 +333,10 @@ class JobStore:
         if document.idempotency_key is not None and remembered_ms > 0:
             key, digest = document.idempotency_key, document.body_digest
             self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms, "{}"])
+
+
+def _index(tenant: str, state: JobState | None) -> str:
+    return Key.TENANT_JOBS + tenant + (f":{state}" if state else "")
 
 
 def _not_found(job_id: str) -> JobNotFound:

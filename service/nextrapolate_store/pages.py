@@ -24,12 +24,20 @@ def read_page(
     Raises:
         InvalidCursor: the cursor is no id.
     """
-    if cursor is not None and not is_id(cursor):
-        raise InvalidCursor(f"{cursor!r} is no cursor: use next_cursor of the page before, or none")
-    start = "+" if cursor is None else f"({cursor}"
-    rows = script(keys=[index, *prefixes], args=[start, limit + 1])
+    rows = script(keys=[index, *prefixes], args=[page_start(cursor), limit + 1])
     records = [[pairs(reply) for reply in row] for row in rows]
     return records[:limit], len(records) > limit
+
+
+def page_start(cursor: str | None) -> str:
+    """Where a page starts, as ZRANGE BYLEX wants it.
+
+    Raises:
+        InvalidCursor: the cursor is no id.
+    """
+    if cursor is not None and not is_id(cursor):
+        raise InvalidCursor(f"{cursor!r} is no cursor: use next_cursor of the page before, or none")
+    return "+" if cursor is None else f"({cursor}"
 
 
 def pairs(reply: list[str]) -> Fields:

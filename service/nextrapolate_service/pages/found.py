@@ -9,9 +9,8 @@ from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store
 
 ON_A_PAGE = 25
-_AT_ONCE = 100
-_LOOKED_AT = 500
-"""Jobs that one request looks at for a text: there is no index of words, and a page must not take long."""
+_LOOKED_AT = 1000
+"""Jobs that one request looks at for a text: there is no index of words, and Redis should not be held up."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +27,15 @@ class Found:
 
 
 def find(store: Store, tenant: str, state: JobState | None, text: str, cursor: str | None) -> Found:
-    """Look for jobs whose run, labels, method, task or id have this text in them; an empty one is in all."""
-    runs = _Runs(store, tenant)
-    if not text:
+    """Look for jobs in a state, or in any, that have a text in their words, or whatever they have."""
+    if text:
+        records, after = store.jobs.find(
+            tenant, text, limit=ON_A_PAGE, look_at=_LOOKED_AT, cursor=cursor, state=state
+        )
+    else:
         records, after = store.jobs.list(tenant, limit=ON_A_PAGE, cursor=cursor, state=state)
-        return Found(tuple((job_view(store, record), runs.name(record)) for record in records), after)
-    found: list[tuple[JobRecord, str]] = []
-    looked_at = 0
-    while len(found) < ON_A_PAGE and looked_at < _LOOKED_AT:
-        records, after = store.jobs.list(tenant, limit=_AT_ONCE, cursor=cursor, state=state)
-        for record in records:
-            looked_at, cursor = looked_at + 1, record.id
-            if text.casefold() in _words(record, runs.name(record)):
-                found.append((record, runs.name(record)))
-                if len(found) == ON_A_PAGE:
-                    break
-        else:
-            if after is None:
-                cursor = None
-                break
-    return Found(tuple((job_view(store, record), run) for record, run in found), cursor)
+    runs = _Runs(store, tenant)
+    return Found(tuple((job_view(store, record), runs.name(record)) for record in records), after)
 
 
 class _Runs:
@@ -69,10 +57,3 @@ class _Runs:
             except SeriesNotFound:
                 self._names[series] = ""
         return self._names[series]
-
-
-def _words(record: JobRecord, run: str) -> str:
-    request = record.request
-    method = getattr(request, "method", None)
-    labels = (word for label in request.labels.items() for word in label)
-    return "\n".join((record.id, run, request.task, method.name if method else "", *labels)).casefold()

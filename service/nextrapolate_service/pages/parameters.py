@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -34,10 +35,9 @@ class Field:
 
 def fields_of(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> list[Field]:
     """Make a field of each parameter; `values` stand in for the defaults."""
-    properties = model.model_json_schema()["properties"]
     return [
         _field(name, schema, values.get(name, schema.get("default")), prefix)
-        for name, schema in properties.items()
+        for name, schema in _properties(model).items()
         if "const" not in schema
     ]
 
@@ -51,6 +51,12 @@ def entered(model: type[BaseModel], form: Fields, prefix: str) -> dict[str, Any]
         elif text := form.get(field.name, [""])[0].strip():
             found[field.label] = text
     return found
+
+
+@cache
+def _properties(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
+    properties: Mapping[str, Mapping[str, Any]] = model.model_json_schema()["properties"]
+    return properties
 
 
 def _field(name: str, schema: Mapping[str, Any], value: Any, prefix: str) -> Field:

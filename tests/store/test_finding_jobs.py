@@ -1,0 +1,56 @@
+"""Jobs found by a text in their words."""
+
+import pytest
+from fixtures.store import INPUTS
+
+from nextrapolate.methods import make_method
+from nextrapolate.schemas import BacktestCreate, JobCreate, JobRequest, JobState, SeriesCreate
+from nextrapolate_store.errors import InvalidCursor
+from nextrapolate_store.store import Store
+
+
+def submit(store: Store, request: JobRequest, tenant: str = "lab") -> str:
+    return store.jobs.submit(tenant, request, INPUTS, idempotency_key=None, body_digest="").id
+
+
+def found(store: Store, text: str, state: JobState | None = None) -> list[str]:
+    records, cursor = store.jobs.find("lab", text, limit=50, look_at=100, cursor=None, state=state)
+    assert cursor is None
+    return [record.id for record in records]
+
+
+def test_jobs_are_found_by_each_of_their_words(store: Store) -> None:
+    series = store.series.create("lab", SeriesCreate(name="Äpfel GRPO")).id
+    line = submit(
+        store, JobCreate(series=series, method=make_method("weight-extrapolation"), labels={"team": "Maths"})
+    )
+    test = submit(store, BacktestCreate(series="gone", at=10, horizon_steps=10))
+    submit(store, JobCreate(series=series, labels={"team": "maths"}), tenant="stranger")
+    assert found(store, "WEIGHT-ex") == [line]
+    assert found(store, "maths") == [line]
+    assert found(store, "team") == [line]
+    assert found(store, "Äpfel grpo") == [line]
+    assert found(store, "backtest") == [test]
+    assert found(store, test.lower()) == [test]
+    assert found(store, ".*") == []
+    assert found(store, "") == [test, line]
+    store.jobs.cancel("lab", test)
+    assert found(store, "", JobState.QUEUED) == [line]
+
+
+def test_finding_goes_on_from_where_it_stopped(store: Store) -> None:
+    jobs = [submit(store, JobCreate(series="s", labels={"run": f"run-{number % 2}"})) for number in range(20)]
+    wanted = list(reversed(jobs[1::2]))
+    pages, cursor = [], None
+    while True:
+        records, cursor = store.jobs.find("lab", "run-1", limit=4, look_at=6, cursor=cursor)
+        pages.append([record.id for record in records])
+        if cursor is None:
+            break
+    assert [job for page in pages for job in page] == wanted
+    assert all(len(page) <= 3 for page in pages), "six are looked at, and half of them are wanted"
+    first, cursor = store.jobs.find("lab", "run-1", limit=2, look_at=100, cursor=None)
+    second, _ = store.jobs.find("lab", "run-1", limit=2, look_at=100, cursor=cursor)
+    assert [record.id for record in first + second] == wanted[:4]
+    with pytest.raises(InvalidCursor):
+        store.jobs.find("lab", "run", limit=2, look_at=100, cursor="nonsense")
