@@ -155,7 +155,7 @@ def test_parts_that_die_come_back(server: EmbeddedServer, tmp_path: Path) -> Non
     assert server.output.read_text().count("was ended by SIGKILL") == 3
 
 
-def test_stopped_in_the_middle_of_a_job_it_leaves_no_process_behind(tmp_path: Path) -> None:
+def test_stopped_in_the_middle_of_a_job_it_gives_it_back_and_leaves_no_process_behind(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
     with running_server(tmp_path) as server, calls(server) as client:
         job = submit(client, run, {"name": "next", "preset": "paper", "epochs": 100_000, "horizon_steps": 10})
@@ -165,6 +165,7 @@ def test_stopped_in_the_middle_of_a_job_it_leaves_no_process_behind(tmp_path: Pa
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(20) == 0
         assert [child for child in children if lives(child)] == []
+    assert "given back after" in (server.data_dir / "logs" / "worker-1.log").read_text()
 
 
 def test_asked_twice_it_waits_for_nobody(server: EmbeddedServer) -> None:

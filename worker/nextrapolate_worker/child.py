@@ -3,12 +3,16 @@
 Started ahead of its job, it imports torch and readies the charts while it waits.
 """
 
-import ctypes
 import logging
 import os
 import signal
 import sys
 from typing import TextIO
+
+from nextrapolate_worker.leash import die_with_parent
+
+if __name__ == "__main__":
+    die_with_parent()  # first of all: a worker may die in the seconds that it takes to import torch
 
 from nextrapolate.schemas import Stage
 from nextrapolate_store.logs import about, configure_logging
@@ -19,12 +23,10 @@ from nextrapolate_worker.rendering.figures import warm_up
 
 _log = logging.getLogger(__name__)
 
-_PR_SET_PDEATHSIG = 1
-
 
 def main() -> None:
     """Run one job and end."""
-    _die_with_parent()
+    die_with_parent()  # of whoever has forked this, instead of starting it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides
     answers = _claim_stdout()
     warm_up()
@@ -46,16 +48,6 @@ def main() -> None:
         answers.write(Failed(error=as_job_error(error), final=is_final(error)).line())
     else:
         answers.write(Done(artifacts=artifacts).line())
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel for SIGKILL when the worker dies: nobody could commit the result (Linux only)."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        sys.exit("the worker died before its child was ready")
 
 
 def _claim_stdout() -> TextIO:
