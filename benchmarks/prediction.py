@@ -21,6 +21,7 @@ from nextrapolate_worker.methods import numerics_method
 
 METHODS: dict[str, Method] = {
     "none": make_method("none"),
+    "auto": make_method("auto"),
     "weight-extrapolation": make_method("weight-extrapolation"),
     "weight-extrapolation, auto window": make_method("weight-extrapolation", window_steps="auto"),
     "autoregression": make_method("autoregression"),
