@@ -6,6 +6,8 @@ settings.register_profile("fuzz", max_examples=5000, deadline=None)  # for `make
 
 pytest_plugins = [
     "fixtures.adapters",
+    "fixtures.hub",
+    "fixtures.s3",
     "fixtures.redis",
     "fixtures.server",
     "fixtures.scripted_server",

@@ -61,8 +61,9 @@ class AsyncNExtClient:
         *,
         timeout: float = 30.0,
         patience: float = PATIENCE,
+        hub_token: str | None = None,
     ) -> None:
-        self._session = Session(find_server(url, api_key), timeout, patience)
+        self._session = Session(find_server(url, api_key, hub_token), timeout, patience)
         self._http = httpx.AsyncClient(**self._session.http_options())
 
     @property

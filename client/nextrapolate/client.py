@@ -56,6 +56,8 @@ class NExtClient:
         api_key: else NEXTRAPOLATE_API_KEY, else what an embedded server on this machine has noted.
         timeout: seconds that a connection may take, or be silent.
         patience: seconds that a wait goes on while a server that has answered before cannot be reached.
+        hub_token: your Hugging Face token; else NEXTRAPOLATE_HUB_TOKEN. Sent with jobs over hf:// checkpoints
+            alone; the service deletes it when the job is over.
 
     Every method raises `ServiceUnreachable` when nobody answers after a few tries, and a kind of `APIError`
     when the service refuses. What may pass (a lost connection, 429, 503, anything the service calls
@@ -72,8 +74,9 @@ class NExtClient:
         *,
         timeout: float = 30.0,
         patience: float = PATIENCE,
+        hub_token: str | None = None,
     ) -> None:
-        self._session = Session(find_server(url, api_key), timeout, patience)
+        self._session = Session(find_server(url, api_key, hub_token), timeout, patience)
         self._http = httpx.Client(**self._session.http_options())
 
     @property

@@ -31,6 +31,9 @@ Step = Annotated[
 ]
 Labels = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]]
 
+MOST_CHECKPOINTS = 1024
+"""How many checkpoints one job may have."""
+
 ADAPTER_MODEL = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 CheckpointFile = Literal["adapter_model.safetensors", "adapter_config.json"]
@@ -152,10 +155,18 @@ class SeriesPage(Response):
 
 
 class CheckpointRef(Request):
-    """A checkpoint by URI; a step that is not given is read from the path (checkpoint-10, global_step_10)."""
+    """A checkpoint by URI, or several by one whose path or revision holds a range: {10..150..10}."""
 
-    uri: str = Field(min_length=1, max_length=4096)
-    step: Step | None = None
+    uri: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="hf://org/repo@revision/folder, s3://bucket/prefix or file:///folder",
+        examples=["hf://org/run@main/checkpoint-{10..150..10}"],
+    )
+    step: Step | None = Field(
+        None,
+        description="else the number of the range, or what the path says (checkpoint-10, global_step_10)",
+    )
 
 
 class Output(Request):
@@ -182,7 +193,7 @@ class Gate(Request):
 class _OnTrajectory(Request):
     """What every job works on: a trajectory, by the URIs of its checkpoints or by its series."""
 
-    checkpoints: list[CheckpointRef] | None = Field(None, min_length=2, max_length=1024)
+    checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
     series: str | None = None
     labels: Labels = Field(default_factory=dict)
 

@@ -10,7 +10,7 @@ from nextrapolate.folders import LocalCheckpoint, find_checkpoints, read_checkpo
 from nextrapolate.schemas import CheckpointRef, Series
 
 Source = str | Path | Series | Sequence[str | Path]
-"""A run's folder; several checkpoint folders; several URIs; a series or its id."""
+"""A run's folder; several checkpoint folders; several URIs, or one with a range in it; a series or its id."""
 
 _SERIES_ID = re.compile(r"[0-9A-HJKMNP-TV-Z]{26}")  # a ULID
 
@@ -63,9 +63,13 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
     return RemoteCheckpoints(tuple(CheckpointRef(uri=uri) for uri in uris))
 
 
-def _named(source: str, until: int | None) -> LocalRun | StoredSeries:
+def _named(source: str, until: int | None) -> LocalRun | RemoteCheckpoints | StoredSeries:
     if _is_uri(source):
-        raise CheckpointError(f"{source} is one checkpoint; give the URIs of two at least")
+        if "{" not in source:
+            raise CheckpointError(
+                f"{source} is one checkpoint; give the URIs of two at least, or a range as {{10..150..10}}"
+            )
+        return RemoteCheckpoints((CheckpointRef(uri=source),))
     folder = Path(source)
     if not folder.exists() and _SERIES_ID.fullmatch(source):
         return StoredSeries(source)

@@ -40,6 +40,7 @@ _PROBLEMS = {
     413: "The body is too large.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
+    424: "The Hub or the bucket does not answer; try again after Retry-After.",
     429: "The key came too often, or too much is under way; try again after Retry-After.",
     503: "The store does not answer; try again after Retry-After.",
     507: "The server's disk is nearly full.",

@@ -46,9 +46,15 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.BrokenAdapter: (422, "broken-adapter"),
     store_errors.UnsupportedAdapter: (422, "unsupported-adapter"),
     store_errors.FileTooLarge: (413, "body-too-large"),
+    store_errors.RemoteNotFound: (422, "checkpoint-not-found"),
+    store_errors.RemoteUnavailable: (424, "source-unavailable"),
     store_errors.InvalidCursor: (422, "invalid-cursor"),
 }
-_RETRY_AFTER: Mapping[str, str] = {"store-unavailable": "2", "idempotency-in-flight": "1"}
+_RETRY_AFTER: Mapping[str, str] = {
+    "store-unavailable": "2",
+    "idempotency-in-flight": "1",
+    "source-unavailable": "5",
+}
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -97,7 +103,7 @@ def _answer(
         detail=detail,
         code=code,
         retryable=retryable,
-        blame=blame or ("user" if status < 500 else "server"),
+        blame=blame or ("user" if status < 500 and status != HTTPStatus.FAILED_DEPENDENCY else "server"),
         request_id=request.state.request_id,
         errors=list(errors),
     )

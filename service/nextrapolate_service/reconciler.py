@@ -41,6 +41,7 @@ def _reconcile(store: Store, wake_ups: WakeUps) -> None:
     for job_id in done.wake:
         wake_ups.send(job_id)
     store.recorder.record_ends()
+    store.credentials.forget_over()
 
 
 def _sweep(store: Store) -> None:

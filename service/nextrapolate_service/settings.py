@@ -61,6 +61,8 @@ class ServiceSettings:
         api_key_file: file with a key that is let in without having been created, `nx_<id>_<secret>`; its id
             is the name of its tenant.
         file_roots: folders below which `file://` URIs may point; none refuses all of them.
+        s3_buckets: buckets that `s3://` URIs may name; none refuses all of them.
+        hub_endpoint: the Hub that `hf://` URIs are about.
         max_upload_bytes: largest adapter_model.safetensors that is taken.
         disk_reserve_bytes: free space below which nothing new is accepted; None means 2 GiB or 5 % of the
             disk, whichever is more.
@@ -72,6 +74,8 @@ class ServiceSettings:
     store: StoreSettings
     api_key_file: Path | None = None
     file_roots: tuple[Path, ...] = ()
+    s3_buckets: frozenset[str] = frozenset()
+    hub_endpoint: str = "https://huggingface.co"
     max_upload_bytes: int = 16 * _GIB
     disk_reserve_bytes: int | None = None
     reconcile_seconds: float = 2.0
@@ -80,21 +84,24 @@ class ServiceSettings:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _DISK_RESERVE_BYTES and _AUDIT_DAYS.
+        """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _S3_BUCKETS, _HUB_ENDPOINT and so on.
 
-        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH. The store's settings and the rate limit
-        are read, too.
+        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, NEXTRAPOLATE_S3_BUCKETS one with commas.
+        The store's settings and the rate limit are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
         """
         key_file = os.environ.get("NEXTRAPOLATE_API_KEY_FILE")
         roots = os.environ.get("NEXTRAPOLATE_FILE_ROOTS", "").split(os.pathsep)
+        buckets = os.environ.get("NEXTRAPOLATE_S3_BUCKETS", "").split(",")
         reserve = os.environ.get("NEXTRAPOLATE_DISK_RESERVE_BYTES")
         return cls(
             store=StoreSettings.from_environment(),
             api_key_file=Path(key_file) if key_file else None,
             file_roots=tuple(Path(root) for root in roots if root),
+            s3_buckets=frozenset(bucket.strip() for bucket in buckets if bucket.strip()),
+            hub_endpoint=os.environ.get("NEXTRAPOLATE_HUB_ENDPOINT", cls.hub_endpoint),
             disk_reserve_bytes=int(reserve) if reserve else None,
             rate_limit=RateLimit.from_environment(),
             audit_days=audit_days(),

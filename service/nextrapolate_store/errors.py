@@ -29,6 +29,9 @@ StoreError
 │   ├── BrokenAdapter        it is not what its name says
 │   ├── UnsupportedAdapter   a feature whose delta is not B A
 │   └── FileTooLarge         more bytes than such a file may have
+├── RemoteNotFound           there is no such file at the Hub or in the bucket, as far as the caller may see
+├── RemoteChanged            it is not any more what it was when it was pinned
+├── RemoteUnavailable        the Hub or the bucket does not answer
 └── InvalidCursor            a cursor or an event id this store never gave out
 
 Each is made of one sentence that says what to do, and so survives pickling.
@@ -164,6 +167,18 @@ class UnsupportedAdapter(UnusableContent):
 
 class FileTooLarge(UnusableContent):
     """More bytes than a file of that name may have."""
+
+
+class RemoteNotFound(StoreError):
+    """There is no such file at the Hub or in the bucket, as far as the caller may see."""
+
+
+class RemoteChanged(StoreError):
+    """The file is not any more what it was when it was pinned."""
+
+
+class RemoteUnavailable(StoreError):
+    """The Hub or the bucket does not answer; it may later."""
 
 
 class InvalidCursor(StoreError):

@@ -77,6 +77,11 @@ def abandoned(folder: Path, older_than_seconds: float) -> Iterator[Path]:
             yield temporary
 
 
+def version_of(status: os.stat_result) -> str:
+    """Tell one state of a file from another, without reading it."""
+    return f"{status.st_size}-{status.st_mtime_ns}"
+
+
 def is_older(path: Path, seconds: float) -> bool:
     """Tell whether a file was last written to so long ago; not where it is gone."""
     try:

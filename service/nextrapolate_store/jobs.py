@@ -9,6 +9,7 @@ from typing import cast
 
 from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.credentials import Credential, CredentialStore
 from nextrapolate_store.decoding import (
     ARTIFACTS,
     INPUTS,
@@ -64,10 +65,16 @@ class JobStore:
     """
 
     def __init__(
-        self, redis: Connection, journal: Journal, quotas: QuotaStore, settings: StoreSettings
+        self,
+        redis: Connection,
+        journal: Journal,
+        credentials: CredentialStore,
+        quotas: QuotaStore,
+        settings: StoreSettings,
     ) -> None:
         self._redis = redis
         self._journal = journal
+        self._credentials = credentials
         self._quotas = quotas
         self._remembered_ms = milliseconds(settings.retention.idempotency_keys)
         self._lease_ms = round(settings.lease_seconds * 1000)
@@ -90,6 +97,7 @@ class JobStore:
         *,
         idempotency_key: str | None,
         body_digest: str,
+        credentials: Mapping[Credential, str] = MappingProxyType({}),
     ) -> JobRecord:
         """Queue a job; once this returns, it is on disk twice (Redis and job.json) and will be run.
 
@@ -118,7 +126,10 @@ class JobStore:
             body_digest=body_digest,
         )
         # Whoever wrote job.json first decides what the job is: two that share a key may see different inputs.
-        self._queue(self._journal.write_job(document), fence=0)
+        document = self._journal.write_job(document)
+        for name, secret in credentials.items():
+            self._credentials.put(job_id, name, secret)
+        self._queue(document, fence=0)
         return self.get(tenant, job_id)
 
     def _queue(self, document: JobDocument, fence: int) -> bool:

@@ -4,18 +4,54 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator
 
 from nextrapolate.schemas import FileInfo, JobError, JobRequest, JobState, Stage
 
 
 @dataclass(frozen=True)
 class FileSource:
-    """A file that a job reads."""
+    """A file that a job reads, on this disk."""
 
     kind: Literal["blob", "file"]
     location: str
     """Of a blob of the job's tenant the sha256 in hex, of a file the absolute path."""
+    version: str | None = None
+    """Of a file what `files.version_of` gave at submit: it must not change before the job has read it."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """A file of a Hugging Face repository at a commit, which never changes."""
+
+    endpoint: str
+    """The Hub's URL."""
+    repo: str
+    commit: str
+    path: str
+    bytes: int
+    sha256: str | None
+    """In hex; None where the repository holds the file itself and not a pointer to it."""
+    kind: Literal["hub"] = "hub"
+
+
+@dataclass(frozen=True)
+class S3File:
+    """An object in a bucket, pinned by its entity tag."""
+
+    bucket: str
+    key: str
+    etag: str
+    version: str | None
+    """None where the bucket keeps no versions."""
+    bytes: int
+    kind: Literal["s3"] = "s3"
+
+
+RemoteFile = HubFile | S3File
+Source = Annotated[FileSource | HubFile | S3File, Discriminator("kind")]
 
 
 @dataclass(frozen=True)
@@ -23,7 +59,7 @@ class InputAdapter:
     """One LoRA adapter of a trajectory: weights, configuration, and the training step it belongs to."""
 
     step: int
-    model: FileSource
+    model: Source
     config: FileSource
 
 

@@ -5,6 +5,7 @@ from typing import Self
 from nextrapolate_store import rebuild
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.credentials import CredentialStore
 from nextrapolate_store.files import make_folder
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
@@ -26,7 +27,8 @@ class Store:
         self._journal = Journal(settings.data_dir)
         self.quotas = QuotaStore(redis)
         self.blobs = BlobStore(settings.data_dir, self.quotas)
-        self.jobs = JobStore(redis, self._journal, self.quotas, settings)
+        self.credentials = CredentialStore(redis, settings.data_dir)
+        self.jobs = JobStore(redis, self._journal, self.credentials, self.quotas, settings)
         self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs)
         self.keys = KeyStore(redis, self._journal)
         self.sessions = SessionStore(redis, self.keys)

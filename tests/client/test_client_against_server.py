@@ -145,7 +145,7 @@ def test_a_second_run_over_the_same_folder_uploads_nothing(
     log = embedded_server.data_dir / "logs" / "api.log"
 
     def uploads() -> int:
-        return log.read_text().count('"PUT /series/')
+        return log.read_text().count(" PUT /series/")
 
     before = uploads()
     first = client.extrapolate(run, method="weight-extrapolation", out=tmp_path / "first")
@@ -184,8 +184,8 @@ def test_refusals_are_typed(
     dora = json.dumps(config | {"use_dora": True}).encode()
     with pytest.raises(InvalidRequestError, match="use_dora"):
         client.put_file(series.id, 10, "adapter_config.json", dora)
-    with pytest.raises(InvalidRequestError, match="does not fetch hf://"):
-        client.extrapolate(["hf://a/b@main/checkpoint-10", "hf://a/b@main/checkpoint-20"])
+    with pytest.raises(InvalidRequestError, match="s3:// is off"):
+        client.extrapolate("s3://bucket/checkpoint-{10..150..10}")
 
 
 def test_the_command_finds_the_key(

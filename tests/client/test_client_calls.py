@@ -23,6 +23,7 @@ from nextrapolate import (
     ServerError,
     ServiceUnreachable,
 )
+from nextrapolate.schemas import CheckpointRef
 from nextrapolate.wire import retries
 
 JOB = "/jobs/j1"
@@ -75,6 +76,25 @@ def test_a_job_is_repeated_under_one_key(make_client: MakeClient, scripted: Scri
     assert keys[3] != keys[0]
     client.submit(REQUEST, idempotency_key="mine")
     assert scripted.received[-1].headers["idempotency-key"] == "mine"
+
+
+def test_a_hub_token_goes_with_jobs_over_the_hub_alone(
+    make_client: MakeClient, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripted.on("POST", "/jobs", answer(a_job()))
+    scripted.on("GET", JOB, answer(a_job()))
+    on_hub = JobCreate(checkpoints=[CheckpointRef(uri="hf://org/run@main/checkpoint-{10..20..10}")])
+    monkeypatch.setenv("HF_TOKEN", "hf_for_others")
+    make_client(scripted.url).submit(on_hub)
+    client = make_client(scripted.url, hub_token="hf_mine")
+    client.submit(on_hub)
+    client.submit(REQUEST)
+    client.get_job("j1")
+    tokens = [received.headers.get("x-hub-token") for received in scripted.received]
+    assert tokens == [None, "hf_mine", None, None]
+    monkeypatch.setenv("NEXTRAPOLATE_HUB_TOKEN", "hf_of_the_environment")
+    make_client(scripted.url).submit(on_hub)
+    assert scripted.received[-1].headers["x-hub-token"] == "hf_of_the_environment"
 
 
 def test_an_upload_is_repeated_whole(

@@ -104,6 +104,9 @@ def test_sources_are_told_apart(tmp_path: Path) -> None:
     uris = resolve(["s3://b/checkpoint-10", "s3://b/checkpoint-20"], None)
     assert isinstance(uris, RemoteCheckpoints)
     assert [ref.uri for ref in uris.refs] == ["s3://b/checkpoint-10", "s3://b/checkpoint-20"]
+    ranged = resolve("hf://org/run@step_{10..150..10}", None)
+    assert isinstance(ranged, RemoteCheckpoints)
+    assert [ref.uri for ref in ranged.refs] == ["hf://org/run@step_{10..150..10}"]
 
 
 def test_sources_that_name_nothing(tmp_path: Path) -> None:

@@ -36,6 +36,7 @@ def settings(store_settings: StoreSettings, tmp_path: Path) -> ServiceSettings:
         store=replace(store_settings, lease_seconds=1),
         api_key_file=key_file,
         file_roots=(tmp_path / "runs",),
+        hub_endpoint="http://127.0.0.1:9",  # where nobody listens: no test asks the real one
         max_upload_bytes=1 << 20,
         disk_reserve_bytes=0,
         reconcile_seconds=0.1,

@@ -5,17 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextrapolate.schemas import MOST_CHECKPOINTS, CheckpointRef
 from nextrapolate_service.errors import RefusedUriError, UnknownStepError
-from nextrapolate_service.uris import (
-    FileRoots,
-    FileUri,
-    HubUri,
-    S3Uri,
-    open_resolved,
-    parse,
-    resolve_below,
-    step_of,
-)
+from nextrapolate_service.uris.disk import FileRoots, open_resolved, resolve_below
+from nextrapolate_service.uris.parsing import FileUri, HubUri, S3Uri, parse, parse_checkpoints, step_of
 
 
 @pytest.mark.parametrize(
@@ -24,7 +17,9 @@ from nextrapolate_service.uris import (
         ("file:///runs/a b/checkpoint-10", FileUri(Path("/runs/a b/checkpoint-10"))),
         ("hf://org/run@main/checkpoint-10", HubUri("org/run", "main", "checkpoint-10")),
         ("hf://org/run@0a1b", HubUri("org/run", "0a1b", "")),
+        ("hf://org/run@step_10/", HubUri("org/run", "step_10", "")),
         ("s3://bucket/runs/checkpoint-10", S3Uri("bucket", "runs/checkpoint-10")),
+        ("s3://bucket/runs/checkpoint-10/", S3Uri("bucket", "runs/checkpoint-10")),
     ],
 )
 def test_good_uris_are_typed(text: str, uri: object) -> None:
@@ -54,6 +49,19 @@ def test_good_uris_are_typed(text: str, uri: object) -> None:
         "s3://b/..%2f",
         "s3://key:secret@bucket/a",
         "s3://bucket",
+        "s3://bucket/",
+        "s3://bucket/a//b",
+        "s3://bucket/./a",
+        "s3://169.254.169.254",
+        "s3://BUCKET/a",
+        "hf://org/run@main/./a",
+        "hf://org/run@main//a",
+        "hf://org/run@refs/pr/1/a/../b",
+        "hf://169.254.169.254:80/run@main",
+        "hf://org@host/run@main",
+        "file:///runs/a}b",
+        "ftp://host/a",
+        "s3:/bucket/a",
     ],
 )
 def test_what_could_mean_two_things_is_refused(text: str) -> None:
@@ -71,12 +79,60 @@ def test_any_text_is_parsed_or_refused(scheme: str, rest: str) -> None:
     assert ".." not in str(uri).split("/")
 
 
+def expanded(*texts: str) -> list[tuple[int, object]]:
+    references = [CheckpointRef(uri=text) for text in texts]
+    return [(checkpoint.step, checkpoint.uri) for checkpoint in parse_checkpoints(references)]
+
+
+def test_a_range_stands_for_one_checkpoint_a_step() -> None:
+    assert expanded("hf://org/run@step_{10..30..10}", "file:///run/checkpoint-40") == [
+        (10, HubUri("org/run", "step_10", "")),
+        (20, HubUri("org/run", "step_20", "")),
+        (30, HubUri("org/run", "step_30", "")),
+        (40, FileUri(Path("/run/checkpoint-40"))),
+    ]
+    assert expanded("s3://bucket/run/{8..9}/adapter") == [
+        (8, S3Uri("bucket", "run/8/adapter")),
+        (9, S3Uri("bucket", "run/9/adapter")),
+    ]
+    assert expanded("hf://org/run@main/{7..7}") == [(7, HubUri("org/run", "main", "7"))]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("hf://o/r@step_{30..10..10}", "has to ascend"),
+        ("hf://o/r@step_{10..30..0}", "has to ascend"),
+        (f"hf://o/r@step_{{1..{MOST_CHECKPOINTS + 1}}}", f"up to {MOST_CHECKPOINTS} steps"),
+        ("hf://o/r@step_{1..999999999999999}", f"up to {MOST_CHECKPOINTS} steps"),
+        ("hf://o/r@step_{10..30..10}/{1..2}", "one of them at most"),
+        ("hf://o/r@step_{010..030}", "write a range"),
+        ("hf://o/r@step_{10,20}", "write a range"),
+        ("hf://o/r@step_{10..20..}", "write a range"),
+        ("hf://o/r@step_{-1..2}", "write a range"),
+        ("hf://o/{1..2}", "write it as hf://"),
+    ],
+)
+def test_a_range_that_makes_no_sense_is_refused(text: str, says: str) -> None:
+    with pytest.raises(RefusedUriError, match=says):
+        expanded(text)
+
+
+def test_a_range_takes_no_step_and_many_ranges_no_more_than_a_job() -> None:
+    with pytest.raises(RefusedUriError, match="leave `step` out"):
+        parse_checkpoints([CheckpointRef(uri="hf://o/r@step_{1..2}", step=3)])
+    with pytest.raises(RefusedUriError, match="name fewer"):
+        expanded(f"hf://o/r@step_{{1..{MOST_CHECKPOINTS}}}", "hf://o/r@step_2000")
+
+
 @pytest.mark.parametrize(
     ("text", "step"),
     [
         ("file:///runs/checkpoint-10", 10),
         ("file:///runs/global_step_20/actor/lora_adapter", 20),
         ("file:///checkpoint-1/then/checkpoint-30/", 30),
+        ("hf://org/run@step_40/adapter", 40),
+        ("hf://org/run@checkpoint-50", 50),
     ],
 )
 def test_the_step_is_read_from_the_path(text: str, step: int) -> None:

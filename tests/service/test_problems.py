@@ -140,8 +140,12 @@ def test_a_body_that_is_no_json_object_is_told_what_to_be(
 
 def test_a_single_checkpoint_is_told_how_many_are_needed(client: TestClient) -> None:
     body = {"checkpoints": [{"uri": "file:///run/checkpoint-10"}], "method": {"name": "next"}}
+    found = problem(client.post("/jobs", json=body), 422, "too-few-checkpoints")
+    assert "next needs at least" in found.detail
+    assert "there are 1" in found.detail
+    body = {"checkpoints": [], "method": {"name": "next"}}
     found = problem(client.post("/jobs", json=body), 422, "invalid-request")
-    assert found.detail == "checkpoints: 2 at least are needed, 1 came"
+    assert found.detail == "checkpoints: 1 at least are needed, 0 came"
 
 
 def test_every_reference_in_the_document_leads_somewhere(client: TestClient) -> None:

@@ -17,7 +17,7 @@ from nextrapolate_store.errors import (
     JobNotSucceeded,
     SeriesNotFound,
 )
-from nextrapolate_store.records import JobRecord, SeriesRecord
+from nextrapolate_store.records import FileSource, JobRecord, RemoteFile, SeriesRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota
@@ -62,6 +62,11 @@ def test_a_series_begins_empty(store: Store) -> None:
         store.series.get("other", series.id)
 
 
+def content(store: Store, source: FileSource | RemoteFile) -> bytes:
+    assert isinstance(source, FileSource)
+    return store.blobs.path(source, TENANT).read_bytes()
+
+
 def test_checkpoints_come_by_ascending_step(store: Store) -> None:
     series = begin(store)
     for step in (100, 20, 3):
@@ -71,7 +76,7 @@ def test_checkpoints_come_by_ascending_step(store: Store) -> None:
     assert set(record.checkpoints[20]) == {ADAPTER_MODEL, ADAPTER_CONFIG}
     inputs = store.series.inputs(TENANT, series.id, until=20)
     assert [adapter.step for adapter in inputs.checkpoints] == [3, 20]
-    assert store.blobs.path(inputs.checkpoints[1].model, TENANT).read_bytes() == b"model 20"
+    assert content(store, inputs.checkpoints[1].model) == b"model 20"
 
 
 def test_a_file_never_changes(store: Store) -> None:
@@ -113,7 +118,7 @@ def test_a_jump_outlives_its_job(store: Store) -> None:
     inputs = store.series.inputs(TENANT, series.id, until=None)
     (jump,) = inputs.jumps
     assert jump.step == 20
-    assert store.blobs.path(jump.model, TENANT).read_bytes() == b"result adapter_model.safetensors"
+    assert content(store, jump.model) == b"result adapter_model.safetensors"
     assert store.series.inputs(TENANT, series.id, until=20).jumps == ()
 
 
@@ -163,8 +168,8 @@ def test_a_deleted_series_is_gone_and_its_files_with_the_last_job_that_needs_the
         os.utime(blob, (0, 0))
     store.sweeper.sweep()
     assert store.blobs.find(TENANT, alone.sha256) is None
-    assert store.blobs.path(shared, TENANT).is_file()
-    assert store.blobs.path(job_reads, TENANT).is_file()
+    assert content(store, shared)
+    assert content(store, job_reads)
     left = sum(store.blobs.stored(TENANT).values())
     assert store.quotas.usage(TENANT)[Quota.BYTES].used == left
 

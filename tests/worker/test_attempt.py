@@ -117,8 +117,9 @@ def test_an_uploaded_file_is_named_by_its_step(
 
     def uploaded(adapter: InputAdapter) -> InputAdapter:
         model, config = (
-            store.blobs.put_bytes("default", Path(source.location).read_bytes()).sha256
+            store.blobs.put_bytes("default", store.blobs.path(source, "default").read_bytes()).sha256
             for source in (adapter.model, adapter.config)
+            if isinstance(source, FileSource)
         )
         return InputAdapter(adapter.step, FileSource("blob", model), FileSource("blob", config))
 

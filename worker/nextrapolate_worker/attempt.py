@@ -66,6 +66,7 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
         folder=store.blobs.result_folder(claim.job.id, claim.fence),
         device=settings.device,
         threads=settings.threads,
+        hub_token=store.credentials.get(claim.job.id, "hub-token"),
     )
 
 

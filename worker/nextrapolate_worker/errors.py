@@ -1,8 +1,11 @@
 """What can end a job in the child, and whose it is to mend.
 
 WorkerError
-├── CheckpointGone    a file that was there at submit is not there any more
-└── NoSuchDevice      the configured device is not on this machine
+├── CheckpointGone        a file that was there at submit is not there any more
+├── CheckpointChanged     a file is not any more what it was at submit
+├── CheckpointUnusable    what was fetched cannot be part of a checkpoint
+├── SourceUnavailable     the Hub or the bucket does not answer
+└── NoSuchDevice          the configured device is not on this machine
 """
 
 from typing import ClassVar, Literal
@@ -23,6 +26,27 @@ class CheckpointGone(WorkerError):
 
     code = "checkpoint-gone"
     blame = "user"
+
+
+class CheckpointChanged(WorkerError):
+    """A file is not any more what it was when the job was submitted."""
+
+    code = "checkpoint-changed"
+    blame = "user"
+
+
+class CheckpointUnusable(WorkerError):
+    """What was fetched cannot be part of a checkpoint."""
+
+    code = "broken-adapter"
+    blame = "user"
+
+
+class SourceUnavailable(WorkerError):
+    """The Hub or the bucket does not answer; another attempt may find it again."""
+
+    code = "source-unavailable"
+    blame = "server"
 
 
 class NoSuchDevice(WorkerError):

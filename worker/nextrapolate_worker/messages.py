@@ -10,7 +10,7 @@ from nextrapolate_store.records import JobInputs
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     def line(self) -> str:
         """Give the message as the line that carries it."""
@@ -30,6 +30,7 @@ class Start(_Message):
     folder: Path = Field(description="empty folder for the artifacts")
     device: str
     threads: int
+    hub_token: str | None = Field(None, repr=False, description="the caller's own, for this job alone")
 
 
 class Progress(_Message):

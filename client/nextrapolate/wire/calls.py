@@ -42,6 +42,7 @@ class Call(Generic[T_co]):
     params: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: BaseModel | Announced | Upload | None = None
+    lends_hub_token: bool = False
 
 
 def list_methods() -> Call[MethodList]:
@@ -97,7 +98,8 @@ def record_jump(series_id: str, step: int, job_id: str) -> Call[Series]:
 def submit(request: JobRequest, idempotency_key: str | None) -> Call[Job]:
     """Submit a job, under a key of its own unless the caller has one, so that a retry makes no second job."""
     headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
-    return Call("POST", "/jobs", reader(Job), headers=headers, body=request)
+    on_hub = any(reference.uri.startswith("hf://") for reference in request.checkpoints or ())
+    return Call("POST", "/jobs", reader(Job), headers=headers, body=request, lends_hub_token=on_hub)
 
 
 def get_job(job_id: str) -> Call[Job]:

@@ -14,28 +14,39 @@ DEFAULT_URL = "http://127.0.0.1:8008"
 
 @dataclass(frozen=True)
 class Server:
-    """An address and the key that opens it."""
+    """An address, the key that opens it, and what its jobs are lent.
+
+    Attributes:
+        hub_token: the caller's own Hugging Face token, sent with jobs over hf:// checkpoints only.
+    """
 
     url: str
     api_key: str | None = field(repr=False)
+    hub_token: str | None = field(repr=False)
 
 
-def find_server(url: str | None, api_key: str | None) -> Server:
+def find_server(url: str | None, api_key: str | None, hub_token: str | None = None) -> Server:
     """Find out which server is meant: by the caller, else by the environment, else the one on this machine.
 
     An embedded server notes in `servers.json` of the user's configuration folder, by its address, where its
-    key is. A server that needs no key, or one whose key is not known, gets none.
+    key is. A server that needs no key, or one whose key is not known, gets none. A Hugging Face token that
+    was not meant for a nextrapolate server (HF_TOKEN, or what `hf auth login` keeps) is never looked at.
 
     Raises:
         ConfigurationError: the address is no http address, or the key cannot be read or sent.
     """
     chosen = _checked(url or os.environ.get("NEXTRAPOLATE_URL") or DEFAULT_URL)
     key = api_key or os.environ.get("NEXTRAPOLATE_API_KEY") or _noted_key(chosen)
-    if key and not (key.isascii() and key.isprintable()):
-        raise ConfigurationError(
-            "the key holds characters that no key has: give the one line of the server's api_key file"
-        )
-    return Server(chosen, key)
+    token = hub_token or os.environ.get("NEXTRAPOLATE_HUB_TOKEN") or None
+    for secret, where in (
+        (key, "the server's api_key file"),
+        (token, "https://huggingface.co/settings/tokens"),
+    ):
+        if secret and not (secret.isascii() and secret.isprintable() and " " not in secret):
+            raise ConfigurationError(
+                f"the key or token holds characters that none has: give the one line of {where}"
+            )
+    return Server(chosen, key, token)
 
 
 def _checked(url: str) -> str:

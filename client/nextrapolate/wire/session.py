@@ -67,6 +67,8 @@ class Session:
         """Arguments of httpx's `build_request`. Reads an upload for its digest, the first time."""
         options: dict[str, Any] = {"method": call.method, "url": call.path, "params": call.params}
         headers = dict(call.headers)
+        if call.lends_hub_token and self.server.hub_token:
+            headers["X-Hub-Token"] = self.server.hub_token
         match call.body:
             case Upload() as upload:
                 headers |= upload.headers()

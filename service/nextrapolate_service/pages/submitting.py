@@ -25,15 +25,27 @@ from nextrapolate_service.pages.forms import OwnForm, SignedForm
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.parameters import entered, fields_of
 from nextrapolate_service.pages.rendering import page
-from nextrapolate_service.submission import submit
-from nextrapolate_store.errors import CheckpointIncomplete, UnusableContent
+from nextrapolate_service.submission import Submission, submit
+from nextrapolate_store.errors import (
+    CheckpointIncomplete,
+    RemoteNotFound,
+    RemoteUnavailable,
+    UnusableContent,
+)
 from nextrapolate_store.records import JobRecord
 
 router = APIRouter(include_in_schema=False)
 shared = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _REQUEST: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
-_REFUSALS = (ValidationError, UnusableError, UnusableContent, CheckpointIncomplete)
+_REFUSALS = (
+    ValidationError,
+    UnusableError,
+    UnusableContent,
+    CheckpointIncomplete,
+    RemoteNotFound,
+    RemoteUnavailable,
+)
 
 
 @router.get("/jobs/{job_id}/again")
@@ -52,12 +64,13 @@ def submit_form(
     """Submit what was entered, and show the job; where it cannot be, show the form again and say why."""
     if series := form.first("inspect"):
         wanted: JobRequest = InspectCreate(series=series)
-        job = submit(store, settings, wake_ups, form.tenant, wanted, None)
+        job = submit(store, settings, wake_ups, Submission(form.tenant, wanted))
         return RedirectResponse(f"/jobs/{job.id}", 303)
     record = store.jobs.get(form.tenant, form.first("of"))
     try:
         wanted = _REQUEST.validate_python(_body(record.request, form))
-        job = submit(store, settings, wake_ups, form.tenant, wanted, form.first("once") or None)
+        submission = Submission(form.tenant, wanted, form.first("once") or None)
+        job = submit(store, settings, wake_ups, submission)
     except _REFUSALS as refusal:
         return _form(request, record, record.request, form.first("method.name"), _reasons(refusal), form)
     return RedirectResponse(f"/jobs/{job.id}", 303)

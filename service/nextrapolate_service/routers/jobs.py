@@ -16,7 +16,7 @@ from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import Draining, OpenStore, Settings, Wake
 from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import problems
-from nextrapolate_service.submission import submit
+from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.1
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 507), summary="Submit a job")
+@router.post("", status_code=202, responses=problems(404, 409, 424, 507), summary="Submit a job")
 async def create_job(
     request: JobBody,
     tenant: WritingTenant,
@@ -51,9 +51,17 @@ async def create_job(
             description="the same key and body give the same job, for 24 hours; another body gives 422",
         ),
     ] = None,
+    x_hub_token: Annotated[
+        str | None,
+        Header(
+            pattern=r"^[!-~]{1,512}$",
+            description="the caller's own token for hf:// checkpoints; deleted when the job is over",
+        ),
+    ] = None,
 ) -> Job:
     """Extrapolate a trajectory. An acknowledged job is never lost, whatever dies in between."""
-    job = await run_in_threadpool(submit, store, settings, wake_ups, tenant, request, idempotency_key)
+    submission = Submission(tenant, request, idempotency_key, x_hub_token)
+    job = await run_in_threadpool(submit, store, settings, wake_ups, submission)
     response.headers["Location"] = f"/jobs/{job.id}"
     if prefer and (wait := _WAIT.search(prefer)):
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)

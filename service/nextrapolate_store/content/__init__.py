@@ -10,6 +10,10 @@ from typing import BinaryIO, Protocol
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
 from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, ConfigCheck
 from nextrapolate_store.content.safetensors_header import HeaderCheck
+from nextrapolate_store.errors import BrokenAdapter
+
+PICKLED_MODEL = "adapter_model.bin"
+"""What PEFT calls the weights where it does not write safetensors."""
 
 _PIECE_BYTES = 1 << 16
 
@@ -42,6 +46,15 @@ def check_of(name: str) -> ContentCheck:
 def largest(name: str, max_model_bytes: int) -> int:
     """How many bytes the file of that name may have, where weights may have `max_model_bytes`."""
     return MAX_CONFIG_BYTES if name == ADAPTER_CONFIG else max_model_bytes
+
+
+def pickled(name: str) -> BrokenAdapter:
+    """Make the error for weights that are there as a pickle only."""
+    return BrokenAdapter(
+        f"{name} is a pickle, which can run code when it is loaded: load it with PEFT and save it again with "
+        "save_pretrained (safe_serialization=True)",
+        field=name,
+    )
 
 
 def check_file(name: str, file: BinaryIO) -> None:

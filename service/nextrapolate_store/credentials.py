@@ -1,0 +1,74 @@
+"""What a caller lends to one job: in files of their own, private to this user, gone when the job is over.
+
+    {data_dir}/credentials/{job}.{name}
+
+Not in job.json, which is kept, and not in Redis, whose append-only file remembers what was deleted.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, cast
+
+from nextrapolate.schemas import JobState
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.files import is_older, make_folder, sync_folder, temporary_in
+
+Credential = Literal["hub-token", "webhook-secret"]
+
+_UNACKNOWLEDGED_SECONDS = 600
+"""How old the credential of a job that is not there has to be: its submit may still be on its way."""
+
+
+class CredentialStore:
+    """The credentials of all jobs."""
+
+    def __init__(self, redis: Connection, data_dir: Path) -> None:
+        self._redis = redis
+        self._folder = data_dir / "credentials"
+
+    def put(self, job_id: str, name: Credential, secret: str) -> None:
+        """Keep what was lent to this job."""
+        make_folder(self._folder)
+        temporary = temporary_in(self._folder)
+        try:
+            with open(temporary, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(secret)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._path(job_id, name))
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(self._folder)
+
+    def get(self, job_id: str, name: Credential) -> str | None:
+        """Give what was lent to this job; None where nothing was, or the job is over."""
+        try:
+            return self._path(job_id, name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def forget_over(self) -> None:
+        """Delete what was lent to jobs that are over; any process, any time.
+
+        Raises:
+            StoreLost: Redis has lost its data, so that nobody knows which are.
+        """
+        for job_id, path in self._kept():
+            state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
+            if state is None:
+                self._redis.check_schema()
+                over = is_older(path, _UNACKNOWLEDGED_SECONDS)
+            else:
+                over = JobState(state).is_final
+            if over:
+                path.unlink(missing_ok=True)
+
+    def _kept(self) -> Iterator[tuple[str, Path]]:
+        names: tuple[Credential, ...] = ("hub-token", "webhook-secret")
+        for name in names:
+            for path in self._folder.glob(f"*.{name}"):
+                yield path.name.removesuffix(f".{name}"), path
+
+    def _path(self, job_id: str, name: Credential) -> Path:
+        return self._folder / f"{job_id}.{name}"

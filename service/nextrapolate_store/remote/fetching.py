@@ -1,0 +1,81 @@
+"""From elsewhere into the blobs of a tenant, checked as uploads are; what is there is not fetched again.
+
+{data_dir}/fetched/{tenant}/{sha256 of what was pinned}.json    which blob it was
+"""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from nextrapolate.schemas import FileInfo
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.content.intake import taking_in
+from nextrapolate_store.errors import RemoteUnavailable
+from nextrapolate_store.files import write_once
+from nextrapolate_store.records import HubFile, RemoteFile
+from nextrapolate_store.remote import buckets, hub
+
+_REMOTE: TypeAdapter[RemoteFile] = TypeAdapter(RemoteFile)
+
+
+class Fetcher:
+    """Fetches for one tenant, and for whoever gave the token. Safe to share between threads.
+
+    Args:
+        data_dir: the store's folder.
+        tenant: whose blobs the files become.
+        hub_token: the caller's own; None for what everybody may read.
+        scratch: folder for what is on its way; else that of the system's temporary files.
+    """
+
+    def __init__(
+        self, data_dir: Path, tenant: str, *, hub_token: str | None, scratch: Path | None = None
+    ) -> None:
+        self._blobs = BlobStore(data_dir)
+        self._notes = data_dir / "fetched" / tenant
+        self._tenant = tenant
+        self._hub_token = hub_token
+        self._scratch = scratch
+
+    def known(self, file: RemoteFile) -> FileInfo | None:
+        """Tell which blob it is, where it has been fetched before and is still there."""
+        if isinstance(file, HubFile) and file.sha256 is not None:
+            return self._blobs.find(self._tenant, file.sha256)
+        try:
+            info = FileInfo.model_validate_json(self._note(file).read_bytes())
+        except (FileNotFoundError, ValidationError):
+            return None
+        return self._blobs.find(self._tenant, info.sha256)
+
+    def fetch(self, file: RemoteFile, name: str) -> FileInfo:
+        """Make a blob of it, which can be used as a checkpoint's file of that name.
+
+        Raises:
+            UnusableContent: it cannot be used as that.
+            RemoteNotFound, RemoteChanged, RemoteUnavailable: it cannot be had.
+        """
+        if (info := self.known(file)) is not None:
+            return info
+        with taking_in(self._blobs, self._tenant, name, max_model_bytes=file.bytes) as intake:
+            for piece in self._pieces(file):
+                intake.write(piece)
+            if intake.bytes_written < file.bytes:
+                raise RemoteUnavailable(
+                    f"{file.bytes} bytes were announced, {intake.bytes_written} came: try again later"
+                )
+            if isinstance(file, HubFile) and file.sha256 not in (None, intake.sha256):
+                raise RemoteUnavailable(f"{file.path} came damaged from the Hub: try again later")
+            info = intake.commit()
+        self._note(file).unlink(missing_ok=True)
+        write_once(self._note(file), info.model_dump_json())
+        return info
+
+    def _pieces(self, file: RemoteFile) -> Iterator[bytes]:
+        if isinstance(file, HubFile):
+            return hub.pieces(file, self._hub_token, self._scratch)
+        return buckets.pieces(file)
+
+    def _note(self, file: RemoteFile) -> Path:
+        return self._notes / f"{hashlib.sha256(_REMOTE.dump_json(file)).hexdigest()}.json"

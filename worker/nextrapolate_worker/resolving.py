@@ -1,0 +1,123 @@
+"""Stage 1: the sources of a job become files on this machine's disk, fetched where they lie elsewhere."""
+
+import os
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextrapolate.schemas import ADAPTER_MODEL
+from nextrapolate_numerics import AdapterFiles
+from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.errors import (
+    BlobNotFound,
+    RemoteChanged,
+    RemoteNotFound,
+    RemoteUnavailable,
+    UnusableContent,
+)
+from nextrapolate_store.files import version_of
+from nextrapolate_store.records import FileSource, InputAdapter, RemoteFile
+from nextrapolate_store.remote.fetching import Fetcher
+from nextrapolate_worker.errors import (
+    CheckpointChanged,
+    CheckpointGone,
+    CheckpointUnusable,
+    SourceUnavailable,
+    WorkerError,
+)
+from nextrapolate_worker.files import digest
+from nextrapolate_worker.messages import Start
+
+_AT_ONCE = 4
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The job's files on this machine's disk."""
+
+    checkpoints: tuple[AdapterFiles, ...]
+    jumps: tuple[AdapterFiles, ...]
+    digests: Mapping[int, str]
+    """sha256 of each checkpoint's weights, by step."""
+
+
+def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
+    """Find the job's files, and fetch what is not here yet.
+
+    Raises:
+        WorkerError: a file has gone, has changed, cannot be used or cannot be had.
+    """
+    blobs = BlobStore(work.data_dir)
+    fetched = _fetch(work, on_progress)
+
+    def path(step: int, source: FileSource | RemoteFile) -> Path:
+        try:
+            if not isinstance(source, FileSource):
+                return blobs.path(FileSource("blob", fetched[source]), work.tenant)
+            found = blobs.path(source, work.tenant)
+        except BlobNotFound as error:
+            raise CheckpointGone(f"checkpoint {step}: {error}") from None
+        _check_unchanged(step, found, source.version)
+        return found
+
+    def files(adapter: InputAdapter) -> AdapterFiles:
+        return AdapterFiles(
+            adapter.step, path(adapter.step, adapter.model), path(adapter.step, adapter.config)
+        )
+
+    checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
+    return Resolved(
+        checkpoints=checkpoints,
+        jumps=tuple(files(adapter) for adapter in work.inputs.jumps),
+        digests={checkpoint.step: digest(checkpoint.model) for checkpoint in checkpoints},
+    )
+
+
+def _check_unchanged(step: int, path: Path, version: str | None) -> None:
+    if not path.is_file():
+        raise CheckpointGone(
+            f"checkpoint {step}: {path.name} was there at submit and is gone now: submit without it, or "
+            "upload the checkpoints to a series, which keeps them"
+        )
+    # At submit all links were followed: one that is on the way now has been put there since.
+    if version is not None and (version_of(path.stat()) != version or os.path.realpath(path) != str(path)):
+        raise CheckpointChanged(
+            f"checkpoint {step}: {path.name} has changed since the job was submitted: submit it again, or "
+            "upload the checkpoints to a series, which keeps them as they are"
+        )
+
+
+def _fetch(work: Start, on_progress: Callable[[float], None]) -> dict[RemoteFile, str]:
+    """Fetch the weights that lie elsewhere; gives the sha256 of each."""
+    adapters = {
+        adapter.model: adapter.step
+        for adapter in work.inputs.checkpoints
+        if not isinstance(adapter.model, FileSource)
+    }
+    fetcher = Fetcher(work.data_dir, work.tenant, hub_token=work.hub_token, scratch=work.folder)
+    total, done = sum(file.bytes for file in adapters), 0
+    sha256: dict[RemoteFile, str] = {}
+    pool = ThreadPoolExecutor(_AT_ONCE)
+    try:
+        fetching = {pool.submit(fetcher.fetch, file, ADAPTER_MODEL): file for file in adapters}
+        for future in as_completed(fetching):
+            file = fetching[future]
+            try:
+                sha256[file] = future.result().sha256
+            except (UnusableContent, RemoteNotFound, RemoteChanged, RemoteUnavailable) as error:
+                raise _in_the_jobs_terms(adapters[file], error) from error
+            done += file.bytes
+            on_progress(done / total)
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return sha256
+
+
+def _in_the_jobs_terms(step: int, error: Exception) -> WorkerError:
+    kinds: Mapping[type[Exception], type[WorkerError]] = {
+        RemoteNotFound: CheckpointGone,
+        RemoteChanged: CheckpointChanged,
+        RemoteUnavailable: SourceUnavailable,
+    }
+    return kinds.get(type(error), CheckpointUnusable)(f"checkpoint {step}: {error}")
