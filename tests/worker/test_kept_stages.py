@@ -38,6 +38,7 @@ from nextrapolate_worker.tasks import extrapolation
 PAPER = NextMethod(preset="paper", horizon_steps=20, epochs=100, hidden_size=32)
 METHODS: list[Method] = [
     *(kind(horizon_steps=20) for kind in NUMERICS),
+    NextMethod(horizon_steps=20),
     PAPER,
 ]
 QUICK = AutoregressionMethod(horizon_steps=20)
