@@ -65,6 +65,7 @@ class Opening:
 
     def _open(self) -> Store:
         store = Store.open(self._settings.store)
+        store.quotas.set_defaults(self._settings.quotas)
         if self._own_key is not None:
             store.keys.adopt(self._own_key, self._own_key.id, list(Scope))
         return store

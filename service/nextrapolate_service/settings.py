@@ -1,11 +1,12 @@
 """Settings of the API, read from the environment once, at its start."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.tenants import Quotas
 
 _GIB = 1 << 30
 
@@ -68,6 +69,7 @@ class ServiceSettings:
             disk, whichever is more.
         reconcile_seconds: pause between two passes of the reconciler.
         rate_limit: how often one key may call; None is no limit.
+        quotas: how much a tenant may use that has no quotas of its own.
         audit_days: how long the audit log is kept.
     """
 
@@ -80,6 +82,7 @@ class ServiceSettings:
     disk_reserve_bytes: int | None = None
     reconcile_seconds: float = 2.0
     rate_limit: RateLimit | None = _GENEROUS
+    quotas: Quotas = field(default_factory=Quotas)
     audit_days: int = 400
 
     @classmethod
@@ -87,7 +90,7 @@ class ServiceSettings:
         """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _S3_BUCKETS, _HUB_ENDPOINT and so on.
 
         NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, NEXTRAPOLATE_S3_BUCKETS one with commas.
-        The store's settings and the rate limit are read, too.
+        The store's settings, the rate limit and the quotas are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
@@ -104,5 +107,6 @@ class ServiceSettings:
             hub_endpoint=os.environ.get("NEXTRAPOLATE_HUB_ENDPOINT", cls.hub_endpoint),
             disk_reserve_bytes=int(reserve) if reserve else None,
             rate_limit=RateLimit.from_environment(),
+            quotas=Quotas.from_environment(),
             audit_days=audit_days(),
         )

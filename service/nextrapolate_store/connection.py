@@ -1,6 +1,5 @@
 """The connection to Redis: its keys, its scripts, its timeouts and retries."""
 
-from dataclasses import asdict
 from enum import StrEnum
 from importlib import resources
 from typing import Any, cast
@@ -15,7 +14,6 @@ from redis.retry import Retry
 from ulid import ULID
 
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
-from nextrapolate_store.tenants import Quotas
 
 SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
@@ -61,8 +59,10 @@ class Key(StrEnum):
     """Hash: step to the job and its files."""
     TENANT_SERIES = "next:tenant-series:"
     """Sorted set of the tenant's series ids, all of score 0."""
+    QUOTAS = "next:quotas"
+    """Hash: the quotas of tenants that have none of their own."""
     TENANT_QUOTAS = "next:tenant-quotas:"
-    """Hash: quotas that differ from the defaults."""
+    """Hash: quotas of the tenant's own."""
     TENANT_BYTES = "next:tenant-bytes:"
     """How many bytes of blobs and results the tenant has stored."""
     TENANT_BLOBS = "next:tenant-blobs:"
@@ -94,16 +94,9 @@ class Connection(Redis):
     still fails after that is `StoreUnavailable`.
     """
 
-    _quotas: Quotas
-
     @classmethod
-    def open(cls, url: str, quotas: Quotas | None = None) -> "Connection":
-        """Make the pool; nothing is sent before the first command.
-
-        Args:
-            url: where Redis is.
-            quotas: those of tenants that have none of their own; None means the defaults.
-        """
+    def open(cls, url: str) -> "Connection":
+        """Make the pool; nothing is sent before the first command."""
         # Five tries: about 2 s for a Redis that restarts, and 20 s at most for one that hangs. A worker that
         # beats every 10 s knows before its lease of 30 s ends that it could not prolong it.
         retry = Retry(ExponentialWithJitterBackoff(base=0.25, cap=1.5), retries=4)
@@ -116,9 +109,7 @@ class Connection(Redis):
             retry=retry,
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )
-        own = cast(Connection, connection)
-        own._quotas = quotas or Quotas()
-        return own
+        return cast(Connection, connection)
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
         """Send one command, as redis-py does.
@@ -140,11 +131,9 @@ class Connection(Redis):
     def load(self, name: str) -> Script:
         """Read the script lua/{name}.lua, behind what all of them share."""
         folder = resources.files("nextrapolate_store") / "lua"
-        keys = ", ".join(f"{key.name.lower()} = '{key}'" for key in Key)
-        quotas = ", ".join(f"{quota} = {most}" for quota, most in asdict(self._quotas).items())
-        tables = f"local key = {{{keys}}}\nlocal default_quota = {{{quotas}}}"
+        names = ", ".join(f"{key.name.lower()} = '{key}'" for key in Key)
         parts = [(folder / f"{part}.lua").read_text() for part in ("quotas", "shared", name)]
-        return self.register_script("\n".join([tables, *parts]))
+        return self.register_script("\n".join([f"local key = {{{names}}}", *parts]))
 
     def now_ms(self) -> int:
         """Ask Redis for its time, in milliseconds."""

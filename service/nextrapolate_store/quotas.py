@@ -10,7 +10,7 @@ from typing import cast
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.errors import QuotaExceeded
-from nextrapolate_store.tenants import Quota, Usage, checked_quota, checked_tenant
+from nextrapolate_store.tenants import Quota, Quotas, Usage, checked_quota, checked_tenant
 
 _LEASE_SECONDS = 60.0
 """How long a hold outlives its process."""
@@ -138,6 +138,11 @@ class QuotaStore:
         for quota, most in quotas.items():
             self._redis.hset(name, quota, checked_quota(quota, most))
 
+    def set_defaults(self, quotas: Quotas) -> None:
+        """Set the quotas of all tenants that have none of their own; of several processes the last wins."""
+        for quota in Quota:
+            self._redis.hset(Key.QUOTAS, quota, getattr(quotas, quota))
+
     def reset(self, tenant: str) -> None:
         """Give a tenant the quotas that all tenants have."""
         self._redis.delete(Key.TENANT_QUOTAS + tenant)
@@ -148,8 +153,8 @@ def exceeded(tenant: str, name: str, used: int, limit: int) -> QuotaExceeded:
     quota = Quota(name)
     option = f"--{quota.replace('_', '-')}"
     return QuotaExceeded(
-        f"the quota of the tenant {tenant} is used up: {_LIMITS[quota].format(used=used, limit=limit)}; the "
-        f"server's operator can raise it, with `nextrapolate-server tenants set {tenant} {option} N`",
+        f"the quota of the tenant {tenant} is used up: {_LIMITS[quota].format(used=used, limit=limit)}; or "
+        f"have the operator raise it, with `nextrapolate-server tenants set {tenant} {option} N`",
         quota=quota,
         usage=Usage(used, limit),
     )

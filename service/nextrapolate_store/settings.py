@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nextrapolate_store.retention import Retention
-from nextrapolate_store.tenants import Quotas
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,6 @@ class StoreSettings:
     """How long a claim lives without a beat."""
     max_attempts: int = 3
     """How often a job may be claimed before it fails."""
-    quotas: Quotas = field(default_factory=Quotas)
-    """How much a tenant may use for which nothing else was set."""
     retention: Retention = field(default_factory=Retention)
     """How long what nobody needs any more is kept."""
 
@@ -37,7 +34,7 @@ class StoreSettings:
 
     @classmethod
     def from_environment(cls) -> "StoreSettings":
-        """Read NEXTRAPOLATE_REDIS_URL, _DATA_DIR, _LEASE_SECONDS, _MAX_ATTEMPTS, and the quotas and ages.
+        """Read NEXTRAPOLATE_REDIS_URL, _DATA_DIR, _LEASE_SECONDS, _MAX_ATTEMPTS and what `Retention` reads.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
@@ -47,7 +44,6 @@ class StoreSettings:
             data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds jobs and blobs")),
             lease_seconds=float(os.environ.get("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds)),
             max_attempts=int(os.environ.get("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts)),
-            quotas=Quotas.from_environment(),
             retention=Retention.from_environment(),
         )
 

@@ -67,7 +67,7 @@ class Store:
     @classmethod
     def _connect(cls, settings: StoreSettings) -> Self:
         make_folder(settings.data_dir.absolute())
-        return cls(Connection.open(settings.redis_url, settings.quotas), settings)
+        return cls(Connection.open(settings.redis_url), settings)
 
     def ping(self) -> None:
         """Write to Redis, as every job has to, and look whether the data is still there.

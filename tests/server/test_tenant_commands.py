@@ -10,7 +10,7 @@ from nextrapolate_service.server.cli import main
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
-from nextrapolate_store.tenants import Quota, Usage
+from nextrapolate_store.tenants import Quota, Quotas, Usage
 
 
 def run(*arguments: str, code: int = 0) -> Result:
@@ -24,6 +24,7 @@ def deployed(store: Store, store_settings: StoreSettings, monkeypatch: pytest.Mo
     """The store of a deployment with two tenants, whose settings come from the environment."""
     monkeypatch.setenv("NEXTRAPOLATE_REDIS_URL", store_settings.redis_url)
     monkeypatch.setenv("NEXTRAPOLATE_DATA_DIR", str(store_settings.data_dir))
+    store.quotas.set_defaults(Quotas())
     for tenant in ("lab", "ops"):
         store.keys.create(tenant, [Scope.READ])
     store.series.create("lab", SeriesCreate(name="run"))

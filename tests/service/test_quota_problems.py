@@ -95,7 +95,7 @@ def store_digest(client: TestClient, series_id: str) -> str:
 @pytest.fixture
 def one_at_once(settings: ServiceSettings, api_key: str) -> Iterator[TestClient]:
     """A service that takes one upload of a tenant at a time."""
-    narrow = replace(settings, store=replace(settings.store, quotas=Quotas(uploads=1)))
+    narrow = replace(settings, quotas=Quotas(uploads=1))
     with TestClient(create_app(narrow), headers={"Authorization": f"Bearer {api_key}"}) as client:
         yield client
 

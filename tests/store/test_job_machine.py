@@ -66,6 +66,7 @@ class JobMachine(RuleBasedStateMachine):
         redis.flushall()
         shutil.rmtree(settings.data_dir, ignore_errors=True)
         self.settings, self.redis, self.store = settings, redis, Store.open(settings)
+        self.store.quotas.set_defaults(Quotas(running_jobs=MAX_RUNNING))
         self.models: dict[str, Model] = {}
         self.most_running = MAX_RUNNING
 
@@ -216,6 +217,7 @@ class JobMachine(RuleBasedStateMachine):
     def lose_redis_and_rebuild(self) -> None:
         """An end that was written down is as it was; other jobs are queued again, under higher fences."""
         self.redis.flushall()
+        self.store.quotas.set_defaults(Quotas(running_jobs=MAX_RUNNING))
         self.most_running = MAX_RUNNING
         done = Store.rebuild(self.settings, add_missing=False)
         again = {job: model for job, model in self.models.items() if not model.recorded}
@@ -286,12 +288,12 @@ class JobMachine(RuleBasedStateMachine):
 
 
 def test_no_job_is_lost_and_none_commits_twice(store_settings: StoreSettings) -> None:
-    few = replace(store_settings, max_attempts=MAX_ATTEMPTS, quotas=Quotas(running_jobs=MAX_RUNNING))
+    few_attempts = replace(store_settings, max_attempts=MAX_ATTEMPTS)
     with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
 
         class Bound(JobMachine):
             def __init__(self) -> None:
-                super().__init__(few, redis)
+                super().__init__(few_attempts, redis)
 
         run_state_machine_as_test(
             Bound, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)

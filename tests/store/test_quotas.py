@@ -3,10 +3,9 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -20,7 +19,6 @@ from nextrapolate.schemas import FileInfo, SeriesCreate
 from nextrapolate_store import quotas as quotas_module
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import QuotaExceeded
-from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota, Quotas, Usage
@@ -31,11 +29,10 @@ EVERYTHING_LIMITED = Quotas(bytes=LIMIT * 100, series=LIMIT, queued_jobs=LIMIT, 
 
 
 @pytest.fixture
-def small(store_settings: StoreSettings) -> Iterator[Store]:
+def small(store: Store) -> Store:
     """A store in which nobody may have more than seven of anything."""
-    store = Store.open(replace(store_settings, quotas=EVERYTHING_LIMITED))
-    yield store
-    store.close()
+    store.quotas.set_defaults(EVERYTHING_LIMITED)
+    return store
 
 
 def all_at_once(ask: Callable[[int], object]) -> list[QuotaExceeded]:
@@ -222,7 +219,6 @@ def test_what_was_stored_and_not_counted_is_counted_by_the_next_sweep(
 
 
 def test_after_a_rebuild_all_is_counted_again(store: Store, store_settings: StoreSettings) -> None:
-    at_once = replace(store_settings, retention=Retention())
     store.series.create(TENANT, SeriesCreate(name="run", lora_config={"r": 2}))
     job = submit(store)
     assert store.jobs.commit(job.id, claim(store, job).fence, ARTIFACTS)
@@ -231,7 +227,7 @@ def test_after_a_rebuild_all_is_counted_again(store: Store, store_settings: Stor
     assert before[Quota.BYTES].used > 2
     with Redis.from_url(store_settings.redis_url) as redis:
         redis.flushall()
-    Store.rebuild(at_once, add_missing=False)
+    Store.rebuild(store_settings, add_missing=False)
     store.sweeper.sweep()
     assert store.quotas.usage(TENANT) == before
 

@@ -1,13 +1,16 @@
--- In front of every script: how much a tenant may use, and uses. `key` is the table of key names,
--- `default_quota` how much a tenant may use that has no quota of its own.
+-- In front of every script: how much a tenant may use, and uses. `key` is the table of key names.
 --
 -- What is on its way, an upload or a job that is being submitted, is held: its quota is used up before anything
 -- is written, so nothing that was written has to be taken back. A hold ends with what it was for, or with its
 -- process. Holds are not written to disk: without them Redis forgets what was not acknowledged anyway, and
 -- nobody has to wait for the disk.
 
+-- As much as anybody may have who was not told otherwise, until an API has told.
+local unlimited = 2 ^ 53
+
 local function quota_of(tenant, quota)
-  return tonumber(redis.call('HGET', key.tenant_quotas .. tenant, quota) or default_quota[quota])
+  local own = redis.call('HGET', key.tenant_quotas .. tenant, quota)
+  return tonumber(own or redis.call('HGET', key.quotas, quota) or unlimited)
 end
 
 -- What is used, without what is held; uploads are nothing but held.
