@@ -9,6 +9,7 @@ import queue
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import IO, Self
 
 from nextrapolate_worker.messages import Done, Failed, Progress, Start, parse_answer
@@ -93,7 +94,8 @@ class Child:
         code = self._process.wait()
         self._reader.join()
         for pipe in (self._process.stdin, self._process.stdout):
-            self._pipe(pipe).close()
+            with suppress(BrokenPipeError):  # what it was still to be told
+                self._pipe(pipe).close()
         return code
 
     def _read(self) -> None:
