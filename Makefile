@@ -1,5 +1,5 @@
 # Every target sets up what it needs: a virtual environment in .venv, made from constraints.txt.
-.PHONY: demo test test-unit chaos fuzz lint format setup clean
+.PHONY: demo screenshots test test-unit chaos fuzz lint format setup clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -24,17 +24,27 @@ apt-venv:
 	@[ "$$(id -u)" = 0 ] || { echo "python3 lacks venv: install it (Debian: apt install python3-venv), then try again"; exit 1; }
 	apt-get update -qq && apt-get install -qq -y python3-venv
 
+# Without it the tests of the pages in a browser are skipped, and say so.
+.PHONY: chromium
+chromium:
+	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || true
+
 demo: setup      ## a real GRPO run that skips steps, beside the run that does not (under 10 minutes)
 	$(BIN)/python -m demo.run
 
-test: setup      ## every test
+screenshots: setup chromium  ## the README's pictures, from the demo's run
+	[ -d demo/runs/server/data ] || $(BIN)/python -m demo.run
+	$(BIN)/python -m demo.screenshots
+
+test: setup chromium  ## every test
 	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-unit: setup ## the tests that start no server, worker or trainer
 	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
 
-chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (about half an hour)
-	PYTHONPATH=tests $(BIN)/python -m chaos --seeds 5 --jobs 200 --faults 52 --seconds 900
+chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (half an hour on an idle machine)
+	PYTHONPATH=tests $(BIN)/python -m chaos --seeds 5 --jobs 200 --faults 52 --seconds 1800
 
 fuzz: setup      ## ten thousand requests from the OpenAPI document; any header, URI and body (minutes)
 	FUZZ_REQUESTS=10000 $(BIN)/pytest -s --hypothesis-profile fuzz $(FUZZ_TESTS)
