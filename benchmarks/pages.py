@@ -159,7 +159,7 @@ def opened(settings: StoreSettings) -> Store:
 def submit(store: Store, inputs: JobInputs, number: int) -> None:
     """Submit a job of a run of its own; every other one is cancelled."""
     uris = [
-        CheckpointRef(uri=f"file://{adapter.model.location}", step=adapter.step)
+        CheckpointRef(uri=f"file:///runs/{number}/checkpoint-{adapter.step}", step=adapter.step)
         for adapter in inputs.checkpoints
     ]
     request = JobCreate(checkpoints=uris, labels={"run": f"run-{number}"})
