@@ -1,7 +1,6 @@
 """From a request to a job: checkpoints are resolved, and checked as far as that is cheap."""
 
 import hashlib
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -22,6 +21,7 @@ from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, check_co
 from nextrapolate_store.credentials import Credential
 from nextrapolate_store.errors import UnusableContent
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
+from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_store.store import Store
 
 _INSPECTED = 3
@@ -59,17 +59,17 @@ def submit(
     require_space(store.blobs, settings)
     request = submission.request
     inputs = _inputs(store, settings, submission)
-    to_fetch = sum(map(_bytes_to_fetch, inputs.checkpoints))
+    to_fetch = _bytes_to_fetch(settings, submission.tenant, inputs)
     require_space(store.blobs, settings, to_fetch)
-    with store.quotas.room(submission.tenant, to_fetch) if to_fetch else nullcontext():
-        job = store.jobs.submit(
-            submission.tenant,
-            request,
-            inputs,
-            idempotency_key=submission.idempotency_key,
-            body_digest=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
-            credentials=_credentials(submission, inputs),
-        )
+    job = store.jobs.submit(
+        submission.tenant,
+        request,
+        inputs,
+        idempotency_key=submission.idempotency_key,
+        body_digest=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
+        credentials=_credentials(submission, inputs),
+        bytes_to_fetch=to_fetch,
+    )
     wake_ups.send(job.id)
     return job
 
@@ -90,8 +90,11 @@ def _inputs(store: Store, settings: ServiceSettings, submission: Submission) -> 
     return inputs
 
 
-def _bytes_to_fetch(adapter: InputAdapter) -> int:
-    return 0 if isinstance(adapter.model, FileSource) else adapter.model.bytes
+def _bytes_to_fetch(settings: ServiceSettings, tenant: str, inputs: JobInputs) -> int:
+    """How much will come, without what the tenant has from an earlier job."""
+    fetcher = Fetcher(settings.store.data_dir, tenant, hub_token=None)
+    remote = {adapter.model for adapter in inputs.checkpoints if not isinstance(adapter.model, FileSource)}
+    return sum(file.bytes for file in remote if fetcher.known(file) is None)
 
 
 def _credentials(submission: Submission, inputs: JobInputs) -> dict[Credential, str]:

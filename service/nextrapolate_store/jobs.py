@@ -46,9 +46,6 @@ _JOBS_A_PASS = 1000
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
 
-_ONE_JOB = {Quota.QUEUED_JOBS: 1, Quota.BYTES: 1}
-"""What a job needs to be accepted: a place in the queue, and that not all bytes are used up."""
-
 _WORKER_LOST = JobError(
     code="worker-lost",
     detail="the worker stopped beating: it died, hung, or lost its way to Redis; its log may say why",
@@ -98,6 +95,7 @@ class JobStore:
         idempotency_key: str | None,
         body_digest: str,
         credentials: Mapping[Credential, str] = MappingProxyType({}),
+        bytes_to_fetch: int = 0,
     ) -> JobRecord:
         """Queue a job; once this returns, it is on disk twice (Redis and job.json) and will be run.
 
@@ -107,13 +105,16 @@ class JobStore:
         Raises:
             IdempotencyMismatch: the key was used with another body.
             IdempotencyInFlight: the same request is being submitted right now.
-            QuotaExceeded: the tenant has as many queued jobs as it may, or no room for their results.
+            QuotaExceeded: the tenant has as many queued jobs as it may, or no room for what has to be fetched
+                or for results.
         """
         job_id, now_ms = self._redis.new_id()
+        # Results take room, too, but nobody knows how much: not all of it may be used up.
+        needed = {Quota.QUEUED_JOBS: 1, Quota.BYTES: 1 + bytes_to_fetch}
         if idempotency_key is None:
-            self._quotas.hold(tenant, job_id, _ONE_JOB)
+            self._quotas.hold(tenant, job_id, needed)
         else:
-            job_id, submitted = self._reserve_key(tenant, idempotency_key, body_digest, job_id)
+            job_id, submitted = self._reserve_key(tenant, idempotency_key, body_digest, job_id, needed)
             if submitted:
                 return self.get(tenant, job_id)
         document = JobDocument(
@@ -129,19 +130,25 @@ class JobStore:
         document = self._journal.write_job(document)
         for name, secret in credentials.items():
             self._credentials.put(job_id, name, secret)
-        self._queue(document, fence=0)
+        self._queue(document, bytes_to_fetch=bytes_to_fetch)
         return self.get(tenant, job_id)
 
-    def _queue(self, document: JobDocument, fence: int) -> bool:
+    def _queue(self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0) -> bool:
         request, inputs = document.request.model_dump_json(), INPUTS.dump_json(document.inputs)
         created_at = timestamp_ms(document.created_at)
-        return bool(self._submit(args=[document.id, document.tenant, request, inputs, created_at, fence]))
+        return bool(
+            self._submit(
+                args=[document.id, document.tenant, request, inputs, created_at, fence, bytes_to_fetch]
+            )
+        )
 
-    def _reserve_key(self, tenant: str, key: str, digest: str, job_id: str) -> tuple[str, bool]:
+    def _reserve_key(
+        self, tenant: str, key: str, digest: str, job_id: str, needed: Mapping[Quota, int]
+    ) -> tuple[str, bool]:
         """Give the job id that belongs to the key, and whether that job is there already."""
         holds_ms = _RESERVATION_SECONDS * 1000
         outcome, *found = self._reserve(
-            args=[tenant, key, digest, job_id, holds_ms, self._remembered_ms, json.dumps(_ONE_JOB)]
+            args=[tenant, key, digest, job_id, holds_ms, self._remembered_ms, json.dumps(needed)]
         )
         if outcome == "quota":
             raise exceeded(tenant, *found)

@@ -72,7 +72,7 @@ class QuotaStore:
         self._redis = redis
         self._hold, self._end_hold = redis.load("hold"), redis.load("end_hold")
         self._charge, self._discharge = redis.load("charge_blob"), redis.load("discharge_blob")
-        self._usage = redis.load("usage")
+        self._expect_nothing, self._usage = redis.load("expect_nothing"), redis.load("usage")
 
     @contextmanager
     def room(self, tenant: str, expected_bytes: int = 0, sha256: str | None = None) -> Iterator[Room]:
@@ -122,6 +122,11 @@ class QuotaStore:
             self.charge(tenant, FileInfo(bytes=stored[sha256], sha256=sha256))
         for sha256 in counted.keys() - stored.keys():
             self._discharge(args=[tenant, sha256])
+
+    def count_fetched(self, tenant: str, job_id: str, look: Callable[[], Mapping[str, int]]) -> None:
+        """Count what was fetched for a job that is over, in place of what was expected at submit."""
+        self.recount(tenant, look)
+        self._expect_nothing(args=[job_id])
 
     def usage(self, tenant: str) -> dict[Quota, Usage]:
         """Tell how much of each quota the tenant uses, what is on its way among it, and how much it may."""

@@ -4,6 +4,7 @@ A script cannot write a file. It leaves the job in the set of those whose end is
 what is flushed to disk is taken out of it.
 """
 
+from functools import partial
 from typing import cast
 
 from nextrapolate.schemas import JobEvent
@@ -12,6 +13,7 @@ from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import EndDocument, Journal
+from nextrapolate_store.quotas import QuotaStore
 
 _JOBS_A_PASS = 1000
 
@@ -19,8 +21,11 @@ _JOBS_A_PASS = 1000
 class Recorder:
     """Any number of processes may record at any time, and be killed at any line of it."""
 
-    def __init__(self, redis: Connection, jobs: JobStore, journal: Journal, blobs: BlobStore) -> None:
+    def __init__(
+        self, redis: Connection, jobs: JobStore, journal: Journal, quotas: QuotaStore, blobs: BlobStore
+    ) -> None:
         self._redis = redis
+        self._quotas = quotas
         self._jobs = jobs
         self._journal = journal
         self._blobs = blobs
@@ -39,6 +44,8 @@ class Recorder:
             return
         job = job_record(fields)
         self._journal.write_end(EndDocument(job=job, events=self._story(job_id)))
+        if int(fields.get("coming_bytes", 0)):
+            self._quotas.count_fetched(job.tenant, job_id, partial(self._blobs.stored, job.tenant))
         self._blobs.keep_only_result(job)
 
     def _story(self, job_id: str) -> tuple[JobEvent, ...]:

@@ -34,7 +34,7 @@ class Store:
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
-        self.recorder = Recorder(redis, self.jobs, self._journal, self.blobs)
+        self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.quotas, self.blobs, settings.retention)
 
     @classmethod

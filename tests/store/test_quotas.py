@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
-from fixtures.store import ARTIFACTS, TENANT, claim, submit
+from fixtures.store import ARTIFACTS, INPUTS, REQUEST, TENANT, claim, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
@@ -19,6 +19,7 @@ from nextrapolate.schemas import FileInfo, SeriesCreate
 from nextrapolate_store import quotas as quotas_module
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import QuotaExceeded
+from nextrapolate_store.records import JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota, Quotas, Usage
@@ -178,6 +179,26 @@ def test_results_count_until_they_are_swept(small: Store, store_settings: StoreS
     small.sweeper.sweep()
     assert small.quotas.usage(TENANT)[Quota.BYTES].used == 0
     submit(small)
+
+
+def test_what_a_job_fetches_counts_from_its_submit_on(small: Store, store_settings: StoreSettings) -> None:
+    def submit_fetching(count: int) -> JobRecord:
+        return small.jobs.submit(
+            TENANT, REQUEST, INPUTS, idempotency_key=None, body_digest="", bytes_to_fetch=count
+        )
+
+    fetching, dropped = submit_fetching(500), submit_fetching(100)
+    assert small.quotas.usage(TENANT)[Quota.BYTES].used == 600
+    with pytest.raises(QuotaExceeded, match="600 of the 700 bytes"):
+        submit_fetching(100)
+    BlobStore(store_settings.data_dir).put_bytes(TENANT, bytes(450))  # as the worker's child does
+    assert small.jobs.commit(fetching.id, claim(small, fetching).fence, ARTIFACTS)
+    small.jobs.cancel(TENANT, dropped.id)
+    for _ in range(2):  # a recorder that was killed comes back to the same jobs
+        small.recorder.record_ends()
+        assert small.quotas.usage(TENANT)[Quota.BYTES].used == 450 + 2
+        with Redis.from_url(store_settings.redis_url) as redis:
+            redis.sadd("next:unrecorded", fetching.id, dropped.id)
 
 
 def test_holds_of_a_process_that_died_end_by_themselves(

@@ -68,6 +68,12 @@ local function keep_results(id, artifacts)
   charge(get(id, 'tenant'), bytes)
 end
 
+-- What was to be fetched for a job counts as stored no longer: it is, or never will be.
+local function expect_nothing(id)
+  charge(get(id, 'tenant'), -tonumber(get(id, 'coming_bytes') or 0))
+  redis.call('HDEL', key.job .. id, 'coming_bytes')
+end
+
 -- Take a job out of every index, and remove it.
 local function forget(id)
   local tenant = get(id, 'tenant')
@@ -78,6 +84,7 @@ local function forget(id)
     redis.call('ZREM', ids, id)
   end
   charge(tenant, -tonumber(get(id, 'stored_bytes') or 0))
+  expect_nothing(id)
   redis.call('SREM', key.unrecorded, id)
   redis.call('DEL', key.job .. id, key.events .. id)
 end
