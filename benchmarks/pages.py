@@ -24,7 +24,7 @@ from playwright.sync_api import sync_playwright
 from safetensors.torch import save_file
 
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import CheckpointRef, JobCreate, JobState
+from nextrapolate.schemas import CheckpointRef, JobCreate, JobState, Report
 from nextrapolate_service.app import create_app
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_service.settings import ServiceSettings
@@ -35,6 +35,8 @@ from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.messages import Start
+from nextrapolate_worker.rendering import report_page
+from nextrapolate_worker.rendering.figures import warm_up
 
 ATTENTION = tuple(f"self_attn.{letter}_proj" for letter in "qkvo")
 KINDS = (*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -58,6 +60,7 @@ def main() -> None:
         page = make_report(inputs, folder / "result")
         print("| report.html | |\n|---|---|")
         print(f"| modules | {arguments.layers * len(KINDS)} |\n| size | {page.stat().st_size / 1e6:.2f} MB |")
+        print(f"| drawn, CPU, median of {arguments.repeats} | {drawing_ms(page, arguments.repeats):.0f} |")
         print(f"| opens, median of {arguments.repeats} | {opening_ms(page, arguments.repeats):.0f} |\n")
         with many_jobs(folder, inputs, arguments.jobs) as browser:
             print(f"| {arguments.jobs} jobs in the store | median | slowest of {arguments.repeats} |")
@@ -109,6 +112,18 @@ def make_report(inputs: JobInputs, folder: Path) -> Path:
     )
     pipeline.run(work, lambda stage, fraction: None)
     return folder / "report.html"
+
+
+def drawing_ms(page: Path, repeats: int) -> float:
+    """CPU time that a worker's child spends on the page, its charts included, once it is warm."""
+    report = Report.model_validate_json(page.with_suffix(".json").read_bytes())
+    warm_up()
+    times = []
+    for _ in range(repeats):
+        begun = time.process_time()
+        report_page(report)
+        times.append(1000 * (time.process_time() - begun))
+    return float(statistics.median(times))
 
 
 def opening_ms(page: Path, repeats: int) -> float:
