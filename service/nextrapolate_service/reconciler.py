@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import astuple
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -46,5 +47,5 @@ def _reconcile(store: Store, wake_ups: WakeUps) -> None:
 
 def _sweep(store: Store) -> None:
     swept = store.sweeper.sweep_if_due()
-    if swept is not None:
+    if swept is not None and any(astuple(swept)):
         _log.info("swept: %s", swept)

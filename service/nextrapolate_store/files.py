@@ -36,6 +36,21 @@ def write_once(path: Path, text: str) -> str:
     return text
 
 
+def write_over(path: Path, text: str) -> None:
+    """Write a file in place of the one that is there."""
+    make_folder(path.parent)
+    temporary = temporary_in(path.parent)
+    try:
+        with temporary.open("x", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents, private and flushed to disk: a file is no safer than its folder."""
     if folder.is_dir():

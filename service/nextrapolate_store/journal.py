@@ -1,4 +1,4 @@
-"""Records on disk, from which everything in Redis can be rebuilt. None of them ever changes.
+"""Records on disk, from which Redis can be rebuilt. None of them ever changes, but for a tenant's quotas.
 
     {data_dir}/jobs/{job}/job.json                  what was asked; there before the job is acknowledged
     {data_dir}/jobs/{job}/end.json                  how it ended, with the digests of its results
@@ -7,6 +7,7 @@
     {data_dir}/series/{series}/{step}.jump.json     the adapter that was swapped in after this step
     {data_dir}/keys/{key}-{digest}.json             an API key, with a digest in place of its secret
     {data_dir}/keys/{key}-{digest}.revoked.json     since when it is refused
+    {data_dir}/tenants/{tenant}.json                quotas of the tenant's own
 
 Of two who write one record, the first decides: every `write_` gives what stands there from now on.
 """
@@ -25,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextrapolate.schemas import FileInfo, JobEvent, JobRequest, SeriesCreate
 from nextrapolate_store.errors import RecordUnreadable
-from nextrapolate_store.files import discard_folder, write_once
+from nextrapolate_store.files import discard_folder, write_once, write_over
 from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
 
@@ -86,6 +87,13 @@ class RevocationDocument(_Document):
     revoked_at: datetime
 
 
+class QuotasDocument(_Document):
+    """Quotas of a tenant's own, by name."""
+
+    tenant: str
+    quotas: dict[str, int]
+
+
 class FileDocument(_Document):
     """One file of a checkpoint, a blob of the series' tenant."""
 
@@ -133,7 +141,8 @@ class Journal:
     """
 
     def __init__(self, data_dir: Path) -> None:
-        self._jobs, self._series, self._keys = (data_dir / kind for kind in ("jobs", "series", "keys"))
+        self._jobs, self._series = data_dir / "jobs", data_dir / "series"
+        self._keys, self._tenants = data_dir / "keys", data_dir / "tenants"
 
     def write_job(self, document: JobDocument) -> JobDocument:
         """Write down what was asked."""
@@ -167,6 +176,14 @@ class Journal:
         """Write down that a key is refused from now on."""
         return _write(self._key(key_id, digest).with_suffix(_REVOKED), document)
 
+    def write_quotas(self, document: QuotasDocument) -> None:
+        """Write down the quotas of a tenant, in place of those it had."""
+        path = self._tenants / f"{document.tenant}.json"
+        if document.quotas:
+            write_over(path, document.model_dump_json(indent=1))
+        else:
+            path.unlink(missing_ok=True)
+
     def job_ids(self) -> Iterator[str]:
         """Ids of all jobs that were asked for, oldest first."""
         return _ids(self._jobs, _JOB)
@@ -178,6 +195,10 @@ class Journal:
     def key_names(self) -> Iterator[str]:
         """What `read_key` takes, of all keys that were made."""
         return (path.stem for path in sorted(self._keys.glob("*.json")) if _REVOKED not in path.name)
+
+    def tenants(self) -> Iterator[str]:
+        """Names of the tenants that have quotas of their own."""
+        return (path.stem for path in self._tenants.glob("*.json"))
 
     def is_empty(self) -> bool:
         """True where there is neither a job nor a series."""
@@ -211,6 +232,10 @@ class Journal:
         revoked = path.with_suffix(_REVOKED)
         revoked_at = _read(revoked, RevocationDocument).revoked_at if revoked.exists() else None
         return _read(path, KeyDocument), revoked_at
+
+    def read_quotas(self, tenant: str) -> QuotasDocument:
+        """Read the quotas of a tenant."""
+        return _read(self._tenants / f"{tenant}.json", QuotasDocument)
 
     def blobs_in_use(self) -> Mapping[str, set[str]]:
         """Digests of the blobs that a series or a job needs, by tenant."""

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import Any
 
+from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
 
 _about: ContextVar[Mapping[str, Any]] = ContextVar("nextrapolate_log_about", default=MappingProxyType({}))
@@ -71,7 +72,14 @@ class _Text(logging.Formatter):
 
 def _json() -> logging.Formatter:
     names = {"levelname": "level", "name": "logger"}
-    return JsonFormatter("{levelname}{name}{message}", style="{", timestamp="at", rename_fields=names)
+    left_out = [*RESERVED_ATTRS, "color_message"]  # uvicorn's, for terminals
+    return JsonFormatter(
+        "{levelname}{name}{message}",
+        style="{",
+        timestamp="at",
+        rename_fields=names,
+        reserved_attrs=left_out,
+    )
 
 
 _FORMATTERS = {"text": _Text, "json": _json}

@@ -10,6 +10,7 @@ from typing import cast
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.errors import QuotaExceeded
+from nextrapolate_store.journal import Journal, QuotasDocument
 from nextrapolate_store.tenants import Quota, Quotas, Usage, checked_quota, checked_tenant
 
 _LEASE_SECONDS = 60.0
@@ -68,8 +69,9 @@ class QuotaStore:
     counted by the next sweep.
     """
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Connection, journal: Journal) -> None:
         self._redis = redis
+        self._journal = journal
         self._hold, self._end_hold = redis.load("hold"), redis.load("end_hold")
         self._charge, self._discharge = redis.load("charge_blob"), redis.load("discharge_blob")
         self._expect_nothing, self._usage = redis.load("expect_nothing"), redis.load("usage")
@@ -142,6 +144,7 @@ class QuotaStore:
         name = Key.TENANT_QUOTAS + checked_tenant(tenant)
         for quota, most in quotas.items():
             self._redis.hset(name, quota, checked_quota(quota, most))
+        self._write_down(tenant)
 
     def set_defaults(self, quotas: Quotas) -> None:
         """Set the quotas of all tenants that have none of their own; of several processes the last wins."""
@@ -151,6 +154,16 @@ class QuotaStore:
     def reset(self, tenant: str) -> None:
         """Give a tenant the quotas that all tenants have."""
         self._redis.delete(Key.TENANT_QUOTAS + tenant)
+        self._write_down(tenant)
+
+    def restore(self, document: QuotasDocument) -> None:
+        """Bring a tenant's own quotas back from their record; those that are set stay as they are."""
+        for quota, most in document.quotas.items():
+            self._redis.hsetnx(Key.TENANT_QUOTAS + document.tenant, quota, most)
+
+    def _write_down(self, tenant: str) -> None:
+        quotas = {name: int(most) for name, most in self._redis.fields(Key.TENANT_QUOTAS + tenant).items()}
+        self._journal.write_quotas(QuotasDocument(tenant=tenant, quotas=quotas))
 
 
 def exceeded(tenant: str, name: str, used: int, limit: int) -> QuotaExceeded:

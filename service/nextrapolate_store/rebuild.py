@@ -9,6 +9,7 @@ from nextrapolate_store.errors import RecordUnreadable, StoreNotEmpty
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
+from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.series import SeriesStore
 
 _T = TypeVar("_T")
@@ -32,11 +33,18 @@ class Rebuild:
     """May be killed at any line, and made again: Redis counts as empty until all of it is back."""
 
     def __init__(
-        self, redis: Connection, journal: Journal, keys: KeyStore, series: SeriesStore, jobs: JobStore
+        self,
+        redis: Connection,
+        journal: Journal,
+        keys: KeyStore,
+        quotas: QuotaStore,
+        series: SeriesStore,
+        jobs: JobStore,
     ) -> None:
         self._redis = redis
         self._journal = journal
         self._keys = keys
+        self._quotas = quotas
         self._series = series
         self._jobs = jobs
         self._unreadable: list[str] = []
@@ -59,6 +67,8 @@ class Rebuild:
                     "lacks, as after an older backup of it was restored"
                 )
         keys = self._restore_keys()
+        for document in self._readable(self._journal.tenants(), self._journal.read_quotas):
+            self._quotas.restore(document)
         histories = self._readable(self._journal.series_ids(), self._journal.read_series)
         series = sum(map(self._series.restore, histories))
         ended, queued = self._restore_jobs()

@@ -25,7 +25,7 @@ class Store:
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
         self._journal = Journal(settings.data_dir)
-        self.quotas = QuotaStore(redis)
+        self.quotas = QuotaStore(redis, self._journal)
         self.blobs = BlobStore(settings.data_dir, self.quotas)
         self.credentials = CredentialStore(redis, settings.data_dir)
         self.jobs = JobStore(redis, self._journal, self.credentials, self.quotas, settings)
@@ -58,9 +58,8 @@ class Store:
         """Bring everything in Redis back from the records in the data folder, as `rebuild` says."""
         store = cls._connect(settings)
         try:
-            return rebuild.Rebuild(store._redis, store._journal, store.keys, store.series, store.jobs).run(
-                add_missing=add_missing
-            )
+            parts = (store.keys, store.quotas, store.series, store.jobs)
+            return rebuild.Rebuild(store._redis, store._journal, *parts).run(add_missing=add_missing)
         finally:
             store.close()
 

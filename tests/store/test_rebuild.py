@@ -20,6 +20,7 @@ from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.records import Beat
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota
 
 MODEL: CheckpointFile = "adapter_model.safetensors"
 
@@ -167,6 +168,20 @@ def test_keys_open_what_they_opened_and_the_revoked_open_nothing(
     assert store.keys.verify(second).id == "local"
     with pytest.raises(KeyRevoked):
         store.keys.verify(revoked_text)
+
+
+def test_a_tenants_own_quotas_are_what_they_were(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    store.quotas.set("lab", {Quota.SERIES: 3})
+    store.quotas.set("lab", {Quota.SERIES: 4, Quota.QUEUED_JOBS: 5})
+    store.quotas.set("page", {Quota.SERIES: 6})
+    store.quotas.reset("page")
+    before = {tenant: store.quotas.usage(tenant) for tenant in ("lab", "page", TENANT)}
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert {tenant: store.quotas.usage(tenant) for tenant in before} == before
+    assert before["lab"][Quota.SERIES].limit == 4
 
 
 def test_a_file_that_was_acknowledged_does_not_change(
