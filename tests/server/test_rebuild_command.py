@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -33,12 +34,21 @@ def extrapolate(client: httpx.Client, run: Path) -> dict[str, object]:
     return job
 
 
+def until_there(record: Path) -> None:
+    """Wait for what an API process writes down a moment after a job has ended."""
+    deadline = time.monotonic() + 30
+    while not record.exists():
+        assert time.monotonic() < deadline, f"{record} was never written"
+        time.sleep(0.1)
+
+
 def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(tmp_path: Path) -> None:
     run, data = write_run(tmp_path / "run", range(10, 60, 10)), tmp_path / "data"
     with running_server(tmp_path) as server, calls(server) as client:
         job = extrapolate(client, run)
         refused = server_command("rebuild", "--data-dir", data)
         assert (refused.returncode, "stop it" in refused.stderr) == (1, True)
+        until_there(data / "jobs" / str(job["id"]) / "end.json")
     shutil.rmtree(data / "redis")
 
     refused = server_command("--port", "0", "--data-dir", data)

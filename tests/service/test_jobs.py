@@ -122,7 +122,7 @@ def test_steps_have_to_ascend(client: TestClient, tmp_path: Path) -> None:
 
 
 def test_too_few_checkpoints_says_how_many_are_needed(client: TestClient, series_id: str) -> None:
-    answer = client.post("/jobs", json={"series": series_id, "until": 20})
+    answer = client.post("/jobs", json={"series": series_id, "until": 20, "method": {"name": "next"}})
     assert (
         "next needs at least 6 checkpoints at this spacing and horizon, there are 2"
         in problem(answer, 422, "too-few-checkpoints").detail
@@ -177,7 +177,7 @@ def test_another_tenants_job_is_404(client: TestClient, series_id: str, store: S
 
 def test_the_same_key_and_body_are_the_same_job(client: TestClient, series_id: str) -> None:
     key = {"Idempotency-Key": "once"}
-    body = {"series": series_id, "method": {"name": "next"}}
+    body = {"series": series_id, "method": {"name": "auto"}}
     first = client.post("/jobs", json=body, headers=key).json()
     again = client.post("/jobs", json={"series": series_id}, headers=key)  # says the same in fewer words
     assert (again.status_code, again.json()["id"]) == (202, first["id"])

@@ -127,7 +127,7 @@ def test_a_defect_in_the_plugin_is_logged_whole(
 
 
 def test_a_wrong_parameter_is_refused_before_training(dead_client: NExtClient) -> None:
-    with pytest.raises(ParameterError, match="next takes no epoch; known are"):
+    with pytest.raises(ParameterError, match="auto takes no epoch; known are"):
         NExtCallback(dead_client, epoch=10)
     with pytest.raises(ParameterError, match="no method 'nexxt'"):
         NExtCallback(dead_client, method="nexxt")
