@@ -2,6 +2,8 @@
 
 import hashlib
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,12 +12,14 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from fixtures.redis import running
 from fixtures.store import ARTIFACTS, INPUTS, REQUEST, TENANT, claim, submit
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
 from nextrapolate.schemas import FileInfo, SeriesCreate
+from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_store import quotas as quotas_module
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import QuotaExceeded
@@ -201,17 +205,52 @@ def test_what_a_job_fetches_counts_from_its_submit_on(small: Store, store_settin
             redis.sadd("next:unrecorded", fetching.id, dropped.id)
 
 
-def test_holds_of_a_process_that_died_end_by_themselves(
-    small: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quotas_module, "_LEASE_SECONDS", 0.3)
-    for number in range(LIMIT):
-        small.quotas.hold(TENANT, f"of a dead process {number}", {Quota.UPLOADS: 1, Quota.BYTES: 100})
-    with pytest.raises(QuotaExceeded) as refused:
-        small.blobs.put_bytes(TENANT, b"x")
-    assert refused.value.quota is Quota.UPLOADS
-    time.sleep(0.35)
-    small.blobs.put_bytes(TENANT, b"x" * 700)
+DIES_UPLOADING = """
+import sys, time
+from pathlib import Path
+from nextrapolate_store import quotas
+from nextrapolate_store.settings import StoreSettings
+from nextrapolate_store.store import Store
+
+quotas._LEASE_SECONDS = 1
+store = Store.open(StoreSettings(sys.argv[1], Path(sys.argv[2])))
+with store.blobs.upload("default", expected_bytes=700) as upload:
+    upload.write(b"x")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_process_that_is_killed_holds_nothing_for_long(small: Store, store_settings: StoreSettings) -> None:
+    data_dir = str(store_settings.data_dir)
+    arguments = [sys.executable, "-c", DIES_UPLOADING, store_settings.redis_url, data_dir]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(QuotaExceeded, match="700 of the 700 bytes"):
+            small.blobs.put_bytes(TENANT, b"x")
+        process.kill()
+    time.sleep(1)
+    assert small.quotas.usage(TENANT)[Quota.UPLOADS] == Usage(0, LIMIT)
+    small.blobs.put_bytes(TENANT, bytes(700))
+
+
+def test_a_redis_that_is_killed_forgets_no_count(tmp_path: Path) -> None:
+    own = EmbeddedRedis.prepare(find_redis_server(None), tmp_path / "redis")
+    with running(own) as (_, process):
+        store = Store.open(StoreSettings(own.url, tmp_path / "data"))
+        store.series.create(TENANT, SeriesCreate(name="run", lora_config={"r": 2}))
+        job = submit(store, key="1")
+        assert store.jobs.commit(job.id, claim(store, job).fence, ARTIFACTS)
+        store.blobs.put_bytes(TENANT, bytes(100))
+        counted = store.quotas.usage(TENANT)
+        store.quotas.hold(TENANT, "of nobody soon", {Quota.UPLOADS: 1, Quota.BYTES: 100})
+        process.kill()
+        process.wait()
+        with running(own):
+            assert store.quotas.usage(TENANT) == counted
+            assert counted[Quota.BYTES].used == sum(store.blobs.stored(TENANT).values()) + 2
+            store.close()
 
 
 def test_an_upload_that_goes_on_keeps_its_hold(small: Store, monkeypatch: pytest.MonkeyPatch) -> None:
