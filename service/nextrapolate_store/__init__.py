@@ -10,7 +10,7 @@
     statistics.py   what is counted, for all processes together
     recorder.py     how jobs ended, written to disk
     sweeper.py      what nobody needs any more, removed; retention.py says when
-    journal.py    the records on disk; rebuild.py brings all of Redis back from them
+    journal.py    the records on disk, documents.py what they hold; rebuild.py brings Redis back from them
     files.py      files and folders that are there as a whole, or not at all
     records.py    what comes out
     decoding.py, pages.py   how records are read, one by one and page by page

@@ -21,6 +21,7 @@ from nextrapolate_store.decoding import (
     timestamp_ms,
     when,
 )
+from nextrapolate_store.documents import EndDocument, JobDocument
 from nextrapolate_store.errors import (
     IdempotencyInFlight,
     IdempotencyMismatch,
@@ -28,7 +29,7 @@ from nextrapolate_store.errors import (
     JobFinished,
     JobNotFound,
 )
-from nextrapolate_store.journal import EndDocument, JobDocument, Journal
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.pages import is_id, page_start, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.quotas import QuotaStore, exceeded

@@ -17,120 +17,35 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from nextrapolate.schemas import FileInfo, JobEvent, JobRequest, SeriesCreate
+from nextrapolate.schemas import FileInfo
+from nextrapolate_store.documents import (
+    Document,
+    EndDocument,
+    FileDocument,
+    InputsOnly,
+    JobDocument,
+    JumpDocument,
+    KeyDocument,
+    QuotasDocument,
+    RevocationDocument,
+    SeriesDocument,
+    SeriesHistory,
+)
 from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.files import discard_folder, write_once, write_over
 from nextrapolate_store.pages import is_id
-from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
+from nextrapolate_store.records import JobInputs, JumpRecord
 
 _JOB, _END, _SERIES = "job.json", "end.json", "series.json"
 _JUMP, _REVOKED = "jump", ".revoked.json"
 _OF_STEP = re.compile(r"(?P<step>[0-9]+)\.(?P<what>.+)\.json")
-
-
-class _Document(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-    format: Literal[1] = 1
-
-
-class JobDocument(_Document):
-    """job.json: what was asked, and what that meant then."""
-
-    id: str
-    tenant: str
-    created_at: datetime
-    request: JobRequest
-    inputs: JobInputs
-    idempotency_key: str | None
-    body_digest: str
-
-
-class EndDocument(_Document):
-    """end.json: a job as it ended, and the events that tell of its states; those of progress are left out."""
-
-    job: JobRecord
-    events: tuple[JobEvent, ...]
-
-
-class SeriesDocument(_Document):
-    """series.json: a run, as it was announced."""
-
-    id: str
-    tenant: str
-    created_at: datetime
-    request: SeriesCreate
-    lora_config_file: FileInfo | None
-
-
-class KeyDocument(_Document):
-    """An API key, as it was made."""
-
-    id: str
-    digest: str
-    tenant: str
-    name: str
-    scopes: tuple[str, ...]
-    created_at: datetime
-
-
-class RevocationDocument(_Document):
-    """The end of an API key."""
-
-    revoked_at: datetime
-
-
-class QuotasDocument(_Document):
-    """Quotas of a tenant's own, by name."""
-
-    tenant: str
-    quotas: dict[str, int]
-
-
-class FileDocument(_Document):
-    """One file of a checkpoint, a blob of the series' tenant."""
-
-    file: FileInfo
-
-
-class JumpDocument(_Document):
-    """One jump of a series."""
-
-    jump: JumpRecord
-
-
-@dataclass(frozen=True)
-class SeriesHistory:
-    """Everything that is written down about a series."""
-
-    document: SeriesDocument
-    checkpoints: Mapping[int, Mapping[str, FileInfo]]
-    """Files by step and name."""
-    jumps: tuple[JumpRecord, ...]
-
-    def files(self) -> Iterator[FileInfo]:
-        """All blobs that the series needs."""
-        for files in (*self.checkpoints.values(), *(jump.files for jump in self.jumps)):
-            yield from files.values()
-        if self.document.lora_config_file is not None:
-            yield self.document.lora_config_file
-
-
-class _Inputs(_Document):
-    """Of job.json, what says which blobs the job needs."""
-
-    tenant: str
-    inputs: JobInputs
-
-
-_D = TypeVar("_D", bound=_Document)
+_D = TypeVar("_D", bound=Document)
 
 
 class Journal:
@@ -245,7 +160,7 @@ class Journal:
                 history = self.read_series(series_id)
                 used[history.document.tenant].update(info.sha256 for info in history.files())
         for job_id in self.job_ids():
-            job = _read(self._jobs / job_id / _JOB, _Inputs)
+            job = _read(self._jobs / job_id / _JOB, InputsOnly)
             used[job.tenant].update(_blobs(job.inputs))
         return used
 

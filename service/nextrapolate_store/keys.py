@@ -13,8 +13,9 @@ from typing import Self, cast
 
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import Fields, timestamp_ms, when
+from nextrapolate_store.documents import KeyDocument, RevocationDocument
 from nextrapolate_store.errors import KeyNotFound, KeyRevoked, KeyUnknown
-from nextrapolate_store.journal import Journal, KeyDocument, RevocationDocument
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.tenants import checked_tenant
 
 _FORM = re.compile(r"nx_(?P<id>[A-Za-z0-9]{1,64})_[A-Za-z0-9]{16,256}")

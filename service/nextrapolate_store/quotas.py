@@ -9,8 +9,9 @@ from typing import cast
 
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.documents import QuotasDocument
 from nextrapolate_store.errors import QuotaExceeded
-from nextrapolate_store.journal import Journal, QuotasDocument
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.tenants import Quota, Quotas, Usage, checked_quota, checked_tenant
 
 _LEASE_SECONDS = 60.0

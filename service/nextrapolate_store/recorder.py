@@ -11,8 +11,9 @@ from nextrapolate.schemas import JobEvent
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
+from nextrapolate_store.documents import EndDocument
 from nextrapolate_store.jobs import JobStore
-from nextrapolate_store.journal import EndDocument, Journal
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
 
 _JOBS_A_PASS = 1000

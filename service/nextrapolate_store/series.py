@@ -13,6 +13,7 @@ from nextrapolate.schemas import (
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import JUMP, series_record, timestamp_ms, when
+from nextrapolate_store.documents import SeriesDocument, SeriesHistory
 from nextrapolate_store.errors import (
     CheckpointIncomplete,
     FileTaken,
@@ -21,7 +22,7 @@ from nextrapolate_store.errors import (
     SeriesNotFound,
 )
 from nextrapolate_store.jobs import JobStore
-from nextrapolate_store.journal import Journal, SeriesDocument, SeriesHistory
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.pages import is_id, read_page
 from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
