@@ -176,6 +176,7 @@ def submit(store: Store, inputs: JobInputs, number: int) -> None:
     uris = [
         CheckpointRef(uri=f"file:///runs/{number}/checkpoint-{adapter.step}", step=adapter.step)
         for adapter in inputs.checkpoints
+        if isinstance(adapter.model, FileSource)
     ]
     request = JobCreate(checkpoints=uris, labels={"run": f"run-{number}"})
     job = store.jobs.submit("bench", request, inputs, idempotency_key=None, body_digest="")

@@ -8,6 +8,7 @@ pytest_plugins = [
     "fixtures.adapters",
     "fixtures.hub",
     "fixtures.s3",
+    "fixtures.webhooks",
     "fixtures.redis",
     "fixtures.server",
     "fixtures.scripted_server",

@@ -5,11 +5,12 @@ Responses allow them, so that an older client reads a newer server.
 The methods and their parameters are written down in method_schemas.py, and are part of it.
 """
 
+from base64 import b64decode
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from nextrapolate.method_schemas import AlphaRlMethod as AlphaRlMethod
 from nextrapolate.method_schemas import AutoMethod as AutoMethod
@@ -190,12 +191,42 @@ class Gate(Request):
     )
 
 
+class Webhook(Request):
+    """Whom to tell of the job's end."""
+
+    url: str = Field(
+        max_length=2048,
+        pattern=r"^https://[^\s/?#@\\]+(?:[/?][^\s#\\]*)?$",
+        description="https:// only; asked once for each attempt, redirects are not followed",
+    )
+    secret: str | None = Field(
+        None,
+        repr=False,
+        description="whsec_ and 24 to 64 random bytes in base64, to sign with; deleted when it has served",
+    )
+
+    @field_validator("secret")
+    @classmethod
+    def _usable(cls, secret: str | None) -> str | None:
+        if secret is None:
+            return None
+        encoded = secret.removeprefix("whsec_")
+        try:
+            length = len(b64decode(encoded, validate=True))
+        except ValueError:
+            length = 0
+        if encoded == secret or not 24 <= length <= 64:
+            raise ValueError("write it as whsec_ and 24 to 64 bytes in base64, as Standard Webhooks do")
+        return secret
+
+
 class _OnTrajectory(Request):
     """What every job works on: a trajectory, by the URIs of its checkpoints or by its series."""
 
     checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
     series: str | None = None
     labels: Labels = Field(default_factory=dict)
+    webhook: Webhook | None = Field(None, description="told once the job has ended, however it did")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -294,6 +325,24 @@ class JobError(Response):
     blame: Literal["user", "server"]
 
 
+class Delivery(Response):
+    """One attempt to tell a webhook of the job's end."""
+
+    attempt: int
+    at: datetime
+    status: int | None = Field(None, description="the answer's; null where there was none")
+    error: str | None = Field(None, description="why it has to be told again, or will not be")
+    next_at: datetime | None = Field(None, description="null where this was the last attempt")
+
+
+class WebhookState(Response):
+    """How far the job's webhook is."""
+
+    url: str
+    state: Literal["waiting", "sending", "delivered", "given-up"]
+    deliveries: list[Delivery] = Field(description="attempts so far, oldest first")
+
+
 class Job(Response):
     """A job as the service knows it."""
 
@@ -314,9 +363,28 @@ class Job(Response):
     labels: Labels
     error: JobError | None = None
     artifacts: dict[str, FileInfo] = Field(default_factory=dict)
+    webhook: WebhookState | None = None
     created_at: datetime
     started_at: datetime | None = None
     finished_at: datetime | None = None
+
+
+class EndedJob(Response):
+    """What a webhook says of a job; GET /jobs/{id} says the rest."""
+
+    id: str
+    task: Literal["extrapolate", "backtest", "inspect"]
+    state: JobState
+    labels: Labels
+    error: JobError | None
+
+
+class WebhookMessage(Response):
+    """The body of a webhook's POST (Standard Webhooks)."""
+
+    type: Literal["job.succeeded", "job.failed", "job.cancelled"]
+    timestamp: datetime = Field(description="when the job ended")
+    data: EndedJob
 
 
 class JobPage(Response):

@@ -18,6 +18,7 @@ from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
+from nextrapolate_service.webhooks.delivering import deliver_for_ever
 
 _PATIENCE_SECONDS = 2.0
 """How long the start waits for Redis. Without it the API answers that it is not ready."""
@@ -62,7 +63,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     opening = Opening(settings, app.state.own_key)
     wake_ups = WakeUps(settings.store.redis_url)
     app.state.opening, app.state.wake_ups = opening, wake_ups
-    upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings.reconcile_seconds))
+    upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings))
     await opening.wait(_PATIENCE_SECONDS)
     try:
         yield
@@ -75,5 +76,9 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         opening.close()
 
 
-async def _keep_up(opening: Opening, wake_ups: WakeUps, pause_seconds: float) -> None:
-    await reconcile_for_ever(await opening.until_open(), wake_ups, pause_seconds)
+async def _keep_up(opening: Opening, wake_ups: WakeUps, settings: ServiceSettings) -> None:
+    store = await opening.until_open()
+    await asyncio.gather(
+        reconcile_for_ever(store, wake_ups, settings.reconcile_seconds),
+        deliver_for_ever(store, settings),
+    )

@@ -12,6 +12,7 @@ ServiceError                       base; `field` is what of the request is meant
 ├── DiskReserveError           507 the disk is nearly full
 └── UnusableError              422 well-formed, and yet it cannot be used:
     ├── RefusedUriError            a URI this server does not read
+    ├── RefusedWebhookError        an address this server does not tell anything
     ├── UnknownStepError           no step given, and none in the path
     ├── StepOrderError             steps repeated or not ascending
     ├── TooFewCheckpointsError     less than the method needs
@@ -133,6 +134,12 @@ class RefusedUriError(UnusableError):
     """A URI that this server does not read."""
 
     code = "refused-uri"
+
+
+class RefusedWebhookError(UnusableError):
+    """A webhook at an address that this server does not tell anything."""
+
+    code = "refused-webhook"
 
 
 class UnknownStepError(UnusableError):

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +10,8 @@ from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.tenants import Quotas
 
 _GIB = 1 << 30
+
+Network = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class ServiceSettings:
         reconcile_seconds: pause between two passes of the reconciler.
         rate_limit: how often one key may call; None is no limit.
         quotas: how much a tenant may use that has no quotas of its own.
+        webhook_networks: networks that are not public and that webhooks may lie in all the same.
+        webhook_pauses: seconds between the attempts to tell a webhook; after the last one it is given up.
         audit_days: how long the audit log is kept.
     """
 
@@ -83,6 +88,8 @@ class ServiceSettings:
     reconcile_seconds: float = 2.0
     rate_limit: RateLimit | None = _GENEROUS
     quotas: Quotas = field(default_factory=Quotas)
+    webhook_networks: tuple[Network, ...] = ()
+    webhook_pauses: tuple[float, ...] = (5, 30, 300, 1800, 7200, 18000, 36000)
     audit_days: int = 400
 
     @classmethod
@@ -91,6 +98,8 @@ class ServiceSettings:
 
         NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, NEXTRAPOLATE_S3_BUCKETS one with commas.
         The store's settings, the rate limit and the quotas are read, too.
+        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, _S3_BUCKETS and _WEBHOOK_NETWORKS are
+        lists with commas. The store's settings and the rate limit are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
@@ -98,6 +107,7 @@ class ServiceSettings:
         key_file = os.environ.get("NEXTRAPOLATE_API_KEY_FILE")
         roots = os.environ.get("NEXTRAPOLATE_FILE_ROOTS", "").split(os.pathsep)
         buckets = os.environ.get("NEXTRAPOLATE_S3_BUCKETS", "").split(",")
+        networks = os.environ.get("NEXTRAPOLATE_WEBHOOK_NETWORKS", "").split(",")
         reserve = os.environ.get("NEXTRAPOLATE_DISK_RESERVE_BYTES")
         return cls(
             store=StoreSettings.from_environment(),
@@ -108,5 +118,6 @@ class ServiceSettings:
             disk_reserve_bytes=int(reserve) if reserve else None,
             rate_limit=RateLimit.from_environment(),
             quotas=Quotas.from_environment(),
+            webhook_networks=tuple(ip_network(network.strip()) for network in networks if network.strip()),
             audit_days=audit_days(),
         )

@@ -17,6 +17,7 @@ from nextrapolate_service.method_checks import check_method
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.uris.disk import open_resolved
 from nextrapolate_service.wakeup import WakeUps
+from nextrapolate_service.webhooks.addresses import check_webhook
 from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, check_config
 from nextrapolate_store.credentials import Credential
 from nextrapolate_store.errors import UnusableContent
@@ -58,12 +59,14 @@ def submit(
     """
     require_space(store.blobs, settings)
     request = submission.request
+    if request.webhook is not None:
+        check_webhook(request.webhook.url, settings.webhook_networks)
     inputs = _inputs(store, settings, submission)
     to_fetch = _bytes_to_fetch(settings, submission.tenant, inputs)
     require_space(store.blobs, settings, to_fetch)
     job = store.jobs.submit(
         submission.tenant,
-        request,
+        _without_secret(request),
         inputs,
         idempotency_key=submission.idempotency_key,
         body_digest=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
@@ -99,8 +102,20 @@ def _bytes_to_fetch(settings: ServiceSettings, tenant: str, inputs: JobInputs) -
 
 def _credentials(submission: Submission, inputs: JobInputs) -> dict[Credential, str]:
     """What the job needs of what its caller lends."""
-    needed = any(adapter.model.kind == "hub" for adapter in inputs.checkpoints)
-    return {"hub-token": submission.hub_token} if submission.hub_token and needed else {}
+    lent: dict[Credential, str] = {}
+    if submission.hub_token and any(adapter.model.kind == "hub" for adapter in inputs.checkpoints):
+        lent["hub-token"] = submission.hub_token
+    webhook = submission.request.webhook
+    if webhook is not None and webhook.secret is not None:
+        lent["webhook-secret"] = webhook.secret
+    return lent
+
+
+def _without_secret(request: JobRequest) -> JobRequest:
+    """The request as it may be kept."""
+    if request.webhook is None:
+        return request
+    return request.model_copy(update={"webhook": request.webhook.model_copy(update={"secret": None})})
 
 
 def _check_steps(request: JobRequest, steps: list[int]) -> None:

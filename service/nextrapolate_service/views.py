@@ -1,6 +1,6 @@
 """From the store's records to what the API answers."""
 
-from typing import Any
+from typing import Any, Literal
 
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
@@ -12,6 +12,7 @@ from nextrapolate.schemas import (
     JobState,
     JumpInfo,
     Series,
+    WebhookState,
 )
 from nextrapolate_store.records import JobRecord, SeriesRecord
 from nextrapolate_store.store import Store
@@ -34,10 +35,23 @@ def job_view(store: Store, job: JobRecord) -> Job:
         labels=request.labels,
         error=job.error,
         artifacts=dict(job.artifacts),
+        webhook=_webhook(job),
         created_at=job.created_at,
         started_at=job.started_at,
         finished_at=job.finished_at,
     )
+
+
+def _webhook(job: JobRecord) -> WebhookState | None:
+    webhook, deliveries = job.request.webhook, list(job.deliveries)
+    if webhook is None:
+        return None
+    state: Literal["waiting", "sending", "delivered", "given-up"] = "waiting"
+    if job.state.is_final:
+        state = "sending"
+    if deliveries and deliveries[-1].next_at is None:
+        state = "given-up" if deliveries[-1].error else "delivered"
+    return WebhookState(url=webhook.url, state=state, deliveries=deliveries)
 
 
 def _extrapolation(request: JobRequest) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class Key(StrEnum):
     """Sorted set of the ids of jobs that ended, by when (ms)."""
     TOLD = "next:told"
     """Those of the former whose events are still kept."""
+    DELIVERIES = "next:deliveries"
+    """Sorted set of the ids of jobs that ended and whose webhook is to be told, by when it is due (ms)."""
     UNRECORDED = "next:unrecorded"
     """Set of the ids of jobs that ended, and whose end is not on disk yet."""
     SWEPT = "next:swept"

@@ -1,4 +1,4 @@
-"""What a caller lends to one job: in files of their own, private to this user, gone when the job is over.
+"""What a caller lends to one job: in files of their own, private to this user, gone when they have served.
 
     {data_dir}/credentials/{job}.{name}
 
@@ -49,26 +49,27 @@ class CredentialStore:
             return None
 
     def forget_over(self) -> None:
-        """Delete what was lent to jobs that are over; any process, any time.
+        """Delete what was lent to jobs that are over, secrets once their webhook is through; any time.
 
         Raises:
             StoreLost: Redis has lost its data, so that nobody knows which are.
         """
-        for job_id, path in self._kept():
+        for job_id, name, path in self._kept():
             state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
             if state is None:
                 self._redis.check_schema()
                 over = is_older(path, _UNACKNOWLEDGED_SECONDS)
             else:
-                over = JobState(state).is_final
+                told = self._redis.zscore(Key.DELIVERIES, job_id) is None
+                over = JobState(state).is_final and (told or name == "hub-token")
             if over:
                 path.unlink(missing_ok=True)
 
-    def _kept(self) -> Iterator[tuple[str, Path]]:
+    def _kept(self) -> Iterator[tuple[str, Credential, Path]]:
         names: tuple[Credential, ...] = ("hub-token", "webhook-secret")
         for name in names:
             for path in self._folder.glob(f"*.{name}"):
-                yield path.name.removesuffix(f".{name}"), path
+                yield path.name.removesuffix(f".{name}"), name, path
 
     def _path(self, job_id: str, name: Credential) -> Path:
         return self._folder / f"{job_id}.{name}"

@@ -5,7 +5,16 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, SeriesCreate, Stage
+from nextrapolate.schemas import (
+    Delivery,
+    FileInfo,
+    JobError,
+    JobEvent,
+    JobRequest,
+    JobState,
+    SeriesCreate,
+    Stage,
+)
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord, SeriesRecord
 
 Fields = Mapping[str, str]
@@ -45,7 +54,13 @@ def job_record(fields: Fields) -> JobRecord:
         created_at=when(fields["created_at"]),
         started_at=when(fields["started_at"]) if "started_at" in fields else None,
         finished_at=when(fields["finished_at"]) if "finished_at" in fields else None,
+        deliveries=_deliveries(fields),
     )
+
+
+def _deliveries(fields: Fields) -> tuple[Delivery, ...]:
+    found = [Delivery.model_validate_json(fields[name]) for name in fields if name.startswith("delivery:")]
+    return tuple(sorted(found, key=lambda delivery: delivery.attempt))
 
 
 def job_fields(job: JobRecord) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator
 
-from nextrapolate.schemas import FileInfo, JobError, JobRequest, JobState, Stage
+from nextrapolate.schemas import Delivery, FileInfo, JobError, JobRequest, JobState, Stage
 
 
 @dataclass(frozen=True)
@@ -95,6 +95,16 @@ class JobRecord:
     started_at: datetime | None
     """When it was first claimed."""
     finished_at: datetime | None
+    deliveries: tuple[Delivery, ...] = ()
+    """Attempts to tell its webhook, oldest first."""
+
+
+@dataclass(frozen=True)
+class DueDelivery:
+    """The right to tell a job's webhook of its end, until another process may."""
+
+    job: JobRecord
+    attempt: int
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from nextrapolate_store import rebuild
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.credentials import CredentialStore
+from nextrapolate_store.deliveries import DeliveryStore
 from nextrapolate_store.files import make_folder
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
@@ -34,6 +35,7 @@ class Store:
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
+        self.deliveries = DeliveryStore(redis)
         self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.quotas, self.blobs, settings.retention)
 

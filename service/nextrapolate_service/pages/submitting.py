@@ -78,7 +78,7 @@ def submit_form(
 
 def _body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
     """Write what was entered over what was asked before."""
-    body: dict[str, Any] = asked.model_dump(mode="json")
+    body: dict[str, Any] = asked.model_dump(mode="json", exclude={"webhook"})
     match asked:
         case JobCreate():
             name = form.first("method.name")

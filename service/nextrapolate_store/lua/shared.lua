@@ -31,6 +31,10 @@ local function has_ended(state)
   return state == 'succeeded' or state == 'failed' or state == 'cancelled'
 end
 
+local function wants_webhook(id)
+  return type(cjson.decode(get(id, 'request')).webhook) == 'table'
+end
+
 -- The one place where a state changes: the record, every index and the event move together.
 local function move(id, state, event, message)
   local tenant = get(id, 'tenant')
@@ -53,6 +57,9 @@ local function move(id, state, event, message)
     redis.call('ZADD', key.ended, now, id)
     redis.call('ZADD', key.told, now, id)
     redis.call('SADD', key.unrecorded, id)
+    if wants_webhook(id) then
+      redis.call('ZADD', key.deliveries, now, id)
+    end
   end
   count('jobs:' .. state)
   tell(id, event, message)
@@ -79,7 +86,9 @@ local function forget(id)
   local tenant = get(id, 'tenant')
   local index = key.tenant_jobs .. tenant
   redis.call('ZREM', index .. ':' .. get(id, 'state'), id)
-  local indexes = { index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.told }
+  local indexes = {
+    index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.told, key.deliveries,
+  }
   for _, ids in ipairs(indexes) do
     redis.call('ZREM', ids, id)
   end

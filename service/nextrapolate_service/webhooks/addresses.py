@@ -1,0 +1,83 @@
+"""Which addresses a webhook may have: public ones, and those in networks that the operator allows.
+
+Whoever submits jobs must not make this server talk to its own neighbours (server-side request forgery).
+"""
+
+import asyncio
+import socket
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+import httpx
+
+from nextrapolate_service.errors import RefusedWebhookError
+from nextrapolate_service.settings import Network
+
+Address = IPv4Address | IPv6Address
+
+_NAT64 = IPv6Network("64:ff9b::/96")
+
+
+class AddressRefused(Exception):
+    """The webhook's name stands for an address that must not be told anything."""
+
+
+def check_webhook(url: str, networks: Iterable[Network]) -> None:
+    """Refuse what can be refused of a webhook without asking anybody.
+
+    Raises:
+        RefusedWebhookError: it is no URL, or its host is an address that is not allowed.
+    """
+    try:
+        host = httpx.URL(url).host
+    except httpx.InvalidURL as error:
+        raise RefusedWebhookError(f"this is no URL ({error}): mend it", field="webhook.url") from None
+    try:
+        check_address(ip_address(host), networks)
+    except AddressRefused as refused:
+        raise RefusedWebhookError(str(refused), field="webhook.url") from None
+    except ValueError:  # a name, which is looked up when it is told
+        return
+
+
+def check_address(address: Address, networks: Iterable[Network]) -> None:
+    """Refuse an address that is not public, unless it lies in one of the networks.
+
+    Raises:
+        AddressRefused: it does not.
+    """
+    if any(address in network for network in networks):
+        return
+    for meant in _meant(address):
+        if not meant.is_global or meant.is_multicast:
+            raise AddressRefused(
+                f"{address} is no public address: give one, or ask the server's operator to allow its network"
+            )
+
+
+async def resolve(host: str, port: int, networks: Iterable[Network]) -> Address:
+    """Look a name up, once: the address that comes back has been checked, and is the one to connect to.
+
+    Raises:
+        AddressRefused: one of the addresses it stands for is not allowed.
+        OSError: there is no such name.
+    """
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    addresses = [ip_address(str(where[0]).partition("%")[0]) for *_, where in found]
+    for address in addresses:
+        check_address(address, networks)
+    return addresses[0]
+
+
+def _meant(address: Address) -> Iterator[Address]:
+    """Give the address, and those IPv4 addresses that it leads on to."""
+    yield address
+    if isinstance(address, IPv6Address):
+        if address.ipv4_mapped:
+            yield address.ipv4_mapped
+        if address.sixtofour:
+            yield address.sixtofour
+        if address.teredo:
+            yield from address.teredo
+        if address in _NAT64:
+            yield IPv4Address(address.packed[-4:])

@@ -1,0 +1,96 @@
+"""One attempt to tell a webhook."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import httpx
+
+from nextrapolate_service.settings import Network
+from nextrapolate_service.webhooks.addresses import AddressRefused, resolve
+from nextrapolate_service.webhooks.message import SignedMessage
+
+_CONNECTS_WITHIN_SECONDS = 5.0
+_ANSWERS_WITHIN_SECONDS = 15.0
+_GONE = 410
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of an attempt.
+
+    Attributes:
+        status: of the answer, if there was one.
+        error: why the webhook does not count as told; None where it does.
+        is_final: another attempt would end the same way.
+    """
+
+    status: int | None
+    error: str | None
+    is_final: bool = False
+
+
+class Sender:
+    """Sends to the very address that was checked, over TLS for the name that was given; follows nobody."""
+
+    def __init__(self, http: httpx.AsyncClient, networks: tuple[Network, ...]) -> None:
+        self._http = http
+        self._networks = networks
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, networks: tuple[Network, ...]) -> AsyncIterator["Sender"]:
+        """Make one; `networks` may be told although they are not public."""
+        async with httpx.AsyncClient(
+            verify=_certificates(),
+            timeout=httpx.Timeout(_ANSWERS_WITHIN_SECONDS, connect=_CONNECTS_WITHIN_SECONDS),
+            # Connections are told apart by address: one that is kept would serve another name of the same.
+            limits=httpx.Limits(max_keepalive_connections=0),
+            trust_env=False,  # a proxy would look the name up for itself
+            follow_redirects=False,
+            headers={"User-Agent": f"nextrapolate/{version('nextrapolate')}"},
+        ) as http:
+            yield cls(http, networks)
+
+    async def send(self, url: str, message: SignedMessage) -> Outcome:
+        """Tell it once; whatever goes wrong is in what comes back."""
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_SECONDS):
+                status = await self._post(httpx.URL(url), message)
+        except AddressRefused as refused:
+            return Outcome(None, str(refused), is_final=True)
+        except TimeoutError:
+            return Outcome(None, f"no answer within {_ANSWERS_WITHIN_SECONDS:g} s")
+        except (httpx.HTTPError, OSError) as error:
+            return Outcome(None, str(error) or type(error).__name__)
+        if 200 <= status < 300:
+            return Outcome(status, None)
+        if 300 <= status < 400:
+            return Outcome(status, f"it answered {status}, and redirects are not followed")
+        return Outcome(status, f"it answered {status}", is_final=status == _GONE)
+
+    async def _post(self, url: httpx.URL, message: SignedMessage) -> int:
+        host = url.raw_host.decode("ascii")
+        address = await resolve(host, url.port or 443, self._networks)
+        request = self._http.build_request(
+            "POST",
+            url.copy_with(host=str(address)),
+            headers={**message.headers, "Host": url.netloc.decode("ascii")},
+            content=message.body,
+            extensions={"sni_hostname": host},
+        )
+        response = await self._http.send(
+            request, stream=True
+        )  # what it says beyond the status is left unread
+        await response.aclose()
+        return response.status_code
+
+
+def _certificates() -> ssl.SSLContext:
+    """Trust the authorities that everybody does, and those of this machine (SSL_CERT_FILE, SSL_CERT_DIR)."""
+    context = httpx.create_ssl_context(trust_env=False)
+    context.load_default_certs()
+    return context

@@ -1,0 +1,40 @@
+"""Webhooks of jobs that have ended: which are due, and what came of each attempt."""
+
+from nextrapolate.schemas import Delivery
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.decoding import job_record, timestamp_ms, when
+from nextrapolate_store.records import DueDelivery
+
+_HOLD_SECONDS = 60.0
+"""How long a process may take over an attempt before another one makes it."""
+
+
+class DeliveryStore:
+    """The webhooks of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
+
+    def __init__(self, redis: Connection) -> None:
+        self._redis = redis
+        self._claim, self._settle = redis.load("claim_deliveries"), redis.load("settle_delivery")
+
+    def claim(self, limit: int, *, hold_seconds: float = _HOLD_SECONDS) -> list[DueDelivery]:
+        """Take up to so many that are due; nobody else gets them until the hold is over."""
+        taken = self._claim(args=[limit, round(hold_seconds * 1000)])
+        records = [(self._redis.fields(Key.JOB + job_id), attempt) for job_id, attempt in taken]
+        return [DueDelivery(job_record(fields), attempt) for fields, attempt in records if "id" in fields]
+
+    def settle(
+        self, due: DueDelivery, *, status: int | None, error: str | None, wait_seconds: float | None
+    ) -> bool:
+        """Note what came of an attempt; False, and nothing is noted, where it is somebody else's by now.
+
+        Args:
+            due: the attempt.
+            status: of the answer, if there was one.
+            error: why the webhook does not count as told.
+            wait_seconds: until the next attempt; None where there will be none.
+        """
+        now_ms = self._redis.now_ms()
+        next_at = None if wait_seconds is None else when(now_ms + round(wait_seconds * 1000))
+        record = Delivery(attempt=due.attempt, at=when(now_ms), status=status, error=error, next_at=next_at)
+        next_ms = "" if next_at is None else timestamp_ms(next_at)
+        return bool(self._settle(args=[due.job.id, due.attempt, record.model_dump_json(), next_ms]))
