@@ -122,7 +122,8 @@ def test_steps_have_to_ascend(client: TestClient, tmp_path: Path) -> None:
 
 
 def test_too_few_checkpoints_says_how_many_are_needed(client: TestClient, series_id: str) -> None:
-    answer = client.post("/jobs", json={"series": series_id, "until": 20, "method": {"name": "next"}})
+    paper = {"name": "next", "preset": "paper"}
+    answer = client.post("/jobs", json={"series": series_id, "until": 20, "method": paper})
     assert (
         "next needs at least 6 checkpoints at this spacing and horizon, there are 2"
         in problem(answer, 422, "too-few-checkpoints").detail

@@ -131,5 +131,5 @@ def test_a_wrong_parameter_is_refused_before_training(dead_client: NExtClient) -
         NExtCallback(dead_client, epoch=10)
     with pytest.raises(ParameterError, match="no method 'nexxt'"):
         NExtCallback(dead_client, method="nexxt")
-    assert NExtCallback(dead_client).method.alpha == 1.5
+    assert NExtCallback(dead_client).method.name == "auto"
     assert NExtCallback(dead_client, method="autoregression").method.alpha == 1.0
