@@ -1,0 +1,44 @@
+"""docs/operations.md names the settings and metrics that there are."""
+
+import re
+from pathlib import Path
+
+from prometheus_client.core import Metric
+
+from nextrapolate.schemas import JobState, Stage
+from nextrapolate_service.metrics import StoreMetrics
+from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
+from nextrapolate_store.tenants import Quota
+
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "operations.md").read_text()
+SETTING = re.compile(r"NEXTRAPOLATE_[A-Z_]*[A-Z]\b(?!\.\.\.)")
+
+
+def test_every_setting_it_names_is_read() -> None:
+    code = "".join(
+        path.read_text() for part in ("service", "worker", "client") for path in (ROOT / part).rglob("*.py")
+    )
+    quotas = {f"NEXTRAPOLATE_QUOTA_{quota.upper()}" for quota in Quota}
+    assert {name for name in SETTING.findall(GUIDE) if name not in code} == quotas
+
+
+def test_every_metric_is_explained() -> None:
+    nothing = Histogram((0,) * (len(BOUNDS) + 1), 0.0)
+    statistics = Statistics(
+        jobs=dict.fromkeys(JobState, 0),
+        lease_expired=0,
+        fence_refused=0,
+        republished=0,
+        upload_bytes=0,
+        stages=dict.fromkeys(Stage, nothing),
+        queue_depth=0,
+        queue_oldest_seconds=0.0,
+    )
+    told = {_shown(metric) for metric in StoreMetrics(statistics, 0).collect()}
+    explained = set(re.findall(r"^\| `(next_\w+)(?:\{\w+\})?` \|", GUIDE, flags=re.M))
+    assert explained == told
+
+
+def _shown(metric: Metric) -> str:
+    return f"{metric.name}_total" if metric.type == "counter" else metric.name
