@@ -218,7 +218,6 @@ class JobMachine(RuleBasedStateMachine):
         """An end that was written down is as it was; other jobs are queued again, under higher fences."""
         self.redis.flushall()
         self.store.quotas.set_defaults(Quotas(running_jobs=MAX_RUNNING))
-        self.most_running = MAX_RUNNING
         done = Store.rebuild(self.settings, add_missing=False)
         again = {job: model for job, model in self.models.items() if not model.recorded}
         assert (done.ended, done.queued) == (len(self.models) - len(again), len(again))
