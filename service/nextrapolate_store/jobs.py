@@ -197,9 +197,9 @@ class JobStore:
     ) -> tuple[list[JobRecord], str | None]:
         """Read those of the tenant's jobs, newest first, that have a text in their words.
 
-        Words are the id, the task, the method, the labels and the name of the series; capitals are as good as
-        small letters. No more than `look_at` jobs are looked at. The cursor leads on from there, and is None
-        where there are no more.
+        Words are the id, the task, the method, the labels, and the id and the name of the series; capitals
+        are as good as small letters. No more than `look_at` jobs are looked at. The cursor leads on from
+        there, and is None where there are no more.
 
         Raises:
             InvalidCursor: the cursor is no id.

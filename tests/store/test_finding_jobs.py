@@ -30,6 +30,7 @@ def test_jobs_are_found_by_each_of_their_words(store: Store) -> None:
     assert found(store, "maths") == [line]
     assert found(store, "team") == [line]
     assert found(store, "Äpfel grpo") == [line]
+    assert found(store, series) == [line]
     assert found(store, "backtest") == [test]
     assert found(store, test.lower()) == [test]
     assert found(store, ".*") == []

@@ -17,9 +17,8 @@ from nextrapolate_store.store import Store
 
 shared = APIRouter(route_class=PageRoute, include_in_schema=False)
 
-_AT_ONCE = 100
-_LOOKED_AT = 300
-"""Jobs among which those of a series are looked for."""
+_SHOWN, _LOOKED_AT = 100, 1000
+"""Jobs of the series, among the newest of all."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def show_all_series(
 def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenStore) -> Response:
     """Show what has arrived of a run, what an inspection found in it, and the jobs on it."""
     series = series_view(store.series.get(tenant, series_id))
-    records = _jobs_on(store, tenant, series_id)
+    records, _ = store.jobs.find(tenant, series_id, limit=_SHOWN, look_at=_LOOKED_AT, cursor=None)
     measured = _measured(store, records)
     steps = [
         Step(checkpoint, *(measured.at(checkpoint.step) if measured else (None, None)))
@@ -83,19 +82,6 @@ def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenSto
         measured=measured,
         furthest=max((step.geometry.drift_norm for step in steps if step.geometry), default=1.0),
     )
-
-
-def _jobs_on(store: Store, tenant: str, series_id: str) -> list[JobRecord]:
-    """The series' jobs, newest first, as far as they are among the newest of all."""
-    jobs: list[JobRecord] = []
-    cursor, looked_at = None, 0
-    while looked_at < _LOOKED_AT:
-        records, cursor = store.jobs.list(tenant, limit=_AT_ONCE, cursor=cursor)
-        jobs += [record for record in records if record.request.series == series_id]
-        looked_at += _AT_ONCE
-        if cursor is None:
-            break
-    return jobs
 
 
 def _measured(store: Store, jobs: Iterable[JobRecord]) -> Measured | None:

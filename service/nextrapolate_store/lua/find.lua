@@ -1,5 +1,5 @@
 -- Find jobs that have a text in their words, newest first: in their id, task, method and labels, and in the
--- name of their series.
+-- id and the name of their series.
 --
 -- KEYS    1 the index
 -- ARGV    1 where to start, as ZRANGE BYLEX wants it, 2 the text, in lower case, 3 how many to find,
@@ -22,7 +22,7 @@ local function words(id)
     table.insert(found, label .. '\n' .. value)
   end
   if type(request.series) == 'string' then
-    table.insert(found, name(request.series))
+    table.insert(found, request.series .. '\n' .. name(request.series))
   end
   return string.lower(table.concat(found, '\n'))
 end
