@@ -27,7 +27,7 @@ async def _for_ever(work: Callable[[], None], pause_seconds: float) -> None:
     while True:
         try:
             await run_in_threadpool(work)
-        except StoreUnavailable as error:
+        except (StoreUnavailable, OSError) as error:  # a disk that is full, among others
             _log.warning("no upkeep now: %s", error)
         except Exception:  # noqa: BLE001 - logged, and the next pass may do better
             _log.exception("a pass of the upkeep failed; the next one follows")

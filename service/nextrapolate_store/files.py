@@ -86,10 +86,11 @@ def remove_discarded(parent: Path) -> None:
 
 
 def abandoned(folder: Path, older_than_seconds: float) -> Iterator[Path]:
-    """Find temporary files, two folders down, that nobody has written to for so long: their process died."""
-    for temporary in folder.glob(f"*/*/{TEMPORARY}*"):
-        if is_older(temporary, older_than_seconds):
-            yield temporary
+    """Find temporary files that nobody has written to for so long: their process died."""
+    for depth in ("", "*/", "*/*/"):
+        for temporary in folder.glob(f"{depth}{TEMPORARY}*"):
+            if is_older(temporary, older_than_seconds):
+                yield temporary
 
 
 def version_of(status: os.stat_result) -> str:

@@ -1,13 +1,14 @@
 """Redis loses everything, and comes back from the records on disk."""
 
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
+from fixtures.kills import dies_after
 from fixtures.store import ARTIFACTS, OUT_OF_MEMORY, TENANT, claim, submit
 from redis import Redis
 
 from nextrapolate.schemas import CheckpointFile, JobState, SeriesCreate
-from nextrapolate_store.connection import Connection
 from nextrapolate_store.errors import (
     FileTaken,
     IdempotencyMismatch,
@@ -59,30 +60,36 @@ def test_data_of_another_version_is_left_alone(store_settings: StoreSettings, re
         Store.rebuild(store_settings, add_missing=True)
 
 
-def test_a_rebuild_that_was_killed_counts_for_nothing_and_is_made_again(
-    store: Store, store_settings: StoreSettings, redis: Redis, monkeypatch: pytest.MonkeyPatch
+def test_a_rebuild_that_is_killed_before_any_step_counts_for_nothing_and_is_made_again(
+    store: Store, store_settings: StoreSettings, redis: Redis
 ) -> None:
-    jobs = [submit(store) for _ in range(4)]
+    jobs = [submit(store, key=str(number)) for number in range(4)]
     for job in jobs[:2]:
         store.jobs.commit(job.id, claim(store, job).fence, ARTIFACTS)
     store.recorder.record_ends()
-    before, _ = store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)
+    series = store.series.create(TENANT, SeriesCreate(name="run"))
+    info = store.blobs.put_bytes(TENANT, b"weights")
+    whole = store.series.put_file(TENANT, series.id, 10, MODEL, info)
+    key, text = store.keys.create("lab", [Scope.READ])
+    ended, _ = store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)
 
-    def killed(_: Connection) -> None:
-        raise KeyboardInterrupt
+    def rebuild() -> None:
+        Store.rebuild(store_settings, add_missing=False)
 
-    redis.flushall()
-    with monkeypatch.context() as patched:
-        patched.setattr(Connection, "mark", killed)
-        with pytest.raises(KeyboardInterrupt):
-            Store.rebuild(store_settings, add_missing=False)
-    redis.delete(f"next:job:{jobs[3].id}")  # as far as it got, perhaps
-    with pytest.raises(StoreLost):
-        Store.open(store_settings)
-    done = Store.rebuild(store_settings, add_missing=False)
-    assert (done.ended, done.queued) == (0, 1)
-    assert store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)[0] == before
-    assert redis.zcard("next:queued") == 2
+    for steps in count():
+        redis.flushall()
+        finished = not dies_after(steps, rebuild)
+        if not finished:
+            with pytest.raises(StoreLost):
+                Store.open(store_settings)
+            rebuild()
+        assert store.jobs.list(TENANT, limit=10, cursor=None, state=JobState.SUCCEEDED)[0] == ended
+        assert set(redis.zrange("next:queued", 0, -1)) == {job.id for job in jobs[2:]}
+        assert store.series.get(TENANT, series.id) == whole
+        assert store.keys.verify(text) == key
+        if finished:
+            break
+    assert steps > 10, "it was killed in between"
 
 
 def test_an_older_backup_of_redis_is_brought_up_to_date(store: Store, store_settings: StoreSettings) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from itertools import count
 from pathlib import Path
 
 import pytest
+from fixtures.kills import dies_after
 from fixtures.store import OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
 
@@ -87,6 +89,21 @@ def test_of_attempts_only_the_committed_one_is_kept(store: Store, data: Path) ->
     assert store.recorder.record_ends() == 0
 
 
+def test_killed_before_any_step_of_it_an_end_is_written_down_the_next_time(store: Store, data: Path) -> None:
+    for steps in count():
+        job = succeed(store)
+        finished = not dies_after(steps, store.recorder.record_ends)
+        store.recorder.record_ends()
+        assert {path.name for path in (data / "jobs" / job.id).iterdir()} == {
+            "job.json",
+            "end.json",
+            str(job.fence),
+        }
+        if finished:
+            break
+    assert steps > 3, "it was killed in between"
+
+
 def test_jobs_go_after_thirty_days_and_their_events_after_seven(
     store: Store, redis: Redis, data: Path
 ) -> None:
@@ -120,28 +137,27 @@ def test_many_go_in_one_sweep(store: Store, redis: Redis, monkeypatch: pytest.Mo
     assert store.sweeper.sweep().jobs == 10
 
 
-def test_a_sweep_that_was_killed_is_finished_by_the_next(
-    forgetful: Store, data: Path, monkeypatch: pytest.MonkeyPatch
+def test_killed_before_any_step_of_a_sweep_nothing_dangles_and_the_next_one_finishes(
+    forgetful: Store, data: Path
 ) -> None:
-    """Killed before a folder goes, and killed while it goes: nobody sees the job, and nothing is left."""
-
-    def killed(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    for owner, name in ((Path, "rename"), (shutil, "rmtree")):
-        job = succeed(forgetful)
+    kept = submit(forgetful)
+    for steps in count():
+        jobs = [succeed(forgetful) for _ in range(2)]
         forgetful.recorder.record_ends()
+        unused = put(forgetful, b"refused by its series")
+        make_old(unused, 2)
         time.sleep(0.01)
-        with monkeypatch.context() as patched:
-            patched.setattr(owner, name, killed)
-            with pytest.raises(KeyboardInterrupt):
-                forgetful.sweeper.sweep()
-        with pytest.raises(JobNotFound):
-            forgetful.jobs.get(TENANT, job.id)
-        (left,) = (data / "jobs").iterdir()
-        assert (left / "end.json").is_file()
+        finished = not dies_after(steps, forgetful.sweeper.sweep)
+        listed, _ = forgetful.jobs.list(TENANT, limit=10, cursor=None)
+        for job in listed:
+            assert all(forgetful.blobs.result_path(job, name).is_file() for name in job.artifacts)
         forgetful.sweeper.sweep()
-        assert list((data / "jobs").iterdir()) == []
+        assert [job.id for job in forgetful.jobs.list(TENANT, limit=10, cursor=None)[0]] == [kept.id]
+        assert [path.name for path in (data / "jobs").iterdir()] == [kept.id]
+        assert not unused.exists()
+        if finished:
+            break
+    assert steps > 2 * len(jobs), "it was killed in between"
 
 
 def test_a_job_that_was_never_acknowledged_is_removed_but_none_that_waits(
@@ -256,9 +272,13 @@ def test_temporary_files_go_when_nobody_writes_to_them(store: Store, data: Path)
         upload.write(b"slow")
         (dead,) = (data / "blobs" / TENANT).glob(".upload-*")
         assert store.sweeper.sweep().temporary_files == 0
-        make_old(dead, 1.01)
-        assert store.sweeper.sweep().temporary_files == 1
-        assert not dead.exists()
+        (data / "keys").mkdir()
+        others = [data / ".upload-probe", data / "keys" / ".upload-key"]
+        for path in (dead, *others):
+            path.touch()
+            make_old(path, 1.01)
+        assert store.sweeper.sweep().temporary_files == 3
+        assert [path for path in (dead, *others) if path.exists()] == []
 
 
 # Settings ---------------------------------------------------------------------------------------------

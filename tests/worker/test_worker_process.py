@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from fixtures.jobs import job_over, run_inputs
+from redis import Redis
 
 from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
 from nextrapolate_service.server.commands import worker_command
@@ -157,3 +158,12 @@ def test_a_stopped_workers_job_waits_for_no_lease_and_loses_no_attempt(
     again = leasing_store.jobs.claim(job.id, worker="another")
     assert again is not None
     assert (again.attempt, again.fence) == (1, 2)
+
+
+def test_a_worker_does_not_start_on_data_of_another_version(settings: StoreSettings, tmp_path: Path) -> None:
+    with Redis.from_url(settings.redis_url) as redis:
+        redis.set("next:schema_version", 99)
+    log = tmp_path / "log"
+    with worker(settings, log) as process:
+        assert process.wait(60) == 1
+    assert "not started: the data was written by a newer nextrapolate" in log.read_text()

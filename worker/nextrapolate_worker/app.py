@@ -1,12 +1,14 @@
 """The Celery app. Its one task takes a job id; the job itself is in the store."""
 
+import logging
 import threading
 from functools import cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_ready, worker_shutdown, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
+from nextrapolate_store.errors import StoreError, StoreUnavailable
 from nextrapolate_store.logs import configure_logging
 from nextrapolate_store.queue import TASK_NAME, celery_settings
 from nextrapolate_store.store import Store
@@ -14,6 +16,8 @@ from nextrapolate_worker.attempt import run_job
 from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import WorkerSettings
 from nextrapolate_worker.wakeups import WakeUp
+
+_log = logging.getLogger(__name__)
 
 configure_logging()
 settings = WorkerSettings.from_environment()
@@ -26,7 +30,7 @@ stopping = threading.Event()
 
 @cache
 def store() -> Store:
-    """Open the store once, when the first job comes."""
+    """Open the store once; where Redis is not there yet, when the first job comes."""
     return Store.open(settings.store)
 
 
@@ -43,6 +47,18 @@ def run(job_id: str) -> None:
 @setup_logging.connect
 def _leave_logging_alone(**_: Any) -> None:
     """That somebody listens keeps Celery from setting up logs of its own."""
+
+
+@worker_init.connect
+def _check_store(**_: Any) -> None:
+    """Do not start on data that this version cannot use."""
+    try:
+        store()
+    except StoreUnavailable as error:
+        _log.warning("not checked: %s", error)
+    except StoreError as error:
+        _log.critical("not started: %s", error)
+        raise SystemExit(1) from None
 
 
 @worker_ready.connect
