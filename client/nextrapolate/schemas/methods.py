@@ -4,6 +4,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from nextrapolate.schemas.common import Response
+
 
 def _numbers(value: object) -> object:
     """Take numbers apart that came as text, as from a command line: 0.31,0.35,0.42."""
@@ -331,3 +333,21 @@ Method = Annotated[
     | NoneMethod,
     Field(discriminator="name"),
 ]
+
+
+class MethodInfo(Response):
+    """One entry of GET /methods."""
+
+    name: str
+    title: str
+    paper: str | None
+    minimum_checkpoints: int
+    parameters: dict[str, Any] = Field(
+        description="JSON schema of the method's parameters, defaults included"
+    )
+
+
+class MethodList(Response):
+    """All methods this server runs."""
+
+    methods: list[MethodInfo]

@@ -1,0 +1,65 @@
+"""How a run's deltas lie, and what a refit keeps of them."""
+
+from pydantic import Field
+
+from nextrapolate.schemas.common import Response
+
+
+class KindGeometry(Response):
+    """Modules of one kind, such as q_proj, over the run."""
+
+    kind: str = Field(description="last part of the modules' names")
+    modules: int = Field(description="how many of them moved")
+    energy_ratio: list[float] = Field(
+        description="sigma_1 / sum sigma of the global delta at each step, in the mean (NExt, Fig. 2)"
+    )
+    drift_norm: list[float] = Field(description="norm of the global delta at each step, over all of them")
+    variance_explained: list[float] = Field(
+        description="share of the deltas' squared norm in the leading 1, 2, ... directions in time (RELEX)"
+    )
+
+
+class ModuleLinearity(Response):
+    """R^2 of a straight line through one module's weights, in three definitions that disagree."""
+
+    name: str
+    held_out_by_coordinate: float | None = Field(
+        description="fitted on the earlier two thirds, judged on the rest, each coordinate about its own "
+        "mean; null where fewer than two checkpoints are left to judge on"
+    )
+    held_out_pooled: float | None = Field(description="the same, all coordinates about one mean")
+    in_sample: float = Field(
+        description="fitted and judged on all checkpoints, each coordinate about its own mean"
+    )
+
+
+class StepGeometry(Response):
+    """What one checkpoint added."""
+
+    step: int
+    drift_norm: float = Field(description="norm of the drift since the base, over all modules")
+    speed: float | None = Field(
+        description="norm of the increment since the checkpoint before, per training step; null for the first"
+    )
+    steadiness: float | None = Field(
+        description="cosine between this increment and the one before; null for the first two"
+    )
+
+
+class RunGeometry(Response):
+    """How a run's deltas lie, how straight and how steady its way is."""
+
+    still_modules: list[str] = Field(description="modules that never moved")
+    track: list[StepGeometry]
+    kinds: list[KindGeometry]
+    linearity: list[ModuleLinearity]
+
+
+class Spectrum(Response):
+    """Singular values before and after the refit, over the modules that got an update.
+
+    The i-th number stands for the i-th singular value of each: the root of their mean square.
+    """
+
+    wanted: list[float] = Field(description="of the last checkpoint with the update on top, descending")
+    kept: list[float] = Field(description="of what the adapter holds of it")

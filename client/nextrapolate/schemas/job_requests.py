@@ -1,0 +1,143 @@
+"""What may be asked of a trajectory: an extrapolation, a backtest, an inspection."""
+
+from base64 import b64decode
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from nextrapolate.schemas.common import MOST_CHECKPOINTS, Labels, Request, Step
+from nextrapolate.schemas.methods import AutoMethod, Method
+
+
+class CheckpointRef(Request):
+    """A checkpoint by URI, or several by one whose path or revision holds a range: {10..150..10}."""
+
+    uri: str = Field(
+        min_length=1,
+        max_length=4096,
+        description="hf://org/repo@revision/folder, s3://bucket/prefix or file:///folder",
+        examples=["hf://org/run@main/checkpoint-{10..150..10}"],
+    )
+    step: Step | None = Field(
+        None,
+        description="else the number of the range, or what the path says (checkpoint-10, global_step_10)",
+    )
+
+
+class Output(Request):
+    """The adapter that is wanted."""
+
+    rank: Literal["same", "grow"] = Field(
+        "same",
+        description="same: the run's own rank, loads in place; grow: rank larger, exact, for restarts only",
+    )
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class Gate(Request):
+    """A module below a threshold keeps the last checkpoint."""
+
+    min_energy_ratio: float = Field(
+        0.0, ge=0, le=1, description="sigma_1 / sum sigma of the last global delta"
+    )
+    min_backtest_cosine: float = Field(
+        0.0, ge=-1, le=1, description="cosine of the backtest, not asked of averages; -1 turns this gate off"
+    )
+
+
+class Webhook(Request):
+    """Whom to tell of the job's end."""
+
+    url: str = Field(
+        max_length=2048,
+        pattern=r"^https://[^\s/?#@\\]+(?:[/?][^\s#\\]*)?$",
+        description="https:// only; asked once for each attempt, redirects are not followed",
+    )
+    secret: str | None = Field(
+        None,
+        repr=False,
+        description="whsec_ and 24 to 64 random bytes in base64, to sign with; deleted when it has served",
+    )
+
+    @field_validator("secret")
+    @classmethod
+    def _usable(cls, secret: str | None) -> str | None:
+        if secret is None:
+            return None
+        encoded = secret.removeprefix("whsec_")
+        try:
+            length = len(b64decode(encoded, validate=True))
+        except ValueError:
+            length = 0
+        if encoded == secret or not 24 <= length <= 64:
+            raise ValueError("write it as whsec_ and 24 to 64 bytes in base64, as Standard Webhooks do")
+        return secret
+
+
+class _OnTrajectory(Request):
+    """What every job works on: a trajectory, by the URIs of its checkpoints or by its series."""
+
+    checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
+    series: str | None = None
+    labels: Labels = Field(default_factory=dict)
+    webhook: Webhook | None = Field(None, description="told once the job has ended, however it did")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.checkpoints is None) == (self.series is None):
+            raise ValueError(
+                "give either `checkpoints` (a list of URIs) or `series` (an id), not both and not neither"
+            )
+        return self
+
+
+class JobCreate(_OnTrajectory):
+    """Extrapolate a trajectory: `checkpoints` or `series`, a method, and how the result should look."""
+
+    task: Literal["extrapolate"] = "extrapolate"
+    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+    method: Method = Field(default_factory=AutoMethod)
+    output: Output = Field(default_factory=Output)
+    gate: Gate = Field(default_factory=Gate)
+
+
+class BacktestCreate(_OnTrajectory):
+    """Predict what is known: methods see the checkpoints up to `at`, and are scored `horizon_steps` later."""
+
+    task: Literal["backtest"] = "backtest"
+    at: Step = Field(description="the origin: step of the last checkpoint that the methods see")
+    horizon_steps: int = Field(50, ge=1, le=100_000, description="training steps to predict ahead of `at`")
+    methods: list[Method] | None = Field(
+        None,
+        min_length=1,
+        max_length=64,
+        description="methods to score, all over the backtest's own horizon; null: all, with their defaults",
+    )
+
+    @property
+    def until(self) -> int:
+        """The step that is to be predicted: the last one that is read."""
+        return self.at + self.horizon_steps
+
+
+class InspectCreate(_OnTrajectory):
+    """Show the geometry of a run, and whether it is one where extrapolation should pay."""
+
+    task: Literal["inspect"] = "inspect"
+    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+
+
+def _task(body: object) -> object:
+    """Tell which task a body asks for; one that names none asks for an extrapolation."""
+    if isinstance(body, dict):
+        return body.get("task", "extrapolate")
+    return getattr(body, "task", None)
+
+
+JobRequest = Annotated[
+    Annotated[JobCreate, Tag("extrapolate")]
+    | Annotated[BacktestCreate, Tag("backtest")]
+    | Annotated[InspectCreate, Tag("inspect")],
+    Discriminator(_task),
+]
+"""The body of POST /jobs."""

@@ -1,0 +1,131 @@
+"""Jobs as the service tells of them: their states, their events, and the end that a webhook hears of."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from nextrapolate.schemas.common import FileInfo, Labels, Response
+from nextrapolate.schemas.job_requests import Gate, Output
+from nextrapolate.schemas.methods import Method
+
+
+class JobState(StrEnum):
+    """States of a job; a retry is an event, not a state."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """True where the job will never change again."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+class Stage(StrEnum):
+    """The seven stages of a running job, in order."""
+
+    RESOLVE = "resolve"
+    LOAD = "load"
+    EXTRACT = "extract"
+    FIT = "fit"
+    BACKTEST = "backtest"
+    EXTEND = "extend"
+    PUBLISH = "publish"
+
+
+class JobError(Response):
+    """Why a job failed, and whose it is to mend."""
+
+    code: str
+    detail: str
+    blame: Literal["user", "server"]
+
+
+class Delivery(Response):
+    """One attempt to tell a webhook of the job's end."""
+
+    attempt: int
+    at: datetime
+    status: int | None = Field(None, description="the answer's; null where there was none")
+    error: str | None = Field(None, description="why it has to be told again, or will not be")
+    next_at: datetime | None = Field(None, description="null where this was the last attempt")
+
+
+class WebhookState(Response):
+    """How far the job's webhook is."""
+
+    url: str
+    state: Literal["waiting", "sending", "delivered", "given-up"]
+    deliveries: list[Delivery] = Field(description="attempts so far, oldest first")
+
+
+class Job(Response):
+    """A job as the service knows it."""
+
+    id: str
+    state: JobState
+    stage: Stage | None = None
+    progress: float = Field(0.0, ge=0, le=1, description="share of the whole job that is done")
+    attempt: int = 0
+    queue_position: int | None = Field(
+        None, description="0 is next; null unless queued, and where the tenant has as many running as it may"
+    )
+    task: Literal["extrapolate", "backtest", "inspect"] = "extrapolate"
+    steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
+    series: str | None
+    method: Method | None = Field(None, description="of an extrapolation")
+    output: Output | None = Field(None, description="of an extrapolation")
+    gate: Gate | None = Field(None, description="of an extrapolation")
+    labels: Labels
+    error: JobError | None = None
+    artifacts: dict[str, FileInfo] = Field(default_factory=dict)
+    webhook: WebhookState | None = None
+    created_at: datetime
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+class EndedJob(Response):
+    """What a webhook says of a job; GET /jobs/{id} says the rest."""
+
+    id: str
+    task: Literal["extrapolate", "backtest", "inspect"]
+    state: JobState
+    labels: Labels
+    error: JobError | None
+
+
+class WebhookMessage(Response):
+    """The body of a webhook's POST (Standard Webhooks)."""
+
+    type: Literal["job.succeeded", "job.failed", "job.cancelled"]
+    timestamp: datetime = Field(description="when the job ended")
+    data: EndedJob
+
+
+class JobPage(Response):
+    """One page of GET /jobs, newest first."""
+
+    items: list[Job]
+    next_cursor: str | None
+
+
+class JobEvent(Response):
+    """One entry of a job's event stream; `id` is the SSE id."""
+
+    id: str
+    type: Literal[
+        "queued", "claimed", "progress", "requeued", "cancelling", "succeeded", "failed", "cancelled"
+    ]
+    at: datetime
+    state: JobState
+    stage: Stage | None = None
+    progress: float | None = None
+    attempt: int | None = None
+    message: str | None = None

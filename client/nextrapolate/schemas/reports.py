@@ -1,0 +1,121 @@
+"""report.json, of each of the three tasks."""
+
+from typing import Annotated, Literal, cast
+
+from pydantic import Discriminator, Field
+
+from nextrapolate.schemas.common import Response
+from nextrapolate.schemas.geometry import RunGeometry, Spectrum
+from nextrapolate.schemas.job_requests import Gate, Output
+from nextrapolate.schemas.jobs import Stage
+from nextrapolate.schemas.methods import Method
+from nextrapolate.schemas.scores import BacktestReport, ChoiceReport, MethodScores
+
+
+class StageProfile(Response):
+    """What one stage took."""
+
+    stage: Stage
+    seconds: float
+
+
+class ModuleReport(Response):
+    """What was measured on one module, and what was done to it."""
+
+    name: str
+    shape: tuple[int, int] = Field(description="(out_features, in_features)")
+    moved: bool = Field(description="false: the module never trained, and got exactly no update")
+    gated: str | None = Field(
+        None, description="why the gate kept the last checkpoint; null where it did not"
+    )
+    energy_ratio: float = Field(description="sigma_1 / sum sigma of the last global delta")
+    drift_norm: float = Field(description="Frobenius norm of the last global delta")
+    update_norm: float = Field(description="Frobenius norm of alpha times the update")
+    reached_norm: float | None = Field(
+        None, description="Frobenius norm of the drift with the update on top of it; null in older reports"
+    )
+    discarded_energy: float = Field(
+        description="share of the squared norm that the refit to the wanted rank cut off"
+    )
+    update_discarded: float = Field(
+        0.0,
+        description="share of the squared norm of what the method wanted that its low-rank update does not "
+        "hold; 0 but for methods that act on the full matrix",
+    )
+    gauge_condition: float | None = Field(
+        None, description="condition number of the refit's gauge; null under grow"
+    )
+    backtest_cosine: float | None = None
+
+
+class _JobReport(Response):
+    """What every report.json says: which files, what it cost, by what."""
+
+    job: str | None = Field(None, description="id of the job; null in older reports")
+    steps: list[int] = Field(description="steps of the checkpoints used, ascending")
+    jumps: list[int] = Field(description="steps after which an extrapolated adapter had been swapped in")
+    warnings: list[str]
+    stages: list[StageProfile]
+    peak_memory_bytes: int = Field(description="peak resident memory of the worker's child process")
+    device: str
+    inputs: dict[str, str] = Field(
+        description="sha256 of each checkpoint's adapter_model.safetensors, by step"
+    )
+    versions: dict[str, str]
+
+    def _repr_html_(self) -> str:
+        from nextrapolate.notebook import report_html  # which is about these models
+
+        return report_html(cast("AnyReport", self))
+
+
+class Report(_JobReport):
+    """An extrapolation's report.json: what was done, on what evidence, and what it cost."""
+
+    task: Literal["extrapolate"] = "extrapolate"
+    verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
+    recommended: bool | None = Field(
+        None, description="true where the evidence speaks for the jump; null where there is none"
+    )
+    method: Method
+    target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
+    output: Output
+    gate: Gate
+    backtest: BacktestReport | None = Field(
+        description="null where the series is too short to hold anything out"
+    )
+    choice: ChoiceReport | None = Field(None, description="of `auto` alone: what it weighed, and why")
+    rivals: list[MethodScores] = Field(
+        default_factory=list,
+        description="other methods in the same backtest, those that combine checkpoints; without modules",
+    )
+    geometry: RunGeometry | None = Field(None, description="of the run; null in older reports")
+    spectrum: Spectrum | None = Field(None, description="null where no module got an update")
+    discarded_energy: float = Field(description="over all modules, as in ModuleReport")
+    update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
+    gated_modules: list[str]
+    modules: list[ModuleReport]
+
+
+class Comparison(_JobReport):
+    """A backtest's report.json: each method, asked at `at` for a checkpoint that is known."""
+
+    task: Literal["backtest"] = "backtest"
+    verdict: str = Field(description="one sentence: which method did best, and whether any beat no jump")
+    at: int = Field(description="the origin: step of the last checkpoint that the methods saw")
+    target_step: int = Field(description="step of the checkpoint they were asked for")
+    methods: list[MethodScores] = Field(description="the smallest relative error first")
+
+
+class Inspection(_JobReport, RunGeometry):
+    """An inspection's report.json: the geometry of a run."""
+
+    task: Literal["inspect"] = "inspect"
+    verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
+    evidence: BacktestReport | None = Field(
+        None, description="the autoregression, asked for the last third; null where there is none"
+    )
+
+
+AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]
+"""The answer of GET /jobs/{id}/report, by the job's task."""

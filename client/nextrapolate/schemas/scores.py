@@ -1,0 +1,73 @@
+"""How well updates were predicted: what a choice between methods rests on."""
+
+from pydantic import Field
+
+from nextrapolate.schemas.common import Response
+from nextrapolate.schemas.methods import Method
+
+
+class Scores(Response):
+    """A predicted update P against the true one T, over all modules that moved."""
+
+    cosine: float = Field(description="sum <P,T> / sqrt(sum |P|^2 sum |T|^2)")
+    relative_error: float = Field(description="sqrt(sum |P-T|^2 / sum |T|^2); no jump scores 1")
+    size_ratio: float = Field(description="sqrt(sum |P|^2 / sum |T|^2)")
+
+
+class ModuleScores(Scores):
+    """A predicted update against the true one, of one module."""
+
+    name: str
+
+
+class MethodScores(Response):
+    """How one method did in a backtest: the scores of its update as it would be applied, alpha included."""
+
+    method: Method
+    total: Scores | None = Field(description="over all modules that moved; null where it could not predict")
+    reason: str | None = Field(None, description="why it could not predict, and what it would need")
+    warnings: list[str] = Field(default_factory=list)
+    seconds: float = Field(description="to fit and to score, without the reading that all methods share")
+    modules: list[ModuleScores] = Field(default_factory=list)
+
+
+class BacktestReport(Response):
+    """The method, asked at an earlier checkpoint for one that is already known."""
+
+    origin_step: int = Field(description="last checkpoint the method was shown")
+    target_step: int = Field(description="checkpoint it was asked for")
+    total: Scores = Field(description="of the prediction itself, at alpha 1")
+    applied: Scores | None = Field(
+        None, description="of the update as it is applied, alpha included; null in older reports"
+    )
+    seconds: float
+
+
+class CandidateReport(Response):
+    """One way to predict that `auto` tried, and what became of it."""
+
+    label: str
+    relative_error: float | None = Field(
+        description="over all its backtests, weighted; no jump scores 1; null where nothing was held out"
+    )
+    share: float = Field(description="of the update, over all modules; all shares sum to 1")
+
+
+class KindReport(Response):
+    """What `auto` took for the modules of one kind."""
+
+    kind: str = Field(description="last part of the modules' names, such as q_proj")
+    modules: int = Field(description="how many of them moved")
+    relative_error: float | None = Field(description="of what was taken, in the same backtests")
+    amplitude: float = Field(description="length of the update over that of the candidates' mean")
+    leading: str = Field(description="label of the candidate of the largest share")
+
+
+class ChoiceReport(Response):
+    """Why `auto` predicts what it predicts."""
+
+    why: str = Field(description="in words and numbers")
+    backtests: int = Field(description="pairs of an earlier and a later checkpoint that were predicted")
+    relative_error: float | None = Field(description="of what was taken, over all backtests, weighted")
+    candidates: list[CandidateReport] = Field(description="the best first")
+    kinds: list[KindReport]

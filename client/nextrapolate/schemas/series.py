@@ -1,0 +1,74 @@
+"""Runs whose checkpoints are posted as they are saved."""
+
+from datetime import datetime
+from typing import Any
+
+from pydantic import ConfigDict, Field
+
+from nextrapolate.schemas.common import CheckpointFile, FileInfo, Labels, Request, Response, Sha256, Step
+
+
+class SeriesCreate(Request):
+    """A run whose checkpoints will be posted."""
+
+    name: str = Field(min_length=1, max_length=256)
+    base_model: str | None = Field(
+        None, max_length=512, description="name of the base model, for people to read"
+    )
+    lora_config: dict[str, Any] | None = Field(
+        None,
+        description="the run's adapter_config.json; stands in for checkpoints that bring none of their own",
+    )
+    labels: Labels = Field(default_factory=dict)
+
+
+class Announcement(Request):
+    """The files of a checkpoint by their digests: what the service has already need not be sent."""
+
+    files: dict[CheckpointFile, Sha256] = Field(min_length=1)
+
+
+class Missing(Response):
+    """Answer to an announcement."""
+
+    missing: list[CheckpointFile] = Field(description="files that still have to be sent")
+
+
+class CheckpointInfo(Response):
+    """What has arrived of one checkpoint, and what stands in its way."""
+
+    step: int
+    files: dict[str, FileInfo]
+    problems: list[str] = Field(default_factory=list, description="empty when the checkpoint can be used")
+
+
+class JumpCreate(Request):
+    """The job's adapter was swapped into the running trainer after this step."""
+
+    step: Step
+    job: str
+
+
+class JumpInfo(JumpCreate):
+    """A jump of the series: increments after `step` are measured from the job's adapter."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Series(Response):
+    """A run, and what has arrived of it."""
+
+    id: str
+    name: str
+    base_model: str | None
+    labels: Labels
+    created_at: datetime
+    checkpoints: list[CheckpointInfo]
+    jumps: list[JumpInfo]
+
+
+class SeriesPage(Response):
+    """One page of GET /series, newest first."""
+
+    items: list[Series]
+    next_cursor: str | None
