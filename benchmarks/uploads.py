@@ -1,63 +1,50 @@
-"""What an upload costs: the memory of the API, and the time beside that of copying the file and hashing it.
-
-    python benchmarks/uploads.py [--mib 2048] [--rounds 3] [--folder FOLDER]
-
-Starts a server of its own in a temporary folder below FOLDER, and uploads an adapter of that size through
-`NExtClient`, each round with other bytes. Linux only: it reads the peak of the API's memory from /proc.
-"""
+"""What an upload costs: the memory of the API, and the time beside that of a copy and a hash."""
 
 import argparse
 import hashlib
 import json
 import os
-import re
 import shutil
 import struct
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 
+from benchmarks.servers import running_server
+from benchmarks.written import markdown_table
 from nextrapolate import NExtClient
 
 MIB = 1 << 20
+COLUMNS = ("MiB", "uploaded, s", "copied and hashed, s", "ratio", "growth of the API's memory, MiB")
 
 
-def main() -> None:
-    """Print one line a round."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--mib", type=int, default=2048)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="where there is room for three such files")
-    arguments = parser.parse_args()
-    with (
-        tempfile.TemporaryDirectory(dir=arguments.folder) as name,
-        running_server(Path(name)) as (url, key, api),
-        NExtClient(url, key) as client,
-    ):
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what can be chosen."""
+    parser.add_argument("--mib", type=int, default=1024, help="size of an upload")
+    parser.add_argument("--rounds", type=int, default=5, help="uploads, each of other bytes")
+
+
+def measured(folder: Path, options: argparse.Namespace) -> str:
+    """Upload to a server of its own; gives a table with a row for each round."""
+    rows = []
+    with running_server(folder) as (url, key, api), NExtClient(url, key) as client:
         series = client.create_series("benchmark").id
-        path = Path(name) / "adapter_model.safetensors"
+        path = folder / "adapter_model.safetensors"
         write_adapter(path, MIB)
         client.put_file(series, 0, "adapter_model.safetensors", path)  # so that every part has been imported
-        for step in range(1, arguments.rounds + 1):
-            write_adapter(path, arguments.mib * MIB)
-            copied = seconds_to_copy_and_hash(path, Path(name) / "copy")
+        for step in range(1, options.rounds + 1):
+            write_adapter(path, options.mib * MIB)
+            copied = seconds_to_copy_and_hash(path, folder / "copy")
             before = peak_memory(api)
             started = time.perf_counter()
             client.put_file(series, step, "adapter_model.safetensors", path)
             uploaded = time.perf_counter() - started
             grown = (peak_memory(api) - before) / MIB
-            print(
-                f"{arguments.mib} MiB: uploaded in {uploaded:.1f} s, copied and hashed in {copied:.1f} s, "
-                f"ratio {uploaded / copied:.2f}; the API's memory grew by {grown:.1f} MiB"
+            rows.append(
+                (options.mib, f"{uploaded:.2f}", f"{copied:.2f}", f"{uploaded / copied:.2f}", f"{grown:.1f}")
             )
+    return markdown_table(COLUMNS, rows)
 
 
 def write_adapter(path: Path, size: int) -> None:
@@ -92,28 +79,7 @@ def seconds_to_copy_and_hash(path: Path, copy: Path) -> float:
     return seconds
 
 
-@contextmanager
-def running_server(folder: Path) -> Iterator[tuple[str, str, psutil.Process]]:
-    """Run `nextrapolate-server`; gives its address, its key and the process of its API."""
-    program = Path(sys.executable).parent / "nextrapolate-server"
-    command = [str(program), "--port", "0", "--data-dir", str(folder / "data")]
-    environment = {**os.environ, "XDG_CONFIG_HOME": str(folder)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
-        try:
-            assert server.stdout is not None
-            url = next(found[1] for line in server.stdout if (found := re.search(r"ready on (\S+)", line)))
-            children = psutil.Process(server.pid).children()
-            api = next(child for child in children if any("serving" in word for word in child.cmdline()))
-            yield url, (folder / "data" / "api_key").read_text().strip(), api
-        finally:
-            server.terminate()
-
-
 def peak_memory(process: psutil.Process) -> int:
     """The largest resident memory in bytes that the process ever had."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) << 10
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,36 @@
+"""The benchmark of the service, in its shortest form: every part prints a table with a row that adds up."""
+
+import sys
+
+import pytest
+from benchmarks import latency, service
+
+pytestmark = pytest.mark.integration
+
+
+def test_each_part_measures_something(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(latency, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(latency, "METHODS", ("none",))
+    short = "--mib 1 --rounds 1 --clients 2 --jobs 20 --repeats 1"
+    monkeypatch.setattr(sys, "argv", ["service.py", *short.split()])
+    service.main()
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
+    rules = [number for number, row in enumerate(rows) if "---" in row]
+    tables = {rows[rule - 1][0]: rows[rule + 1] for rule in rules}
+    assert set(tables) == {"MiB", "clients", "method"}
+    assert float(tables["MiB"][3]) > 0
+    assert float(tables["clients"][2]) <= float(tables["clients"][3]) <= float(tables["clients"][4])
+    alone, whole, over = map(float, tables["method"][2:5])
+    assert over == pytest.approx(whole - alone, abs=0.011)
+
+
+def test_an_unknown_part_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["service.py", "downloads"])
+    with pytest.raises(SystemExit):
+        service.main()
+    assert "no part downloads" in capsys.readouterr().err
