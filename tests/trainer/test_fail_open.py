@@ -4,9 +4,11 @@ import logging
 import signal
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from accelerate import DistributedType
 from fixtures.grpo import MakeTrainer, same
 from fixtures.server import running_server
 from torch import Tensor
@@ -15,7 +17,9 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import ParameterError
+from nextrapolate_trainer.errors import UnsupportedRunError
 from nextrapolate_trainer.trl import NExtCallback
+from nextrapolate_trainer.trl_run import supported_model
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -92,14 +96,12 @@ def test_a_run_without_lora_is_left_alone(
     ]
 
 
-def test_a_run_with_fsdp_is_left_alone(
-    make_trainer: MakeTrainer, dead_client: NExtClient, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_run_with_fsdp1_is_left_alone(make_trainer: MakeTrainer) -> None:
     trainer = make_trainer(max_steps=2)
-    trainer.is_fsdp_enabled = True
-    plugin = NExtCallback(dead_client).attach(trainer)
-    plugin.on_train_begin(trainer.args, trainer.state, trainer.control)
-    assert "DeepSpeed and FSDP are not supported yet" in caplog.text
+    state = trainer.accelerator.state
+    state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, SimpleNamespace(fsdp_version=1)
+    with pytest.raises(UnsupportedRunError, match="FSDP1 is not supported"):
+        supported_model(trainer)
 
 
 def test_a_callback_that_is_not_attached_says_so(

@@ -11,7 +11,7 @@ from nextrapolate_trainer.adapter import copied, distance, modules
 from nextrapolate_trainer.errors import SwapError
 from nextrapolate_trainer.peft_model import (
     adapter_config,
-    lora_parameters,
+    parameters_of,
     read_adapter,
     restoring,
     write_adapter,
@@ -49,10 +49,10 @@ def test_after_a_failed_write_the_run_s_own_adapter_is_restored(model: PeftModel
 
 def test_parameters_of_a_module(model: PeftModel) -> None:
     first, *others = modules(read_adapter(model))
-    parameters = lora_parameters(model, [first])
+    parameters = parameters_of(model, [first])
     assert [tuple(p.shape) for p in parameters] == [(4, 16), (16, 4)]
-    assert len(lora_parameters(model, [first, *others])) == 2 * (1 + len(others))
-    assert lora_parameters(model, []) == []
+    assert len(parameters_of(model, [first, *others])) == 2 * (1 + len(others))
+    assert parameters_of(model, []) == []
 
 
 def test_the_config_is_the_one_peft_writes(model: PeftModel, tmp_path: Path) -> None:

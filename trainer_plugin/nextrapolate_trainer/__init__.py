@@ -15,6 +15,7 @@ from its own weights.
     trl_run.py        a TRL run: swaps the adapter, resets what the old policy left behind
     trl_internals.py  the private names of TRL that this takes
     peft_model.py     reads the adapter out of a PEFT model, and writes one into it
+    sharded.py        whole tensors of those that FSDP2 shards, and back
     guard.py          scores the model before and after a jump: the best adapter stays
     ranks.py          the processes of a run: the first decides, all do the same
     jumper.py         knows no trainer: collects, asks the service, hands over checked adapters

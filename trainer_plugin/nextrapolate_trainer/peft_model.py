@@ -8,36 +8,60 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 from torch.nn import Parameter
 
 from nextrapolate.schemas import ADAPTER_CONFIG
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import SwapError
+from nextrapolate_trainer.sharded import set_whole, whole
+
+
+def lora_parameters(model: PeftModel) -> dict[str, Parameter]:
+    """Return the active adapter's parameters, by the names PEFT saves them under.
+
+    Under FSDP2 the parts that this process holds: what a forward pass has gathered is let go.
+    """
+    # "auto", PEFT's default, asks the Hub whether the vocabulary has grown.
+    return dict(
+        get_peft_model_state_dict(
+            model,
+            model.state_dict(keep_vars=True),
+            adapter_name=model.active_adapter,
+            save_embedding_layers=False,
+        )
+    )
 
 
 def read_adapter(model: PeftModel) -> dict[str, Tensor]:
-    """Return the active adapter's tensors, by the names PEFT saves them under; they are the model's own."""
-    # "auto", PEFT's default, asks the Hub whether the vocabulary has grown.
-    state = get_peft_model_state_dict(model, adapter_name=model.active_adapter, save_embedding_layers=False)
-    return dict(state)
+    """Return the active adapter's tensors, whole, by the names PEFT saves them under.
+
+    They are the model's own unless it is sharded; then every process has to call this.
+    """
+    return {name: whole(parameter.detach()) for name, parameter in lora_parameters(model).items()}
 
 
 def write_adapter(model: PeftModel, adapter: Adapter) -> None:
     """Write `adapter` into the active adapter, in place, and read it back.
 
-    PEFT loads with strict=False and stays silent about tensors that found no place; this does not.
+    PEFT's own way in is silent about tensors that found no place, and knows no shards.
+    Where the model is sharded, every process has to call this, with the same adapter.
 
     Raises:
-        SwapError: a tensor found no place, none came for one of the model's, or one reads back otherwise; the
-            model may be half written.
+        SwapError: a tensor has no place or another shape, none came for one of the model's, or one reads back
+            otherwise; the model may be half written.
     """
-    result: Any = set_peft_model_state_dict(model, dict(adapter), adapter_name=model.active_adapter)
-    if result.unexpected_keys:
-        raise SwapError(f"the model has no place for {result.unexpected_keys[0]}")
-    if missing := [name for name in result.missing_keys if "lora_" in name]:
+    parameters = lora_parameters(model)
+    if unexpected := sorted(adapter.keys() - parameters.keys()):
+        raise SwapError(f"the model has no place for {unexpected[0]}")
+    if missing := sorted(parameters.keys() - adapter.keys()):
         raise SwapError(f"the model's {missing[0]} is not in the adapter")
+    for name, parameter in parameters.items():
+        try:
+            set_whole(parameter, adapter[name])
+        except ValueError as error:
+            raise SwapError(f"{name}: {error}") from error
     for name, tensor in read_adapter(model).items():
         if not torch.equal(tensor, adapter[name].to(tensor.device, tensor.dtype)):
             raise SwapError(f"{name} reads back with other values than were written")
@@ -53,15 +77,10 @@ def restoring(model: PeftModel, before: Adapter) -> Iterator[None]:
         raise
 
 
-def lora_parameters(model: PeftModel, modules: Iterable[str]) -> list[Parameter]:
+def parameters_of(model: PeftModel, modules: Iterable[str]) -> list[Parameter]:
     """Return the active adapter's parameters of these modules."""
     prefixes = tuple(f"{module}.lora_" for module in modules)
-    suffix = f".{model.active_adapter}.weight"
-    return [
-        parameter
-        for name, parameter in model.named_parameters()
-        if name.startswith(prefixes) and name.endswith(suffix)
-    ]
+    return [parameter for name, parameter in lora_parameters(model).items() if name.startswith(prefixes)]
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:

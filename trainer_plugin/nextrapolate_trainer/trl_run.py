@@ -15,13 +15,18 @@ from nextrapolate_trainer.adapter import copied, distance, modules
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper
-from nextrapolate_trainer.peft_model import lora_parameters, read_adapter, restoring, write_adapter
+from nextrapolate_trainer.peft_model import parameters_of, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.summary import JumpSummary
 
 OptimizerState = Literal["keep", "reset"]
 
-SERVED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+SERVED = (
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.FSDP,
+)
 
 
 @dataclass(frozen=True)
@@ -41,10 +46,10 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         UnsupportedRunError: it cannot; says why.
     """
     model = trainer.model
-    if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-        raise UnsupportedRunError("DeepSpeed and FSDP are not supported yet: use one process, or DDP")
     if (kind := trainer.accelerator.distributed_type) not in SERVED:
-        raise UnsupportedRunError(f"runs distributed by {kind.value} are not supported: use DDP")
+        raise UnsupportedRunError(f"runs distributed by {kind.value} are not supported: use DDP or FSDP2")
+    if kind is DistributedType.FSDP and not trainer.accelerator.is_fsdp2:
+        raise UnsupportedRunError('FSDP1 is not supported: use FSDP2, fsdp_config={"version": 2}')
     if not isinstance(model, PeftModel):
         raise UnsupportedRunError(
             "the model has no LoRA adapter: give the trainer a peft_config=LoraConfig(...)"
@@ -86,10 +91,11 @@ class TrlRun:
 
     def collect(self, step: int) -> None:
         """Copy the adapter as it is after `step`; it is posted in the background."""
+        started = time.monotonic()
+        adapter = read_adapter(self._model)
         if self._jumper is None:
             return
-        started = time.monotonic()
-        self._jumper.collect(step, read_adapter(self._model))
+        self._jumper.collect(step, adapter)
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
     def jump(self, step: int, optimizer: Optimizer) -> JumpSummary:
@@ -105,7 +111,7 @@ class TrlRun:
             jump, trial = self._chosen(jumps)
         self._unproven = jump
         reset = jump.regauged if self._policy.optimizer == "keep" else frozenset(modules(jump.after))
-        for parameter in lora_parameters(self._model, reset):
+        for parameter in parameters_of(self._model, reset):
             optimizer.state.pop(parameter, None)
         trl_internals.forget_old_policy(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)

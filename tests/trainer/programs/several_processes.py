@@ -1,0 +1,105 @@
+"""A GRPO run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT`.
+
+The launcher says whether by DDP or by FSDP2. The first step after the jump has a learning rate of 0: what it
+ends with is what it began with, unless something brings old weights back. Each process leaves in
+OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one that the forward passes of the
+step after the jump computed with; and in OUT/rank-<n>.json the jumps that it made.
+"""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate import DistributedType, PartialState
+from fixtures.grpo import tiny_trainer
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from transformers import TrainerCallback
+
+from nextrapolate import Gate, NExtClient
+from nextrapolate_trainer.adapter import copied
+from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.trl import NExtCallback
+
+JUMP_AT = 4
+
+
+class Spy(TrainerCallback):
+    """Keeps the adapter around the jump."""
+
+    def __init__(self) -> None:
+        self.seen: dict[str, Tensor] = {}
+        self._listening: list[Any] = []
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        self._see(f"begun after {state.global_step}", event)
+        if state.global_step == JUMP_AT:
+            for group in event["optimizer"].param_groups:
+                group["lr"] = 0.0  # the schedule sets it again after the step
+            self._listen(event["model"])
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        self._see(f"ended {state.global_step}", event)
+        while self._listening:
+            self._listening.pop().remove()
+
+    def _see(self, moment: str, event: dict[str, Any]) -> None:
+        self.seen |= {f"{moment}: {name}": t for name, t in copied(read_adapter(event["model"])).items()}
+
+    def _listen(self, model: nn.Module) -> None:
+        """See the factors with which the model computes, gathered where they are sharded."""
+        for name, module in model.named_modules():
+            if name.endswith((".lora_A.default", ".lora_B.default")):
+                key = f"computed: {name.removesuffix('.default')}.weight"
+                self._listening.append(module.register_forward_hook(self._hook(key)))
+
+    def _hook(self, key: str) -> Any:
+        def keep(module: nn.Module, *_: Any) -> None:
+            assert isinstance(module.weight, Tensor)
+            self.seen |= copied({key: module.weight})
+
+        return keep
+
+
+def shard_on_the_cpu() -> dict[str, Any]:
+    """Have Accelerate shard with gloo: it asks for an accelerator, though nothing it calls then needs one."""
+    PartialState(cpu=True, backend="gloo")
+    PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+    return {"accelerator_config": {"use_configured_state": True}}
+
+
+def main() -> None:
+    out = Path(sys.argv[1])
+    logging.basicConfig(level=logging.WARNING)
+    options = shard_on_the_cpu() if "ACCELERATE_USE_FSDP" in os.environ else {"ddp_backend": "gloo"}
+    trainer = tiny_trainer(out / "run", max_steps=6, save_steps=5, per_device_train_batch_size=8, **options)
+    spy = Spy()
+    # Scores differ between the processes: the first one's count.
+    guards = {"none": None, "accepts": lambda model: trainer.accelerator.process_index and -len(spy.seen)}
+    plugin = NExtCallback(
+        NExtClient(),
+        collect_every=2,
+        jump_at=JUMP_AT,
+        horizon_steps=2,
+        method="weight-extrapolation",
+        gate=Gate(min_backtest_cosine=-1),
+        guard=guards[sys.argv[2]],
+        timeout=float(sys.argv[3]),
+    ).attach(trainer)
+    trainer.add_callback(spy)
+    trainer.train()
+    rank = trainer.accelerator.process_index
+    save_file(spy.seen, out / f"rank-{rank}.safetensors")
+    summary = {
+        "jumps": [jump.job for jump in plugin.jumps],
+        "processes": trainer.accelerator.num_processes,
+        "kind": trainer.accelerator.distributed_type.value,
+    }
+    (out / f"rank-{rank}.json").write_text(json.dumps(summary))
+
+
+if __name__ == "__main__":
+    main()
