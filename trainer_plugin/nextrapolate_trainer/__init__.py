@@ -22,6 +22,7 @@ from its own weights.
     series.py         the run's series at the service, continued or branched off after a resume
     state.py          what a resumed run has to know, a file in each checkpoint
     bounded.py        waiting with an end
+    fail_open.py      what goes wrong is logged, and the run goes on
     uploads.py        the background thread that posts
     adapter.py        what an adapter is, and what has to hold for one that came back
     schedule.py       after which steps a checkpoint is collected, and after which a jump is made

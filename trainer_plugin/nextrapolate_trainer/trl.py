@@ -5,8 +5,7 @@ step of a jump is still the run's own, and when a step begins no gradients are p
 """
 
 import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,10 +14,10 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import NextrapolateError
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
-from nextrapolate_trainer.errors import RankError, StateError, TrainerPluginError, UnsupportedRunError
+from nextrapolate_trainer.errors import StateError, UnsupportedRunError
+from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
 from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config
@@ -127,7 +126,7 @@ class NExtCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Take part, unless the run is of a kind that cannot be served."""
-        with _fail_open("nextrapolate takes no part in this run"):
+        with fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
                 raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
             trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
@@ -139,7 +138,7 @@ class NExtCallback(TrainerCallback):
         """Jump where the schedule says so: after step `state.global_step`, before the next begins."""
         step = state.global_step
         if self._run is not None and self.schedule.jumps_after(step):
-            with _fail_open(f"no jump after step {step}, training goes on from its own weights"):
+            with fail_open(f"no jump after step {step}, training goes on from its own weights"):
                 self.jumps.append(self._run.jump(step, event["optimizer"]))
                 logger.log(logging.INFO if args.should_log else logging.DEBUG, "%s", self.jumps[-1])
 
@@ -150,10 +149,10 @@ class NExtCallback(TrainerCallback):
         step = state.global_step
         if self._run is None:
             return
-        with _fail_open("the last jump is not confirmed"):
+        with fail_open("the last jump is not confirmed"):
             self._run.prove_jump()
         if self.schedule.collects_after(step):
-            with _fail_open(f"the checkpoint of step {step} is not collected"):
+            with fail_open(f"the checkpoint of step {step} is not collected"):
                 self._run.collect(step)
 
     def on_save(
@@ -162,7 +161,7 @@ class NExtCallback(TrainerCallback):
         """Put a file of our own beside the trainer's, so that the run can be resumed from this checkpoint."""
         step = state.global_step
         if self._run is not None:
-            with _fail_open(f"a run resumed from step {step} will know nothing of its series"):
+            with fail_open(f"a run resumed from step {step} will know nothing of its series"):
                 self._run.save_state(step, _checkpoint(args, step))
 
     def on_train_end(
@@ -170,7 +169,7 @@ class NExtCallback(TrainerCallback):
     ) -> None:
         """Let the last checkpoints reach the service."""
         if self._run is not None:
-            with _fail_open("the last checkpoints may not have reached the service"):
+            with fail_open("the last checkpoints may not have reached the service"):
                 self._run.close()
         self._run = None
 
@@ -217,17 +216,3 @@ def _resumed(args: TrainingArguments, step: int) -> RunState | None:
     except StateError as error:
         logger.warning("a new series begins at step %d: %s", step, error)
         return None
-
-
-@contextmanager
-def _fail_open(consequence: str) -> Iterator[None]:
-    """Log whatever goes wrong inside, after what follows from it, and go on."""
-    try:
-        yield
-    except RankError as error:
-        # The process that failed says so, in its own words.
-        logger.debug("%s: %s", consequence, error)
-    except (TrainerPluginError, NextrapolateError) as error:
-        logger.error("%s: %s", consequence, error)
-    except Exception:  # a defect of ours must not cost somebody a training run
-        logger.exception("%s", consequence)

@@ -1,0 +1,24 @@
+"""Whatever goes wrong with an extrapolation ends no training run: it is logged, and the run goes on."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nextrapolate.errors import NextrapolateError
+from nextrapolate_trainer.errors import RankError, TrainerPluginError
+
+logger = logging.getLogger("nextrapolate")
+
+
+@contextmanager
+def fail_open(consequence: str) -> Iterator[None]:
+    """Log whatever goes wrong inside, after what follows from it, and go on."""
+    try:
+        yield
+    except RankError as error:
+        # The process that failed says so, in its own words.
+        logger.debug("%s: %s", consequence, error)
+    except (TrainerPluginError, NextrapolateError) as error:
+        logger.error("%s: %s", consequence, error)
+    except Exception:  # a defect of ours must not cost somebody a training run
+        logger.exception("%s", consequence)
