@@ -5,6 +5,7 @@ callers come back to the next process, and lets every other request finish.
 """
 
 import argparse
+import socket
 import threading
 from types import FrameType
 
@@ -44,12 +45,14 @@ def main() -> None:
         app,
         host=arguments.host,
         port=arguments.port,
-        fd=arguments.fd,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         log_config=None,
         access_log=False,
     )
-    DrainingServer(config, app.state.draining).run()
+    # uvicorn would take a descriptor for a Unix socket, so TCP_NODELAY would not be set on its connections, and
+    # every answer would wait 40 ms for the acknowledgement of its headers.
+    sockets = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
+    DrainingServer(config, app.state.draining).run(sockets)
 
 
 if __name__ == "__main__":

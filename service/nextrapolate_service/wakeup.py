@@ -1,6 +1,7 @@
 """Wake-ups: the Celery message that says "look at this job". Losing one costs time, never the job."""
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 
 from celery import Celery
 
@@ -13,21 +14,30 @@ _GIVE_UP_AT_ONCE = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "
 
 
 class WakeUps:
-    """Sends by task name: the worker's code is not known here. Safe to share between threads."""
+    """Sends by task name: the worker's code is not known here. Safe to share between threads.
+
+    A thread of its own sends them: the broker flushes each to disk, and whoever submits a job need not wait
+    for that.
+    """
 
     def __init__(self, redis_url: str) -> None:
         settings = celery_settings(redis_url)
         settings["broker_transport_options"] |= _GIVE_UP_AT_ONCE
         self._celery = Celery("nextrapolate", set_as_current=False)
         self._celery.conf.update(settings)
+        self._sender = ThreadPoolExecutor(1, "wake-ups")
 
     def send(self, job_id: str) -> None:
-        """Send one, or log that it could not be sent: the reconciler sends it again."""
+        """Have one sent; where it cannot be, the log says so, and the reconciler has it sent again."""
+        self._sender.submit(self._send, job_id)
+
+    def _send(self, job_id: str) -> None:
         try:
             self._celery.send_task(TASK_NAME, args=[job_id], retry=False)
         except Exception as error:  # noqa: BLE001 - kombu raises what the transport raises, and none of it matters
             _log.warning("the wake-up of job %s did not go out (%s); it will be sent again", job_id, error)
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Send what is still to be sent, and give the connections back."""
+        self._sender.shutdown()
         self._celery.close()

@@ -20,8 +20,10 @@ def temporary_in(folder: Path) -> Path:
 
 def write_once(path: Path, text: str) -> str:
     """Write a file, unless it is there; gives the text that stands there from now on."""
-    make_folder(path.parent)
-    temporary = temporary_in(path.parent)
+    folder = path.parent
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    temporary = temporary_in(folder)
     try:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -32,7 +34,9 @@ def write_once(path: Path, text: str) -> str:
         return path.read_text(encoding="utf-8")
     finally:
         temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        # The folder's own name comes last: a journalling file system has flushed it by then with the others.
+        for grown in (folder, folder.parent):
+            sync_folder(grown)
     return text
 
 
