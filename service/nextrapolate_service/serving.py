@@ -49,7 +49,7 @@ def main() -> None:
         log_config=None,
         access_log=False,
     )
-    # uvicorn would take a descriptor for a Unix socket, so TCP_NODELAY would not be set on its connections, and
+    # uvicorn would take a descriptor for a Unix socket: TCP_NODELAY would not be set on its connections, and
     # every answer would wait 40 ms for the acknowledgement of its headers.
     sockets = None if arguments.fd is None else [socket.socket(fileno=arguments.fd)]
     DrainingServer(config, app.state.draining).run(sockets)
