@@ -48,9 +48,9 @@ def encode(
     Labels are the tokens of the answer and of the end of text; every other place holds -100.
     """
     rows, labels = [], []
-    for question, text in zip(questions, answers, strict=True):
-        asked = tokenizer.encode(question)
-        answered = [*tokenizer.encode(text), tokenizer.eos_token_id]
+    encoded = (tokenizer(list(texts))["input_ids"] for texts in (questions, answers))
+    for asked, answer in zip(*encoded, strict=True):
+        answered = [*answer, tokenizer.eos_token_id]
         rows.append(torch.tensor(asked + answered))
         labels.append(torch.tensor([IGNORED] * len(asked) + answered))
     pad = nn.utils.rnn.pad_sequence

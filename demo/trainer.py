@@ -18,6 +18,7 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 5e-5,
     "lr_scheduler_type": "constant",
     "per_device_train_batch_size": 128,
+    "per_device_eval_batch_size": 512,
     "num_generations": 8,
     "temperature": 1.0,
     "top_k": 0,
@@ -31,6 +32,8 @@ SETTINGS: dict[str, Any] = {
     "disable_tqdm": True,
 }
 """16 questions with 8 answers a step. Callers change them, by the names of GRPOConfig and RLOOConfig."""
+GUARD_QUESTIONS = 128
+"""Of those for training: a guard has each answered 8 times. Accuracy is measured on others."""
 
 
 def grpo_trainer(task: Task, base: Path, out: Path, **settings: Any) -> GRPOTrainer:
@@ -54,6 +57,7 @@ def _parts(task: Task, base: Path) -> dict[str, Any]:
         "model": Qwen2ForCausalLM.from_pretrained(base),
         "reward_funcs": task.exact_match,
         "train_dataset": Dataset.from_dict({"prompt": training}),
+        "eval_dataset": Dataset.from_dict({"prompt": training[:GUARD_QUESTIONS]}),
         "processing_class": make_tokenizer(),
         "peft_config": LoraConfig(
             r=16,

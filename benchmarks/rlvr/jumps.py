@@ -22,12 +22,22 @@ from demo.task import HELD_OUT, Task
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.evaluate import Estimate, grade
-from benchmarks.rlvr.record import Record
+from benchmarks.rlvr.record import RECORD, Record
 from benchmarks.rlvr.tasks import TASKS
 from nextrapolate.folders import LocalCheckpoint, find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
-from nextrapolate_numerics import AdapterFiles, GateThresholds, Trajectory, backtest, extend, extract
+from nextrapolate_numerics import (
+    AdapterFiles,
+    Backtest,
+    Extraction,
+    GateThresholds,
+    Trajectory,
+    Update,
+    backtest,
+    extend,
+    extract,
+)
 from nextrapolate_worker.methods import numerics_method
 
 COLUMNS = (
@@ -55,16 +65,33 @@ class Run:
         return grade(self.task, self.base, adapter, self.questions)
 
 
+@dataclass(frozen=True)
+class Fitted:
+    """What a method makes of some checkpoints, as a job would, before alpha."""
+
+    extraction: Extraction
+    update: Update
+    scores: Backtest | None
+
+    @classmethod
+    def to(cls, checkpoints: Sequence[LocalCheckpoint], method: Method) -> "Fitted":
+        """Read the checkpoints and fit the method to them."""
+        files = [AdapterFiles(found.step, *reversed(found.files.values())) for found in checkpoints]
+        algorithm = numerics_method(method)
+        extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps)
+        update = algorithm.fit(extraction, method.horizon_steps)
+        return cls(extraction, update, backtest(algorithm, extraction, method.horizon_steps))
+
+    def write(self, alpha: float, gate: Gate, out: Path) -> Path:
+        """Write the adapter that lies alpha updates ahead, gate and refit included, and return its folder."""
+        thresholds = GateThresholds(gate.min_energy_ratio, gate.min_backtest_cosine)
+        extend(self.extraction, self.update, alpha=alpha, gate=thresholds, backtest=self.scores, folder=out)
+        return out
+
+
 def extrapolated(checkpoints: Sequence[LocalCheckpoint], method: Method, gate: Gate, out: Path) -> Path:
     """Write the adapter that a job on these checkpoints would give, and return its folder."""
-    files = [AdapterFiles(found.step, *reversed(found.files.values())) for found in checkpoints]
-    algorithm = numerics_method(method)
-    extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps)
-    update = algorithm.fit(extraction, method.horizon_steps)
-    scores = backtest(algorithm, extraction, method.horizon_steps)
-    thresholds = GateThresholds(gate.min_energy_ratio, gate.min_backtest_cosine)
-    extend(extraction, update, alpha=method.alpha, gate=thresholds, backtest=scores, folder=out)
-    return out
+    return Fitted.to(checkpoints, method).write(method.alpha, gate, out)
 
 
 def rows(run: Run, at: int, horizons: Sequence[int], methods: Sequence[str], gate: Gate) -> None:
@@ -99,7 +126,7 @@ def parsed(text: str, horizon: int) -> Method:
 
 def opened(folder: Path, task: str | None, base: Path | None, held_out: int) -> Run:
     """Return the run in a folder, its task from run.json if not given."""
-    chosen = TASKS[task or Record.read(folder).settings.task]
+    chosen = TASKS[task or Record.read(folder / RECORD).settings.task]
     return Run(folder, chosen, base or base_of(chosen), held_out)
 
 

@@ -19,12 +19,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import nn
 from transformers import PrinterCallback, set_seed
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.rloo_trainer import RLOOTrainer
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.record import Record, Recorder, Settings, newest_checkpoint, step_of
 from benchmarks.rlvr.tasks import TASKS
+from nextrapolate import NExtClient
+from nextrapolate_trainer.trl import NExtCallback
 
-TRAINERS = {"grpo": grpo_trainer, "rloo": rloo_trainer}
+TRAINERS: dict[str, Callable[..., GRPOTrainer | RLOOTrainer]] = {"grpo": grpo_trainer, "rloo": rloo_trainer}
 
 
 def train(
@@ -34,10 +38,12 @@ def train(
     out: Path,
     on_step: Callable[[int, Accuracy], None],
     held_out: int = HELD_OUT,
+    client: NExtClient | None = None,
 ) -> Record:
     """Make the run, or what is missing of it, in `out`, and return its record.
 
-    `on_step` is told each step, and the last accuracy measured.
+    `on_step` is told each step, and the last accuracy measured. Jumps are asked of `client`; by default
+    of the service that the environment names.
 
     Raises:
         OtherRunError: `out` holds a run with other settings.
@@ -57,10 +63,15 @@ def train(
         learning_rate=settings.learning_rate,
         save_strategy="steps",
         save_steps=settings.save_every,
+        **settings.options,
     )
-    _, questions = task.split(held_out)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Recorder(record, out, cast(nn.Module, trainer.model), task, questions, on_step))
+    plugin = None
+    if settings.jumps is not None:
+        plugin = NExtCallback(client or NExtClient(), name=out.name, **settings.jumps).attach(trainer)
+    _, questions = task.split(held_out)
+    model = cast(nn.Module, trainer.model)
+    trainer.add_callback(Recorder(record, out, model, task, questions, on_step, plugin))
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
     return record
 
@@ -74,6 +85,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--save-every", type=int, default=10)
+    parser.add_argument("--measure-every", type=int, default=10)
     parser.add_argument("--out", type=Path, required=True)
     options = vars(parser.parse_args())
     out: Path = options.pop("out")

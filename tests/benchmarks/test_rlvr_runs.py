@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.rlvr.evaluate import Estimate, grade
 from benchmarks.rlvr.jumps import Run, extrapolated
-from benchmarks.rlvr.record import OtherRunError, Record, Settings, newest_checkpoint
+from benchmarks.rlvr.record import RECORD, OtherRunError, Record, Settings, newest_checkpoint
 from benchmarks.rlvr.run import train
 from demo.evaluate import Accuracy
 from demo.language import make_tokenizer
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::Futur
 
 SILENCE = replace(ADDITION, name="silence", kinds=(Kind(1.0, lambda question: ""),), max_answer_tokens=2)
 """An untrained model says nothing once in 32 times: enough to be rewarded from the first step on."""
-SETTINGS = Settings("silence", "grpo", learning_rate=1e-3, seed=3, steps=6, save_every=2)
+SETTINGS = Settings("silence", "grpo", learning_rate=1e-3, seed=3, steps=6, save_every=2, measure_every=2)
 HELD_OUT = 50
 MODEL = "checkpoint-2/adapter_model.safetensors"
 
@@ -71,7 +71,7 @@ def adapters(run: Path) -> dict[int, bytes]:
 
 
 def test_a_run_leaves_its_checkpoints_and_their_accuracies(run: Path, base: Path, settings: Settings) -> None:
-    record = Record.read(run)
+    record = Record.read(run / RECORD)
     assert record.settings == settings
     assert [row.step for row in record.rows] == [0, 2, 4, 6]
     assert len(set(adapters(run).values())) == 3
@@ -104,12 +104,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     record = made(settings, base, tmp_path, steps.append)
     assert steps == [3, 4, 5, 6]
     assert adapters(tmp_path) == adapters(run)
-    assert [row.accuracy for row in record.rows] == [row.accuracy for row in Record.read(run).rows]
+    assert [row.accuracy for row in record.rows] == [row.accuracy for row in Record.read(run / RECORD).rows]
 
 
 def test_a_finished_run_is_not_repeated(run: Path, base: Path, settings: Settings) -> None:
     steps: list[int] = []
-    assert made(settings, base, run, steps.append) == Record.read(run)
+    assert made(settings, base, run, steps.append) == Record.read(run / RECORD)
     assert steps == []
 
 

@@ -1,0 +1,96 @@
+"""Which runs are made, the most telling ones first."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from itertools import product
+
+from benchmarks.rlvr.campaign.variants import (
+    ALGORITHMS,
+    BEST,
+    BRANCHES_AT,
+    CYCLES,
+    GUARDED,
+    ONE_JUMP,
+    VARIANTS,
+)
+from benchmarks.rlvr.record import Settings
+
+SEEDS = (0, 1, 2)
+TUNING_SEED = 3
+"""Variants are chosen on this one; what is claimed is measured on the others."""
+TASKS = ("addition", "modular", "sorting")
+RATE = 5e-5
+FASTER = (1e-4, 2e-4, 4e-4)
+STEPS_WHERE_FASTER = 300
+"""At least: there vanilla runs gain little between their 250th step and their last."""
+SAVE_EVERY = 10
+MEASURE_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run."""
+
+    variant: str
+    settings: Settings
+
+    @property
+    def name(self) -> str:
+        """Of its folder, and of its file of results."""
+        made = self.settings
+        return f"{made.task}-{made.learning_rate:g}-{self.variant}-s{made.seed}"
+
+    @property
+    def start(self) -> "Planned | None":
+        """The run whose first steps this one shares; None begins at the base model."""
+        if not VARIANTS[self.variant].branches:
+            return None
+        return planned("vanilla", self.settings.task, self.settings.learning_rate, self.settings.seed)
+
+
+def planned(variant: str, task: str, rate: float = RATE, seed: int = 0) -> Planned:
+    """Return the run of a variant on a task, at a learning rate, with a seed."""
+    way = VARIANTS[variant]
+    settings = Settings(
+        task,
+        way.trainer,
+        rate,
+        seed,
+        steps=max(way.steps, STEPS_WHERE_FASTER) if rate in FASTER else way.steps,
+        save_every=SAVE_EVERY,
+        measure_every=MEASURE_EVERY,
+        options=way.options,
+        jumps=way.jumps,
+        branches_at=BRANCHES_AT,
+    )
+    run = Planned(variant, settings)
+    return run if run.start is None else Planned(variant, replace(settings, start=run.start.name))
+
+
+def runs_of(
+    variants: Iterable[str],
+    tasks: Iterable[str] = TASKS,
+    rates: Iterable[float] = (RATE,),
+    seeds: Iterable[int] = SEEDS,
+) -> tuple[Planned, ...]:
+    """Return the runs of all variants on all tasks at all rates with all seeds; seeds vary slowest."""
+    return tuple(
+        planned(variant, task, rate, seed)
+        for seed, rate, task, variant in product(seeds, rates, tasks, variants)
+    )
+
+
+STUDIES = {
+    "steps": runs_of(("vanilla", BEST)),
+    "rates": runs_of(("vanilla", BEST), rates=FASTER),
+    "guard": runs_of(GUARDED, rates=(RATE, *FASTER[1:])),
+    "tuning": runs_of(("vanilla", *CYCLES), ("addition", "modular"), seeds=[TUNING_SEED]),
+    "one jump": runs_of(("vanilla", *ONE_JUMP), ["addition"]),
+    "algorithms": runs_of(ALGORITHMS, ["addition"], seeds=[0]),
+}
+"""Each answers a question of its own; the first come first."""
+
+
+def campaign() -> tuple[Planned, ...]:
+    """Return all runs, by priority; a run that several studies need comes once."""
+    return tuple({run.name: run for study in STUDIES.values() for run in study}.values())

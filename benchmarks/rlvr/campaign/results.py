@@ -1,0 +1,115 @@
+"""What runs measured: curves of accuracy, steps to an accuracy, and means over seeds."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+
+from benchmarks.rlvr.campaign.one_run import finished
+from benchmarks.rlvr.campaign.plan import Planned
+from benchmarks.rlvr.record import RECORD, Record
+
+FOLDER = Path(__file__).parents[1] / "results"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A measurement of a run."""
+
+    step: int
+    """Steps of training paid."""
+    sampled: float
+    greedy: float
+
+
+def curve(record: Record) -> list[Point]:
+    """Return a run's measurements in order; where a jump was due, the one before and the one after it."""
+    measured = [(row.step, 0, row.accuracy) for row in record.rows]
+    measured += [(jump.step, 1, jump.accuracy) for jump in record.jumps]
+    return [
+        Point(step, accuracy.sampled, accuracy.greedy)
+        for step, _, accuracy in sorted(measured, key=lambda entry: entry[:2])
+    ]
+
+
+def at(record: Record, step: int) -> float:
+    """Return the sampled accuracy when `step` steps were paid, on lines between measurements.
+
+    After the jump, where one was due then.
+
+    Raises:
+        LookupError: the run has not come that far.
+    """
+    points = curve(record)
+    for before, after in pairwise(points):
+        if before.step <= step < after.step:
+            share = (step - before.step) / (after.step - before.step)
+            return before.sampled + share * (after.sampled - before.sampled)
+    if not points or points[-1].step != step:
+        raise LookupError(f"the run has not come to step {step}")
+    return points[-1].sampled
+
+
+def steps_to(record: Record, sampled: float) -> float | None:
+    """Return after how many paid steps that accuracy was reached, on lines between measurements.
+
+    None where it never was.
+    """
+    points = curve(record)
+    for before, after in pairwise(points):
+        if after.sampled >= sampled:
+            share = (sampled - before.sampled) / (after.sampled - before.sampled)
+            return before.step + max(share, 0.0) * (after.step - before.step)
+    return None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A mean over seeds, and how far they lie apart."""
+
+    mean: float
+    deviation: float
+    """Standard deviation of one run; 0 where there is one run only."""
+    runs: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Return that of some values, one a run."""
+        return cls(mean(values), stdev(values) if len(values) > 1 else 0.0, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f}{self._spread}"
+
+    @property
+    def signed(self) -> str:
+        """With its sign, for differences."""
+        return f"{self.mean:+.3f}{self._spread}"
+
+    @property
+    def _spread(self) -> str:
+        return f" ± {self.deviation:.3f}" if self.runs > 1 else ""
+
+
+class Results:
+    """The runs that are finished."""
+
+    def __init__(self, records: dict[str, Record]) -> None:
+        self.records = records
+
+    @classmethod
+    def read(cls, folder: Path = FOLDER) -> "Results":
+        """Read all files of results."""
+        return cls({path.stem: Record.read(path) for path in sorted(folder.glob("*-s*.json"))})
+
+    def of(self, runs: Iterable[Planned]) -> list[tuple[Planned, Record]]:
+        """Return those of these runs that are finished."""
+        return [(run, self.records[run.name]) for run in runs if run.name in self.records]
+
+
+def keep(runs: Iterable[Planned], made: Path, folder: Path = FOLDER) -> None:
+    """Copy the records of the runs that are finished to where results lie."""
+    for run in runs:
+        if finished(run, made):
+            shutil.copyfile(made / run.name / RECORD, folder / f"{run.name}.json")

@@ -1,0 +1,177 @@
+"""The tables, in Markdown. What is not finished yet is left out; what was not reached says never."""
+
+from collections.abc import Callable, Sequence
+from statistics import mean
+
+from benchmarks.rlvr.campaign.compare import Pair, gain_a_minute, gain_for_100_steps, pairs
+from benchmarks.rlvr.campaign.plan import FASTER, RATE, SEEDS, TASKS, TUNING_SEED, Planned, runs_of
+from benchmarks.rlvr.campaign.results import Results, Spread, at
+from benchmarks.rlvr.campaign.variants import (
+    ALGORITHMS,
+    BEST,
+    BRANCHES_AT,
+    CYCLES,
+    GUARDED,
+    ONE_JUMP,
+    VARIANTS,
+)
+from benchmarks.written import markdown_table
+
+NEVER = "never"
+
+
+def steps(results: Results) -> str:
+    """Steps to what vanilla has after its last step, at the usual rate: by task, and in the mean."""
+    rows = []
+    for task in TASKS:
+        for variant in ("vanilla", BEST):
+            runs = runs_of([variant], [task])
+            accuracies = [_accuracy(results, runs, step) for step in (100, 150, 200, 250, 400)]
+            paid = [_steps(pair) for pair in pairs(results, runs)] if variant == BEST else []
+            rows.append((task, VARIANTS[variant].title, *accuracies, ", ".join(paid)))
+    reached = pairs(results, runs_of([BEST]))
+    columns = ("task", "run", *(f"at {step}" for step in (100, 150, 200, 250, 400)), "steps to vanilla's 400")
+    return f"{markdown_table(columns, rows)}\n\n{_mean_steps(reached)}"
+
+
+def rates(results: Results) -> str:
+    """The same at larger constant learning rates."""
+    rows = []
+    for task in TASKS:
+        for rate in (RATE, *FASTER):
+            vanilla, jumping = (runs_of([variant], [task], [rate]) for variant in ("vanilla", BEST))
+            found = pairs(results, jumping)
+            rows.append(
+                (
+                    task,
+                    f"{rate:g}",
+                    *(_accuracy(results, vanilla, step) for step in (200, 300, 400)),
+                    *(_accuracy(results, jumping, step) for step in (200, 300)),
+                    ", ".join(map(_steps, found)),
+                    f"{min(pair.worst for pair in found):+.3f}" if found else "",
+                )
+            )
+    columns = (
+        "task", "rate", "vanilla at 200", "at 300", "at 400", "cycles at 200", "at 300",
+        "steps to vanilla's 400", "worst difference at equal steps",
+    )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def guard(results: Results) -> str:
+    """With the guard and without, beside vanilla at equal steps."""
+    rows = []
+    for rate in (RATE, *FASTER):
+        for task in TASKS:
+            cells = [_against_vanilla(results, runs_of([way], [task], [rate])) for way in (BEST, *GUARDED)]
+            if any(any(cell) for cell in cells[1:]):
+                spread = _noise(results, runs_of(["vanilla"], [task], [rate]))
+                rows.append((task, f"{rate:g}", *(text for cell in cells for text in cell), spread))
+    ways = ("cycles", *GUARDED)
+    columns = ("task", "rate", *(f"{way}: {what}" for way in ways for what in ("worst", "at the end")))
+    return markdown_table((*columns, "vanilla's spread over seeds"), rows)
+
+
+def one_jump(results: Results) -> str:
+    """150 steps, one jump, 100 more steps, by method."""
+    vanilla = runs_of(["vanilla"], ["addition"])
+    before = _accuracy(results, vanilla, BRANCHES_AT)
+    rows = [("vanilla", before, "", _accuracy(results, vanilla, 250), "", "250", "")]
+    for variant in ONE_JUMP:
+        found = pairs(results, runs_of([variant], ["addition"]))
+        if not found:
+            continue
+        jumps = [pair.record.jumps[0] for pair in found]
+        rows.append(
+            (
+                VARIANTS[variant].title,
+                str(Spread.of([jump.accuracy.sampled for jump in jumps])),
+                f"{mean(jump.update_ratio or 0.0 for jump in jumps):.2f}",
+                str(Spread.of([at(pair.record, 250) for pair in found])),
+                Spread.of([pair.differences[250] for pair in found]).signed,
+                f"{mean(pair.steps_of_vanilla for pair in found):.0f}",
+                f"{mean(jump.seconds for jump in jumps):.1f}",
+            )
+        )
+    columns = (
+        "jump", "at 150, after the jump", "update, of the drift", "at 250", "more than vanilla",
+        "as vanilla after", "seconds waited",
+    )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def cycles(results: Results) -> str:
+    """Cycles of several lengths, methods and strengths, on the seed that they were chosen by."""
+    rows = []
+    for variant in ("vanilla", *CYCLES):
+        for task in TASKS:
+            runs = runs_of([variant], [task], seeds=[TUNING_SEED])
+            for pair in pairs(results, runs):
+                accuracies = [_accuracy(results, runs, step) for step in (100, 160, 200, 250)]
+                rows.append((VARIANTS[variant].title, task, *accuracies, _steps(pair), *_costs(pair)))
+    columns = (
+        "cycle", "task", "at 100", "at 160", "at 200", "at 250", "steps to vanilla's 400",
+        "gain for 100 steps", "gain a minute",
+    )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def algorithms(results: Results) -> str:
+    """RLOO, and REINFORCE++ as far as TRL has it."""
+    rows = []
+    for variant in ALGORITHMS:
+        runs = runs_of([variant], ["addition"], seeds=SEEDS[:1])
+        if results.of(runs):
+            accuracies = [_accuracy(results, runs, step) for step in (100, 200, 250, 400)]
+            rows.append((VARIANTS[variant].title, *accuracies))
+    return markdown_table(("run", "at 100", "at 200", "at 250", "at 400"), rows)
+
+
+def _accuracy(results: Results, runs: Sequence[Planned], step: int) -> str:
+    """The mean sampled accuracy when that many steps were paid, and its spread over seeds."""
+    found = [at(record, step) for run, record in results.of(runs) if step <= run.settings.steps]
+    return str(Spread.of(found)) if found else ""
+
+
+def _steps(pair: Pair) -> str:
+    return NEVER if pair.steps is None else f"{pair.steps:.0f}"
+
+
+def _mean_steps(found: Sequence[Pair]) -> str:
+    reached = [pair.steps for pair in found if pair.steps is not None]
+    if not reached:
+        return ""
+    text = f"{len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps in the mean"
+    return f"{text} ({min(reached):.0f} to {max(reached):.0f})."
+
+
+def _against_vanilla(results: Results, runs: Sequence[Planned]) -> tuple[str, str]:
+    """The worst difference from vanilla at equal steps, over all steps and seeds; and the last one's mean."""
+    found = pairs(results, runs)
+    if not found:
+        return "", ""
+    last = [list(pair.differences.values())[-1] for pair in found]
+    return f"{min(pair.worst for pair in found):+.3f}", f"{mean(last):+.3f}"
+
+
+def _noise(results: Results, runs: Sequence[Planned]) -> str:
+    """Standard deviation of vanilla's accuracy over seeds, in the mean over steps."""
+    found = [record for _, record in results.of(runs)]
+    if len(found) < 2:
+        return ""
+    return f"{mean(Spread.of([at(run, row.step) for run in found]).deviation for row in found[0].rows):.3f}"
+
+
+def _costs(pair: Pair) -> tuple[str, str]:
+    return f"{gain_for_100_steps(pair.record):.3f}", f"{gain_a_minute(pair.record):.3f}"
+
+
+SECTIONS: dict[str, Callable[[Results], str]] = {
+    "steps": steps,
+    "rates": rates,
+    "guard": guard,
+    "one-jump": one_jump,
+    "cycles": cycles,
+    "algorithms": algorithms,
+}
+"""Each writes a section of docs/benchmarks.md of its own."""

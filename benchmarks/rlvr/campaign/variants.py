@@ -1,0 +1,118 @@
+"""The ways to train that are compared; a variant's name is part of its runs' names."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How a run goes on, whatever its task, learning rate and seed."""
+
+    title: str
+    steps: int
+    jumps: dict[str, Any] | None = None
+    """Arguments of `NExtCallback`."""
+    branches: bool = False
+    """Shares its first steps with the vanilla run of its task, rate and seed."""
+    trainer: str = "grpo"
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further settings of the trainer, by TRL's names."""
+
+
+BRANCHES_AT = 150
+"""Where the one jump is made, from the vanilla run of the same task, rate and seed."""
+
+
+def cycles(method: str, every: int, ahead: int, start: int = 40, **jumps: Any) -> Variant:
+    """Jumps of `ahead` steps after every `every` steps of training, the first of them after `start`."""
+    arguments = {"collect_every": 10, "jump_at": start, "jump_every": every, "horizon_steps": ahead}
+    named = f"{method}, every {every} steps from {start} on, {ahead} ahead"
+    further = "".join(f", {name} {value}" for name, value in jumps.items())
+    return Variant(named + further, 250, {"method": method, **arguments, **jumps})
+
+
+def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
+    """150 steps, one jump, 100 more steps."""
+    further = "".join(f", {name} {value}" for name, value in parameters.items())
+    jumps = {"method": method, "jump_at": BRANCHES_AT, "horizon_steps": ahead, **parameters}
+    return Variant(f"{method}, {ahead} ahead{further}", 250, jumps, branches=True)
+
+
+def guarded(variant: Variant, **jumps: Any) -> Variant:
+    """The same with the plugin's guard: the reward of 1024 answers before and after each jump decides."""
+    assert variant.jumps is not None
+    return replace(
+        variant,
+        title=f"{variant.title}, with the guard",
+        jumps={**variant.jumps, "guard": "evaluate", **jumps},
+    )
+
+
+def trained_by(variant: Variant, trainer: str, name: str, **options: Any) -> Variant:
+    """The same by another algorithm."""
+    return replace(variant, title=f"{variant.title} ({name})", trainer=trainer, options=options)
+
+
+VANILLA = Variant("vanilla", 400)
+AUTOREGRESSION = cycles("autoregression", 20, 60, decay=0.9)
+
+CYCLES = {
+    "ar-20-60": AUTOREGRESSION,
+    "auto-20-60": cycles("auto", 20, 60),
+    "auto-20-100": cycles("auto", 20, 100),
+    "auto-20-200": cycles("auto", 20, 200),
+    "auto-10-100": cycles("auto", 10, 100, start=20),
+    "ar-10-60": cycles("autoregression", 10, 60, start=30, decay=0.9),
+    "ar-20-100": cycles("autoregression", 20, 100, decay=0.9),
+    "ar-20-60-x1.5": cycles("autoregression", 20, 60, decay=0.9, alpha=1.5),
+    "ar-20-60-x2": cycles("autoregression", 20, 60, decay=0.9, alpha=2.0),
+    "we-30-30": cycles("weight-extrapolation", 30, 30, start=60, window_steps=30),
+    "we-30-60": cycles("weight-extrapolation", 30, 60, start=60, window_steps=30),
+    "next-20-60": cycles("next", 20, 60),
+    "expo-20": cycles("expo", 20, 50, alpha=0.1),
+    "ar-20-60-reset": cycles("autoregression", 20, 60, decay=0.9, optimizer="reset"),
+}
+"""Lengths, methods, strengths, and what becomes of the optimizer."""
+
+ONE_JUMP = {
+    "at150-auto": one_jump("auto"),
+    "at150-auto-100": one_jump("auto", 100),
+    "at150-ar": one_jump("autoregression"),
+    "at150-next": one_jump("next"),
+    "at150-next-paper": one_jump("next", preset="paper"),
+    "at150-next-without-global": one_jump("next", preset="paper", use_global=False),
+    "at150-next-without-local": one_jump("next", preset="paper", use_local=False),
+    "at150-we": one_jump("weight-extrapolation"),
+    "at150-relex": one_jump("relex"),
+    "at150-alpharl": one_jump("alpharl"),
+    "at150-maec": one_jump("maec"),
+    "at150-expo": one_jump("expo"),
+    "at150-soup": one_jump("soup"),
+    "at150-wsm": one_jump("wsm"),
+    "at150-dare": one_jump("dare"),
+    "at150-none": one_jump("none"),
+}
+"""The papers' way: 150 steps, one jump, 100 more."""
+
+BEST = "auto-20-100"
+"""The cycle that the claims are made with."""
+
+GUARDED = {
+    "guarded": guarded(CYCLES[BEST]),
+    "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.5, 1.0, 2.0]),
+}
+"""The same cycles where each jump is tried out first; with several alphas, the best of them stays."""
+
+ALGORITHMS = {
+    "rloo": trained_by(VANILLA, "rloo", "RLOO"),
+    "rloo-cycles": trained_by(CYCLES[BEST], "rloo", "RLOO"),
+    "rpp": trained_by(VANILLA, "rloo", "REINFORCE++ with a baseline", normalize_advantages=True),
+    "rpp-cycles": trained_by(CYCLES[BEST], "rloo", "REINFORCE++ with a baseline", normalize_advantages=True),
+}
+"""RLOO whose advantages are normalised over the batch is REINFORCE++ with a baseline, its KL term left out.
+
+The baseline of the other answers and that of the group's mean differ by a factor common to the batch, which
+the normalisation takes out. REINFORCE++ without a baseline, one answer a question, TRL does not have.
+"""
+
+VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ALGORITHMS}

@@ -1,0 +1,162 @@
+"""The campaign: which runs it plans, how it makes them, and what it reads off them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from benchmarks.rlvr.campaign import figures, results, tables
+from benchmarks.rlvr.campaign.__main__ import chosen
+from benchmarks.rlvr.campaign.compare import Pair
+from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
+from benchmarks.rlvr.campaign.one_run import branch, make
+from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
+from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
+from benchmarks.rlvr.campaign.sweep import Swept
+from benchmarks.rlvr.campaign.variants import BEST
+from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
+from demo.evaluate import Accuracy
+from demo.server import Server
+from fixtures.server import EmbeddedServer
+from rich.console import Console
+
+from nextrapolate import NExtClient
+
+SHORT = Settings(
+    "addition", "grpo", learning_rate=5e-5, seed=0, steps=6, save_every=2, measure_every=2, branches_at=4
+)
+JUMPS = {"method": "auto", "collect_every": 2, "jump_at": 4, "jump_every": 2, "horizon_steps": 4}
+HELD_OUT = 50
+
+
+def record(settings: Settings, accuracies: dict[int, float], jumps: dict[int, float] | None = None) -> Record:
+    return Record(
+        settings,
+        [Row(step, float(step), Accuracy(sampled, sampled)) for step, sampled in accuracies.items()],
+        [
+            JumpRow(step, 0.5, Accuracy(sampled, sampled), 1.0, 0.2, None)
+            for step, sampled in (jumps or {}).items()
+        ],
+    )
+
+
+VANILLA = record(SHORT, {0: 0.1, 20: 0.3, 40: 0.5})
+JUMPING = record(SHORT, {0: 0.1, 20: 0.3, 40: 0.6}, {20: 0.4})
+
+
+def test_a_curve_goes_through_both_sides_of_a_jump() -> None:
+    assert [(point.step, point.sampled) for point in curve(JUMPING)] == [
+        (0, 0.1),
+        (20, 0.3),
+        (20, 0.4),
+        (40, 0.6),
+    ]
+
+
+@pytest.mark.parametrize(("step", "accuracy"), [(0, 0.1), (10, 0.2), (20, 0.4), (30, 0.5), (40, 0.6)])
+def test_between_measurements_accuracy_lies_on_a_line(step: int, accuracy: float) -> None:
+    assert at(JUMPING, step) == pytest.approx(accuracy)
+
+
+def test_beyond_its_end_a_run_has_no_accuracy() -> None:
+    with pytest.raises(LookupError, match="not come to step 60"):
+        at(JUMPING, 60)
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "steps"), [(0.1, 0.0), (0.2, 10.0), (0.3, 20.0), (0.35, 20.0), (0.5, 30.0), (0.7, None)]
+)
+def test_steps_to_an_accuracy(accuracy: float, steps: float | None) -> None:
+    assert steps_to(JUMPING, accuracy) == (None if steps is None else pytest.approx(steps))
+
+
+def test_a_run_is_compared_at_equal_steps() -> None:
+    long = record(replace(SHORT, steps=400), {0: 0.1, 20: 0.3, 40: 0.5, 400: 0.55})
+    pair = Pair(planned(BEST, "addition"), JUMPING, long)
+    assert pair.differences == pytest.approx({0: 0.0, 20: 0.1, 40: 0.1})
+    assert pair.worst == pytest.approx(0.0)
+    assert pair.goal == 0.55
+    assert pair.steps == pytest.approx(35)
+
+
+def test_every_planned_run_has_a_name_and_settings_of_its_own() -> None:
+    runs = campaign()
+    assert len({run.name for run in runs}) == len(runs)
+    assert len({json.dumps(run.settings.__dict__, sort_keys=True) for run in runs}) == len(runs)
+
+
+def test_a_run_that_branches_off_waits_for_its_start(tmp_path: Path) -> None:
+    vanilla, jumping = planned("vanilla", "addition"), planned("at150-auto", "addition")
+    assert jumping.start == vanilla
+    assert able_to_begin([jumping, vanilla], tmp_path, lanes=2) == [vanilla]
+    last = tmp_path / vanilla.name / "checkpoint-400"
+    last.mkdir(parents=True)
+    (last / "trainer_state.json").touch()
+    assert able_to_begin([jumping, vanilla], tmp_path, lanes=1) == [jumping]
+
+
+def test_runs_are_chosen_by_name_in_the_order_of_the_names() -> None:
+    names = [run.name for run in chosen(["sorting-5e-05-vanilla-s1", "addition-5e-05-vanilla-s*", "*-s1"])]
+    assert names[:2] == ["sorting-5e-05-vanilla-s1", "addition-5e-05-vanilla-s0"]
+    assert len(set(names)) == len(names)
+    with pytest.raises(SystemExit, match="no run is called"):
+        chosen(["multiplication-*"])
+
+
+def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
+    runs = [planned(variant, "addition") for variant in ("vanilla", BEST)]
+    vanilla = record(runs[0].settings, {0: 0.2, 150: 0.4, 400: 0.8})
+    jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
+    found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
+    assert "1 of 1 runs reached it, after 150 steps" in tables.steps(found)
+    for table in tables.SECTIONS.values():
+        assert table(found).startswith("| ")
+        assert table(Results({})).startswith("| ")
+    swept = [Swept(runs[0].name, "auto", alpha, 0.4 + alpha / 10, 0.9) for alpha in (1.0, 2.0)]
+    drawn = figures.draw(found, swept, tmp_path)
+    assert [path.name for path in drawn] == ["rlvr-steps.svg", "rlvr-alpha.svg"]
+    assert all(path.read_text().startswith("<svg") for path in drawn)
+    assert figures.draw(Results({}), [], tmp_path) == []
+
+
+@pytest.fixture
+def place(embedded_server: EmbeddedServer, tmp_path: Path) -> Place:
+    return Place(tmp_path, Server(embedded_server.url, embedded_server.api_key), HELD_OUT)
+
+
+@pytest.mark.integration
+def test_lanes_make_the_runs_and_do_not_repeat_them(place: Place) -> None:
+    runs = [Planned(BEST, replace(SHORT, jumps=JUMPS))]
+    console = Console(quiet=True)
+    assert make_all(runs, place, 1, console) == {}
+    results.keep(runs, place.folder, place.folder)
+    [kept] = Results.read(place.folder).records.values()
+    assert [row.step for row in kept.rows] == [0, 2, 4, 6]
+    assert [(jump.step, jump.alpha) for jump in kept.jumps] == [(4, 1.0)]
+    made = (place.folder / runs[0].name / RECORD).stat().st_mtime_ns
+    assert make_all(runs, place, 1, console) == {}
+    assert (place.folder / runs[0].name / RECORD).stat().st_mtime_ns == made
+
+
+@pytest.mark.integration
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_branch_goes_on_from_another_run(place: Place, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    steps: list[int] = []
+
+    def tell(step: int, accuracy: Accuracy) -> None:
+        steps.append(step)
+
+    with NExtClient(place.server.url, place.server.api_key) as client:
+        vanilla = make(Planned("vanilla", SHORT), tmp_path, client, tell, HELD_OUT)
+        jumping = Planned(BEST, replace(SHORT, jumps=JUMPS, start="vanilla"))
+        branch(jumping, tmp_path / Planned("vanilla", SHORT).name, tmp_path / jumping.name, client)
+        newest = newest_checkpoint(tmp_path / jumping.name)
+        assert newest is not None
+        assert newest.name == "checkpoint-4"
+        made = make(jumping, tmp_path, client, tell, HELD_OUT)
+    assert steps == [1, 2, 3, 4, 5, 6, 5, 6]
+    assert made.rows[:3] == vanilla.rows[:3]
+    assert [jump.alpha for jump in made.jumps] == [1.0]
+    assert made.rows[3].accuracy != vanilla.rows[3].accuracy
