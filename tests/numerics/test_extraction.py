@@ -21,7 +21,8 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import gram
+from nextrapolate_numerics.gram import FactorGrams, gram
+from nextrapolate_numerics.stack import Stack, stacks
 from nextrapolate_numerics.triples import module_triples
 
 FROZEN = list(MODULES)[-1]
@@ -35,11 +36,16 @@ def random_factors(p: int, m: int, n: int, r: int, seed: int, closeness: float =
         centre = torch.randn(*shape, generator=generator)
         return centre + closeness * torch.randn(p, *shape, generator=generator)
 
-    return ModuleFactors(around(m, r), around(r, n), scaling=0.7)
+    return ModuleFactors(around(m, r).unbind(), around(r, n).unbind(), scaling=0.7)
+
+
+def stacked(factors: ModuleFactors) -> Stack:
+    ((_, stack),) = stacks([("module", factors)], torch.device("cpu"))
+    return stack
 
 
 def dense(factors: ModuleFactors) -> Tensor:
-    return factors.scaling * factors.B.double() @ factors.A.double()
+    return factors.scaling * torch.stack(factors.B).double() @ torch.stack(factors.A).double()
 
 
 @settings(deadline=None, max_examples=40)
@@ -53,7 +59,7 @@ def dense(factors: ModuleFactors) -> Tensor:
 def test_gram_is_the_dense_one(p: int, m: int, n: int, r: int, seed: int) -> None:
     factors = random_factors(p, m, n, r, seed)
     flat = dense(factors).flatten(1)
-    torch.testing.assert_close(gram(factors), flat @ flat.T, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(gram(FactorGrams.of(stacked(factors))), flat @ flat.T, rtol=1e-10, atol=1e-10)
 
 
 @settings(deadline=None, max_examples=30)
@@ -73,7 +79,8 @@ def test_triples_are_the_dense_ones(
     factors = random_factors(drift.points, m, n, r, seed, closeness)
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
     pairs = drift.pairs(20)
-    found = module_triples(factors, drift, pairs)
+    stack = stacked(factors)
+    found = module_triples(stack, FactorGrams.of(stack), drift, pairs)
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -135,7 +142,7 @@ def test_a_series_that_never_moved(tmp_path: Path) -> None:
 
 
 def test_zero_deltas_are_still_whatever_a_does() -> None:
-    drifting = ModuleFactors(torch.zeros(2, 4, 2), torch.randn(2, 2, 3), scaling=1.0)
+    drifting = ModuleFactors(torch.zeros(2, 4, 2).unbind(), torch.randn(2, 2, 3).unbind(), scaling=1.0)
     assert drifting.is_still(None, 0)
     assert drifting.is_still(0, 1)
     assert LowRank(drifting.B[0], drifting.A[0]).norm() == 0

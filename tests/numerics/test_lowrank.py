@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nextrapolate_numerics import LowRank
-from nextrapolate_numerics.lowrank import leading_triples
 
 sizes = st.integers(1, 12)
 seeds = st.integers(0, 2**31)
@@ -89,15 +88,6 @@ def test_dependent_factors_need_no_care() -> None:
     kept, discarded = doubled.truncated(3)
     assert discarded < 1e-15
     torch.testing.assert_close(dense(kept), 0.5 * dense(x))
-
-
-def test_triples_of_different_ranks_in_one_batch() -> None:
-    deltas = [random_low_rank(8, 6, rank, seed=rank) for rank in (2, 4, 2, 7)]
-    batch = leading_triples(deltas.__getitem__, len(deltas), 1)[:, 0]
-    for index, delta in enumerate(deltas):
-        sigma, u, v = torch.linalg.svd(dense(delta))[1][0], batch.u[index], batch.v[index]
-        assert float(batch.sigma[index]) == pytest.approx(float(sigma))
-        assert float(u @ dense(delta) @ v) == pytest.approx(float(sigma))
 
 
 def test_alignment_flips_u_and_v_together() -> None:

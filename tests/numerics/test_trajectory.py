@@ -47,7 +47,10 @@ def test_modules_are_read_with_their_scaling(run: Path) -> None:
         for index, files in enumerate(checkpoints(run)):
             dense = factors.scaling * factors.B[index].double() @ factors.A[index].double()
             torch.testing.assert_close(dense, dense_deltas(files)[name])
-        assert torch.equal(trajectory.module(name, [3, 1]).A, factors.A[[3, 1]])
+        for found, expected in zip(
+            trajectory.module(name, [3, 1]).A, (factors.A[3], factors.A[1]), strict=True
+        ):
+            assert torch.equal(found, expected)
 
 
 def test_halves_are_read_as_float32_and_warned_of(run: Path) -> None:
@@ -55,7 +58,7 @@ def test_halves_are_read_as_float32_and_warned_of(run: Path) -> None:
         halved = {key: tensor.bfloat16() for key, tensor in load_file(files.model).items()}
         save_file(halved, files.model)
     trajectory = Trajectory.open(checkpoints(run))
-    assert trajectory.module(DOWN).A.dtype == torch.float32
+    assert trajectory.module(DOWN).A[0].dtype == torch.float32
     assert any("BF16" in warning for warning in trajectory.warnings)
 
 

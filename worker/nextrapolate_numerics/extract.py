@@ -1,18 +1,23 @@
 """One pass over the files: from factors to what a method learns from."""
 
+from collections.abc import Iterator, Sequence
+from itertools import product
+
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.deltas import points_of, spectra
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import gram
+from nextrapolate_numerics.gram import FactorGrams, gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
 from nextrapolate_numerics.parts import ModuleParts, module_parts
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.stack import stacks
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
-from nextrapolate_numerics.triples import ModuleTriples, module_triples
+from nextrapolate_numerics.triples import ModuleTriples, module_triples, seen_deltas
 
 
 def extract(
@@ -56,26 +61,28 @@ def gather(
     device = torch.device(device)
     pairs = drift.pairs(horizon_steps)
     moved: set[str] = set()
-    energy_ratios: dict[str, float] = {}
-    drift_norms: dict[str, float] = {}
     grams: dict[str, Tensor] = {}
     triples: dict[str, ModuleTriples] = {}
     parts: dict[str, ModuleParts] = {}
     geometry: dict[str, ModuleGeometry] = {}
-    for count, name in enumerate(trajectory.module_names, start=1):
-        factors = trajectory.module(name).to(device)
-        energy_ratios[name], drift_norms[name] = _last_global(factors, drift)
-        if not all(factors.is_still(start, end) for start, end in drift.segments):
-            moved.add(name)
-            if Evidence.GRAM in evidence:
-                grams[name] = gram(factors)
-            if Evidence.TRIPLES in evidence:
-                triples[name] = module_triples(factors, drift, pairs)
-            if Evidence.PARTS in evidence:
-                parts[name] = module_parts(factors, drift)
-            if Evidence.GEOMETRY in evidence:
-                geometry[name] = module_geometry(factors, grams[name], drift)
-        on_progress(count / len(trajectory.module_names))
+    energy_ratios, drift_norms = (dict.fromkeys(trajectory.module_names, 0.0) for _ in range(2))
+    wanted = _wanted_products(evidence, drift, pairs)
+    numbers = {name: number for number, name in enumerate(trajectory.module_names, start=1)}
+    for name, stack in stacks(_moving(trajectory), device):
+        moved.add(name)
+        products = FactorGrams.of(stack, wanted)
+        ratios, drift_norms[name] = _globals(products, drift, every=Evidence.GEOMETRY in evidence)
+        energy_ratios[name] = ratios[-1]
+        if Evidence.GRAM in evidence:
+            grams[name] = gram(products)
+        if Evidence.TRIPLES in evidence:
+            triples[name] = module_triples(stack, products, drift, pairs)
+        if Evidence.PARTS in evidence:
+            parts[name] = module_parts(products, drift)
+        if Evidence.GEOMETRY in evidence:
+            geometry[name] = module_geometry(stack, grams[name], ratios, drift)
+        on_progress(numbers[name] / len(numbers))
+    on_progress(1.0)
     if not moved:
         raise NothingMovedError
     return Extraction(
@@ -94,10 +101,31 @@ def gather(
     )
 
 
-def _last_global(factors: ModuleFactors, drift: Drift) -> tuple[float, float]:
-    """Energy ratio sigma_1 / sum sigma (NExt's definition, not squared) and norm of the last global delta."""
-    values = factors.path(drift.spans(0, len(drift.steps) - 1)).singular_values()
-    total = float(values.sum())
-    if total == 0:
-        return 0.0, 0.0
-    return float(values[0]) / total, float(values.norm()) * factors.scaling
+def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
+    """The modules whose delta changed at all."""
+    for name, factors in trajectory.modules():
+        if not all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
+            yield name, factors
+
+
+def _globals(products: FactorGrams, drift: Drift, *, every: bool) -> tuple[list[float], float]:
+    """Energy ratios of the global delta, at each step after the origin or the last alone; and its last norm.
+
+    sigma_1 / sum sigma, as NExt defines it (arXiv 2604.11446, Fig. 2): not squared; 0 where a delta is 0.
+    """
+    last = len(drift.steps) - 1
+    found = spectra(products, [drift.spans(0, step) for step in range(1 if every else last, last + 1)])
+    ratios = [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in found]
+    return ratios, float(found[-1].norm())
+
+
+def _wanted_products(
+    evidence: Evidence, drift: Drift, pairs: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]] | None:
+    """Of which pairs of points the factors are multiplied; None is all."""
+    if evidence & (Evidence.GRAM | Evidence.PARTS):
+        return None
+    deltas = [drift.spans(0, len(drift.steps) - 1)]
+    if Evidence.TRIPLES in evidence:
+        deltas += seen_deltas(drift, pairs)
+    return [(one, other) for delta in deltas for one, other in product(points_of(delta), repeat=2)]

@@ -7,12 +7,13 @@ that.
 """
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from nextrapolate_numerics.core import Core
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,11 @@ class LowRank:
         return self._core.values[: min(*self.shape, self.rank)].sqrt()
 
     def leading(self) -> Triple:
-        """The leading triple: sigma (), u (m,), v (n,), all float64."""
-        return leading_triples(lambda _: self, 1, 1)[0][0]
+        """The leading triple: sigma (), u (m,), v (n,), all float64; the largest entry of u is positive."""
+        exact = self._compact
+        u, v = exact.B @ self._core.left[:, 0], exact.A.mT @ self._core.right[:, 0]
+        sign = signs(u)
+        return Triple(u.norm(), sign * unit(u), sign * unit(v))
 
     def truncated(self, rank: int) -> tuple["LowRank", float]:
         """The nearest matrix of rank `rank` at most, and the share of |X|^2 that it discards.
@@ -127,87 +131,20 @@ class LowRank:
         return LowRank(Q, R @ exact.A)
 
     @cached_property
-    def _core(self) -> "_Core":
+    def _core(self) -> Core:
         exact = self._compact
-        return _Core.of(exact.B.mT @ exact.B, exact.A @ exact.A.mT)
-
-
-@dataclass(frozen=True)
-class _Core:
-    """The singular value decomposition X = U S V^T, told in the coordinates of the factors.
-
-    Attributes:
-        values: (..., r) squared singular values, descending.
-        left: (..., r, r), B @ left = U S.
-        right: (..., r, r), A^T @ right = V S^2.
-    """
-
-    values: Tensor
-    left: Tensor
-    right: Tensor
-
-    @classmethod
-    def of(cls, gram_b: Tensor, gram_a: Tensor) -> "_Core":
-        """From B^T B and A A^T, both (..., r, r) float64.
-
-        With A = root Q^T and Q orthonormal, X Q = B root. Nothing is divided by a small eigenvalue on the
-        way, so that factors whose rows are dependent need no care.
-        """
-        spread, axes = torch.linalg.eigh(gram_a)
-        root = axes * spread.clamp(min=0).sqrt().unsqueeze(-2)
-        values, vectors = torch.linalg.eigh(root.mT @ gram_b @ root)
-        left = root @ vectors.flip(-1)
-        return cls(values.flip(-1).clamp(min=0), left, gram_b @ left)
-
-
-def leading_triples(delta: Callable[[int], LowRank], count: int, rank: int) -> Triple:
-    """The `rank` leading triples each of delta(0) .. delta(count - 1), as a float64 batch (count, rank).
-
-    The deltas share one shape. They are asked for one at a time, and twice, so that only one of them is ever
-    in memory; the small cores of equal rank are decomposed together. The entry of u that is largest in
-    magnitude is positive, which makes the sign of a triple a function of its matrix. Where a delta has fewer
-    triples, the others are 0.
-    """
-    weights: dict[int, tuple[Tensor, Tensor]] = {}
-    for batch, core in _cores(delta, count):
-        weights |= zip(batch, zip(core.left[..., :rank], core.right[..., :rank], strict=True), strict=True)
-    us, vs = [], []
-    for index in range(count):
-        exact = delta(index).double()
-        left, right = weights[index]
-        missing = (0, 0, 0, rank - left.shape[-1])
-        us.append(torch.nn.functional.pad((exact.B @ left).mT, missing))
-        vs.append(torch.nn.functional.pad((exact.A.mT @ right).mT, missing))
-    u, v = torch.stack(us), torch.stack(vs)
-    sign = u.gather(-1, u.abs().argmax(-1, keepdim=True)).sign()
-    return Triple(u.norm(dim=-1), sign * unit(u), sign * unit(v))
-
-
-def energy_ratios(delta: Callable[[int], LowRank], count: int) -> Tensor:
-    """sigma_1 / sum sigma of delta(0) .. delta(count - 1), (count,) float64; 0 where a delta is 0.
-
-    As NExt defines it (arXiv 2604.11446, Fig. 2), not squared.
-    """
-    ratios = torch.zeros(count, dtype=torch.float64)
-    for batch, core in _cores(delta, count):
-        values = core.values.sqrt().cpu()
-        total = values.sum(dim=-1)
-        ratios[batch] = torch.where(total > 0, values[:, 0] / total, 0.0)
-    return ratios
-
-
-def _cores(delta: Callable[[int], LowRank], count: int) -> Iterator[tuple[list[int], _Core]]:
-    """The cores of delta(0) .. delta(count - 1), those of equal rank as one batch, and which they are."""
-    grams = []
-    for index in range(count):
-        exact = delta(index).double()
-        grams.append((exact.B.mT @ exact.B, exact.A @ exact.A.mT))
-    for rank in sorted({len(gram_b) for gram_b, _ in grams}):
-        batch = [index for index in range(count) if len(grams[index][0]) == rank]
-        yield batch, _Core.of(*(torch.stack(side) for side in zip(*(grams[i] for i in batch), strict=True)))
+        return Core.of(exact.B.mT @ exact.B, exact.A @ exact.A.mT)
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (..., d) at norm 1; a zero vector stays zero."""
     norms = vectors.norm(dim=-1, keepdim=True)
     return vectors / torch.where(norms > 0, norms, 1.0)
+
+
+def signs(vectors: Tensor) -> Tensor:
+    """(..., 1) what makes the entry of each vector (..., d) that is largest in magnitude positive.
+
+    Singular vectors have no sign of their own; this makes it a function of their matrix.
+    """
+    return vectors.gather(-1, vectors.abs().argmax(-1, keepdim=True)).sign()

@@ -4,14 +4,14 @@ Everything but the energy ratios comes from inner products of the drift (the tra
 out), and from the sums of its entries.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.lowrank import energy_ratios
-from nextrapolate_numerics.trajectory import ModuleFactors
+from nextrapolate_numerics.stack import Stack
 
 _TIME_DIRECTIONS = 3
 
@@ -55,39 +55,35 @@ class ModuleGeometry:
     linearity: Linearity
 
 
-def module_geometry(factors: ModuleFactors, points: Tensor, drift: Drift) -> ModuleGeometry:
+def module_geometry(
+    stack: Stack, points: Tensor, energy_ratios: Sequence[float], drift: Drift
+) -> ModuleGeometry:
     """Measure a module that moved.
 
     Args:
-        factors: at all points of the trajectory.
+        stack: its factors at all points of the trajectory.
         points: (p, p) float64 inner products of their deltas (gram.py).
+        energy_ratios: of the global delta at each step after the origin.
         drift: the steps that are visible.
     """
     first = int(drift.starts_at_base)
     coefficients = drift.coefficients[first:]
     inner = coefficients @ points @ coefficients.T
-    sums = coefficients @ _sums(factors)
-    entries = factors.B.shape[1] * factors.A.shape[2]
+    sums = coefficients @ _sums(stack)
+    entries = stack.left.shape[-1] * stack.right.shape[-1]
     steps = torch.tensor(drift.steps[first:], dtype=torch.float64)
     return ModuleGeometry(
-        _energy_ratios(factors, drift)[first:],
+        (0.0, *energy_ratios)[first:],  # at the origin, from which the drift is measured, there is no delta
         inner,
         _variance_explained(inner),
         _linearity(steps, inner, sums, entries),
     )
 
 
-def _energy_ratios(factors: ModuleFactors, drift: Drift) -> tuple[float, ...]:
-    """At each step; 0 at the origin, from which the drift is measured."""
-    later = range(1, len(drift.steps))
-    ratios = energy_ratios(lambda index: factors.path(drift.spans(0, later[index])), len(later))
-    return (0.0, *ratios.tolist())
-
-
-def _sums(factors: ModuleFactors) -> Tensor:
+def _sums(stack: Stack) -> Tensor:
     """The sum of all entries of each point's delta, (p,) float64, as s (1^T B)(A 1)."""
-    sums: Tensor = factors.scaling * (factors.B.double().sum(1) * factors.A.double().sum(2)).sum(1)
-    return sums.cpu()
+    left, right = (side @ side.new_ones(side.shape[-1]) for side in (stack.left, stack.right))
+    return stack.scaling * (left * right).sum(dim=1).cpu()
 
 
 def _variance_explained(inner: Tensor) -> tuple[float, ...]:

@@ -12,12 +12,11 @@ basis in which vectors are written.
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from nextrapolate_numerics.deltas import leading_triples
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.lowrank import leading_triples
-from nextrapolate_numerics.trajectory import ModuleFactors
+from nextrapolate_numerics.gram import FactorGrams
 
 SPEEDS = 3  # global, between, local: the order of all that follows
 MOST_TRIPLES = 8
@@ -52,25 +51,25 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
     return 0, min(drift.nearest(drift.steps[at] - _BETWEEN_STEPS), at - 1), at - 1
 
 
-def module_parts(factors: ModuleFactors, drift: Drift) -> ModuleParts:
-    """Parts of one module at all steps after the origin, from its factors.
+def module_parts(grams: FactorGrams, drift: Drift) -> ModuleParts:
+    """Parts of one module at all steps after the origin, in O(c R p^2 r^2) whatever m and n."""
+    later = range(1, len(drift.steps))
+    increments = [(begin, at) for at in later for begin in begins(drift, at)]
+    found = leading_triples(grams, [drift.spans(*increment) for increment in increments], MOST_TRIPLES)
+    steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
+    speeds = grams.scaling * found.sigma / steps.unsqueeze(1)
+    each = (len(later), SPEEDS * MOST_TRIPLES, -1)
+    u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
+    u_points, v_points = u @ _matrix(grams.left), v @ _matrix(grams.right)
+    products = (u_points @ u.mT) * (v_points @ v.mT)
+    by_point = (u_points * v_points).view(*each[:2], *grams.left.shape[:2])
+    with_points = grams.scaling * by_point.sum(dim=-1)
+    shape = (len(later), SPEEDS, MOST_TRIPLES)
+    return ModuleParts(
+        products.reshape(*shape, SPEEDS, MOST_TRIPLES).cpu(), with_points.reshape(*shape, -1).cpu()
+    )
 
-    One step after the other: O((p r + R) (m + n)) memory, whatever the number of steps.
-    """
-    exact = ModuleFactors(factors.B.double(), factors.A.double(), factors.scaling)
-    found = [_parts_at(exact, drift, at) for at in range(1, len(drift.steps))]
-    products, with_points = (torch.stack(side).cpu() for side in zip(*found, strict=True))
-    return ModuleParts(products, with_points)
 
-
-def _parts_at(exact: ModuleFactors, drift: Drift, at: int) -> tuple[Tensor, Tensor]:
-    """Inner products of the parts at one step, (3, R, 3, R) and (3, R, p), from float64 factors."""
-    begun = begins(drift, at)
-    triples = leading_triples(lambda index: exact.path(drift.spans(begun[index], at)), SPEEDS, MOST_TRIPLES)
-    steps = triples.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin in begun])
-    speeds = exact.scaling * triples.sigma / steps.unsqueeze(1)
-    u, v = (speeds.unsqueeze(2) * triples.u).flatten(0, 1), triples.v.flatten(0, 1)
-    products = (u @ u.mT) * (v @ v.mT)
-    with_points = exact.scaling * ((u @ exact.B) * (v @ exact.A.mT)).sum(dim=-1).mT
-    each = (SPEEDS, MOST_TRIPLES)
-    return products.reshape(*each, *each), with_points.reshape(*each, -1)
+def _matrix(side: Tensor) -> Tensor:
+    """Inner products (p, r, p, r) as a matrix."""
+    return side.flatten(2).flatten(0, 1)

@@ -4,7 +4,7 @@ The trajectory's *points* are its checkpoints, in the order of their steps, foll
 swapped in by jumps. Everything that methods predict is a combination of points.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.adapter import AdapterLayout
+from nextrapolate_numerics.adapter import AdapterLayout, OpenAdapter
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import (
     JumpWithoutCheckpointError,
@@ -23,6 +23,8 @@ from nextrapolate_numerics.errors import (
 )
 from nextrapolate_numerics.lora_config import LoraConfig
 from nextrapolate_numerics.lowrank import LowRank
+
+_MAPPED_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -45,19 +47,15 @@ class ModuleFactors:
     """One module's factors at p points: dW_k = scaling B[k] A[k].
 
     Attributes:
-        B: (p, m, r) float32.
-        A: (p, r, n) float32.
+        B: p times (m, r) float32, mapped from the files where they have them so.
+        A: p times (r, n) float32, likewise.
         scaling: the LoRA scaling, the same at all points. It is kept apart because folding it into float32
             factors would round them, by as much as neighbouring checkpoints differ.
     """
 
-    B: Tensor
-    A: Tensor
+    B: tuple[Tensor, ...]
+    A: tuple[Tensor, ...]
     scaling: float
-
-    def to(self, device: torch.device) -> "ModuleFactors":
-        """The same factors on another device."""
-        return ModuleFactors(self.B.to(device), self.A.to(device), self.scaling)
 
     def delta(self, start: int | None, end: int) -> LowRank:
         """dW_end - dW_start over the scaling, the base model being `start` None; float32.
@@ -171,20 +169,51 @@ class Trajectory:
         return {name: (keys.m, keys.n) for name, keys in self.layouts[0].modules.items()}
 
     def module(self, name: str, points: Sequence[int] | None = None) -> ModuleFactors:
-        """Read one module's factors at all points, or at those given, in that order.
+        """Open one module's factors at all points, or at those given, in that order.
 
         Raises:
             NonFiniteWeightsError: NaN or Inf.
             BrokenAdapterError: a file changed or went away since the trajectory was opened.
         """
-        Bs, As = [], []
-        for index in range(len(self.points)) if points is None else points:
-            B, A = (factor.float() for factor in self.layouts[index].factors(name))
-            if not (B.isfinite().all() and A.isfinite().all()):
+        indices = range(len(self.points)) if points is None else points
+        return self._factors(name, {index: self.layouts[index].opened() for index in indices})
+
+    def modules(self) -> Iterator[tuple[str, ModuleFactors]]:
+        """All modules at all points, in the order of their names; raises what `module` does.
+
+        Files are opened for a few modules at once, and let go of before the next ones: what has been read of
+        a mapped file counts as the process's memory for as long as it is mapped.
+        """
+        for names in self._few_at_once():
+            files = {index: layout.opened() for index, layout in enumerate(self.layouts)}
+            for name in names:
+                yield name, self._factors(name, files)
+
+    def _few_at_once(self) -> Iterator[list[str]]:
+        names: list[str] = []
+        mapped = 0
+        for name, keys in self.layouts[0].modules.items():
+            names.append(name)
+            mapped += 4 * keys.r * (keys.m + keys.n) * len(self.points)
+            if mapped >= _MAPPED_BYTES:
+                yield names
+                names, mapped = [], 0
+        yield names
+
+    def _factors(self, name: str, files: Mapping[int, OpenAdapter]) -> ModuleFactors:
+        factors = []
+        for index, file in files.items():
+            B, A = (factor.float() for factor in file.factors(name))
+            if not (_is_finite(B) and _is_finite(A)):
                 raise NonFiniteWeightsError(name, self.points[index].step, self.points[index].model)
-            Bs.append(B)
-            As.append(A)
-        return ModuleFactors(torch.stack(Bs), torch.stack(As), self.config.scaling(name))
+            factors.append((B, A))
+        Bs, As = zip(*factors, strict=True)
+        return ModuleFactors(Bs, As, self.config.scaling(name))
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """A sum is finite only where all entries are; where it overflows, they are looked at."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def _check_ascending(steps: Sequence[int], what: str) -> None:

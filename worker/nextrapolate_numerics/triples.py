@@ -3,9 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from nextrapolate_numerics.deltas import Delta, leading_triples, points_of
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.lowrank import LowRank, Triple, leading_triples
-from nextrapolate_numerics.trajectory import ModuleFactors
+from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.lowrank import Triple, signs, unit
+from nextrapolate_numerics.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,31 @@ class ModuleTriples:
         return ModuleTriples(self.globals[:checkpoints], self.locals[:checkpoints], self.targets[:pairs])
 
 
-def module_triples(factors: ModuleFactors, drift: Drift, pairs: Sequence[tuple[int, int]]) -> ModuleTriples:
-    """Triples of one module, from its factors; `pairs` are indices of the drift's steps."""
+def module_triples(
+    stack: Stack, grams: FactorGrams, drift: Drift, pairs: Sequence[tuple[int, int]]
+) -> ModuleTriples:
+    """Triples of one module; `pairs` are indices of the drift's steps."""
+    deltas = seen_deltas(drift, pairs)
+    found = leading_triples(grams, deltas, 1)
+    u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
+    sign = signs(u)
+    sigma = (stack.scaling * found.sigma[:, 0]).cpu()
+    triples = Triple(sigma, (sign * unit(u)).float().cpu(), (sign * unit(v)).float().cpu())
+    count = len(drift.steps) - 1
+    return ModuleTriples(triples[:count], triples[count : 2 * count], triples[2 * count :])
+
+
+def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
+    """The global deltas, the local ones, and the targets."""
     checkpoints = range(1, len(drift.steps))
-    global_pairs = [(0, index) for index in checkpoints]
-    local_pairs = [(index - 1, index) for index in checkpoints]
-    ends = [*global_pairs, *local_pairs, *pairs]
+    ends = [*((0, index) for index in checkpoints), *((index - 1, index) for index in checkpoints), *pairs]
+    return [drift.spans(*each) for each in ends]
 
-    def delta(index: int) -> LowRank:
-        return factors.path(drift.spans(*ends[index]))
 
-    triples = leading_triples(delta, len(ends), 1)[:, 0]
-    stored = Triple(triples.sigma.cpu() * factors.scaling, triples.u.float().cpu(), triples.v.float().cpu())
-    count = len(checkpoints)
-    return ModuleTriples(stored[:count], stored[count : 2 * count], stored[2 * count :])
+def _vectors(coordinates: Tensor, side: Tensor, deltas: Sequence[Delta]) -> Tensor:
+    """The sum over points of coordinates (b, p, r) @ side (p, r, d); a delta has some at its own points."""
+    vectors = side.new_zeros(len(deltas), side.shape[-1])
+    for point, rows in enumerate(side):
+        which = [index for index, delta in enumerate(deltas) if point in points_of(delta)]
+        vectors[which] += coordinates[which, point] @ rows
+    return vectors

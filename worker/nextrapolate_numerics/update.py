@@ -188,5 +188,5 @@ class Sum(Update):
 
 def combine(factors: ModuleFactors, weights: Tensor) -> LowRank:
     """sum_k weights[k] dW_k over the points of `factors`, in float64: large terms may cancel."""
-    scaled = factors.B.double() * (factors.scaling * weights)[:, None, None]
-    return LowRank(torch.cat(list(scaled), dim=1), torch.cat(list(factors.A.double()), dim=0))
+    scaled = [B.double() * weight for B, weight in zip(factors.B, factors.scaling * weights, strict=True)]
+    return LowRank(torch.cat(scaled, dim=1), torch.cat([A.double() for A in factors.A], dim=0))

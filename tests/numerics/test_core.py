@@ -1,0 +1,66 @@
+"""Decompositions from Gram matrices, against dense ones of the matrices themselves."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from nextrapolate_numerics.core import Core
+
+M, N, Q = 90, 80, 70  # so many columns that the leading triples are iterated for, not decomposed
+
+
+def factors(values: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """B (m, q) and A (q, n), neither orthogonal, whose product has these singular values."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    U, V, R = (torch.linalg.qr(random(size, Q)).Q for size in (M, N, Q))
+    stretch = torch.linspace(0.3, 2.0, Q, dtype=torch.float64)
+    return U * values @ (R * stretch), (R / stretch).mT @ V.mT
+
+
+def grams(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    return torch.stack([B.mT @ B for B, _ in pairs]), torch.stack([A @ A.mT for _, A in pairs])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+def test_leading_triples_are_the_dense_ones(count: int, scale: float) -> None:
+    """Falling fast, falling slowly, of low rank, and one so flat that iteration does not find its end."""
+    k = torch.arange(1, Q + 1, dtype=torch.float64)
+    spectra = [k**-1.5, k**-0.4, (k <= 3) / k, 1 + (Q - k) / 1000]
+    pairs = [factors(scale * values, seed) for seed, values in enumerate(spectra)]
+    core = Core.leading(*grams(pairs), count)
+    for index, (B, A) in enumerate(pairs):
+        u, sigma, vt = torch.linalg.svd(B @ A)
+        torch.testing.assert_close(core.values[index].sqrt(), sigma[:count], rtol=1e-9, atol=0)
+        left, right = B @ core.left[index], A.mT @ core.right[index]
+        torch.testing.assert_close(left.norm(dim=0), sigma[:count], rtol=1e-9, atol=0)
+        torch.testing.assert_close(
+            (u[:, :count].mT @ left).diagonal().abs(), sigma[:count], rtol=1e-9, atol=0
+        )
+        torch.testing.assert_close(
+            (vt[:count] @ right).diagonal().abs(), sigma[:count] ** 2, rtol=1e-9, atol=0
+        )
+
+
+def test_a_delta_of_nothing_has_no_triples() -> None:
+    zero = torch.zeros(2, Q, Q, dtype=torch.float64)
+    identity = torch.eye(Q, dtype=torch.float64).expand_as(zero)
+    for core in (Core.leading(zero, identity, 3), Core.leading(identity, zero, 3)):
+        assert core.values.shape == (2, 3)
+        assert not core.values.any()
+        assert core.left.isfinite().all()
+        assert core.right.isfinite().all()
+
+
+def test_dependent_rows_need_no_care() -> None:
+    """The same rows twice: half of the Gram matrix's directions do not exist."""
+    B, A = factors(torch.arange(Q, 0, -1, dtype=torch.float64), seed=0)
+    B, A = torch.cat([B, B], dim=1), torch.cat([A, -0.5 * A])
+    gram_b, gram_a = grams([(B, A)])
+    expected = torch.arange(Q, 0, -1, dtype=torch.float64) / 2
+    torch.testing.assert_close(Core.spectrum(gram_b, gram_a)[0, :Q], expected, rtol=1e-9, atol=0)
+    torch.testing.assert_close(Core.leading(gram_b, gram_a, 2).values[0].sqrt(), expected[:2])

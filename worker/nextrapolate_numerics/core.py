@@ -1,0 +1,125 @@
+"""Singular value decompositions of low-rank matrices, from the Gram matrices of their factors.
+
+X = B A is known by B^T B and A A^T, two small matrices: a decomposition of X, told in the coordinates of the
+factors, costs nothing that grows with m or n. Batches of X go together.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+_OVERSAMPLING = 8  # iterated beyond those wanted: the first one left out decides over convergence
+_DENSE = 7  # below so many times the iterated columns, the whole spectrum costs no more than a part
+_ROUNDS = 6
+_STEPS = 3  # of iteration in a round: all but the small decompositions at its end
+_PRECISION = 1e-11  # of squared singular values between two rounds; vectors have half as many digits
+_DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
+
+
+@dataclass(frozen=True)
+class Core:
+    """The decomposition X = U S V^T of each X of a batch, in the coordinates of its factors.
+
+    Attributes:
+        values: (..., k) squared singular values, descending; float64, as all else.
+        left: (..., q, k), B @ left = U S.
+        right: (..., q, k), A^T @ right = V S^2.
+    """
+
+    values: Tensor
+    left: Tensor
+    right: Tensor
+
+    @classmethod
+    def of(cls, gram_b: Tensor, gram_a: Tensor) -> Self:
+        """All of it, from B^T B and A A^T, both (..., q, q) float64.
+
+        With A = root Q^T and Q orthonormal, X Q = B root. Nothing is divided by a small eigenvalue on the
+        way, so that factors whose rows are dependent need no care.
+        """
+        root = _root(gram_a)
+        values, vectors = torch.linalg.eigh(root.mT @ gram_b @ root)
+        left = root @ vectors.flip(-1)
+        return cls(values.flip(-1).clamp(min=0), left, gram_b @ left)
+
+    @classmethod
+    def leading(cls, gram_b: Tensor, gram_a: Tensor, count: int) -> Self:
+        """The `count` leading triples, or as many as there are; from (b, q, q) Gram matrices.
+
+        Subspace iteration on X^T X (Halko, Martinsson and Tropp, arXiv 0909.4061, Algorithm 4.4), all of the
+        batch at once, until the squared singular values stand still. Spectra too flat for that are
+        decomposed whole.
+        """
+        width = count + _OVERSAMPLING
+        if gram_b.shape[-1] <= _DENSE * width:
+            return cls.of(gram_b, gram_a)._first(count)
+        core = cls._ritz(gram_b, gram_a, _start(gram_b, width))
+        for _ in range(_ROUNDS):
+            before = core.values[:, :count]
+            core = cls._ritz(gram_b, gram_a, core.right)
+            values = core.values[:, :count]
+            moved = (values - before).abs() > _PRECISION * values + _DEPENDENT * values[:, :1]
+            flat = moved.any(-1)
+            if not flat.any():
+                return core._first(count)
+        whole = cls.of(gram_b[flat], gram_a[flat])
+        core.values[flat] = whole.values[..., :width]
+        core.left[flat] = whole.left[..., :width]
+        core.right[flat] = whole.right[..., :width]
+        return core._first(count)
+
+    @classmethod
+    def spectrum(cls, gram_b: Tensor, gram_a: Tensor) -> Tensor:
+        """All singular values, (..., q) descending; below 1e-8 of the first they are rounding."""
+        root = _root(gram_a)
+        values: Tensor = torch.linalg.eigvalsh(root.mT @ gram_b @ root).flip(-1)
+        return values.clamp(min=0).sqrt()
+
+    @classmethod
+    def _ritz(cls, gram_b: Tensor, gram_a: Tensor, block: Tensor) -> Self:
+        """A few steps of iteration on the span of A^T block, and what X does there."""
+        for _ in range(_STEPS):
+            left = _orthonormal(gram_a, block)
+            block = gram_b @ left
+        values, vectors = torch.linalg.eigh(left.mT @ block)
+        turn = vectors.flip(-1)
+        return cls(values.flip(-1).clamp(min=0), left @ turn, block @ turn)
+
+    def _first(self, count: int) -> Self:
+        return type(self)(self.values[..., :count], self.left[..., :count], self.right[..., :count])
+
+
+def _root(gram: Tensor) -> Tensor:
+    """A square F with F F^T = gram (..., q, q): by Cholesky, or where one is singular, from its axes."""
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(gram)
+    if not failed.any():
+        return factor
+    spread, axes = torch.linalg.eigh(gram)
+    root: Tensor = axes * spread.clamp(min=0).sqrt().unsqueeze(-2)
+    return root
+
+
+def _orthonormal(gram_a: Tensor, block: Tensor) -> Tensor:
+    """A V, where V is an orthonormal basis of what A^T block (b, q, k) spans: Cholesky's QR.
+
+    A column that depends on those before it comes out shorter than 1, and counts for nothing.
+    """
+    through = gram_a @ block
+    lengths = block.mT @ through
+    scale = lengths.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo().tiny).rsqrt()
+    lengths = scale.unsqueeze(-1) * lengths * scale.unsqueeze(-2)
+    lengths.diagonal(dim1=-2, dim2=-1).add_(_DEPENDENT)
+    factor = torch.linalg.cholesky_ex(lengths).L
+    scaled = through * scale.unsqueeze(-2)
+    basis: Tensor = torch.linalg.solve_triangular(factor.mT, scaled, upper=True, left=False)
+    return basis
+
+
+def _start(like: Tensor, width: int) -> Tensor:
+    """The same columns for each of the batch, drawn on the CPU so that devices agree; (b, q, width)."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(like.shape[-1], width, generator=generator, dtype=like.dtype)
+    return drawn.to(like.device).expand(len(like), -1, -1)
