@@ -14,7 +14,8 @@ _OVERSAMPLING = 8  # iterated beyond those wanted: the first one left out decide
 _DENSE = 7  # below so many times the iterated columns, the whole spectrum costs no more than a part
 _ROUNDS = 6
 _STEPS = 3  # of iteration in a round: all but the small decompositions at its end
-_PRECISION = 1e-11  # of squared singular values between two rounds; vectors have half as many digits
+_PRECISION = 1e-12  # of the squared norm held, from one round to the next; vectors have half as many digits
+_BLOCK = 128  # rows that are multiplied at once
 _DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
 
 
@@ -49,7 +50,7 @@ class Core:
         """The `count` leading triples, or as many as there are; from (b, q, q) Gram matrices.
 
         Subspace iteration on X^T X (Halko, Martinsson and Tropp, arXiv 0909.4061, Algorithm 4.4), all of the
-        batch at once, until the squared singular values stand still. Spectra too flat for that are
+        batch at once, until what they hold of the squared norm stands still. Spectra too flat for that are
         decomposed whole.
         """
         width = count + _OVERSAMPLING
@@ -57,11 +58,10 @@ class Core:
             return cls.of(gram_b, gram_a)._first(count)
         core = cls._ritz(gram_b, gram_a, _start(gram_b, width))
         for _ in range(_ROUNDS):
-            before = core.values[:, :count]
+            before = core.values[:, :count].sum(-1)
             core = cls._ritz(gram_b, gram_a, core.right)
-            values = core.values[:, :count]
-            moved = (values - before).abs() > _PRECISION * values + _DEPENDENT * values[:, :1]
-            flat = moved.any(-1)
+            held = core.values[:, :count].sum(-1)
+            flat = (held - before).abs() > _PRECISION * held
             if not flat.any():
                 return core._first(count)
         whole = cls.of(gram_b[flat], gram_a[flat])
@@ -89,6 +89,16 @@ class Core:
 
     def _first(self, count: int) -> Self:
         return type(self)(self.values[..., :count], self.left[..., :count], self.right[..., :count])
+
+
+def self_product(rows: Tensor) -> Tensor:
+    """Rows @ rows.T of (q, d): one half is multiplied, the other mirrored."""
+    product = rows.new_empty(len(rows), len(rows))
+    for begin in range(0, len(rows), _BLOCK):
+        own = slice(begin, begin + _BLOCK)
+        product[begin:, own] = rows[begin:] @ rows[own].mT
+        product[own, begin:] = product[begin:, own].mT.clone()
+    return product
 
 
 def _root(gram: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core
+from nextrapolate_numerics.core import Core, self_product
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,17 @@ class LowRank:
         """Frobenius norm."""
         return math.sqrt(max(self.inner(self), 0.0))
 
-    def singular_values(self) -> Tensor:
-        """(min(m, n, r),) float64, descending; below 1e-8 of the first they are rounding."""
-        return self._core.values[: min(*self.shape, self.rank)].sqrt()
+    def singular_values(self, count: int | None = None) -> Tensor:
+        """(min(m, n, r),) float64, descending, or the first `count` of them; those below 1e-8 are rounding."""
+        every = min(*self.shape, self.rank)
+        if count is None or count >= every:
+            return Core.spectrum(*self._grams)[:every]
+        return self._decomposed(count).values.sqrt()
 
     def leading(self) -> Triple:
         """The leading triple: sigma (), u (m,), v (n,), all float64; the largest entry of u is positive."""
-        exact = self._compact
-        u, v = exact.B @ self._core.left[:, 0], exact.A.mT @ self._core.right[:, 0]
+        core = self._decomposed(1)
+        u, v = self._compact.B @ core.left[:, 0], self._compact.A.mT @ core.right[:, 0]
         sign = signs(u)
         return Triple(u.norm(), sign * unit(u), sign * unit(v))
 
@@ -111,11 +114,17 @@ class LowRank:
         rank of X meet zero columns of B.
         """
         rank = min(rank, *self.shape, self.rank)
-        exact = self._compact
-        basis = torch.linalg.qr(exact.A.mT @ self._core.right[:, :rank]).Q.mT
-        energy = self._core.values
-        discarded = float(energy[rank:].sum() / energy.sum()) if energy[0] > 0 else 0.0
+        exact, core = self._compact, self._decomposed(rank)
+        basis = torch.linalg.qr(exact.A.mT @ core.right).Q.mT
+        gram_b, gram_a = self._grams
+        energy = float((gram_b * gram_a).sum())
+        discarded = max(0.0, 1 - float(core.values.sum()) / energy) if energy > 0 else 0.0
         return LowRank(exact.B @ (exact.A @ basis.mT), basis), discarded
+
+    def _decomposed(self, count: int) -> Core:
+        """The `count` leading triples, in the coordinates of the compact factors."""
+        core = Core.leading(*(gram.unsqueeze(0) for gram in self._grams), count)
+        return Core(core.values[0], core.left[0], core.right[0])
 
     @cached_property
     def _compact(self) -> "LowRank":
@@ -131,9 +140,10 @@ class LowRank:
         return LowRank(Q, R @ exact.A)
 
     @cached_property
-    def _core(self) -> Core:
+    def _grams(self) -> tuple[Tensor, Tensor]:
+        """B^T B and A A^T of the compact factors."""
         exact = self._compact
-        return Core.of(exact.B.mT @ exact.B, exact.A @ exact.A.mT)
+        return self_product(exact.B.mT), self_product(exact.A)
 
 
 def unit(vectors: Tensor) -> Tensor:

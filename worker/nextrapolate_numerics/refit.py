@@ -18,6 +18,7 @@ from torch import Tensor
 from nextrapolate_numerics.lowrank import LowRank
 
 _MAX_CONDITION = 1e3  # beyond it R^-1 costs float32 factors half their digits
+_BEYOND = 8  # singular values behind the cut that are shown
 _ROUNDING = 1e-7  # singular values below this share of the first: rounding of float32 and of float64 Grams
 
 
@@ -30,7 +31,8 @@ class Refit:
         discarded: share of the squared norm of what was wanted that the factors do not hold.
         gauge_condition: condition number of R; None where no gauge had to be found.
         in_gauge: False where R was too ill-conditioned and the factors are balanced instead.
-        spectrum: float64 singular values of what was wanted, descending; empty where nothing was added.
+        spectrum: float64 singular values of what was wanted, descending, as far as the factors hold them and
+            some further; empty where nothing was added.
         kept: how many of them the factors hold.
     """
 
@@ -55,7 +57,7 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     wanted = own.double() + update
     A = own.A.double()
     rank = min(own.rank, own.shape[1])
-    values = wanted.singular_values()
+    values = wanted.singular_values(rank + _BEYOND)
     found = min(rank, int((values > _ROUNDING * values[0]).sum()))
     kept, discarded = wanted.truncated(found)
     basis = _completed(kept.A, A, rank)
