@@ -94,7 +94,7 @@ class LowRank:
         return math.sqrt(max(self.inner(self), 0.0))
 
     def singular_values(self, count: int | None = None) -> Tensor:
-        """(min(m, n, r),) float64, descending, or the first `count` of them; those below 1e-8 are rounding."""
+        """(min(m, n, r),) float64, descending, or `count` of them; below 1e-8 of the first they are rounding."""
         every = min(*self.shape, self.rank)
         if count is None or count >= every:
             return Core.spectrum(*self._grams)[:every]
@@ -123,7 +123,8 @@ class LowRank:
 
     def _decomposed(self, count: int) -> Core:
         """The `count` leading triples, in the coordinates of the compact factors."""
-        core = Core.leading(*(gram.unsqueeze(0) for gram in self._grams), count)
+        gram_b, gram_a = self._grams
+        core = Core.leading(gram_b.unsqueeze(0), gram_a.unsqueeze(0), count)
         return Core(core.values[0], core.left[0], core.right[0])
 
     @cached_property
