@@ -94,7 +94,7 @@ class LowRank:
         return math.sqrt(max(self.inner(self), 0.0))
 
     def singular_values(self, count: int | None = None) -> Tensor:
-        """(min(m, n, r),) float64, descending, or `count` of them; below 1e-8 of the first they are rounding."""
+        """(min(m, n, r),) float64, descending, or `count` of them; below 1e-8 of the first: rounding."""
         every = min(*self.shape, self.rank)
         if count is None or count >= every:
             return Core.spectrum(*self._grams)[:every]
