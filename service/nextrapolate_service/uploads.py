@@ -1,9 +1,11 @@
 """One file of a checkpoint on its way in: checked while it streams, kept only when it is good."""
 
+import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 
@@ -114,9 +116,9 @@ async def receive(
     if expected_sha256 is not None:
         check_same(step, name, there, expected_sha256)
 
-    def take(intake: Intake, piece: bytes) -> None:
+    def take(intake: Intake, chunks: Sequence[bytes]) -> None:
         before = intake.bytes_written
-        intake.write(piece)
+        intake.write(b"".join(chunks))
         # Others upload, too: what was free at the beginning need not be any more.
         if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
             require_space(store.blobs, settings)
@@ -137,17 +139,33 @@ async def receive(
         expected_sha256=expected_sha256 or (there.sha256 if there else None),
     )
     async with contextmanager_in_threadpool(opening) as intake:
-        async for piece in _in_pieces(chunks):
-            await run_in_threadpool(take, intake, piece)
+        await _one_ahead(_in_pieces(chunks), partial(take, intake))
         return await run_in_threadpool(keep, intake)
 
 
-async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _one_ahead(pieces: AsyncIterator[Sequence[bytes]], take: Callable[[Sequence[bytes]], None]) -> None:
+    """Have each piece taken in a thread, while the next one arrives; no thread is left when this ends."""
+    taking: asyncio.Task[None] | None = None
+    try:
+        async for piece in pieces:
+            if taking is not None:
+                await taking
+            taking = asyncio.create_task(run_in_threadpool(take, piece))
+        if taking is not None:
+            await taking
+    finally:
+        if taking is not None:
+            await asyncio.wait([taking])
+
+
+async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
     """Gather a connection's small chunks, so that a thread is not woken for each."""
-    piece = bytearray()
+    piece: list[bytes] = []
+    gathered = 0
     async for chunk in chunks:
-        piece += chunk
-        if len(piece) >= _PIECE_BYTES:
-            yield bytes(piece)
-            piece.clear()
-    yield bytes(piece)
+        piece.append(chunk)
+        gathered += len(chunk)
+        if gathered >= _PIECE_BYTES:
+            yield piece
+            piece, gathered = [], 0
+    yield piece
