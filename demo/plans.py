@@ -27,28 +27,15 @@ class Plan:
 PLANS = (
     Plan("vanilla", "GRPO", steps=400, measured_at=(250,)),
     Plan(
-        "next",
-        "GRPO + NExt",
+        "jump",
+        "GRPO + one jump",
         steps=250,
-        jumps={
-            "method": "next",
-            "collect_every": 10,
-            "jump_at": 150,
-            "horizon_steps": 50,
-        },
+        jumps={"collect_every": 10, "jump_at": 150, "horizon_steps": 50},
     ),
     Plan(
         "cycles",
         "GRPO + cycles",
         steps=250,
-        jumps={
-            "method": "autoregression",
-            "collect_every": 10,
-            "jump_at": 40,
-            "jump_every": 20,
-            "horizon_steps": 60,
-            # The drift of a run in cycles is spread over many short stretches: older pairs keep their weight.
-            "decay": 0.9,
-        },
+        jumps={"collect_every": 10, "jump_at": 40, "jump_every": 20, "horizon_steps": 100},
     ),
 )

@@ -26,7 +26,7 @@ from demo.server import Server, ServerFailedError, embedded_server
 from demo.table import Measured, make_table
 
 HERE = Path(__file__).parent
-LANES = (("vanilla", "next"), ("cycles",))
+LANES = (("vanilla",), ("jump", "cycles"))
 """Runs of one lane follow each other."""
 
 

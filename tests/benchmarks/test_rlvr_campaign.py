@@ -73,7 +73,7 @@ def test_steps_to_an_accuracy(accuracy: float, steps: float | None) -> None:
 
 def test_a_run_is_compared_at_equal_steps() -> None:
     long = record(replace(SHORT, steps=400), {0: 0.1, 20: 0.3, 40: 0.5, 400: 0.55})
-    pair = Pair(planned(BEST, "addition"), JUMPING, long)
+    pair = Pair(planned(BEST, "addition"), JUMPING, rival=long)
     assert pair.differences == pytest.approx({0: 0.0, 20: 0.1, 40: 0.1})
     assert pair.worst == pytest.approx(0.0)
     assert pair.goal == 0.55

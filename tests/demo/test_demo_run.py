@@ -28,7 +28,7 @@ def test_a_short_demo_makes_every_jump_and_measures_it(result: dict[str, Any]) -
     events = {name: [(row["event"], row["step"]) for row in rows] for name, rows in result["runs"].items()}
     assert events == {
         "vanilla": [("start", 0), ("passing", 25), ("end", 40)],
-        "next": [("start", 0), ("jump", 15), ("end", 25)],
+        "jump": [("start", 0), ("jump", 15), ("end", 25)],
         "cycles": [("start", 0), *(("jump", step) for step in range(4, 25, 2)), ("end", 25)],
     }
     for rows in result["runs"].values():
@@ -51,4 +51,4 @@ def test_shortened_plans_keep_their_shape() -> None:
     cycles = next(plan for plan in PLANS if plan.name == "cycles").shortened(10)
     assert cycles.steps == 25
     assert cycles.jumps is not None
-    assert (cycles.jumps["collect_every"], cycles.jumps["jump_every"], cycles.jumps["decay"]) == (1, 2, 0.9)
+    assert cycles.jumps == {"collect_every": 1, "jump_at": 4, "jump_every": 2, "horizon_steps": 10}

@@ -14,6 +14,8 @@ class Variant:
     """Arguments of `NExtCallback`."""
     branches: bool = False
     """Shares its first steps with the vanilla run of its task, rate and seed."""
+    rival: str = "vanilla"
+    """The variant it is judged by, at the same task, rate and seed."""
     trainer: str = "grpo"
     options: dict[str, Any] = field(default_factory=dict)
     """Further settings of the trainer, by TRL's names."""
@@ -103,11 +105,14 @@ GUARDED = {
 }
 """The same cycles where each jump is tried out first; with several alphas, the best of them stays."""
 
+_NORMALISED = "REINFORCE++ with a baseline"
 ALGORITHMS = {
     "rloo": trained_by(VANILLA, "rloo", "RLOO"),
-    "rloo-cycles": trained_by(CYCLES[BEST], "rloo", "RLOO"),
-    "rpp": trained_by(VANILLA, "rloo", "REINFORCE++ with a baseline", normalize_advantages=True),
-    "rpp-cycles": trained_by(CYCLES[BEST], "rloo", "REINFORCE++ with a baseline", normalize_advantages=True),
+    "rloo-cycles": replace(trained_by(CYCLES[BEST], "rloo", "RLOO"), rival="rloo"),
+    "rpp": trained_by(VANILLA, "rloo", _NORMALISED, normalize_advantages=True),
+    "rpp-cycles": replace(
+        trained_by(CYCLES[BEST], "rloo", _NORMALISED, normalize_advantages=True), rival="rpp"
+    ),
 }
 """RLOO whose advantages are normalised over the batch is REINFORCE++ with a baseline, its KL term left out.
 
