@@ -12,8 +12,8 @@ from torch import Tensor
 
 _OVERSAMPLING = 8  # iterated beyond those wanted: the first one left out decides over convergence
 _DENSE = 7  # below so many times the iterated columns, the whole spectrum costs no more than a part
-_ROUNDS = 6
-_STEPS = 3  # of iteration in a round: all but the small decompositions at its end
+_ROUNDS = 8
+_STEPS = 2  # of iteration in a round: all but the small decompositions at its end
 _PRECISION = 1e-12  # of the squared norm held, from one round to the next; vectors have half as many digits
 _BLOCK = 128  # rows that are multiplied at once
 _DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
