@@ -1,6 +1,6 @@
 """What people wait for: the size of a 7B-shaped run's report, how soon it opens, how soon pages are made.
 
-    python benchmarks/pages.py [--jobs 10000] [--layers 28] [--repeats 20]
+    python -m benchmarks.pages [--jobs 10000] [--layers 28] [--repeats 20] [--write]
 
 The report is a whole job's, over fifteen checkpoints with the modules of a decoder of 28 layers; its matrices
 are small, since a report does not grow with them. The pages are asked of the service in this process, on a
@@ -8,6 +8,7 @@ real Redis with --jobs jobs in it. Prints two Markdown tables, times in millisec
 """
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -23,6 +24,7 @@ from fastapi.testclient import TestClient
 from playwright.sync_api import sync_playwright
 from safetensors.torch import save_file
 
+from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import CheckpointRef, JobCreate, JobState, Report
 from nextrapolate_service.app import create_app
@@ -44,6 +46,14 @@ STEPS = tuple(range(10, 160, 10))
 RANK, WIDTH = 8, 48
 CONFIG = f'{{"peft_type": "LORA", "base_model_name_or_path": "base", "r": {RANK}, "lora_alpha": {RANK}}}'
 BROWSER = {"Accept": "text/html"}
+PAGES = {
+    "/": "all jobs, newest first",
+    "/?state=queued": "jobs in one state",
+    "/?text=run-9": "jobs with a word in their run, label, method or id",
+    "/?text=nowhere": "the same, where none of those that are looked at has it",
+    "/jobs/{job}": "one job",
+    "/methods": "all methods",
+}
 
 
 def main() -> None:
@@ -52,23 +62,41 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--repeats", type=int, default=20)
+    add_write_option(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         inputs = write_run(folder / "run", arguments.layers)
         page = make_report(inputs, folder / "result")
-        print("| report.html | |\n|---|---|")
-        print(f"| modules | {arguments.layers * len(KINDS)} |\n| size | {page.stat().st_size / 1e6:.2f} MB |")
-        print(f"| drawn, CPU, median of {arguments.repeats} | {drawing_ms(page, arguments.repeats):.0f} |")
-        print(f"| opens, median of {arguments.repeats} | {opening_ms(page, arguments.repeats):.0f} |\n")
+        report = report_table(page, arguments.layers * len(KINDS), arguments.repeats)
         with many_jobs(folder, inputs, arguments.jobs) as browser:
-            print(f"| {arguments.jobs} jobs in the store | median | slowest of {arguments.repeats} |")
-            print("|---|---|---|")
-            job = browser.get("/jobs", headers={"Accept": "application/json"}).json()["items"][0]["id"]
-            for path in ("/", "/?state=queued", "/?text=run-9", "/?text=nowhere", f"/jobs/{job}", "/methods"):
-                times = timed(partial(browser.get, path), arguments.repeats)
-                print(f"| `{path.replace(job, 'ID')}` | {statistics.median(times):.0f} | {max(times):.0f} |")
+            pages = pages_table(browser, arguments.jobs, arguments.repeats)
+    measured = f"{report}\n\n{pages}\n\nLoad average then: {os.getloadavg()[0]:.1f}."
+    print(measured)
+    if arguments.write:
+        write_section("pages", measured)
+
+
+def report_table(page: Path, modules: int, repeats: int) -> str:
+    """How large a report is, and how long it takes to make and to open."""
+    rows = (
+        ("drawn, in CPU time, with its charts: median", f"{drawing_ms(page, repeats):.0f} ms"),
+        ("opened in headless Chromium, until loaded: median", f"{opening_ms(page, repeats):.0f} ms"),
+    )
+    size = f"{page.stat().st_size / 1e6:.2f} MB"
+    return markdown_table((f"report.html of {modules} modules, {len(STEPS)} checkpoints", size), rows)
+
+
+def pages_table(browser: TestClient, jobs: int, repeats: int) -> str:
+    """How long the service takes to answer for a page, first byte to last."""
+    job = browser.get("/jobs", headers={"Accept": "application/json"}).json()["items"][0]["id"]
+    rows = []
+    for path, what in PAGES.items():
+        times = timed(partial(browser.get, path.format(job=job)), repeats)
+        rows.append((what, f"`{path}`", f"{statistics.median(times):.0f}", f"{max(times):.0f}"))
+    columns = (f"page, with {jobs} jobs in the store", "address", "median, ms", f"slowest of {repeats}, ms")
+    return markdown_table(columns, rows)
 
 
 def write_run(folder: Path, layers: int) -> JobInputs:
