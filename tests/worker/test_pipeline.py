@@ -93,6 +93,11 @@ def test_every_method_leaves_an_adapter_and_its_report(
 
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert [profile.stage for profile in report.stages] == list(Stage)
+    counted = {profile.stage: profile.bytes_read for profile in report.stages if profile.bytes_read}
+    sizes = [path.stat().st_size for path in run_folder.glob("checkpoint-*/adapter_model.safetensors")]
+    assert counted[Stage.RESOLVE] == sum(sizes)
+    assert 0.5 * sum(sizes) < counted[Stage.EXTRACT] < sum(sizes)  # no headers
+    assert [profile.stage for profile in report.stages if profile.flop_rate] == [Stage.EXTRACT]
     assert report.target_step == (120 if method in NO_FORECASTS else 140)
     assert report.backtest is not None
     assert report.peak_memory_bytes > 0

@@ -133,6 +133,8 @@ def test_what_is_printed_can_be_found_in_the_report(tmp_path: Path) -> None:
         assert digest in html
     for profile in report.stages:
         assert f"{profile.seconds:.3f}" in html
+    assert ">2.5<" in html  # MB
+    assert ">3.7<" in html  # GFLOP/s
 
 
 def test_a_grid_arranges_modules_by_kind_and_layer() -> None:

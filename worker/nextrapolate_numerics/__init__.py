@@ -34,6 +34,7 @@ take `on_progress`, called with the share done.
 
 from nextrapolate_numerics.backtest import Backtest, Scores, backtest, compare
 from nextrapolate_numerics.choice import Choice
+from nextrapolate_numerics.cost import Cost, extraction_cost
 from nextrapolate_numerics.errors import (
     AbsentCheckpointError,
     AdapterError,
@@ -89,6 +90,7 @@ __all__ = [
     "Backtest",
     "BrokenAdapterError",
     "Choice",
+    "Cost",
     "Dare",
     "Evidence",
     "Expo",
@@ -133,5 +135,6 @@ __all__ = [
     "compare",
     "extend",
     "extract",
+    "extraction_cost",
     "inspect",
 ]

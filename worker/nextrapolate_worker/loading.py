@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from nextrapolate.schemas import Stage
-from nextrapolate_numerics import Trajectory
+from nextrapolate_numerics import Cost, Trajectory
 from nextrapolate_worker.errors import NoSuchDevice
 from nextrapolate_worker.files import digest
 from nextrapolate_worker.kept import KeptStages
@@ -50,6 +50,8 @@ def load(work: Start, profile: Profile) -> Loaded:
     device = _device(work)
     with profile.stage(Stage.RESOLVE) as progress:
         files = resolve(work, progress)
+        hashed = sum(checkpoint.model.stat().st_size for checkpoint in files.checkpoints)
+        profile.count(Stage.RESOLVE, Cost(bytes_read=hashed, flops=0))
     with profile.stage(Stage.LOAD):
         trajectory = Trajectory.open(files.checkpoints, files.jumps)
     kept = _kept(work, files, trajectory, torch.device(device))

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nextrapolate.schemas import Stage, StageProfile
+from nextrapolate_numerics import Cost
 
 
 class Profile:
@@ -21,6 +22,7 @@ class Profile:
         self._shares = shares
         self._behind = 0.0
         self._seconds: dict[Stage, float] = {}
+        self._costs: dict[Stage, Cost] = {}
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[Callable[[float], None]]:
@@ -32,10 +34,21 @@ class Profile:
         self._behind += share
         self._seconds[stage] = time.monotonic() - started
 
+    def count(self, stage: Stage, cost: Cost) -> None:
+        """What a stage has read and multiplied; one that found an earlier result did neither."""
+        self._costs[stage] = cost
+
     @property
     def stages(self) -> list[StageProfile]:
         """The stages that have ended, in order."""
-        return [StageProfile(stage=stage, seconds=seconds) for stage, seconds in self._seconds.items()]
+        return [self._profile(stage, seconds) for stage, seconds in self._seconds.items()]
+
+    def _profile(self, stage: Stage, seconds: float) -> StageProfile:
+        cost = self._costs.get(stage)
+        if cost is None:
+            return StageProfile(stage=stage, seconds=seconds)
+        rate = cost.flops / seconds if cost.flops else None
+        return StageProfile(stage=stage, seconds=seconds, bytes_read=cost.bytes_read, flop_rate=rate)
 
 
 def peak_memory_bytes() -> int:

@@ -17,6 +17,14 @@ class StageProfile(Response):
 
     stage: Stage
     seconds: float
+    bytes_read: int | None = Field(
+        None, description="of the checkpoints' weights; null where the stage did not count them"
+    )
+    flop_rate: float | None = Field(
+        None,
+        description="floating-point operations of its large matrix products, told from their shapes, over "
+        "all of its seconds; null where it did not count them",
+    )
 
 
 class ModuleReport(Response):

@@ -25,6 +25,7 @@ from nextrapolate_numerics import (
     backtest,
     extend,
     extract,
+    extraction_cost,
 )
 from nextrapolate_worker.files import flush
 from nextrapolate_worker.geometry import run_geometry
@@ -54,18 +55,20 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     method, profile = request.method, loaded.profile
     algorithm = numerics_method(method)
     with profile.stage(Stage.EXTRACT) as progress:
-        extraction = loaded.kept.of(
-            "extraction",
-            Extraction,
-            lambda: extract(
+
+        def extracted() -> Extraction:
+            found = extract(
                 loaded.trajectory,
                 algorithm,
                 method.horizon_steps,
                 geometry=True,
                 device=loaded.device,
                 on_progress=progress,
-            ),
-        )
+            )
+            profile.count(Stage.EXTRACT, extraction_cost(found))
+            return found
+
+        extraction = loaded.kept.of("extraction", Extraction, extracted)
     with profile.stage(Stage.FIT) as progress:
         update = loaded.kept.of(
             "update", Update, lambda: algorithm.fit(extraction, method.horizon_steps, on_progress=progress)

@@ -1,0 +1,27 @@
+"""What an extraction is said to have cost, against what torch counts and what the files hold."""
+
+from pathlib import Path
+
+import torch
+from fixtures.adapters import MODULES
+from fixtures.dense import checkpoints
+from safetensors.torch import load_file
+from torch.utils.flop_counter import FlopCounterMode
+
+from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
+from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.stack import stacks
+
+
+def test_products_and_bytes_are_counted(run_folder: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    extraction = extract(trajectory, Autoregression(), 50)
+    cost = extraction_cost(extraction)
+    files = [load_file(files.model) for files in checkpoints(run_folder)]
+    assert cost.bytes_read == sum(tensor.nbytes for tensors in files for tensor in tensors.values())
+    assert len(extraction.moved) < len(MODULES)
+    moving = [(name, factors) for name, factors in trajectory.modules() if name in extraction.moved]
+    with FlopCounterMode(display=False) as counter:
+        for _, stack in stacks(moving, torch.device("cpu")):
+            FactorGrams.of(stack)
+    assert cost.flops == counter.get_total_flops()
