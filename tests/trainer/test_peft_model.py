@@ -11,7 +11,8 @@ from nextrapolate_trainer.adapter import copied, distance, modules
 from nextrapolate_trainer.errors import SwapError
 from nextrapolate_trainer.peft_model import (
     adapter_config,
-    parameters_of,
+    clear_moments,
+    lora_parameters,
     read_adapter,
     restoring,
     write_adapter,
@@ -47,12 +48,17 @@ def test_after_a_failed_write_the_run_s_own_adapter_is_restored(model: PeftModel
     assert distance(copied(read_adapter(model)), before) == 0.0
 
 
-def test_parameters_of_a_module(model: PeftModel) -> None:
+def test_moments_of_a_module_are_forgotten(model: PeftModel) -> None:
+    parameters = lora_parameters(model)
+    optimizer = torch.optim.AdamW(parameters.values())
+    for parameter in parameters.values():
+        optimizer.state[parameter] = {"exp_avg": torch.ones_like(parameter)}
     first, *others = modules(read_adapter(model))
-    parameters = parameters_of(model, [first])
-    assert [tuple(p.shape) for p in parameters] == [(4, 16), (16, 4)]
-    assert len(parameters_of(model, [first, *others])) == 2 * (1 + len(others))
-    assert parameters_of(model, []) == []
+    clear_moments(model, optimizer, [])
+    assert len(optimizer.state) == len(parameters)
+    clear_moments(model, optimizer, [first])
+    kept = {name for name, parameter in parameters.items() if parameter in optimizer.state}
+    assert kept == {f"{module}.lora_{factor}.weight" for module in others for factor in "AB"}
 
 
 def test_the_config_is_the_one_peft_writes(model: PeftModel, tmp_path: Path) -> None:

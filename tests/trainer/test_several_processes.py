@@ -1,44 +1,77 @@
-"""A run of two processes under `accelerate launch`, with gloo: by DDP, and by FSDP2."""
+"""A run of two processes under `accelerate launch`, with gloo: by DDP, by FSDP2, and by DeepSpeed."""
 
 import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fixtures.grpo import same
 from fixtures.server import EmbeddedServer
 from safetensors.torch import load_file
 from torch import Tensor
 
 from nextrapolate import NExtClient
+from nextrapolate_trainer.adapter import copied
 from nextrapolate_trainer.state import RunState
 
 pytestmark = pytest.mark.integration
 
 PROGRAM = Path(__file__).parent / "programs" / "several_processes.py"
-WAYS = {
-    # The launcher's way to start several processes without MPI; the program then asks for the CPU.
-    "MULTI_CPU": ["--multi_gpu"],
-    "FSDP": [
+
+
+@dataclass(frozen=True)
+class Way:
+    """How two processes share a run."""
+
+    options: tuple[str, ...]
+    """Of the launcher."""
+    kind: str
+    """Accelerate's name for it."""
+    computes_in: torch.dtype = torch.float32
+
+
+# The launcher's way to start several processes without MPI; the program then asks for the CPU.
+DDP = Way(("--multi_gpu", "--mixed_precision=no"), "MULTI_CPU")
+FSDP2 = Way(
+    (
         "--use_fsdp",
         "--fsdp_version=2",
         "--fsdp_auto_wrap_policy=TRANSFORMER_BASED_WRAP",
         "--fsdp_transformer_layer_cls_to_wrap=Qwen2DecoderLayer",
         "--fsdp_state_dict_type=FULL_STATE_DICT",
-    ],
-}
-"""By Accelerate's name of what comes of it."""
+        "--mixed_precision=no",
+    ),
+    "FSDP",
+)
+
+
+def zero(stage: int) -> Way:
+    options = (
+        "--use_deepspeed",
+        f"--zero_stage={stage}",
+        "--zero3_init_flag=false",
+        "--mixed_precision=bf16",
+    )
+    return Way((*options, "--zero3_save_16bit_model=true"), "DEEPSPEED", torch.bfloat16)
+
+
+needs_deepspeed = pytest.mark.skipif(
+    find_spec("deepspeed") is None, reason="DeepSpeed is not installed: see docs/trainers.md"
+)
 
 
 def launch(
-    out: Path, way: str, url: str, api_key: str, guard: str, timeout: float
+    out: Path, way: Way, url: str, api_key: str, guard: str, timeout: float
 ) -> tuple[str, list[dict[str, Any]]]:
     """Run two processes to their end; returns what they said, and what each of them left."""
-    launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", *WAYS[way], "--num_processes=2"]
-    options = ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", *way.options, "--num_processes=2"]
+    options = ["--num_machines=1", "--dynamo_backend=no", "--main_process_port=0"]
     finished = subprocess.run(
         [*launcher, *options, str(PROGRAM), str(out), guard, str(timeout)],
         env=os.environ
@@ -56,7 +89,7 @@ def launch(
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
     left = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert [(summary["processes"], summary["kind"]) for summary in left] == [(2, way)] * 2
+    assert [(summary["processes"], summary["kind"]) for summary in left] == [(2, way.kind)] * 2
     return finished.stderr, left
 
 
@@ -64,19 +97,33 @@ def adapter(seen: dict[str, Tensor], moment: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{moment}: "): t for name, t in seen.items() if name.startswith(f"{moment}: ")}
 
 
-@pytest.mark.parametrize(("way", "guard"), [("MULTI_CPU", "none"), ("FSDP", "accepts")])
+@pytest.mark.parametrize(
+    ("way", "guard"),
+    [
+        pytest.param(DDP, "none", id="DDP"),
+        pytest.param(FSDP2, "accepts", id="FSDP2"),
+        *(
+            pytest.param(zero(stage), "accepts", id=f"ZeRO-{stage}", marks=needs_deepspeed)
+            for stage in (1, 2, 3)
+        ),
+    ],
+)
 def test_every_process_jumps_to_the_same_bits(
-    way: str, guard: str, embedded_server: EmbeddedServer, tmp_path: Path
+    way: Way, guard: str, embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server = embedded_server
-    _, (first, second) = launch(tmp_path, way, server.url, server.api_key, guard, timeout=60)
+    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, guard, timeout=60)
     assert first["jumps"] == second["jumps"]
+    assert first["moments"]["3"] > 0
+    assert (first["moments"]["4"] == 0) == (way is not DDP), "of the others the optimizer is to be reset"
+    assert len(first["jumps"]) == 1, said
     [job] = first["jumps"]
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
     with NExtClient(server.url, server.api_key) as client:
         returned = load_file(client.download(job, tmp_path / "result") / "adapter_model.safetensors")
         assert same(adapter(one, "begun after 4"), returned)
-        assert same(adapter(one, "computed"), returned), "what the forward passes gather is the new adapter"
+        rounded = {name: tensor.to(way.computes_in).float() for name, tensor in returned.items()}
+        assert same(adapter(one, "computed"), rounded), "what the forward passes gather is the new adapter"
         assert same(adapter(one, "ended 5"), returned), (
             "a step of length 0 leaves it, and brings nothing back"
         )
@@ -87,11 +134,11 @@ def test_every_process_jumps_to_the_same_bits(
         assert state.series is not None
         assert [made.job for made in client.get_series(state.series).jumps] == [job]
     saved = load_file(tmp_path / "run" / "checkpoint-5" / "adapter_model.safetensors")
-    assert same(saved, returned)
+    assert same(copied(saved), rounded)
 
 
 def test_without_a_server_all_processes_go_on(tmp_path: Path) -> None:
-    said, left = launch(tmp_path, "MULTI_CPU", "http://127.0.0.1:9", "nx_none_none", "none", timeout=5)
+    said, left = launch(tmp_path, DDP, "http://127.0.0.1:9", "nx_none_none", "none", timeout=5)
     assert [summary["jumps"] for summary in left] == [[], []]
     assert said.count("no jump after step 4") == 1, "the process that failed says so, the other is silent"
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))

@@ -16,6 +16,7 @@ from its own weights.
     trl_internals.py  the private names of TRL that this takes
     peft_model.py     reads the adapter out of a PEFT model, and writes one into it
     sharded.py        whole tensors of those that FSDP2 shards, and back
+    zero.py           the same for DeepSpeed's ZeRO
     guard.py          scores the model before and after a jump: the best adapter stays
     ranks.py          the processes of a run: the first decides, all do the same
     jumper.py         knows no trainer: collects, asks the service, hands over checked adapters
@@ -25,7 +26,7 @@ from its own weights.
     fail_open.py      what goes wrong is logged, and the run goes on
     uploads.py        the background thread that posts
     adapter.py        what an adapter is, and what has to hold for one that came back
-    schedule.py       after which steps a checkpoint is collected, and after which a jump is made
+    schedule.py       after which steps a checkpoint is collected and a jump made; RL-Extra's cycle
     summary.py        what a jump did to the run, for logs and metrics
     errors.py         what can go wrong
 

@@ -5,17 +5,19 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
 from torch import Tensor
 from torch.nn import Parameter
+from torch.optim import Optimizer
 
 from nextrapolate.schemas import ADAPTER_CONFIG
+from nextrapolate_trainer import sharded, zero
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import SwapError
-from nextrapolate_trainer.sharded import set_whole, whole
 
 
 def lora_parameters(model: PeftModel) -> dict[str, Parameter]:
@@ -39,7 +41,10 @@ def read_adapter(model: PeftModel) -> dict[str, Tensor]:
 
     They are the model's own unless it is sharded; then every process has to call this.
     """
-    return {name: whole(parameter.detach()) for name, parameter in lora_parameters(model).items()}
+    return {
+        name: _way_to(parameter).whole(parameter).detach()
+        for name, parameter in lora_parameters(model).items()
+    }
 
 
 def write_adapter(model: PeftModel, adapter: Adapter) -> None:
@@ -59,7 +64,7 @@ def write_adapter(model: PeftModel, adapter: Adapter) -> None:
         raise SwapError(f"the model's {missing[0]} is not in the adapter")
     for name, parameter in parameters.items():
         try:
-            set_whole(parameter, adapter[name])
+            _way_to(parameter).set_whole(parameter, adapter[name])
         except ValueError as error:
             raise SwapError(f"{name}: {error}") from error
     for name, tensor in read_adapter(model).items():
@@ -77,10 +82,16 @@ def restoring(model: PeftModel, before: Adapter) -> Iterator[None]:
         raise
 
 
-def parameters_of(model: PeftModel, modules: Iterable[str]) -> list[Parameter]:
-    """Return the active adapter's parameters of these modules."""
+def clear_moments(model: PeftModel, optimizer: Optimizer, modules: Iterable[str]) -> None:
+    """Have the optimizer forget what it knows of the active adapter's parameters of these modules."""
     prefixes = tuple(f"{module}.lora_" for module in modules)
-    return [parameter for name, parameter in lora_parameters(model).items() if name.startswith(prefixes)]
+    for name, parameter in lora_parameters(model).items():
+        if not name.startswith(prefixes):
+            continue
+        if zero.is_partitioned(parameter):
+            zero.clear_moments(parameter)
+        else:
+            optimizer.state.pop(parameter, None)
 
 
 def adapter_config(model: PeftModel) -> dict[str, Any]:
@@ -90,3 +101,8 @@ def adapter_config(model: PeftModel) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((Path(folder) / ADAPTER_CONFIG).read_text())
     # A saved adapter is for inference: PeftModel.save_pretrained writes it so.
     return config | {"inference_mode": True}
+
+
+def _way_to(parameter: Parameter) -> ModuleType:
+    """Return the module whose `whole` and `set_whole` reach the parameter."""
+    return zero if zero.is_partitioned(parameter) else sharded

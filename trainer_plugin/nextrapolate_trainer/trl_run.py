@@ -15,7 +15,7 @@ from nextrapolate_trainer.adapter import copied, distance, modules
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper
-from nextrapolate_trainer.peft_model import parameters_of, read_adapter, restoring, write_adapter
+from nextrapolate_trainer.peft_model import clear_moments, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.summary import JumpSummary
 
@@ -26,6 +26,7 @@ SERVED = (
     DistributedType.MULTI_CPU,
     DistributedType.MULTI_GPU,
     DistributedType.FSDP,
+    DistributedType.DEEPSPEED,
 )
 
 
@@ -47,7 +48,9 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
     """
     model = trainer.model
     if (kind := trainer.accelerator.distributed_type) not in SERVED:
-        raise UnsupportedRunError(f"runs distributed by {kind.value} are not supported: use DDP or FSDP2")
+        raise UnsupportedRunError(
+            f"runs distributed by {kind.value} are not supported: use DDP, FSDP2 or DeepSpeed"
+        )
     if kind is DistributedType.FSDP and not trainer.accelerator.is_fsdp2:
         raise UnsupportedRunError('FSDP1 is not supported: use FSDP2, fsdp_config={"version": 2}')
     if not isinstance(model, PeftModel):
@@ -111,8 +114,7 @@ class TrlRun:
             jump, trial = self._chosen(jumps)
         self._unproven = jump
         reset = jump.regauged if self._policy.optimizer == "keep" else frozenset(modules(jump.after))
-        for parameter in parameters_of(self._model, reset):
-            optimizer.state.pop(parameter, None)
+        clear_moments(self._model, optimizer, reset)
         trl_internals.forget_old_policy(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
         summary = JumpSummary.of(jump, trial, swap_seconds=swap_seconds, reset_modules=len(reset))

@@ -1,7 +1,7 @@
 """A GRPO run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT`.
 
-The launcher says whether by DDP or by FSDP2. The first step after the jump has a learning rate of 0: what it
-ends with is what it began with, unless something brings old weights back. Each process leaves in
+The launcher says whether by DDP, FSDP2 or DeepSpeed. The first step after the jump has a learning rate of 0:
+what it ends with is what it began with, unless something brings old weights back. Each process leaves in
 OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one that the forward passes of the
 step after the jump computed with; and in OUT/rank-<n>.json the jumps that it made.
 """
@@ -13,15 +13,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import DistributedType, PartialState
 from fixtures.grpo import tiny_trainer
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from transformers import TrainerCallback
 
 from nextrapolate import Gate, NExtClient
+from nextrapolate_trainer import zero
 from nextrapolate_trainer.adapter import copied
-from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.peft_model import lora_parameters, read_adapter
+from nextrapolate_trainer.sharded import whole
 from nextrapolate_trainer.trl import NExtCallback
 
 JUMP_AT = 4
@@ -32,10 +36,16 @@ class Spy(TrainerCallback):
 
     def __init__(self) -> None:
         self.seen: dict[str, Tensor] = {}
+        self.moments: dict[int, float] = {}
         self._listening: list[Any] = []
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         self._see(f"begun after {state.global_step}", event)
+        if state.global_step >= JUMP_AT - 1:
+            self.moments[state.global_step] = sum(
+                moment(parameter, event["optimizer"]).abs().max().item()
+                for parameter in lora_parameters(event["model"]).values()
+            )
         if state.global_step == JUMP_AT:
             for group in event["optimizer"].param_groups:
                 group["lr"] = 0.0  # the schedule sets it again after the step
@@ -64,8 +74,22 @@ class Spy(TrainerCallback):
         return keep
 
 
-def shard_on_the_cpu() -> dict[str, Any]:
+def moment(parameter: nn.Parameter, optimizer: Optimizer) -> Tensor:
+    """Return the mean of the gradients that Adam keeps, or this process' part of it."""
+    if zero.is_partitioned(parameter):
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        mean: Tensor = safe_get_full_optimizer_state(parameter, "exp_avg")
+        return mean
+    return whole(optimizer.state.get(parameter, {}).get("exp_avg", torch.zeros(1)))
+
+
+def on_the_cpu() -> dict[str, Any]:
     """Have Accelerate shard with gloo: it asks for an accelerator, though nothing it calls then needs one."""
+    if "ACCELERATE_USE_DEEPSPEED" in os.environ:
+        import deepspeed
+
+        deepspeed.init_distributed("gloo", auto_mpi_discovery=False)
     PartialState(cpu=True, backend="gloo")
     PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
     return {"accelerator_config": {"use_configured_state": True}}
@@ -74,7 +98,9 @@ def shard_on_the_cpu() -> dict[str, Any]:
 def main() -> None:
     out = Path(sys.argv[1])
     logging.basicConfig(level=logging.WARNING)
-    options = shard_on_the_cpu() if "ACCELERATE_USE_FSDP" in os.environ else {"ddp_backend": "gloo"}
+    shards = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys()
+    options: dict[str, Any] = on_the_cpu() if shards else {"ddp_backend": "gloo"}
+    options["bf16"] = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
     trainer = tiny_trainer(out / "run", max_steps=6, save_steps=5, per_device_train_batch_size=8, **options)
     spy = Spy()
     # Scores differ between the processes: the first one's count.
@@ -87,6 +113,7 @@ def main() -> None:
         method="weight-extrapolation",
         gate=Gate(min_backtest_cosine=-1),
         guard=guards[sys.argv[2]],
+        optimizer="reset" if shards else "keep",
         timeout=float(sys.argv[3]),
     ).attach(trainer)
     trainer.add_callback(spy)
@@ -95,6 +122,7 @@ def main() -> None:
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
         "jumps": [jump.job for jump in plugin.jumps],
+        "moments": spy.moments,
         "processes": trainer.accelerator.num_processes,
         "kind": trainer.accelerator.distributed_type.value,
     }
