@@ -1,7 +1,7 @@
 """GRPO with TRL, and one line more.
 
-Start `nextrapolate-server`, then run `python examples/trl_grpo.py`. The model is the small one of demo/, so
-that a CPU will do; everything else is as in any GRPO run with LoRA.
+Start `nextrapolate-server`, then run `python examples/trl_grpo.py`, or `accelerate launch` it. The model is
+the small one of demo/ and the data are sums, so that a CPU will do: --model and --dataset take others.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
+import torch
+from datasets import Dataset, load_dataset
 from peft import LoraConfig
 from trl import GRPOConfig, GRPOTrainer  # type: ignore[attr-defined]
 
@@ -20,7 +21,7 @@ from nextrapolate_trainer.trl import NExtCallback
 MODEL = str(Path(__file__).parent.parent / "demo" / "base")
 
 
-def sums(count: int, seed: int = 0) -> Dataset:
+def sums(count: int = 4000, seed: int = 0) -> Dataset:
     """Return prompts like "37+85=", and their answers."""
     choose = random.Random(seed)
     pairs = [(choose.randint(10, 99), choose.randint(10, 99)) for _ in range(count)]
@@ -32,44 +33,47 @@ def exact(completions: list[str], answer: list[str], **_: Any) -> list[float | N
     return [float(text == right) for text, right in zip(completions, answer, strict=True)]
 
 
+def arguments() -> argparse.ArgumentParser:
+    """Return what examples with TRL ask for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default=MODEL, help="name on the Hub, or a folder")
+    parser.add_argument("--dataset", help="name on the Hub, or a folder; columns: prompt, answer")
+    parser.add_argument("--steps", type=int, default=250)
+    parser.add_argument("--completion-tokens", type=int, default=5)
+    parser.add_argument("--out", default="run")
+    return parser
+
+
 def main() -> None:
     """Train, and jump inside the run."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=250)
-    parser.add_argument("--collect-every", type=int, default=10)
+    parser = arguments()
     parser.add_argument("--jump-at", type=int, default=150)
     parser.add_argument("--horizon-steps", type=int, default=50)
-    parser.add_argument("--method", default="auto")
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nextrapolate").setLevel(logging.INFO)
 
     trainer = GRPOTrainer(
-        model=MODEL,
+        model=options.model,
         reward_funcs=exact,
         args=GRPOConfig(
+            output_dir=options.out,
             max_steps=options.steps,
             learning_rate=5e-5,
             lr_scheduler_type="constant",
             per_device_train_batch_size=128,
-            max_completion_length=5,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
+            max_completion_length=options.completion_tokens,
+            use_cpu=not torch.cuda.is_available(),
+            bf16=torch.cuda.is_available(),
             save_strategy="no",
             report_to="none",
         ),
-        train_dataset=sums(4000),
+        train_dataset=load_dataset(options.dataset, split="train") if options.dataset else sums(),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    NExtCallback(
-        NExtClient(),
-        collect_every=options.collect_every,
-        jump_at=options.jump_at,
-        horizon_steps=options.horizon_steps,
-        method=options.method,
-    ).attach(trainer)
+    NExtCallback(NExtClient(), jump_at=options.jump_at, horizon_steps=options.horizon_steps).attach(trainer)
     trainer.train()
+    trainer.save_model()
 
 
 if __name__ == "__main__":

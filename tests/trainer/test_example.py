@@ -1,3 +1,5 @@
+"""The examples, in a short form each, as people start them."""
+
 import os
 import subprocess
 import sys
@@ -6,25 +8,63 @@ from pathlib import Path
 import pytest
 from fixtures.server import EmbeddedServer
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "trl_grpo.py"
+pytestmark = pytest.mark.integration
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PYTHON = (sys.executable,)
+ACCELERATE = (Path(sys.executable).with_name("accelerate"), "launch", "--cpu", "--num_processes=2")
+"""Without MPI this starts one process: on CPUs several take `--multi_gpu`."""
 
 
-@pytest.mark.integration
-def test_the_example_jumps(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
-    options = ("--steps=5", "--collect-every=2", "--jump-at=4", "--horizon-steps=2")
+def run(
+    server: EmbeddedServer, folder: Path, name: str, *options: str, by: tuple[object, ...] = PYTHON
+) -> str:
+    """Run an example in `folder`, and return what it said."""
     finished = subprocess.run(
-        [sys.executable, EXAMPLE, *options, "--method=weight-extrapolation"],
-        cwd=tmp_path,
+        [*map(str, by), str(EXAMPLES / name), *options],
+        cwd=folder,
         env=os.environ
         | {
-            "NEXTRAPOLATE_URL": embedded_server.url,
-            "NEXTRAPOLATE_API_KEY": embedded_server.api_key,
+            "NEXTRAPOLATE_URL": server.url,
+            "NEXTRAPOLATE_API_KEY": server.api_key,
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
         },
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
+        timeout=240,
         check=False,
     )
-    assert finished.returncode == 0, finished.stderr
-    assert "jumped from step 4 to 6 by weight-extrapolation" in finished.stderr
+    assert finished.returncode == 0, finished.stdout
+    return finished.stdout
+
+
+def is_adapter(folder: Path) -> bool:
+    return (folder / "adapter_model.safetensors").is_file() and (folder / "adapter_config.json").is_file()
+
+
+def test_grpo_jumps_once(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
+    options = ("--steps=21", "--jump-at=20", "--horizon-steps=10", "--out=run")
+    said = run(embedded_server, tmp_path, "trl_grpo.py", *options, by=ACCELERATE)
+    assert "jumped from step 20 to 30 by auto" in said
+    assert is_adapter(tmp_path / "run")
+
+
+def test_rloo_jumps_in_cycles(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
+    options = ("--steps=5", "--train-steps=4", "--jump-steps=4", "--out=run")
+    said = run(embedded_server, tmp_path, "trl_rl_extra_cycle.py", *options)
+    held_back = "no jump after step 4, training goes on from its own weights: the guard scores"
+    assert "jumped from step 4 to 8 by auto" in said or held_back in said
+    assert is_adapter(tmp_path / "run")
+
+
+def test_a_loop_of_one_s_own_is_watched(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
+    options = ("--save-every=2", "--jump-at=4", "--horizon-steps=4")
+    said = run(embedded_server, tmp_path, "watch_any_trainer.py", "--steps=6", *options, "--out=run")
+    assert "posted step 4" in said
+    target = next(tmp_path.glob("run/extrapolated-*"))
+    assert is_adapter(target)
+    again = ("--steps=2", f"--adapter={target}", "--out=run-2")
+    assert f'PeftModel.from_pretrained(base_model, "{target.relative_to(tmp_path)}"' in said
+    run(embedded_server, tmp_path, "watch_any_trainer.py", *options, *again)

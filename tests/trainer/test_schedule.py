@@ -1,6 +1,6 @@
 import pytest
 
-from nextrapolate_trainer.schedule import Schedule
+from nextrapolate_trainer.schedule import Schedule, rl_extra
 
 
 def test_one_jump() -> None:
@@ -12,6 +12,24 @@ def test_one_jump() -> None:
 def test_cycles() -> None:
     schedule = Schedule(collect_every=10, jump_at=40, jump_every=20)
     assert [step for step in range(101) if schedule.jumps_after(step)] == [40, 60, 80, 100]
+
+
+@pytest.mark.parametrize(
+    ("train_steps", "collect_every"), [(20, 10), (30, 10), (10, 5), (25, 5), (7, 1), (2, 1)]
+)
+def test_the_cycle_of_rl_extra(train_steps: int, collect_every: int) -> None:
+    cycle = rl_extra(train_steps, jump_steps=60)
+    assert cycle["collect_every"] == collect_every
+    assert cycle["horizon_steps"] == 60
+    schedule = Schedule(cycle["collect_every"], cycle["jump_at"], cycle["jump_every"])
+    jumps = [step for step in range(101) if schedule.jumps_after(step)]
+    assert jumps == list(range(train_steps, 101, train_steps))
+    assert sum(schedule.collects_after(step) for step in range(train_steps + 1)) >= 2
+
+
+def test_a_stretch_of_one_step_is_no_trajectory() -> None:
+    with pytest.raises(ValueError, match="at least 2 steps"):
+        rl_extra(train_steps=1, jump_steps=10)
 
 
 def test_every_jump_starts_from_a_collected_checkpoint() -> None:

@@ -1,14 +1,17 @@
 """After which steps a checkpoint is collected, and after which a jump is made."""
 
 from dataclasses import dataclass
+from typing import TypedDict
+
+LONGEST_BETWEEN_CHECKPOINTS = 10
+"""Steps: what methods are tried out and measured with."""
 
 
 @dataclass(frozen=True)
 class Schedule:
     """One jump after step `jump_at`; with `jump_every`, one every so many steps from there on.
 
-    A checkpoint is collected after every `collect_every` steps, the step of a jump included. Cycles of
-    training and extrapolation are what RL-Extra does (arXiv 2601.04537).
+    A checkpoint is collected after every `collect_every` steps, the step of a jump included.
 
     Raises:
         ValueError: a number is not positive, or jumps do not fall on collected steps.
@@ -40,3 +43,34 @@ class Schedule:
         if self.jump_every is None:
             return step == self.jump_at
         return step >= self.jump_at and (step - self.jump_at) % self.jump_every == 0
+
+
+class Cycle(TypedDict):
+    """Arguments of a trainer's callback that count training steps."""
+
+    collect_every: int
+    jump_at: int
+    jump_every: int
+    horizon_steps: int
+
+
+def rl_extra(train_steps: int, jump_steps: int) -> Cycle:
+    """Return RL-Extra's cycle: train for some steps, jump ahead by some, and so on (arXiv 2601.04537).
+
+        NExtCallback(client, **rl_extra(train_steps=20, jump_steps=60), method="autoregression")
+
+    Checkpoints are collected at least every 10 steps, and at least twice in each stretch of training: fewer
+    are no trajectory.
+
+    Raises:
+        ValueError: a stretch of one step has no trajectory.
+    """
+    if train_steps < 2:
+        raise ValueError(
+            f"train_steps is {train_steps}: two checkpoints, at least 2 steps, make a trajectory"
+        )
+    longest = min(LONGEST_BETWEEN_CHECKPOINTS, train_steps // 2)
+    collect_every = next(steps for steps in range(longest, 0, -1) if train_steps % steps == 0)
+    return Cycle(
+        collect_every=collect_every, jump_at=train_steps, jump_every=train_steps, horizon_steps=jump_steps
+    )
