@@ -160,6 +160,12 @@ class TooFewCheckpointsError(UnusableError):
     code = "too-few-checkpoints"
 
 
+class StillSeriesError(UnusableError):
+    """All checkpoints are one file: nothing was trained between them."""
+
+    code = "still-series"
+
+
 class MissingCheckpointError(UnusableError):
     """A backtest or a method asks for a checkpoint that is not there."""
 

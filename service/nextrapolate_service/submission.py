@@ -11,6 +11,7 @@ from nextrapolate_service.errors import (
     MismatchedAdaptersError,
     MissingCheckpointError,
     StepOrderError,
+    StillSeriesError,
     TooFewCheckpointsError,
 )
 from nextrapolate_service.method_checks import check_method
@@ -89,6 +90,7 @@ def _inputs(store: Store, settings: ServiceSettings, submission: Submission) -> 
         checkpoints = [checkpoint for checkpoint in named if until is None or checkpoint.step <= until]
         _check_steps(request, [checkpoint.step for checkpoint in checkpoints])
         inputs = JobInputs(uris.resolve(checkpoints, settings, tenant, submission.hub_token))
+    _check_movement(inputs)
     _check_ranks(store, tenant, inputs)
     return inputs
 
@@ -149,6 +151,17 @@ def _check_task(request: JobRequest, steps: list[int]) -> None:
                     "collect more of them",
                     field=field,
                 )
+
+
+def _check_movement(inputs: JobInputs) -> None:
+    """Refuse a series of one and the same file; whether others moved is seen when they are read."""
+    first, *others = inputs.checkpoints
+    if others and all(adapter.model == first.model for adapter in others):
+        raise StillSeriesError(
+            f"the checkpoints at steps {first.step} to {others[-1].step} are all the same file: nothing "
+            "moved; check that the run trains its adapter, and which file is posted at each step",
+            field="checkpoints",
+        )
 
 
 def _check_ranks(store: Store, tenant: str, inputs: JobInputs) -> None:

@@ -39,6 +39,15 @@ def test_a_job_over_a_series_goes_its_way(client: TestClient, series_id: str, fi
     assert done["labels"] == {"run": "a"}
 
 
+def test_a_series_of_one_file_is_refused(client: TestClient) -> None:
+    series = client.post("/series", json={"name": "still"}).json()["id"]
+    for step in (10, 20, 30):
+        for name, content in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", model_bytes(1))):
+            client.put(f"/series/{series}/checkpoints/{step}/{name}", content=content)
+    refusal = problem(client.post("/jobs", json={"series": series, "method": LINE}), 422, "still-series")
+    assert "steps 10 to 30" in refusal.detail
+
+
 def test_until_leaves_later_checkpoints_out(client: TestClient, series_id: str) -> None:
     job = client.post("/jobs", json={"series": series_id, "until": 20, "method": LINE}).json()
     assert job["steps"] == [10, 20]
