@@ -1,8 +1,10 @@
 # Every target sets up what it needs: a virtual environment in .venv, made from constraints.txt.
-.PHONY: demo screenshots test test-unit chaos fuzz lint format setup clean
+# verl needs one of its own, in .venv-verl.
+.PHONY: demo screenshots test test-unit test-verl chaos fuzz lint format setup clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
+VERL := .venv-verl/bin
 # Tests wait for servers and processes as much as they compute; more than two at once would only make them wait.
 TWO_AT_A_TIME := -n 2 --dist worksteal
 FUZZ_TESTS := tests/service/test_openapi_fuzz.py tests/service/test_any_request.py \
@@ -17,6 +19,13 @@ setup: .venv/installed  ## make .venv with everything in it
 	@python3 -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory apt-venv
 	python3 -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+# Nothing but what is listed: verl itself asks for a rollout engine's loggers and more (docs/decisions/0006-verl.md).
+.venv-verl/installed: pyproject.toml verl-constraints.txt
+	python3 -m venv .venv-verl
+	$(VERL)/pip install --quiet --disable-pip-version-check --constraint verl-constraints.txt torch
+	$(VERL)/pip install --quiet --disable-pip-version-check --no-deps --requirement verl-constraints.txt --editable .
 	@touch $@
 
 .PHONY: apt-venv
@@ -43,7 +52,10 @@ test: setup chromium  ## every test
 test-unit: setup ## the tests that start no server, worker or trainer
 	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
 
-chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (half an hour on an idle machine)
+test-verl: setup .venv-verl/installed  ## the plugin inside verl, on the CPU (2 minutes)
+	$(VERL)/pytest -c tests/trainer_verl/pytest.ini
+
+chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (a quarter of an hour on an idle machine)
 	PYTHONPATH=tests $(BIN)/python -m chaos --seeds 5 --jobs 200 --faults 52 --seconds 1800
 
 fuzz: setup      ## ten thousand requests from the OpenAPI document; any header, URI and body (minutes)
@@ -60,4 +72,4 @@ format: setup    ## rewrite the code in the house's style
 	$(BIN)/ruff format .
 
 clean:           ## remove the environment and everything built
-	rm -rf .venv build dist demo/runs demo/result.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-verl build dist demo/runs demo/result.json .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
