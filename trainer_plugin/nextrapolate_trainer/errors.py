@@ -9,6 +9,7 @@ TrainerPluginError
 ├── StateError                 a checkpoint does not say how the run stood
 ├── RankError                  another process of the run failed
 ├── UnsupportedRunError        the plugin cannot serve this kind of run
+├── ExportError                a verl checkpoint holds no adapter that can be taken out
 └── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
 """
 
@@ -47,6 +48,10 @@ class RankError(TrainerPluginError):
 
 class UnsupportedRunError(TrainerPluginError):
     """The plugin cannot serve this kind of run."""
+
+
+class ExportError(TrainerPluginError):
+    """A verl checkpoint holds no adapter that can be taken out of it."""
 
 
 class UnsupportedGenerationError(TrainerPluginError):

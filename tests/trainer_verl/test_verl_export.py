@@ -1,0 +1,112 @@
+"""Adapters out of verl's own checkpoints, as PEFT loads them, and back into a new run of verl."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from fixtures.verl_run import MakeTrainer, adapters, same
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from nextrapolate_trainer.errors import ExportError
+from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.verl_export import app, export
+
+pytestmark = pytest.mark.integration
+
+UNTOUCHED = "trainer.checkpoint_callback_class=null"
+LORA_ONLY = "+actor_rollout_ref.actor.checkpoint.save_lora_only=True"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@pytest.fixture
+def checkpoints(run: Path, make_trainer: MakeTrainer) -> Path:
+    """A run of two steps, with its adapter as each step left it."""
+    if not (run / "global_step_2").exists():
+        trainer = make_trainer(run, UNTOUCHED)
+        for step in (1, 2):
+            trainer.train(until=step)
+            torch.save(adapters(trainer.actor_rollout_wg)[0], run / f"adapter-{step}.pt")
+    return run
+
+
+def test_an_adapter_is_exported_to_the_bit_and_loads(
+    checkpoints: Path, base_model: Path, tmp_path: Path
+) -> None:
+    folders = export(checkpoints, tmp_path / "out")
+    assert [folder.name for folder in folders] == ["global_step_1", "global_step_2"]
+    for step, folder in enumerate(folders, start=1):
+        expected = torch.load(checkpoints / f"adapter-{step}.pt")
+        assert same(load_file(folder / "adapter_model.safetensors"), expected)
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), folders[1])
+    assert same(read_adapter(model), expected)
+    config = json.loads((folders[1] / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (4, 8)
+    assert sorted(config["target_modules"]) == [
+        "down_proj", "gate_proj", "k_proj", "o_proj", "q_proj", "up_proj", "v_proj",
+    ]  # fmt: skip
+
+
+def test_an_export_follows_a_run(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "global_step_1", tmp_path / "run" / "global_step_1")
+    assert len(export(tmp_path / "run", tmp_path / "out")) == 1
+    shutil.copytree(checkpoints / "global_step_2", tmp_path / "run" / "global_step_2")
+    assert [folder.name for folder in export(tmp_path / "run", tmp_path / "out")] == ["global_step_2"]
+
+
+def test_the_command_prints_what_it_wrote_or_what_is_wrong(checkpoints: Path, tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "nextrapolate_trainer.verl_export"]
+    done = subprocess.run(
+        [*program, str(checkpoints), str(tmp_path / "out")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [str(tmp_path / "out" / f"global_step_{step}") for step in (1, 2)]
+    (tmp_path / "empty").mkdir()
+    failed = CliRunner().invoke(app, [str(tmp_path / "empty"), str(tmp_path / "out")])
+    assert failed.exit_code == 2
+    assert "give the run's trainer.default_local_dir" in failed.stderr
+
+
+def test_a_checkpoint_without_all_of_its_parts_is_refused(checkpoints: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoints / "global_step_1", tmp_path / "run" / "global_step_1")
+    (tmp_path / "run" / "global_step_1" / "actor" / "model_world_size_2_rank_1.pt").unlink()
+    with pytest.raises(ExportError, match="bring all of their files together"):
+        export(tmp_path / "run", tmp_path / "out")
+    assert list((tmp_path / "out").glob("global_step_*")) == []
+
+
+def test_ranks_of_single_modules_need_the_config_that_the_run_began_from(
+    checkpoints: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(checkpoints / "global_step_1", tmp_path / "run" / "global_step_1")
+    meta = tmp_path / "run" / "global_step_1" / "actor" / "lora_train_meta.json"
+    meta.write_text(meta.read_text().replace('"r": 4', '"r": 8'))
+    with pytest.raises(ExportError, match="has rank 4, the run 8"):
+        export(tmp_path / "run", tmp_path / "out")
+    config = tmp_path / "adapter_config.json"
+    config.write_text("{}")
+    [folder] = export(tmp_path / "run", tmp_path / "out", config)
+    assert (folder / "adapter_config.json").read_text() == "{}"
+
+
+def test_modules_that_share_a_name_with_others_are_named_in_full(checkpoints: Path, tmp_path: Path) -> None:
+    actor = tmp_path / "run" / "global_step_1" / "actor"
+    shutil.copytree(checkpoints / "global_step_1", actor.parent)
+    module = "layers.1.mlp.down_proj"
+    for part in actor.glob("model_*"):
+        state = {name: t for name, t in torch.load(part).items() if f"{module}.lora_" not in name}
+        torch.save({name.replace(f"{module}.base_layer", module): t for name, t in state.items()}, part)
+    [folder] = export(tmp_path / "run", tmp_path / "out")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert "model.layers.0.mlp.down_proj" in config["target_modules"]
+    assert "model.layers.1.mlp.down_proj" not in config["target_modules"]

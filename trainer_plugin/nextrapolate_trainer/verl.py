@@ -1,0 +1,136 @@
+"""verl: a checkpoint callback that collects a run's adapter, and swaps in one that the service extrapolated.
+
+    trainer.checkpoint_callback_class=nextrapolate_trainer.verl.NExtCheckpointCallback
+    +nextrapolate.jump_at=100 +nextrapolate.horizon_steps=50
+
+verl calls it after each save and before it sends the weights to the rollout engine: what is swapped in then
+generates the next step's answers. The checkpoint of a jump is saved again, with the new adapter.
+"""
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
+from verl.trainer.ppo.v1.trainer_base import PPOTrainer
+from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+from nextrapolate import NExtClient
+from nextrapolate_trainer import verl_ranks
+from nextrapolate_trainer.errors import StateError
+from nextrapolate_trainer.fail_open import fail_open
+from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.series import Run
+from nextrapolate_trainer.state import RunState
+from nextrapolate_trainer.summary import JumpSummary
+from nextrapolate_trainer.verl_run import VerlRun
+from nextrapolate_trainer.verl_settings import VerlSettings, check_served
+
+logger = logging.getLogger("nextrapolate")
+
+
+class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl ships no types
+    """Extrapolates a verl run from inside; verl makes it, on the driver, from the run's configuration.
+
+    Once training has begun nothing it does ends the run or, short of a jump, changes it: whatever fails is
+    logged as an error by the logger "nextrapolate". A resumed run goes on with the series and the schedule
+    where its checkpoint was; a jump that was due there and was not made is made at the next save.
+
+    Args:
+        config: verl's configuration; its group `nextrapolate` is `VerlSettings`.
+
+    Raises:
+        UnsupportedRunError: the run is of a kind that cannot be served; says what to change.
+        ParameterError: the method or one of its parameters is not known, or out of range.
+        ValueError: a setting is not known or of no use, or jumps do not fall on steps at which verl saves.
+        ConfigurationError: the service's address or key cannot be used.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        super().__init__(config)
+        # The process is verl's own: nobody else can let through what this has to say.
+        logger.setLevel(os.environ.get("VERL_LOGGING_LEVEL", "INFO"))
+        check_served(config)
+        self._settings = VerlSettings.of(config)
+        self._schedule = self._settings.schedule(config.trainer.save_freq)
+        self._method = self._settings.make_method()
+        self._client = NExtClient(self._settings.url)
+        self._previous = _resumed_from(config)
+        self._resumed = _state_of(self._previous) if self._previous else None
+        self._overdue = self._resumed is not None and self._missed_jump(self._resumed)
+        self._run: VerlRun | None = None
+        self.jumps: list[JumpSummary] = []
+
+    def on_save(self, trainer: PPOTrainer, global_step: int, checkpoint_dir: str, **_: Any) -> None:
+        """Collect what verl has just saved, and jump from there where the schedule says so."""
+        with fail_open(f"nextrapolate takes no part in what follows the save of step {global_step}"):
+            self._after_save(trainer, global_step, Path(checkpoint_dir))
+
+    def _after_save(self, trainer: PPOTrainer, step: int, checkpoint: Path) -> None:
+        previous, self._previous = self._previous, checkpoint
+        if self._schedule.collects_after(step):
+            with fail_open(f"the checkpoint of step {step} is not collected"):
+                self._run = self._run or self._begun(trainer)
+                self._run.collect(step)
+        if (run := self._run) is None:
+            return
+        with fail_open(f"a run resumed from step {step} will know nothing of its series"):
+            run.save_state(step, checkpoint)
+        last = step >= trainer.total_training_steps
+        if not last and self._jumps_after(step):
+            with fail_open(f"no jump after step {step}, training goes on from its own weights"):
+                self.jumps.append(run.jump(step))
+                logger.info("%s", self.jumps[-1])
+                with fail_open(f"the checkpoint of step {step} is one from before the jump, or not whole"):
+                    run.save_again(step, checkpoint, previous)
+        with fail_open(f"the metrics of step {step} are lost"):
+            run.log_metrics(step)
+        if last:
+            with fail_open("the last checkpoints may not have reached the service"):
+                run.close()
+
+    def _jumps_after(self, step: int) -> bool:
+        if not self._schedule.collects_after(step):
+            return False
+        overdue, self._overdue = self._overdue, False
+        return overdue or self._schedule.jumps_after(step)
+
+    def _missed_jump(self, resumed: RunState) -> bool:
+        """Tell whether a jump was due at the checkpoint that the run goes on from, and is not in it."""
+        made = {jump.step for jump in resumed.jumps}
+        return self._schedule.jumps_after(resumed.step) and resumed.step not in made
+
+    def _begun(self, trainer: PPOTrainer) -> VerlRun:
+        lora_config, *_ = verl_ranks.on_every_rank(trainer.actor_rollout_wg, verl_ranks.adapter_config)
+        name = self._settings.name or self.config.trainer.experiment_name
+        jumper = Jumper(
+            self._client,
+            Run(name, self.config.actor_rollout_ref.model.path, lora_config),
+            [self._method],
+            gate=self._settings.gate,
+            timeout=self._settings.timeout,
+            max_update_ratio=self._settings.max_update_ratio,
+            resumed=self._resumed,
+        )
+        return VerlRun(trainer, jumper, self._settings.optimizer)
+
+
+def _resumed_from(config: DictConfig) -> Path | None:
+    """Return the checkpoint that verl is about to go on from; None where it begins anew."""
+    trainer = config.trainer
+    if trainer.resume_mode == "resume_path":
+        return Path(trainer.resume_from_path).resolve()
+    if trainer.resume_mode == "auto":
+        latest = find_latest_ckpt_path(str(Path(trainer.default_local_dir).resolve()))
+        return Path(latest) if latest else None
+    return None
+
+
+def _state_of(checkpoint: Path) -> RunState | None:
+    try:
+        return RunState.read(checkpoint)
+    except StateError as error:
+        logger.warning("a new series begins: %s", error)
+        return None

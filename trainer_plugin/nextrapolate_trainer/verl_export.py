@@ -1,0 +1,148 @@
+"""PEFT adapters out of a verl run's checkpoints, to extrapolate between two runs.
+
+    python -m nextrapolate_trainer.verl_export checkpoints/project/experiment adapters
+    nextrapolate extrapolate adapters --until 100 --horizon-steps 50 --out adapters/extrapolated-150
+
+verl saves the part of the model that each process holds, and of the adapter's configuration rank and alpha
+alone. Here the adapter is put together in the dtype that it was trained in; verl's own merger rounds it.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from peft import LoraConfig
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Shard
+
+from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
+from nextrapolate_trainer.errors import ExportError, TrainerPluginError
+
+_STEP = re.compile(r"global_step_(\d+)")
+_PREFIX, _BASE = "base_model.model.", ".base_layer"
+_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.[^.]+\.weight")
+
+
+def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> list[Path]:
+    """Write the adapter of each checkpoint `global_step_<n>` into a folder of the same name in `out`.
+
+    Folders that are there already are left alone: an export can follow a run. Returns the new ones.
+
+    Args:
+        checkpoints: the run's trainer.default_local_dir.
+        out: folder for the adapters.
+        adapter_config: adapter_config.json of the adapter that the run began from, where modules have ranks
+            or alphas of their own; verl does not save them.
+
+    Raises:
+        ExportError: there is no checkpoint, or one has no adapter that can be taken out.
+    """
+    found = {int(match[1]): path for path in checkpoints.iterdir() if (match := _STEP.fullmatch(path.name))}
+    if not found:
+        raise ExportError(f"{checkpoints} holds no global_step_<n>: give the run's trainer.default_local_dir")
+    missing = [found[step] for step in sorted(found) if not (out / found[step].name).exists()]
+    return [
+        _export_one(checkpoint / "actor", out / checkpoint.name, adapter_config) for checkpoint in missing
+    ]
+
+
+def _export_one(actor: Path, target: Path, adapter_config: Path | None) -> Path:
+    parts = _parts(actor)
+    factors = {name: match for name in parts[0] if (match := _FACTOR.fullmatch(name))}
+    if not factors:
+        raise ExportError(f"{actor} holds no LoRA adapter: was actor_rollout_ref.model.lora_rank set?")
+    adapter = {
+        f"{match['module']}.lora_{match['factor']}.weight": _whole([part[name] for part in parts])
+        for name, match in factors.items()
+    }
+    partial = target.with_name(f".{target.name}.partial")
+    partial.mkdir(parents=True, exist_ok=True)
+    save_file(adapter, partial / ADAPTER_MODEL)
+    if adapter_config is None:
+        _config(actor, adapter, _target_modules(parts[0])).save_pretrained(str(partial))
+    else:
+        shutil.copyfile(adapter_config, partial / ADAPTER_CONFIG)
+    return partial.rename(target)
+
+
+def _parts(actor: Path) -> list[dict[str, Tensor]]:
+    """Return what each process saved, by rank; the files stay where they are until a tensor is used."""
+    try:
+        world_size = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
+        files = [actor / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
+        return [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in files]
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(
+            f"{actor} is no whole FSDP checkpoint ({error}): where nodes have a disk each, "
+            "bring all of their files together first"
+        ) from error
+
+
+def _whole(parts: list[Tensor]) -> Tensor:
+    """Return the tensor of which each process has a part; replicas of the same part count once."""
+    first = parts[0]
+    if not isinstance(first, DTensor):
+        return first.contiguous()
+    sharded = first.placements[-1]
+    if not isinstance(sharded, Shard):
+        return first.to_local().contiguous()
+    one_of_each = first.device_mesh.mesh.reshape(-1, first.device_mesh.mesh.shape[-1])[0]
+    local = [part.to_local() for rank in one_of_each.tolist() if isinstance(part := parts[rank], DTensor)]
+    whole = torch.cat(local, dim=sharded.dim)
+    if whole.shape != first.shape:
+        raise ExportError(f"parts make up {tuple(whole.shape)}, and not {tuple(first.shape)}")
+    return whole.contiguous()
+
+
+def _config(actor: Path, adapter: dict[str, Tensor], target_modules: list[str]) -> LoraConfig:
+    meta: dict[str, Any] = json.loads((actor / "lora_train_meta.json").read_text())
+    for name, tensor in adapter.items():
+        if ".lora_A." in name and tensor.shape[0] != meta["r"]:
+            raise ExportError(
+                f"{name} has rank {tensor.shape[0]}, the run {meta['r']}: verl does not save the ranks and "
+                "alphas of single modules, so give the adapter_config.json that the run began from"
+            )
+    return LoraConfig(**meta, target_modules=target_modules, inference_mode=True)
+
+
+def _target_modules(names: Iterable[str]) -> list[str]:
+    """Return the adapted modules: by their last name, where no other module of the checkpoint shares it."""
+    modules = {name.removeprefix(_PREFIX).removesuffix(".weight") for name in names if ".lora_" not in name}
+    untouched = {module for module in modules if not module.endswith(_BASE)}
+    adapted = {match["module"].removeprefix(_PREFIX) for name in names if (match := _FACTOR.fullmatch(name))}
+    short = {_last(module) for module in adapted}
+    return sorted(adapted if short & {_last(module) for module in untouched} else short)
+
+
+def _last(module: str) -> str:
+    return module.rpartition(".")[2]
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+@app.command()
+def command(
+    checkpoints: Annotated[Path, typer.Argument(metavar="CHECKPOINTS", help="trainer.default_local_dir")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the adapters")],
+    adapter_config: Annotated[
+        Path | None, typer.Option(help="adapter_config.json that the run began from, if it began from one")
+    ] = None,
+) -> None:
+    """Write the adapters of a verl run's checkpoints as PEFT saves them."""
+    try:
+        for folder in export(checkpoints, out, adapter_config):
+            typer.echo(folder)
+    except (TrainerPluginError, OSError) as error:
+        typer.echo(error, err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,141 @@
+"""What a verl configuration says about extrapolation, and whether its run is of a kind that can be served.
+
+The settings are a group of verl's own configuration, given like any other override:
+
+    +nextrapolate.jump_at=100 +nextrapolate.horizon_steps=50
+
+The API key is none of them: verl prints its configuration and hands it to its loggers.
+"""
+
+import logging
+from typing import Any, Literal, Self
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from nextrapolate.methods import make_method
+from nextrapolate.schemas import Gate, Method
+from nextrapolate_trainer.errors import UnsupportedRunError
+from nextrapolate_trainer.schedule import Schedule
+
+logger = logging.getLogger("nextrapolate")
+
+GROUP = "nextrapolate"
+
+
+class VerlSettings(BaseModel):
+    """The group `nextrapolate` of a verl configuration."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    jump_at: int = 150
+    """Training steps after which the run jumps."""
+    jump_every: int | None = None
+    """Steps between further jumps; None jumps once."""
+    collect_every: int | None = None
+    """Steps between checkpoints; None is trainer.save_freq, of which it has to be a multiple."""
+    horizon_steps: int = 50
+    """Training steps that a jump is to skip."""
+    alpha: float | None = None
+    """Factor on the update; None is the method's own."""
+    method: str = "auto"
+    parameters: dict[str, Any] = {}
+    """Further parameters of the method."""
+    optimizer: Literal["keep", "reset"] = "keep"
+    """keep: the optimizer's state of every module that came back in the run's own gauge; reset: none."""
+    gate: Gate = Gate()
+    """Thresholds below which a module keeps the run's own adapter."""
+    name: str | None = None
+    """Of the series; None is trainer.experiment_name."""
+    url: str | None = None
+    """The service; None is NEXTRAPOLATE_URL, else the one on this machine."""
+    timeout: float = Field(600.0, gt=0)
+    """Seconds that the run waits for the service at a jump before it goes on without."""
+    max_update_ratio: float = Field(5.0, gt=0)
+    """An update longer than this share of the drift since the base is refused."""
+
+    @classmethod
+    def of(cls, config: DictConfig) -> Self:
+        """Read the settings of a verl configuration.
+
+        Raises:
+            ValueError: a setting is not known, or its value is of no use.
+        """
+        group = OmegaConf.to_container(config[GROUP], resolve=True) if GROUP in config else {}
+        try:
+            return cls.model_validate(group)
+        except ValidationError as error:
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"{_problems(error)}; settings are {known}") from None
+
+    def schedule(self, save_freq: int) -> Schedule:
+        """Return when to collect and to jump, in a run that saves after every `save_freq` steps.
+
+        Raises:
+            ValueError: a checkpoint or a jump does not fall on a step at which verl saves.
+        """
+        collect_every = self.collect_every or save_freq
+        if collect_every % save_freq:
+            raise ValueError(
+                f"{GROUP}.collect_every is {collect_every}, which is no multiple of trainer.save_freq "
+                f"({save_freq}): checkpoints are collected where verl saves"
+            )
+        return Schedule(collect_every, self.jump_at, self.jump_every)
+
+    def make_method(self) -> Method:
+        """Return the method with its parameters.
+
+        Raises:
+            ParameterError: it is not known, or one of its parameters is not, or out of range.
+        """
+        own_alpha = {} if self.alpha is None else {"alpha": self.alpha}
+        return make_method(self.method, horizon_steps=self.horizon_steps, **own_alpha, **self.parameters)
+
+
+def check_served(config: DictConfig) -> None:
+    """See that the plugin can serve the run that a verl configuration describes.
+
+    Raises:
+        UnsupportedRunError: it cannot; says what to change.
+    """
+    actor, model = config.actor_rollout_ref.actor, config.actor_rollout_ref.model
+    if actor.strategy != "fsdp2":
+        raise UnsupportedRunError(
+            f"actor_rollout_ref.actor.strategy={actor.strategy} cannot be served inside a run: train with "
+            "fsdp2, or extrapolate between two runs (python -m nextrapolate_trainer.verl_export)"
+        )
+    if model.lora_rank < 1:
+        raise UnsupportedRunError(
+            "the run trains no LoRA adapter: set actor_rollout_ref.model.lora_rank, without which verl also "
+            "ignores lora_adapter_path"
+        )
+    if model.get("target_parameters"):
+        raise UnsupportedRunError(
+            "LoRA on actor_rollout_ref.model.target_parameters cannot be extrapolated: use target_modules"
+        )
+    if config.trainer.v1.trainer_mode == "separate_async" and not model.lora.merge:
+        raise UnsupportedRunError(
+            "in trainer_mode=separate_async verl sends the rollout engine no unmerged adapter: set "
+            "actor_rollout_ref.model.lora.merge=True, or use another trainer_mode"
+        )
+    if config.trainer.save_freq < 1:
+        raise UnsupportedRunError(
+            "verl saves no checkpoints, and nothing can be collected: set trainer.save_freq"
+        )
+    if actor.checkpoint.async_save:
+        raise UnsupportedRunError(
+            "asynchronous checkpoints are Megatron's: set actor_rollout_ref.actor.checkpoint.async_save=False"
+        )
+    if actor.fsdp_config.model_dtype not in ("fp32", "float32"):
+        logger.warning(
+            "the adapter is kept in %s: steps are small against its rounding, and so is what can be learned "
+            "from them; actor_rollout_ref.actor.fsdp_config.model_dtype=fp32 keeps all of it",
+            actor.fsdp_config.model_dtype,
+        )
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join([GROUP, *map(str, problem['loc'])])}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )
