@@ -1,18 +1,13 @@
 """Whatever fails, the run ends as it would have ended without the plugin."""
 
 import logging
-import signal
 import socket
-from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 from accelerate import DistributedType
 from fixtures.grpo import MakeTrainer, same
-from fixtures.server import running_server
 from torch import Tensor
-from transformers import TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
@@ -53,35 +48,6 @@ def test_a_dead_server_changes_nothing(
     assert levels == (logging.WARNING, logging.WARNING, logging.ERROR)
     assert texts[0].startswith("the checkpoint of step 2 did not reach the service: ")
     assert texts[2].startswith("no jump after step 4, training goes on from its own weights: ")
-
-
-@pytest.mark.integration
-def test_a_server_killed_in_the_middle_changes_nothing(
-    make_trainer: MakeTrainer,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    # Long enough for the client's tries to end: none of them shall reach into another test.
-    monkeypatch.setattr("nextrapolate_trainer.jumper.LAST_UPLOADS_SECONDS", 60)
-    plain = trained(make_trainer(max_steps=5, name="plain"))
-    folder = tmp_path / "server"
-    folder.mkdir()
-    with running_server(folder) as server:
-
-        class Kill(TrainerCallback):
-            def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-                if state.global_step == 3:
-                    server.process.send_signal(signal.SIGINT)
-                    server.process.wait(30)
-
-        trainer = make_trainer(max_steps=5, name="with plugin")
-        client = NExtClient(server.url, server.api_key)
-        plugin = NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, timeout=1).attach(trainer)
-        trainer.add_callback(Kill())
-        assert same(trained(trainer), plain)
-    assert plugin.jumps == []
-    assert "no jump after step 4, training goes on from its own weights" in caplog.text
 
 
 def test_a_run_without_lora_is_left_alone(

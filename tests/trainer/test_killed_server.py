@@ -1,13 +1,15 @@
 """The server dies while a run needs it: the run goes on, and loses nothing of its own."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from fixtures.client_examples import NOW, a_job, an_event
+from fixtures.deadly_proxy import Moment, deadly_proxy
 from fixtures.grpo import MakeTrainer, same
-from fixtures.scripted_server import Answer, Handler, ScriptedServer, answer, cut_off, hang_up, stream
+from fixtures.scripted_server import Handler, ScriptedServer, answer, stream
+from fixtures.server import running_server
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +21,58 @@ from nextrapolate_trainer.trl import NExtCallback
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 FILE = "adapter_model.safetensors"
+
+MOMENTS = {
+    "first upload": Moment("POST /series ", of="request", passed=0),
+    "mid-upload": Moment(f"PUT /series/.*/checkpoints/4/{FILE} ", of="request", passed=1000),
+    "after submit": Moment("GET /jobs/", of="request", passed=0),
+    "mid-download": Moment(f"GET /jobs/.*/adapter/{FILE} ", of="answer", passed=1000),
+}
+
+
+def kill_all_of(supervisor: int) -> None:
+    """Kill a server as a power cut does: API, worker, Redis and all."""
+    process = psutil.Process(supervisor)
+    for one in (process, *process.children(recursive=True)):
+        one.kill()
+
+
+def adapter(checkpoint: Path) -> dict[str, Tensor]:
+    return load_file(checkpoint / FILE)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_run_goes_on(
+    moment: str, make_trainer: MakeTrainer, hasty: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain = make_trainer(max_steps=5, save_steps=5, name="plain")
+    plain.train()
+    folder = tmp_path / "server"
+    folder.mkdir()
+    with (
+        running_server(folder) as server,
+        deadly_proxy(server.url, MOMENTS[moment], lambda: kill_all_of(server.process.pid)) as proxy,
+    ):
+        trainer = make_trainer(max_steps=5, save_steps=5, name="plugin")
+        plugin = NExtCallback(
+            NExtClient(proxy.url, server.api_key),
+            collect_every=2,
+            jump_at=4,
+            horizon_steps=2,
+            method="weight-extrapolation",
+            timeout=5,
+        ).attach(trainer)
+        trainer.train()
+        assert proxy.over.is_set(), "the moment has come"
+        assert server.process.wait(5) == -9
+    assert plugin.jumps == []
+    assert "no jump after step 4, training goes on from its own weights: " in caplog.text
+    checkpoint = tmp_path / "plugin" / "checkpoint-5"
+    assert same(adapter(checkpoint), adapter(tmp_path / "plain" / "checkpoint-5"))
+    state = RunState.read(checkpoint)
+    assert state.jumps == ()
+    assert (state.series is None) == (moment == "first upload")
 
 
 def script(server: ScriptedServer) -> None:
@@ -33,58 +87,6 @@ def script(server: ScriptedServer) -> None:
     server.on("POST", "/jobs/j1/cancel", answer(a_job(JobState.CANCELLED)))
     server.on("GET", "/jobs/j1", answer(a_job(JobState.SUCCEEDED, artifacts=artifacts)))
     server.on("GET", "/jobs/j1/events", stream(an_event(1, JobState.SUCCEEDED)))
-
-
-def dies(server: ScriptedServer, after: Answer | None = None) -> Answer:
-    """Answer, or only a part of that, and be gone for ever."""
-
-    def send(handler: Handler) -> None:
-        server.stop()
-        if after is not None:
-            after(handler)
-        hang_up(handler)
-
-    return send
-
-
-MOMENTS: dict[str, Callable[[ScriptedServer], None]] = {
-    "first upload": lambda server: server.on("POST", "/series", dies(server)),
-    "mid-upload": lambda server: server.on("PUT", f"/series/s1/checkpoints/4/{FILE}", dies(server)),
-    "after submit": lambda server: server.on("POST", "/jobs", dies(server, answer(a_job(), 202))),
-    "mid-download": lambda server: server.on(
-        "GET", f"/jobs/j1/adapter/{FILE}", dies(server, cut_off(b"half", promised=1000))
-    ),
-}
-
-
-def adapter(checkpoint: Path) -> dict[str, Tensor]:
-    return load_file(checkpoint / FILE)
-
-
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_the_run_goes_on(
-    moment: str,
-    make_trainer: MakeTrainer,
-    scripted: ScriptedServer,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    plain = make_trainer(max_steps=5, save_steps=5, name="plain")
-    plain.train()
-    script(scripted)
-    MOMENTS[moment](scripted)
-    trainer = make_trainer(max_steps=5, save_steps=5, name="plugin")
-    plugin = NExtCallback(
-        NExtClient(scripted.url, "nx_none_none"), collect_every=2, jump_at=4, horizon_steps=2, timeout=3
-    ).attach(trainer)
-    trainer.train()
-    assert plugin.jumps == []
-    assert "no jump after step 4, training goes on from its own weights: " in caplog.text
-    checkpoint = tmp_path / "plugin" / "checkpoint-5"
-    assert same(adapter(checkpoint), adapter(tmp_path / "plain" / "checkpoint-5"))
-    state = RunState.read(checkpoint)
-    assert state.jumps == ()
-    assert state.series == (None if moment == "first upload" else "s1")
 
 
 def test_a_download_that_trickles_is_given_up(
