@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 from celery import Celery
 
@@ -29,7 +30,7 @@ class WakeUps:
 
     def send(self, job_id: str) -> None:
         """Have one sent; where it cannot be, the log says so, and the reconciler has it sent again."""
-        self._sender.submit(self._send, job_id)
+        self._sender.submit(copy_context().run, self._send, job_id)  # logs and traces tell whose it is
 
     def _send(self, job_id: str) -> None:
         try:
