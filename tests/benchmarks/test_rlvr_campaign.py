@@ -13,7 +13,7 @@ from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
-from benchmarks.rlvr.campaign.sweep import Swept
+from benchmarks.rlvr.campaign.sweep import ALPHAS, Swept
 from benchmarks.rlvr.campaign.variants import BEST
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
 from demo.evaluate import Accuracy
@@ -113,7 +113,9 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     for table in tables.SECTIONS.values():
         assert table(found).startswith("| ")
         assert table(Results({})).startswith("| ")
-    swept = [Swept(runs[0].name, "auto", alpha, 0.4 + alpha / 10, 0.9) for alpha in (1.0, 2.0)]
+    assert "| addition | auto |" not in tables.alphas(found, [])
+    swept = [Swept(runs[0].name, "auto", alpha, 0.4 + alpha / 10, 0.9) for alpha in ALPHAS]
+    assert "| +0.050 | +0.100 |" in tables.alphas(found, swept)
     drawn = figures.draw(found, swept, tmp_path)
     assert [path.name for path in drawn] == ["rlvr-steps.svg", "rlvr-alpha.svg"]
     assert all(path.read_text().startswith("<svg") for path in drawn)

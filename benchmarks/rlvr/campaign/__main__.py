@@ -2,12 +2,13 @@
 
     python -m benchmarks.rlvr.campaign [--only NAME...] [--lanes N] [--write]
 
-Names of runs may hold wildcards: the first ones are made first. `--runs 0` makes no run, and tells what those
-show that are there. With --write the tables go into docs/benchmarks.md and the figures into docs/images;
+Names of runs may hold wildcards: the first ones are made first. `--lanes 0` makes no run, and tells what
+those show that are there. With --write tables go into docs/benchmarks.md and figures into docs/images;
 what each run measured lies in benchmarks/rlvr/results as JSON.
 """
 
 import argparse
+import json
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from demo.task import HELD_OUT
 from rich.console import Console
 
 from benchmarks.rlvr.campaign import figures, results
+from benchmarks.rlvr.campaign.compare import summary
 from benchmarks.rlvr.campaign.lanes import Place, make_all
 from benchmarks.rlvr.campaign.plan import Planned, campaign
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Sweep
-from benchmarks.rlvr.campaign.tables import SECTIONS
+from benchmarks.rlvr.campaign.tables import SECTIONS, alphas
 from benchmarks.written import add_write_option, write_section
 
 RUNS = Path(__file__).parents[1] / "runs"
@@ -63,13 +65,15 @@ def main() -> None:
         with embedded_server(arguments.folder / "server", workers=arguments.lanes) as server:
             place = Place(arguments.folder, server, arguments.held_out)
             failures = make_all(runs, place, arguments.lanes, console)
-        sweep.complete(arguments.folder, console, arguments.held_out)
-    results.keep(runs, arguments.folder, arguments.results)
+    sweep.complete(arguments.folder, console, arguments.held_out)
+    results.keep(campaign(), arguments.folder, arguments.results)
     found = Results.read(arguments.results)
-    for name, table in SECTIONS.items():
-        console.print(f"\n{name}\n\n{table(found)}", soft_wrap=True)
+    (arguments.results / "summary.json").write_text(json.dumps(summary(found, campaign()), indent=1) + "\n")
+    sections = {name: table(found) for name, table in SECTIONS.items()} | {"alpha": alphas(found, sweep.rows)}
+    for name, table in sections.items():
+        console.print(f"\n{name}\n\n{table}", soft_wrap=True)
         if arguments.write:
-            write_section(f"rlvr-{name}", table(found))
+            write_section(f"rlvr-{name}", table)
     if arguments.write:
         figures.draw(found, sweep.rows)
     if failures:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.rlvr.campaign.plan import Planned, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
@@ -53,6 +54,26 @@ def pairs(results: Results, runs: Sequence[Planned]) -> list[Pair]:
         rival = planned(VARIANTS[run.variant].rival, made.task, made.learning_rate, made.seed)
         found += [Pair(run, record, other) for _, other in results.of([rival])]
     return found
+
+
+def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:
+    """Return what the runs came to, one entry each: for those who want the numbers and not the tables."""
+    return [
+        {
+            "run": pair.run.name,
+            "variant": pair.run.variant,
+            **{name: getattr(pair.run.settings, name) for name in ("task", "learning_rate", "seed", "steps")},
+            "sampled": at(pair.record, pair.run.settings.steps),
+            "rival": VARIANTS[pair.run.variant].rival,
+            "rival_sampled": pair.goal,
+            "steps_to_rival": pair.steps,
+            "worst_difference": pair.worst,
+            "gain_for_100_steps": gain_for_100_steps(pair.record),
+            "jumps": sum(jump.alpha is not None for jump in pair.record.jumps),
+            "jumps_refused": sum(jump.alpha is None for jump in pair.record.jumps),
+        }
+        for pair in pairs(results, runs)
+    ]
 
 
 def gain_for_100_steps(record: Record) -> float:

@@ -101,7 +101,7 @@ class Results:
     @classmethod
     def read(cls, folder: Path = FOLDER) -> "Results":
         """Read all files of results."""
-        return cls({path.stem: Record.read(path) for path in sorted(folder.glob("*-s*.json"))})
+        return cls({path.stem: Record.read(path) for path in sorted(folder.glob("*-s[0-9].json"))})
 
     def of(self, runs: Iterable[Planned]) -> list[tuple[Planned, Record]]:
         """Return those of these runs that are finished."""

@@ -6,6 +6,7 @@ from statistics import mean, median
 from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, SEEDS, TASKS, TUNING_SEED, Planned, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at
+from benchmarks.rlvr.campaign.sweep import ALPHAS, Swept
 from benchmarks.rlvr.campaign.variants import (
     ALGORITHMS,
     BEST,
@@ -103,6 +104,23 @@ def one_jump(results: Results) -> str:
         "jump", "at 150, after the jump", "update, of the drift", "at 250", "more than vanilla",
         "as vanilla after", "seconds waited",
     )  # fmt: skip
+    return markdown_table(columns, rows)
+
+
+def alphas(results: Results, swept: Sequence[Swept]) -> str:
+    """Gain of the adapter that a jump of 50 steps from step 150 gives, by method and alpha."""
+    rows = []
+    for task in TASKS:
+        names = {run.name for run in runs_of(["vanilla"], [task])}
+        own = [row for row in swept if row.run in names]
+        for method in dict.fromkeys(row.method for row in own):
+            gains: dict[float, list[float]] = {alpha: [] for alpha in ALPHAS}
+            for row in (row for row in own if row.method == method):
+                gains[row.alpha].append(row.sampled - at(results.records[row.run], BRANCHES_AT))
+            best = max(gains, key=lambda alpha: mean(gains[alpha]))
+            cells = (f"{mean(gain):+.3f}" for gain in gains.values())
+            rows.append((task, method, *cells, f"{best:g}"))
+    columns = ("task", "method", *(f"alpha {alpha:g}" for alpha in ALPHAS), "best alpha")
     return markdown_table(columns, rows)
 
 
