@@ -1,8 +1,8 @@
 """Finding checkpoints in a folder, and refusing by name what could not be uploaded.
 
 A run's folder holds one folder a checkpoint, named after its training step: `checkpoint-10` (transformers,
-TRL) or `global_step_10` (verl). Each holds a PEFT adapter: `adapter_model.safetensors` and
-`adapter_config.json`.
+TRL, Axolotl, ms-swift), `global_step_10` (verl), `global_step10_hf` (OpenRLHF) or `step_10` (prime-rl,
+NeMo-RL). Each holds a PEFT adapter: `adapter_model.safetensors` and `adapter_config.json`.
 """
 
 import json
@@ -15,9 +15,9 @@ from typing import Any
 from nextrapolate.errors import CheckpointError
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, CheckpointFile
 
-_STEP = re.compile(r"(?:checkpoint-|global_step_)([0-9]{1,15})")
+_STEP = re.compile(r"(?:checkpoint-|(?:global_)?step_?)([0-9]{1,15})(?:_hf)?")
 _PICKLED = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
-_PLACES = (".", "actor/lora_adapter")  # where verl 0.7 keeps the adapter inside its step's folder
+_PLACES = (".", "actor/lora_adapter", "lora_adapters")  # the others are verl 0.7's, and prime-rl's
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from nextrapolate.errors import (
     JobCancelledError,
     JobFailedError,
     NextrapolateError,
+    NotFoundError,
 )
 from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
 from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
@@ -65,7 +66,7 @@ class Watcher:
 
     Args:
         client: the service.
-        folder: where the trainer writes checkpoint-10, checkpoint-20, ... or global_step_10, ...
+        folder: where the trainer writes checkpoint-10, checkpoint-20, ... or what `folders` knows besides.
         plan: what to do.
         tell: takes what people should know, a line at a time.
 
@@ -103,9 +104,6 @@ class Watcher:
             for checkpoint in list(self._settled()):
                 self._post(checkpoint)
             self._jump_if_due()
-        except (JobFailedError, JobCancelledError) as error:
-            self._note_jump(failure=str(error))
-            self._tell(f"no jump: {error}")
         except AuthenticationError:
             raise
         except (NextrapolateError, OSError) as error:
@@ -142,27 +140,39 @@ class Watcher:
                 lora_config=config,
             ).id
             self._save()
-        self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
+        try:
+            self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
+        except NotFoundError:
+            # The service has lost the series: all that is here goes into a new one.
+            self.notes.series, self.notes.posted = None, []
+            self._save()
+            raise
         self.notes.posted = sorted([*self.notes.posted, checkpoint.step])
         self._save()
         self._tell(f"posted step {checkpoint.step}")
 
     def _jump_if_due(self) -> None:
         """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
-        due = self._next_jump()
-        if self._pending() is None and due is not None and max(self.notes.posted, default=0) >= due:
-            step = max(self.notes.posted)
+        due, step = self._next_jump(), max(self.notes.posted, default=0)
+        missing = any(earlier < step for earlier in self._sizes.keys() - set(self.notes.posted))
+        if self._pending() is None and due is not None and step >= due and not missing:
             request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
             self.notes.jumps.append(Jump(step=step, job=self._client.submit(request).id))
             self._save()
         if (jump := self._pending()) is not None:
-            self._client.wait(jump.job)
-            report = self._client.report(jump.job)
-            out = self._plan.out / f"extrapolated-{report.target_step}"
-            path = self._client.download(jump.job, out)
-            self._note_jump(path=path)
-            self._tell(f"extrapolated step {jump.step} to {report.target_step}: {report.verdict}")
-            self._tell(restart_command(path, self._folder))
+            try:
+                self._fetch(jump)
+            except (JobFailedError, JobCancelledError, NotFoundError) as error:
+                self._note_jump(failure=str(error))
+                self._tell(f"no jump: {error}")
+
+    def _fetch(self, jump: Jump) -> None:
+        self._client.wait(jump.job)
+        report = self._client.report(jump.job)
+        path = self._client.download(jump.job, self._plan.out / f"extrapolated-{report.target_step}")
+        self._note_jump(path=path)
+        self._tell(f"extrapolated step {jump.step} to {report.target_step}: {report.verdict}")
+        self._tell(restart_command(path, self._folder))
 
     def _next_jump(self) -> int | None:
         """Return the step that the next jump waits for; None after the last."""
@@ -194,7 +204,7 @@ class Watcher:
 
 
 def restart_command(adapter: Path, folder: Path) -> str:
-    """Return what starts training anew from an adapter, in the words of the trainer that wrote the folder."""
+    """Return what starts training anew from an adapter, in the words of trainers that write such a folder."""
     if next(folder.rglob("global_step_*"), None) is not None:
         return (
             "start verl again, with a new default_local_dir and:\n"
@@ -202,7 +212,9 @@ def restart_command(adapter: Path, folder: Path) -> str:
         )
     return (
         "start the trainer again, with a new output folder and:\n"
-        f'  model = PeftModel.from_pretrained(base_model, "{adapter}", is_trainable=True)'
+        f'  TRL, Unsloth  model = PeftModel.from_pretrained(base_model, "{adapter}", is_trainable=True)\n'
+        f"  Axolotl       lora_model_dir: {adapter}\n"
+        f"  ms-swift      --adapters {adapter}"
     )
 
 

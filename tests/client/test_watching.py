@@ -14,8 +14,9 @@ from fixtures.server import EmbeddedServer
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import CheckpointError
+from nextrapolate.folders import step_of
 from nextrapolate.methods import make_method
-from nextrapolate.watching import NOTES, Watcher, WatchPlan, restart_command
+from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
 
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
 
@@ -66,6 +67,7 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     assert lines[0] == "posted step 30"
     assert lines[1].startswith("extrapolated step 30 to 40: ")
     assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-40"' in lines[2]
+    assert f"lora_model_dir: {folder}/extrapolated-40" in lines[2]
     assert (folder / "extrapolated-40" / "adapter_model.safetensors").is_file()
 
     lines.clear()
@@ -100,6 +102,29 @@ def test_a_job_on_its_way_is_fetched_after_a_restart(
     assert not again.look(), "the only jump is made"
     assert [jump.job for jump in again.notes.jumps] == [jump.job for jump in watcher.notes.jumps]
     assert (folder / "extrapolated-30").is_dir()
+
+
+@pytest.mark.integration
+def test_what_the_service_has_lost_is_posted_again(client: NExtClient, written: Path, folder: Path) -> None:
+    appear(written, folder, 10, 20, 30)
+    lost = Notes(series="gone", posted=[10, 20], jumps=[Jump(step=20, job="gone")])
+    (folder / NOTES).write_text(lost.model_dump_json())
+    lines: list[str] = []
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=20, jump_every=10, out=folder), lines.append)
+    while watcher.notes.posted != [10, 20, 30]:
+        assert watcher.look()
+    assert lines[0].startswith("no jump: there is no job gone")
+    assert lines[1].startswith("trying again: there is no series gone")
+    assert sorted(lines[2:5]) == ["posted step 10", "posted step 20", "posted step 30"]
+    assert lines[5].startswith("extrapolated step 30 to 40: "), "not before all of it is there again"
+    assert [(jump.step, jump.failure is None) for jump in watcher.notes.jumps] == [(20, False), (30, True)]
+
+
+@pytest.mark.parametrize(
+    "name", ["checkpoint-10", "global_step_10", "global_step10_hf", "step_10", "step_10/lora_adapters"]
+)
+def test_steps_of_trainers(name: str, tmp_path: Path) -> None:
+    assert step_of(tmp_path / name) == 10
 
 
 @pytest.mark.integration
