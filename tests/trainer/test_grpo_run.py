@@ -38,12 +38,17 @@ class Spy(TrainerCallback):
     def __init__(self) -> None:
         self.begun: Adapters = {}
         self.ended: Adapters = {}
+        self.reported: set[str] = set()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         self.begun[state.global_step] = copied(read_adapter(event["model"]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         self.ended[state.global_step] = copied(read_adapter(event["model"]))
+
+    def on_log(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        """Hear what `report_to` hears: wandb, trackio and the like are callbacks, too."""
+        self.reported |= event["logs"].keys()
 
 
 def watched(trainer: GRPOTrainer, plugin: NExtCallback | None = None) -> Spy:
@@ -96,6 +101,7 @@ def test_a_run_jumps_once_and_goes_on(
     assert [(recorded.step, recorded.job) for recorded in series.jumps] == [(8, jump.job)]
     assert metrics(trainer, "next/update_ratio") == {9: pytest.approx(jump.update_ratio)}
     assert metrics(trainer, "next/pause_seconds") == {9: pytest.approx(jump.seconds)}
+    assert {"next/collect_seconds", "next/pause_seconds", "next/job_seconds"} < spy.reported
     assert list(metrics(trainer, "next/collect_seconds")) == [2, 4, 6, 8, 10, 12]
     assert [
         r.getMessage() for r in caplog.records if r.levelno == logging.INFO and r.name == "nextrapolate"

@@ -11,6 +11,7 @@ from fixtures.grpo import MakeTrainer, same
 from fixtures.server import EmbeddedServer
 from peft import PeftModel
 from torch import Tensor
+from transformers import TrainerCallback
 
 from nextrapolate import Gate, NExtClient
 from nextrapolate_trainer.adapter import copied
@@ -140,6 +141,40 @@ def test_the_trainer_s_own_evaluation(make_trainer: MakeTrainer, client: NExtCli
     assert metric(trainer, "eval_reward") == [jump.trial.own, *jump.trial.offered]
     assert metric(trainer, "next/guard_kept") == [1.0]
     assert metric(trainer, "next/guard_seconds") == [jump.parts["guard"]]
+
+
+class WithVllm(TrainerCallback):
+    """Has the plugin believe, while a step begins, that the trainer generates with vLLM."""
+
+    def __init__(self, trainer: Any, *, uses: bool) -> None:
+        self._trainer = trainer
+        self._uses = uses
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._trainer.use_vllm = self._uses
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("worth", [1, -1])
+def test_vllm_loads_what_is_tried_out_and_what_stays(
+    worth: int, make_trainer: MakeTrainer, client: NExtClient
+) -> None:
+    trainer = make_trainer(max_steps=5)
+    loaded: list[int] = []
+
+    def generates(model: PeftModel) -> float:
+        loaded.append(trainer._last_loaded_step)
+        trainer._last_loaded_step = trainer.state.global_step
+        return worth * length(model)
+
+    trainer.add_callback(WithVllm(trainer, uses=True))
+    trainer._last_loaded_step = 4
+    plugin = guarded(client, guard=generates).attach(trainer)
+    trainer.add_callback(WithVllm(trainer, uses=False))
+    trainer.train()
+    assert len(plugin.jumps) == (worth > 0)
+    assert loaded == [4, -1], "the run's own weights are there, those on offer have to be loaded"
+    assert trainer._last_loaded_step == -1, "and so have those that stay, in the same step"
 
 
 @pytest.mark.integration

@@ -24,7 +24,7 @@ class Forget(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if state.global_step == self._after_step:
-            trl_internals.forget_old_policy(self._trainer)
+            trl_internals.forget_completions(self._trainer)
 
 
 def count_generations(trainer: GRPOTrainer) -> list[int]:

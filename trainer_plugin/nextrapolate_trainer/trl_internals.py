@@ -21,12 +21,13 @@ def missing_names(trainer: Trainer) -> list[str]:
     return [name for name in names if not hasattr(trainer, name)]
 
 
-def forget_old_policy(trainer: Trainer) -> None:
-    """Drop completions sampled before the swap, and have vLLM load the new weights.
-
-    TRL reuses completions over several steps, and it loads weights into vLLM only when the step has changed.
-    """
+def forget_completions(trainer: Trainer) -> None:
+    """Drop completions sampled before a swap: TRL reuses them over several steps."""
     setattr(trainer, _BUFFER, None)
+
+
+def reload_weights(trainer: Trainer) -> None:
+    """Have vLLM load the weights before it generates again: TRL does so only when the step has changed."""
     if trainer.use_vllm:
         setattr(trainer, _VLLM_STEP, -1)
 

@@ -110,12 +110,16 @@ class TrlRun:
         """
         jumps = self._ranks.share(lambda: self._leading().jumps_from(step))
         offered = time.monotonic()
-        with restoring(self._model, jumps[0].before):
-            jump, trial = self._chosen(jumps)
+        try:
+            with restoring(self._model, jumps[0].before):
+                jump, trial = self._chosen(jumps)
+        finally:
+            # A guard that evaluates has vLLM load what is tried out, for this very step.
+            trl_internals.reload_weights(self._trainer)
         self._unproven = jump
         reset = jump.regauged if self._policy.optimizer == "keep" else frozenset(modules(jump.after))
         clear_moments(self._model, optimizer, reset)
-        trl_internals.forget_old_policy(self._trainer)
+        trl_internals.forget_completions(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
         summary = JumpSummary.of(jump, trial, swap_seconds=swap_seconds, reset_modules=len(reset))
         trl_internals.add_metrics(self._trainer, summary.metrics())
@@ -182,3 +186,4 @@ class TrlRun:
 
     def _write(self, jump: Jump) -> None:
         self._ranks.together(lambda: write_adapter(self._model, jump.after))
+        trl_internals.reload_weights(self._trainer)
