@@ -53,7 +53,7 @@ test-unit: setup ## the tests that start no server, worker or trainer
 	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
 
 test-verl: setup .venv-verl/installed  ## the plugin inside verl, on the CPU (2 minutes)
-	$(VERL)/pytest -c tests/trainer_verl/pytest.ini
+	$(VERL)/pytest -c tests/trainer_verl/pytest.ini tests/trainer_verl
 
 chaos: setup     ## faults against whole deployments: 1,000 jobs, 260 faults, five seeds (a quarter of an hour on an idle machine)
 	PYTHONPATH=tests $(BIN)/python -m chaos --seeds 5 --jobs 200 --faults 52 --seconds 1800

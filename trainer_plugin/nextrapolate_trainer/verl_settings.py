@@ -102,7 +102,8 @@ def check_served(config: DictConfig) -> None:
     if actor.strategy != "fsdp2":
         raise UnsupportedRunError(
             f"actor_rollout_ref.actor.strategy={actor.strategy} cannot be served inside a run: train with "
-            "fsdp2, or extrapolate between two runs (python -m nextrapolate_trainer.verl_export)"
+            "fsdp2, or extrapolate between two runs from adapters in PEFT's format, which "
+            "`python -m nextrapolate_trainer.verl_export` takes out of FSDP's checkpoints"
         )
     if model.lora_rank < 1:
         raise UnsupportedRunError(
