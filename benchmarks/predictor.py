@@ -1,65 +1,57 @@
 """What training NExt's predictor costs: ours against the loop of the reference, to the same loss.
 
-    python benchmarks/predictor.py [--model 1.5b] [--checkpoints 15] [--ahead 5] [--epochs 3] [--threads N]
-                                   [--device cpu]
+    python -m benchmarks.predictor [--model 1.5b] [--checkpoints 15] [--ahead 5] [--epochs 3] [--threads N]
+                                   [--device cpu] [--runs RUN ...] [--write]
 
 Random unit vectors in the shapes of a Qwen2.5 model whose linear layers all have LoRA. The reference takes
 one checkpoint after the other in every epoch, moved to the device again each time, and trains on the
 embeddings, which LoRA never touches, as on all else. Ours has all checkpoints in one batch, and the modules
-that moved. Same seeds, data, sizes and schedule. Prints a Markdown table; needs torch alone beside
-nextrapolate_numerics.
+that moved. Same seeds, data, sizes and schedule. That needs torch and safetensors alone beside
+nextrapolate_numerics (PYTHONPATH=worker).
+
+With RUNs, folders of checkpoint-N folders, the paper's preset and the default of `next` are each asked at
+step 150 for step 200: the cosine of the update to the true one, and the seconds that fit and scoring took.
 """
 
 import argparse
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.models import MODELS, Shape
+from benchmarks.written import add_write_option, markdown_table, write_section
+from nextrapolate_numerics import AdapterFiles, Next, NextPaper, NumericsError, Trajectory, compare
 from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
 from nextrapolate_numerics.progress import silent
 
 COLUMNS = ("model", "training", "seconds an epoch", "speed", "loss of the moved modules")
+HELD_OUT = ("run", "`next`", "cosine", "relative error", "seconds", "of the paper's preset")
+AT, HORIZON = 150, 50
+
+Groups = dict[str, tuple[int, int]]
+"""(d, l) of the groups that share a predictor: parts of length d of l modules."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Widths of a model's matrices, its layers, its vocabulary, and how many matrices that has."""
-
-    hidden: int
-    intermediate: int
-    kv: int
-    layers: int
-    vocabulary: int
-    embeddings: int
-
-    def moved(self) -> dict[str, tuple[int, int]]:
-        """(d, l) of the groups that share a predictor: parts of length d of l modules that LoRA trains."""
-        u = {self.hidden: 3, self.kv: 2, self.intermediate: 2}
-        v = {self.hidden: 6, self.intermediate: 1}
-        groups = {f"u {d}": (d, count * self.layers) for d, count in u.items()}
-        groups |= {f"v {d}": (d, count * self.layers) for d, count in v.items()}
-        return groups | {"sigma": (1, 7 * self.layers)}
-
-    def frozen(self) -> dict[str, tuple[int, int]]:
-        """The same of the embeddings; u has a predictor of its own, v and sigma join those of the others."""
-        return {
-            f"u {self.vocabulary}": (self.vocabulary, self.embeddings),
-            f"v {self.hidden}": (self.hidden, self.embeddings),
-            "sigma": (1, self.embeddings),
-        }
+def moved_groups(shape: Shape) -> Groups:
+    """Of the modules that LoRA trains."""
+    groups: Groups = {}
+    for m, n in shape.linears.values():
+        for name, length in ((f"u {m}", m), (f"v {n}", n), ("sigma", 1)):
+            groups[name] = (length, groups.get(name, (length, 0))[1] + shape.layers)
+    return groups
 
 
-MODELS = {
-    "tiny": Shape(128, 384, 64, 4, 32, 1),
-    "0.5b": Shape(896, 4864, 128, 24, 151_936, 1),
-    "1.5b": Shape(1536, 8960, 256, 28, 151_936, 1),
-    "3b": Shape(2048, 11_008, 256, 36, 151_936, 1),
-    "7b": Shape(3584, 18_944, 512, 28, 152_064, 2),
-    "14b": Shape(5120, 13_824, 1024, 48, 152_064, 2),
-}
+def frozen_groups(shape: Shape) -> Groups:
+    """Of the embeddings: u has a predictor of its own, v and sigma join those of the others."""
+    return {
+        f"u {shape.vocabulary}": (shape.vocabulary, shape.embeddings),
+        f"v {shape.hidden}": (shape.hidden, shape.embeddings),
+        "sigma": (1, shape.embeddings),
+    }
 
 
 @dataclass(frozen=True)
@@ -131,32 +123,69 @@ def batched(
 
 
 def main() -> None:
-    """Time both trainings on a model's shapes, the reference's with the embeddings and without."""
+    """Print the tables, and write them where that is asked for."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    shape, device = MODELS[arguments.model], torch.device(arguments.device)
+    device = torch.device(arguments.device)
+    tables = [
+        f"{arguments.checkpoints} checkpoints, {arguments.ahead} of them ahead, {arguments.threads} threads, "
+        f"{device.type}; mean of {arguments.epochs} epochs.",
+        markdown_table(COLUMNS, trainings(arguments, device)),
+    ]
+    if arguments.runs:
+        asked = f"Asked at step {AT} of a run for step {AT + HORIZON}, which is known:"
+        rows = [row for run in arguments.runs for row in held_out(run, device)]
+        tables += [asked, markdown_table(HELD_OUT, rows)]
+    measured = "\n\n".join(tables)
+    print(measured)
+    if arguments.write:
+        write_section(f"predictor-{device.type}", measured)
+
+
+def trainings(arguments: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, ...]]:
+    """Time both trainings on a model's shapes, the reference's with the embeddings and without."""
+    shape = MODELS[arguments.model]
     pairs = arguments.checkpoints - arguments.ahead
     training = Training(hidden_size=256, epochs=arguments.epochs, learning_rate=2e-5)
-    print("|", " | ".join(COLUMNS), "|")
-    print("|" + "---|" * len(COLUMNS))
     first = None
     for name, train, frozen in (
-        ("the reference's loop, embeddings included", looped, shape.frozen()),
+        ("the reference's loop, embeddings included", looped, frozen_groups(shape)),
         ("the reference's loop, moved modules only", looped, {}),
         ("nextrapolate", batched, {}),
     ):
-        seconds, loss = timed(train, shape.moved(), frozen, pairs, training, device)
+        seconds, loss = timed(train, moved_groups(shape), frozen, pairs, training, device)
         first = first or seconds
         shown = "" if frozen else f"{loss:.7g}"
-        print(
-            f"| {arguments.model} | {name} | {seconds:.3f} | {first / seconds:.1f} x | {shown} |", flush=True
+        yield arguments.model, name, f"{seconds:.3f}", f"{first / seconds:.1f} x", shown
+
+
+def held_out(run: Path, device: torch.device) -> Iterator[tuple[str, ...]]:
+    """The paper's preset and the default, against what is known."""
+    checkpoints = [
+        AdapterFiles(step, folder / "adapter_model.safetensors", folder / "adapter_config.json")
+        for step, folder in sorted(
+            (int(folder.name.removeprefix("checkpoint-")), folder) for folder in run.glob("checkpoint-*")
         )
+    ]
+    first = None
+    for name, method in (("the paper's preset", NextPaper()), ("default", Next())):
+        (found,) = compare(
+            Trajectory.open(checkpoints), [method], at_step=AT, horizon_steps=HORIZON, device=device
+        )
+        if isinstance(found, NumericsError):
+            raise found
+        first = first or found.seconds
+        total = found.total
+        yield (
+            run.name, name, f"{total.cosine:.3f}", f"{total.relative_error:.3f}", f"{found.seconds:.2f}",
+            f"{found.seconds / first:.4f}",
+        )  # fmt: skip
 
 
 def timed(
     train: Callable[..., Callable[[Tensor], Tensor]],
-    moved: dict[str, tuple[int, int]],
-    frozen: dict[str, tuple[int, int]],
+    moved: Groups,
+    frozen: Groups,
     pairs: int,
     training: Training,
     device: torch.device,
@@ -174,9 +203,7 @@ def timed(
     return seconds / training.epochs, loss
 
 
-def _data(
-    moved: dict[str, tuple[int, int]], frozen: dict[str, tuple[int, int]], pairs: int
-) -> Iterator[Samples]:
+def _data(moved: Groups, frozen: Groups, pairs: int) -> Iterator[Samples]:
     """Made one group at a time; the moved modules' are the same whether or not frozen ones join them."""
     for seed, name in enumerate([*moved, *(frozen.keys() - moved.keys())]):
         found = [
@@ -187,13 +214,17 @@ def _data(
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", choices=MODELS, default="1.5b")
     parser.add_argument("--checkpoints", type=int, default=15)
     parser.add_argument("--ahead", type=int, default=5, help="checkpoints from a pair's first to its second")
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of checkpoint-N folders")
+    add_write_option(parser)
     return parser.parse_args()
 
 

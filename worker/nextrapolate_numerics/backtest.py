@@ -160,7 +160,7 @@ def compare(
     """
     visible = _held_out(trajectory, at_step, at_step + horizon_steps)
     origin, target = (visible.drift.steps.index(step) for step in (at_step, at_step + horizon_steps))
-    needs = reduce(or_, (method.needs for method in methods), Evidence(0))
+    needs = reduce(or_, (method.needs for method in methods), Evidence())
     extraction = gather(
         visible, needs, horizon_steps, device=device, on_progress=part_of(on_progress, 0.0, 0.5)
     )

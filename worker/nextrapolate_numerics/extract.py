@@ -37,7 +37,7 @@ def extract(
         NothingMovedError: no module ever changed.
     """
     method.check(trajectory.drift, horizon_steps)
-    evidence = method.needs | Evidence.GEOMETRY if geometry else method.needs
+    evidence = method.needs | Evidence(geometry=geometry)
     return gather(trajectory, evidence, horizon_steps, device=device, on_progress=on_progress)
 
 
@@ -55,8 +55,7 @@ def gather(
         NonFiniteWeightsError: NaN or Inf in a factor.
         NothingMovedError: no module ever changed.
     """
-    if Evidence.GEOMETRY in evidence:
-        evidence |= Evidence.GRAM
+    evidence |= Evidence(gram=evidence.geometry)
     drift = trajectory.drift
     device = torch.device(device)
     pairs = drift.pairs(horizon_steps)
@@ -71,15 +70,15 @@ def gather(
     for name, stack in stacks(_moving(trajectory), device):
         moved.add(name)
         products = FactorGrams.of(stack, wanted)
-        ratios, drift_norms[name] = _globals(products, drift, every=Evidence.GEOMETRY in evidence)
+        ratios, drift_norms[name] = _globals(products, drift, every=evidence.geometry)
         energy_ratios[name] = ratios[-1]
-        if Evidence.GRAM in evidence:
+        if evidence.gram:
             grams[name] = gram(products)
-        if Evidence.TRIPLES in evidence:
+        if evidence.triples:
             triples[name] = module_triples(stack, products, drift, pairs)
-        if Evidence.PARTS in evidence:
-            parts[name] = module_parts(products, drift)
-        if Evidence.GEOMETRY in evidence:
+        if evidence.parts:
+            parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)))
+        if evidence.geometry:
             geometry[name] = module_geometry(stack, grams[name], ratios, drift)
         on_progress(numbers[name] / len(numbers))
     on_progress(1.0)
@@ -106,6 +105,7 @@ def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
     for name, factors in trajectory.modules():
         if not all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
             yield name, factors
+        del factors  # as long as one tensor of them is held, the files stay mapped
 
 
 def _globals(products: FactorGrams, drift: Drift, *, every: bool) -> tuple[list[float], float]:
@@ -123,9 +123,9 @@ def _wanted_products(
     evidence: Evidence, drift: Drift, pairs: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]] | None:
     """Of which pairs of points the factors are multiplied; None is all."""
-    if evidence & (Evidence.GRAM | Evidence.PARTS):
+    if evidence.gram or evidence.parts:
         return None
     deltas = [drift.spans(0, len(drift.steps) - 1)]
-    if Evidence.TRIPLES in evidence:
+    if evidence.triples:
         deltas += seen_deltas(drift, pairs)
     return [(one, other) for delta in deltas for one, other in product(points_of(delta), repeat=2)]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from enum import Flag, auto
 
 import torch
 from torch import Tensor
@@ -14,14 +13,29 @@ from nextrapolate_numerics.trajectory import Trajectory
 from nextrapolate_numerics.triples import ModuleTriples
 
 
-class Evidence(Flag):
-    """What a method learns from, and extraction has to provide; several methods need the union."""
+@dataclass(frozen=True)
+class Evidence:
+    """What a method learns from, and extraction has to provide; several methods need the union.
 
-    GRAM = auto()
-    TRIPLES = auto()
-    PARTS = auto()
-    GEOMETRY = auto()
-    """For readers, not for methods; brings GRAM with it, from which it is told."""
+    Attributes:
+        gram: inner products of the points' deltas.
+        triples: leading triples of the global, local and target deltas.
+        parts: ranks of the leading parts that are looked at.
+        geometry: for readers, not for methods; told from the inner products, which come with it.
+    """
+
+    gram: bool = False
+    triples: bool = False
+    parts: frozenset[int] = frozenset()
+    geometry: bool = False
+
+    def __or__(self, other: "Evidence") -> "Evidence":
+        return Evidence(
+            self.gram or other.gram,
+            self.triples or other.triples,
+            self.parts | other.parts,
+            self.geometry or other.geometry,
+        )
 
 
 @dataclass(frozen=True)

@@ -68,5 +68,7 @@ def inspect(
     if drift.checkpoints < _MINIMUM:
         raise TooFewCheckpointsError("An inspection", have=drift.checkpoints, need=_MINIMUM)
     horizon_steps = max(1, (drift.last_step - drift.steps[0]) // 3)
-    extraction = gather(trajectory, Evidence.GEOMETRY, horizon_steps, device=device, on_progress=on_progress)
+    extraction = gather(
+        trajectory, Evidence(geometry=True), horizon_steps, device=device, on_progress=on_progress
+    )
     return Inspection(Geometry.of(extraction), backtest(Autoregression(), extraction, horizon_steps))

@@ -12,6 +12,7 @@ basis in which vectors are written.
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nextrapolate_numerics.deltas import leading_triples
@@ -28,22 +29,23 @@ class ModuleParts:
     """Inner products of the parts of one module's speeds, float64 on the CPU, LoRA scaling included.
 
     Attributes:
-        products: (c, 3, R, 3, R) <X_ak, X_bl> of the triples of the c steps' speeds, R = MOST_TRIPLES of
-            each; 0 where a speed has fewer.
-        with_points: (c, 3, R, p) <X_ak, dW_point>.
+        ranks: R of them, of the parts that are looked at.
+        products: (c, R, 3, 3) <X_a, X_b> of the parts at the c steps.
+        with_points: (c, R, 3, p) <X_a, dW_point>.
     """
 
+    ranks: tuple[int, ...]
     products: Tensor
     with_points: Tensor
 
     def until(self, checkpoints: int) -> "ModuleParts":
         """Those of the first checkpoints."""
-        return ModuleParts(self.products[:checkpoints], self.with_points[:checkpoints])
+        return ModuleParts(self.ranks, self.products[:checkpoints], self.with_points[:checkpoints])
 
     def of_rank(self, rank: int) -> tuple[Tensor, Tensor]:
         """Inner products (c, 3, 3) of the parts with one another, and (c, 3, p) with the points' deltas."""
-        products = self.products[:, :, :rank, :, :rank].sum(dim=(2, 4))
-        return products, self.with_points[:, :, :rank].sum(dim=2)
+        index = self.ranks.index(rank)
+        return self.products[:, index], self.with_points[:, index]
 
 
 def begins(drift: Drift, at: int) -> tuple[int, int, int]:
@@ -51,22 +53,24 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
     return 0, min(drift.nearest(drift.steps[at] - _BETWEEN_STEPS), at - 1), at - 1
 
 
-def module_parts(grams: FactorGrams, drift: Drift) -> ModuleParts:
-    """Parts of one module at all steps after the origin, in O(c R p^2 r^2) whatever m and n."""
+def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> ModuleParts:
+    """Parts of one module at all steps after the origin; O(c R p^2 r^2) for R triples, whatever m and n."""
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
-    found = leading_triples(grams, [drift.spans(*increment) for increment in increments], MOST_TRIPLES)
+    count = max(ranks)
+    found = leading_triples(grams, [drift.spans(*increment) for increment in increments], count)
     steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
     speeds = grams.scaling * found.sigma / steps.unsqueeze(1)
-    each = (len(later), SPEEDS * MOST_TRIPLES, -1)
+    each = (len(later), SPEEDS * count, -1)
     u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
     u_points, v_points = u @ _matrix(grams.left), v @ _matrix(grams.right)
-    products = (u_points @ u.mT) * (v_points @ v.mT)
-    by_point = (u_points * v_points).view(*each[:2], *grams.left.shape[:2])
-    with_points = grams.scaling * by_point.sum(dim=-1)
-    shape = (len(later), SPEEDS, MOST_TRIPLES)
+    shape = (len(later), SPEEDS, count)
+    products = ((u_points @ u.mT) * (v_points @ v.mT)).view(*shape, SPEEDS, count)
+    with_points = grams.scaling * (u_points * v_points).view(*shape, *grams.left.shape[:2]).sum(dim=-1)
     return ModuleParts(
-        products.reshape(*shape, SPEEDS, MOST_TRIPLES).cpu(), with_points.reshape(*shape, -1).cpu()
+        ranks,
+        torch.stack([products[:, :, :rank, :, :rank].sum(dim=(2, 4)) for rank in ranks], dim=1).cpu(),
+        torch.stack([with_points[:, :, :rank].sum(dim=2) for rank in ranks], dim=1).cpu(),
     )
 
 

@@ -1,6 +1,6 @@
 """A module's factors at all points side by side, where the work is done."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
@@ -37,7 +37,9 @@ def stacks(modules: Iterable[tuple[str, ModuleFactors]], device: torch.device) -
     memory = _Memory(torch.float64, is_pinned=False)
     for name, factors in modules:
         left, right = memory.filled(factors)
-        yield name, Stack(left.to(device).mT, right.to(device), factors.scaling)
+        scaling = factors.scaling
+        del factors  # as long as one tensor of them is held, the files stay mapped
+        yield name, Stack(left.to(device).mT, right.to(device), scaling)
 
 
 def _one_ahead(
@@ -71,21 +73,22 @@ def _one_ahead(
 
 
 class _Memory:
-    """Room for one module's factors, p times (m, r) and p times (r, n), used again and again."""
+    """Room for one module's factors, used again and again."""
 
     def __init__(self, dtype: torch.dtype, *, is_pinned: bool) -> None:
-        self._empty = torch.empty(0, dtype=dtype, pin_memory=is_pinned)
-        self._rooms = {"left": self._empty, "right": self._empty}
+        self._dtype, self._is_pinned = dtype, is_pinned
+        self._room = torch.empty(0)
 
     def filled(self, factors: ModuleFactors) -> tuple[Tensor, Tensor]:
-        """The factors at all points, widened to the memory's dtype."""
-        return self._copied("left", factors.B), self._copied("right", factors.A)
-
-    def _copied(self, side: str, sources: Sequence[Tensor]) -> Tensor:
-        shape = torch.Size([len(sources), *sources[0].shape])
-        if len(self._rooms[side]) < shape.numel():
-            self._rooms[side] = self._empty.new_empty(shape.numel(), pin_memory=self._empty.is_pinned())
-        room = self._rooms[side][: shape.numel()].view(shape)
-        for place, source in zip(room, sources, strict=True):
-            place.copy_(source)
-        return room
+        """The factors at all points, (p, m, r) and (p, r, n), widened to the memory's dtype."""
+        sides = factors.B, factors.A
+        shapes = [torch.Size([len(side), *side[0].shape]) for side in sides]
+        sizes = [shape.numel() for shape in shapes]
+        if len(self._room) < sum(sizes):
+            self._room = torch.empty(sum(sizes), dtype=self._dtype, pin_memory=self._is_pinned)
+        rooms = self._room[: sum(sizes)].split(sizes)  # type: ignore[no-untyped-call]
+        left, right = (room.view(shape) for room, shape in zip(rooms, shapes, strict=True))
+        for stacked, side in ((left, factors.B), (right, factors.A)):
+            for place, factor in zip(stacked, side, strict=True):
+                place.copy_(factor)
+        return left, right

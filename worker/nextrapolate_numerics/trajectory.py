@@ -24,7 +24,7 @@ from nextrapolate_numerics.errors import (
 from nextrapolate_numerics.lora_config import LoraConfig
 from nextrapolate_numerics.lowrank import LowRank
 
-_MAPPED_BYTES = 64 << 20
+_MAPPED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,8 @@ class Trajectory:
             if mapped >= _MAPPED_BYTES:
                 yield names
                 names, mapped = [], 0
-        yield names
+        if names:
+            yield names
 
     def _factors(self, name: str, files: Mapping[int, OpenAdapter]) -> ModuleFactors:
         factors = []

@@ -5,7 +5,7 @@ flags, tuples, mappings and of other such dataclasses needs no line here.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path
@@ -58,8 +58,7 @@ def _encode(value: Any, tensors: dict[str, Tensor], given: Given) -> Any:
             return value
         case Tensor():
             name = str(len(tensors))
-            # Of its own, and contiguous: a file holds neither slices nor transposes of another tensor.
-            tensors[name] = value.cpu().clone(memory_format=torch.contiguous_format)
+            tensors[name] = _alone(value.cpu(), tensors.values())
             return [name, value.device.type]
         case Enum():
             return value.value
@@ -75,6 +74,14 @@ def _encode(value: Any, tensors: dict[str, Tensor], given: Given) -> Any:
             content = {field.name: getattr(value, field.name) for field in fields(value)}
             return [type(value).__name__, _encode(content, tensors, given)]
     raise TypeError(f"{type(value).__name__} is nothing that a carrier's file can hold")
+
+
+def _alone(tensor: Tensor, others: Collection[Tensor]) -> Tensor:
+    """A copy where it is a slice or a transpose of a tensor, or among the others: a file holds no such."""
+    whole = tensor.is_contiguous() and tensor.untyped_storage().nbytes() == tensor.nbytes
+    if whole and all(tensor.data_ptr() != other.data_ptr() for other in others):
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _decode(kind: Any, tree: Any, tensors: Mapping[str, Tensor], given: Given) -> Any:

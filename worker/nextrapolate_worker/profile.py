@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 
 from nextrapolate.schemas import Stage, StageProfile
 from nextrapolate_numerics import Cost
+from nextrapolate_worker.memory import Heap
 
 
 class Profile:
@@ -23,6 +23,7 @@ class Profile:
         self._behind = 0.0
         self._seconds: dict[Stage, float] = {}
         self._costs: dict[Stage, Cost] = {}
+        self._heap = Heap()
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[Callable[[float], None]]:
@@ -30,7 +31,12 @@ class Profile:
         started = time.monotonic()
         share = self._shares[stage]
         self._tell(stage, self._behind)
-        yield lambda fraction: self._tell(stage, self._behind + share * min(max(fraction, 0.0), 1.0))
+
+        def on_progress(fraction: float) -> None:
+            self._heap.tidy()
+            self._tell(stage, self._behind + share * min(max(fraction, 0.0), 1.0))
+
+        yield on_progress
         self._behind += share
         self._seconds[stage] = time.monotonic() - started
 
@@ -49,17 +55,3 @@ class Profile:
             return StageProfile(stage=stage, seconds=seconds)
         rate = cost.flops / seconds if cost.flops else None
         return StageProfile(stage=stage, seconds=seconds, bytes_read=cost.bytes_read, flop_rate=rate)
-
-
-def peak_memory_bytes() -> int:
-    """Peak resident memory of this process.
-
-    From /proc where there is one: getrusage's figure survives exec and would count the worker's.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(fields["VmHWM"].split()[0]) * 1024
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from nextrapolate_worker.loading import Loaded
-from nextrapolate_worker.profile import peak_memory_bytes
+from nextrapolate_worker.memory import peak_memory_bytes
 from nextrapolate_worker.versions import versions
 
 

@@ -48,7 +48,7 @@ class AlphaRl:
     target_reward: float | None = None
     mode: Literal["last", "line"] = "last"
 
-    needs: ClassVar[Evidence] = Evidence.TRIPLES
+    needs: ClassVar[Evidence] = Evidence(triples=True)
 
     def __post_init__(self) -> None:
         if self.rewards is None and self.target_reward is not None:

@@ -40,7 +40,7 @@ class Autoregression:
     decay: float = 0.5
     max_window_steps: int = 150
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """One increment that follows another one is the least to learn from."""

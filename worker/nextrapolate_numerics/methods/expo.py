@@ -22,7 +22,7 @@ class Expo:
 
     seed: int = 0
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any checkpoints will do."""

@@ -13,7 +13,10 @@ class Method(Protocol):
     """A way to predict where a trajectory goes; each is a frozen dataclass of its parameters."""
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-    needs: ClassVar[Evidence]
+
+    @property
+    def needs(self) -> Evidence:
+        """What `fit` looks at."""
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Say whether the checkpoints will do, before any weight is read.

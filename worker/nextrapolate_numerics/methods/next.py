@@ -17,7 +17,6 @@ closed form, in inner products of the parts alone.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -56,11 +55,14 @@ class Next:
     use_local: bool = True
     decay: float = 0.5
 
-    needs: ClassVar[Evidence] = Evidence.PARTS
-
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= MOST_TRIPLES:
             raise ValueError(f"rank has to be in 1 .. {MOST_TRIPLES}")
+
+    @property
+    def needs(self) -> Evidence:
+        """Leading parts of its own rank."""
+        return Evidence(parts=frozenset({self.rank}))
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """One increment that follows another one is the least to learn from."""

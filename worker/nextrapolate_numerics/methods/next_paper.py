@@ -47,7 +47,7 @@ class NextPaper:
     epochs: int = 1000
     learning_rate: float = 2e-5
 
-    needs: ClassVar[Evidence] = Evidence.TRIPLES
+    needs: ClassVar[Evidence] = Evidence(triples=True)
 
     def __post_init__(self) -> None:
         if not (self.use_global or self.use_local):

@@ -47,7 +47,7 @@ class Relex:
     mode: Literal["last", "line"] = "last"
     degree: int = 1
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """A polynomial needs one checkpoint more than its degree."""

@@ -46,7 +46,7 @@ class Soup:
     selection: Literal["uniform", "greedy"] = "uniform"
     scores: tuple[float, ...] | None = None
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def __post_init__(self) -> None:
         if (self.selection == "greedy") != (self.scores is not None):

@@ -43,7 +43,7 @@ class WeightExtrapolation:
     from_step: int | None = None
     to_step: int | None = None
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def __post_init__(self) -> None:
         if self.to_step is not None and (self.from_step is None or self.from_step >= self.to_step):

@@ -37,7 +37,7 @@ class Wsm:
     seed: int = 0
     window_steps: int = 50
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any two checkpoints will do."""

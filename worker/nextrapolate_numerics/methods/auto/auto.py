@@ -41,7 +41,7 @@ class Auto:
 
     seed: int = 0
 
-    needs: ClassVar[Evidence] = Evidence.GRAM
+    needs: ClassVar[Evidence] = Evidence(gram=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any checkpoints will do; where none can be held out, the candidates are averaged."""

@@ -1,0 +1,180 @@
+"""What a job's memory peaks at, beside the size of one checkpoint.
+
+    python -m benchmarks.memory [--models 0.5b ...] [--ranks 16 64] [--checkpoints 5 15 45]
+                                [--methods next autoregression] [--threads N] [--folder FOLDER] [--write]
+
+Whole jobs, from files to artifacts, each in a child process as the worker starts it, on synthetic runs in the
+shapes of the Qwen2.5 models. The peak is the most resident memory that the process ever had (VmHWM), which
+counts the pages of mapped files as well; beside it the most that was its own (RssAnon), looked at every few
+milliseconds. Numbers of checkpoints other than the default are measured on the first model alone.
+
+Three checkpoints are written, and the others are links to them: each is mapped on its own, and counts on its
+own, but the disk holds three. A series that does not fit in a third of what is free there is left out, and
+said so.
+"""
+
+import argparse
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from benchmarks.models import MODELS, Shape, write_series
+from benchmarks.written import add_write_option, markdown_table, write_section
+from nextrapolate.methods import make_method
+from nextrapolate.schemas import JobCreate, Report
+from nextrapolate_store.records import FileSource, InputAdapter, JobInputs
+from nextrapolate_worker.messages import Done, Start
+from nextrapolate_worker.nursery import Child
+
+COLUMNS = (
+    "model", "r", "checkpoints", "method", "one checkpoint, MB", "peak, MB", "its own, MB",
+    "3 x one + 500, MB", "peak over that", "seconds",
+)  # fmt: skip
+DEFAULT_CHECKPOINTS = 15
+DISTINCT = 3
+MB = 1e6
+
+
+def main() -> None:
+    """Run the jobs and print the table; write it where that is asked for."""
+    arguments = _arguments()
+    rows = []
+    for model in arguments.models:
+        for rank in arguments.ranks:
+            counts = arguments.checkpoints if model == arguments.models[0] else [DEFAULT_CHECKPOINTS]
+            for row in measured(model, rank, counts, arguments):
+                rows.append(row)
+                print("|", *row, sep=" | ", flush=True)
+    text = f"{arguments.threads} threads.\n\n{markdown_table(COLUMNS, rows)}"
+    print(f"\n{text}")
+    if arguments.write:
+        write_section("memory", text)
+
+
+def measured(
+    model: str, rank: int, counts: list[int], arguments: argparse.Namespace
+) -> Iterator[tuple[object, ...]]:
+    """A row for each number of checkpoints and each method; one that says so where the disk is too small."""
+    shape = MODELS[model]
+    size = shape.checkpoint_bytes(rank)
+    if DISTINCT * size > shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free / 3:
+        yield (model, rank, "", "", f"{size / MB:.0f}", "not written: no room", "", "", "", "")
+        return
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+        folder = Path(name)
+        for count in counts:
+            inputs = linked_series(folder, shape, rank, count)
+            for method in arguments.methods:
+                found = peak_of(folder / f"{method}-{count}", inputs, method, arguments.threads)
+                bar = 3 * size + 500 * MB
+                sizes = (size, found.peak, found.own, bar)
+                yield (
+                    model, rank, count, method, *(f"{each / MB:.0f}" for each in sizes),
+                    f"{found.peak / bar:.2f}", f"{found.seconds:.0f}",
+                )  # fmt: skip
+
+
+def linked_series(folder: Path, shape: Shape, rank: int, count: int) -> JobInputs:
+    """So many checkpoints, of which a few are files and the others links to them, in turn."""
+    if not (folder / "run").exists():
+        write_series(
+            folder / "run", shape.modules(shape.layers), rank=rank, checkpoints=DISTINCT, step=1 / DISTINCT
+        )
+    adapters = []
+    for index in range(count):
+        source = folder / "run" / f"checkpoint-{10 * (index % DISTINCT + 1)}"
+        linked = folder / f"linked-{count}" / f"checkpoint-{10 * (index + 1)}"
+        linked.mkdir(parents=True)
+        names = ("adapter_model.safetensors", "adapter_config.json")
+        for name in names:
+            os.link(source / name, linked / name)
+        adapters.append(
+            InputAdapter(10 * (index + 1), *(FileSource("file", str(linked / name)) for name in names))
+        )
+    return JobInputs(tuple(adapters))
+
+
+@dataclass(frozen=True)
+class Peak:
+    """Bytes of memory, and how long the job took."""
+
+    peak: int
+    own: int
+    seconds: float
+
+
+def peak_of(folder: Path, inputs: JobInputs, method: str, threads: int) -> Peak:
+    """Run one job in a child process of the worker's."""
+    folder.mkdir()
+    request = JobCreate(series="run", method=make_method(method, horizon_steps=20))
+    work = Start(
+        job="job",
+        fence=1,
+        tenant="default",
+        request=request,
+        inputs=inputs,
+        data_dir=folder,
+        folder=folder,
+        device="cpu",
+        threads=threads,
+    )
+    with Child() as child, own_memory(psutil.Process().children()[-1].pid) as own:
+        started = time.perf_counter()
+        child.start(work)
+        answer = None
+        while not isinstance(answer, Done):
+            answer = child.answer(timeout=1.0)
+        seconds = time.perf_counter() - started
+    report = Report.model_validate_json((folder / "report.json").read_bytes())
+    shutil.rmtree(folder)
+    return Peak(report.peak_memory_bytes, max(own), seconds)
+
+
+@contextmanager
+def own_memory(pid: int) -> Iterator[list[int]]:
+    """Look at a process's anonymous memory every few milliseconds; gives what has been seen so far."""
+    seen, done = [0], threading.Event()
+
+    def look() -> None:
+        while not done.wait(0.005):
+            try:
+                status = Path(f"/proc/{pid}/status").read_text()
+            except OSError:
+                return
+            if "RssAnon:" in status:
+                seen.append(int(status.partition("RssAnon:")[2].split()[0]) << 10)
+
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        looking.join()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    every = [model for model in MODELS if model != "tiny"]
+    parser.add_argument("--models", choices=MODELS, nargs="+", default=every)
+    parser.add_argument("--ranks", type=int, nargs="+", default=[16, 64])
+    parser.add_argument("--checkpoints", type=int, nargs="+", default=[5, DEFAULT_CHECKPOINTS, 45])
+    parser.add_argument("--methods", nargs="+", default=["next", "autoregression"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="where there is room for the series")
+    add_write_option(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
