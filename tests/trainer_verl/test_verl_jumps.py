@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 from fixtures.server import EmbeddedServer
-from fixtures.verl_run import MakeTrainer, Trainer, adapters, moments, same, sent_to_the_rollout_engine
+from fixtures.verl_run import (
+    MakeTrainer,
+    Trainer,
+    adapters,
+    give_optimizer_back,
+    moments,
+    same,
+    sent_to_the_rollout_engine,
+    take_optimizer_from_the_last_rank,
+    train_step,
+)
 from safetensors.torch import load_file
 from torch import Tensor
 from verl.single_controller.ray import RayWorkerGroup
@@ -46,7 +56,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 def test_every_rank_jumps_to_what_the_service_returned(
     make_trainer: MakeTrainer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    trainer = make_trainer(tmp_path / "run", *JUMPING)
+    trainer = make_trainer(tmp_path / "run", *JUMPING, "trainer.total_training_steps=6")
     workers = trainer.actor_rollout_wg
     trainer.train(until=3)
     own = adapters(workers)[0]
@@ -67,7 +77,7 @@ def test_every_rank_jumps_to_what_the_service_returned(
     with NExtClient(server.url, server.api_key) as client:
         series = client.get_series(state.series)
     assert [made.job for made in series.jumps] == [job]
-    assert [info.step for info in series.checkpoints][:5] == [1, 2, 3, 4, 5]
+    assert [info.step for info in series.checkpoints] == [1, 2, 3, 4, 5, 6], "the last one, too"
 
 
 def test_the_parts_of_the_pause_are_in_verl_s_log(make_trainer: MakeTrainer, tmp_path: Path) -> None:
@@ -115,6 +125,26 @@ def test_as_many_checkpoints_are_kept_as_asked_for(
         whole = sorted(path.parent.name for path in (tmp_path / "run").glob("*/actor"))
         assert whole == [f"global_step_{n}" for n in range(max(1, step - kept + 1), step + 1)]
     assert len(jobs(trainer)) == 1
+
+
+def test_where_one_rank_fails_all_have_the_run_s_own_adapter(
+    make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path / "run", *JUMPING, "+nextrapolate.optimizer=reset")
+    workers = trainer.actor_rollout_wg
+    trainer.train(until=3)
+    on_every_rank(workers, train_step)
+    own = adapters(workers)[0]
+    on_every_rank(workers, take_optimizer_from_the_last_rank)
+    trainer.global_steps = 4
+    with caplog.at_level(logging.ERROR, "nextrapolate"):
+        trainer._save_checkpoint()
+    on_every_rank(workers, give_optimizer_back)
+    assert "no jump after step 4, training goes on from its own weights" in caplog.text
+    assert jobs(trainer) == []
+    assert [same(adapter, own) for adapter in adapters(workers)] == [True, True]
+    trainer.train(until=6)
+    assert RunState.read(tmp_path / "run" / "global_step_6").jumps == ()
 
 
 def test_a_swap_that_fails_says_so_in_a_way_that_the_callback_takes(workers: RayWorkerGroup) -> None:

@@ -28,7 +28,8 @@ def go_back(run: Path, step: int) -> None:
 def test_resumed_at_five_places_around_the_jump(
     make_trainer: MakeTrainer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    first = make_trainer(tmp_path / "first", *JUMPING)
+    to_the_end = (*JUMPING, "trainer.total_training_steps=7")
+    first = make_trainer(tmp_path / "first", *to_the_end)
     first.train(until=7)
     assert jumped(first) == [4]
     expected = adapters(first.actor_rollout_wg)[0]
@@ -36,7 +37,7 @@ def test_resumed_at_five_places_around_the_jump(
         run = tmp_path / f"killed-after-{killed_after}"
         shutil.copytree(tmp_path / "first", run)
         go_back(run, killed_after)
-        trainer = make_trainer(run, *JUMPING)
+        trainer = make_trainer(run, *to_the_end)
         assert trainer.global_steps == killed_after
         trainer.train(until=7)
         assert jumped(trainer) == jumps
