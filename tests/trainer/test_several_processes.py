@@ -84,7 +84,7 @@ def launch(
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
