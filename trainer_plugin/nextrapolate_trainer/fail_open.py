@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nextrapolate.errors import NextrapolateError
-from nextrapolate_trainer.errors import RankError, TrainerPluginError
+from nextrapolate_trainer.errors import JumpRefusedError, RankError, TrainerPluginError
 
 logger = logging.getLogger("nextrapolate")
 
@@ -18,6 +18,9 @@ def fail_open(consequence: str) -> Iterator[None]:
     except RankError as error:
         # The process that failed says so, in its own words.
         logger.debug("%s: %s", consequence, error)
+    except JumpRefusedError as error:
+        # Nothing is broken: this is what a guard is for.
+        logger.warning("%s: %s", consequence, error)
     except (TrainerPluginError, NextrapolateError) as error:
         logger.error("%s: %s", consequence, error)
     except Exception:  # a defect of ours must not cost somebody a training run
