@@ -133,7 +133,7 @@ def test_where_one_rank_fails_all_have_the_run_s_own_adapter(
     trainer = make_trainer(tmp_path / "run", *JUMPING, "+nextrapolate.optimizer=reset")
     workers = trainer.actor_rollout_wg
     trainer.train(until=3)
-    on_every_rank(workers, train_step)
+    train_step(workers)
     own = adapters(workers)[0]
     on_every_rank(workers, take_optimizer_from_the_last_rank)
     trainer.global_steps = 4

@@ -14,7 +14,7 @@ import numpy as np
 import ray
 import torch.distributed as dist
 from torch import Tensor
-from verl import DataProto
+from verl.protocol import DataProto
 from verl.single_controller.ray import RayWorkerGroup
 
 from nextrapolate_trainer import peft_model
