@@ -13,15 +13,16 @@ number of layers, and is told for one. Two things are measured:
 The reference merges every checkpoint to a dense model, subtracts, and calls torch.linalg.svd once a delta,
 for the triples alone. One delta of each shape is measured, none of the embeddings, which it decomposes as
 well. The limit is one read of the factors, and the products of factors that ours multiplies too, at the rate
-of one large float64 product on this machine. Accuracy is that of the leading triples of k_proj at the first,
-the middle and the last checkpoint against dense float64 SVDs: on this run, and on a slow one, whose
-checkpoints differ by 1e-3 of their norm.
+of one large float64 product on this machine. With one thread seconds are the CPU's, since a machine may have
+other work. Accuracy is that of the leading triples of k_proj at the first, the middle and the last checkpoint
+against dense float64 SVDs: on this run, and on a slow one, whose checkpoints differ by 1e-3 of their norm.
 
 Needs torch, numpy and safetensors alone beside nextrapolate_numerics (PYTHONPATH=worker), and room for
 checkpoints x layers of the largest model in a temporary folder.
 """
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -150,10 +151,11 @@ def reference_seconds(shape: Shape, device: torch.device) -> float:
         base, B, A = (
             torch.randn(size, generator=generator).to(device) for size in ((m, n), (m, 64), (64, n))
         )
-        started = time.perf_counter()
-        torch.linalg.svd((base + 0.5 * (B @ A)) - base, full_matrices=False)
-        _finish(device)
-        seconds[m, n] = time.perf_counter() - started
+
+        def decompose(base: Tensor = base, B: Tensor = B, A: Tensor = A) -> None:
+            torch.linalg.svd((base + 0.5 * (B @ A)) - base, full_matrices=False)
+
+        seconds[m, n] = _seconds(decompose, device)
     return sum(seconds[size] for size in shape.linears.values())
 
 
@@ -199,18 +201,18 @@ def _errors(triple: Triple, dense: Tensor) -> tuple[float, float]:
 
 def _best(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
     """Seconds of the fastest of a few, after one that does not count."""
-    seconds = []
-    for _ in range(times + 1):
-        started = time.perf_counter()
-        work()
-        _finish(device)
-        seconds.append(time.perf_counter() - started)
-    return min(seconds[1:])
+    return min([_seconds(work, device) for _ in range(times + 1)][1:])
 
 
-def _finish(device: torch.device) -> None:
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    """Of one thread's CPU time, to which other work on the machine does not add; else of the wall clock."""
+    alone = device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    started = clock()
+    work()
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.synchronize()
+    return clock() - started
 
 
 _AGAINST = "Largest relative error against dense float64, of k_proj:"
@@ -220,7 +222,7 @@ def _what(arguments: argparse.Namespace) -> str:
     layers = "one layer was" if arguments.layers == 1 else f"{arguments.layers} layers were"
     return (
         f"{arguments.checkpoints} checkpoints, {AHEAD} of them ahead, {arguments.threads} threads, "
-        f"{arguments.device}; {layers} measured."
+        f"{arguments.device}; {layers} measured. Load average then: {os.getloadavg()[0]:.1f}."
     )
 
 
