@@ -1,9 +1,8 @@
-"""The benchmark of extraction, on a tiny model: its own check against dense float64 is one of the numerics."""
+"""The benchmark of extraction on a tiny model: what it holds against dense float64, the numerics must hold."""
 
 from pathlib import Path
 
 import torch
-
 from benchmarks.extraction import Run
 from benchmarks.models import MODELS
 
