@@ -1,4 +1,4 @@
-"""The benchmark of extraction on a tiny model: what it holds against dense float64, the numerics must hold."""
+"""The benchmark of extraction on a tiny model: what it checks against dense float64 has to hold."""
 
 from pathlib import Path
 
