@@ -14,6 +14,7 @@ step 150 for step 200: the cosine of the update to the true one, and the seconds
 """
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def main() -> None:
     device = torch.device(arguments.device)
     tables = [
         f"{arguments.checkpoints} checkpoints, {arguments.ahead} of them ahead, {arguments.threads} threads, "
-        f"{device.type}; mean of {arguments.epochs} epochs.",
+        f"{device.type}; mean of {arguments.epochs} epochs. Load average then: {os.getloadavg()[0]:.1f}.",
         markdown_table(COLUMNS, trainings(arguments, device)),
     ]
     if arguments.runs:
