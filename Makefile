@@ -1,6 +1,6 @@
 # Every target sets up what it needs: a virtual environment in .venv, made from constraints.txt.
 # verl needs one of its own, in .venv-verl.
-.PHONY: demo screenshots test test-unit test-verl chaos fuzz lint format setup clean
+.PHONY: demo evidence screenshots test test-unit test-verl chaos fuzz lint format setup clean
 .DEFAULT_GOAL := help
 
 BIN := .venv/bin
@@ -41,6 +41,9 @@ chromium:
 
 demo: setup      ## a real GRPO run that skips steps, beside the run that does not (under 10 minutes)
 	$(BIN)/python -m demo.run
+
+evidence: setup  ## the runs that show what jumps save, their tables and figures (hours; goes on where it was stopped)
+	$(BIN)/python -m benchmarks.rlvr.campaign --lanes 2 --write
 
 screenshots: setup chromium  ## the README's pictures, from the demo's run
 	[ -d demo/runs/server/data ] || $(BIN)/python -m demo.run

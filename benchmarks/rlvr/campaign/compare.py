@@ -36,9 +36,9 @@ class Pair:
 
     @property
     def differences(self) -> dict[int, float]:
-        """How much more sampled accuracy the run has at equal steps, wherever both were measured."""
-        both = {point.step for point in curve(self.record)} & {point.step for point in curve(self.rival)}
-        return {step: at(self.record, step) - at(self.rival, step) for step in sorted(both)}
+        """How much more sampled accuracy the run has at equal steps, wherever it was measured."""
+        measured = sorted({point.step for point in curve(self.record)})
+        return {step: at(self.record, step) - at(self.rival, step) for step in measured}
 
     @property
     def worst(self) -> float:

@@ -1,4 +1,4 @@
-"""The tables, in Markdown. What is not finished yet is left out; what was not reached says never."""
+"""The tables, in Markdown. What is not finished yet is left out; what was not reached says so."""
 
 from collections.abc import Callable, Sequence
 from statistics import mean, median
@@ -19,6 +19,7 @@ from benchmarks.rlvr.campaign.variants import (
 from benchmarks.written import markdown_table
 
 NEVER = "never"
+NOTHING = "None of these runs is finished."
 
 
 def steps(results: Results) -> str:
@@ -27,10 +28,11 @@ def steps(results: Results) -> str:
     for task in TASKS:
         for variant in ("vanilla", BEST):
             runs = runs_of([variant], [task])
+            if not results.of(runs):
+                continue
             accuracies = [_accuracy(results, runs, step) for step in (100, 150, 200, 250, 400)]
             paid = [_steps(pair) for pair in pairs(results, runs)] if variant == BEST else []
-            gains = [gain_for_100_steps(record) for _, record in results.of(runs)]
-            gain = f"{mean(gains):.3f}" if gains else ""
+            gain = f"{mean(gain_for_100_steps(record) for _, record in results.of(runs)):.3f}"
             rows.append((task, VARIANTS[variant].title, *accuracies, ", ".join(paid), gain))
     columns = (
         "task", "run", *(f"at {step}" for step in (100, 150, 200, 250, 400)), "steps to vanilla's 400",
@@ -38,7 +40,7 @@ def steps(results: Results) -> str:
     )  # fmt: skip
     jumping = runs_of([BEST])
     sentences = f"{_mean_steps(pairs(results, jumping))} {_costs(results, jumping)}"
-    return f"{markdown_table(columns, rows)}\n\n{sentences.strip()}"
+    return f"{_table(columns, rows)}\n\n{sentences.strip()}"
 
 
 def rates(results: Results) -> str:
@@ -47,6 +49,8 @@ def rates(results: Results) -> str:
     for task in TASKS:
         for rate in (RATE, *FASTER):
             vanilla, jumping = (runs_of([variant], [task], [rate]) for variant in ("vanilla", BEST))
+            if not results.of(vanilla):
+                continue
             found = pairs(results, jumping)
             rows.append(
                 (
@@ -62,7 +66,7 @@ def rates(results: Results) -> str:
         "task", "rate", "vanilla at 200", "at 300", "at 400", "cycles at 200", "at 300",
         "steps to vanilla's 400", "worst difference at equal steps",
     )  # fmt: skip
-    return markdown_table(columns, rows)
+    return _table(columns, rows)
 
 
 def guard(results: Results) -> str:
@@ -76,14 +80,12 @@ def guard(results: Results) -> str:
                 rows.append((task, f"{rate:g}", *(text for cell in cells for text in cell), spread))
     ways = ("cycles", *GUARDED)
     columns = ("task", "rate", *(f"{way}: {what}" for way in ways for what in ("worst", "at the end")))
-    return markdown_table((*columns, "vanilla's spread over seeds"), rows)
+    return _table((*columns, "vanilla's spread over seeds"), rows)
 
 
 def one_jump(results: Results) -> str:
     """150 steps, one jump, 100 more steps, by method."""
-    vanilla = runs_of(["vanilla"], ["addition"])
-    before = _accuracy(results, vanilla, BRANCHES_AT)
-    rows = [("vanilla", before, "", _accuracy(results, vanilla, 250), "", "250", "")]
+    rows = []
     for variant in ONE_JUMP:
         found = pairs(results, runs_of([variant], ["addition"]))
         if not found:
@@ -92,6 +94,7 @@ def one_jump(results: Results) -> str:
         rows.append(
             (
                 VARIANTS[variant].title,
+                str(Spread.of([at(pair.rival, BRANCHES_AT) for pair in found])),
                 str(Spread.of([jump.accuracy.sampled for jump in jumps])),
                 f"{mean(jump.update_ratio or 0.0 for jump in jumps):.2f}",
                 str(Spread.of([at(pair.record, 250) for pair in found])),
@@ -101,10 +104,10 @@ def one_jump(results: Results) -> str:
             )
         )
     columns = (
-        "jump", "at 150, after the jump", "update, of the drift", "at 250", "more than vanilla",
+        "jump", "at 150", "after the jump", "update, of the drift", "at 250", "more than vanilla",
         "as vanilla after", "seconds waited",
     )  # fmt: skip
-    return markdown_table(columns, rows)
+    return _table(columns, rows)
 
 
 def alphas(results: Results, swept: Sequence[Swept]) -> str:
@@ -121,7 +124,7 @@ def alphas(results: Results, swept: Sequence[Swept]) -> str:
             cells = (f"{mean(gain):+.3f}" for gain in gains.values())
             rows.append((task, method, *cells, f"{best:g}"))
     columns = ("task", "method", *(f"alpha {alpha:g}" for alpha in ALPHAS), "best alpha")
-    return markdown_table(columns, rows)
+    return _table(columns, rows)
 
 
 def cycles(results: Results) -> str:
@@ -138,7 +141,7 @@ def cycles(results: Results) -> str:
         "cycle", "task", "at 100", "at 160", "at 200", "at 250", "steps to vanilla's 400",
         "gain for 100 steps",
     )  # fmt: skip
-    return markdown_table(columns, rows)
+    return _table(columns, rows)
 
 
 def algorithms(results: Results) -> str:
@@ -151,7 +154,11 @@ def algorithms(results: Results) -> str:
             reached = [_steps(pair) for pair in pairs(results, runs) if VARIANTS[variant].jumps]
             rows.append((VARIANTS[variant].title, *accuracies, ", ".join(reached)))
     columns = ("run", "at 100", "at 200", "at 250", "at 400", "steps to its own vanilla's 400")
-    return markdown_table(columns, rows)
+    return _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    return markdown_table(columns, rows) if rows else NOTHING
 
 
 def _accuracy(results: Results, runs: Sequence[Planned], step: int) -> str:
