@@ -1,6 +1,7 @@
 """The server dies while a run needs it: the run goes on, and loses nothing of its own."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -34,7 +35,8 @@ def kill_all_of(supervisor: int) -> None:
     """Kill a server as a power cut does: API, worker, Redis and all."""
     process = psutil.Process(supervisor)
     for one in (process, *process.children(recursive=True)):
-        one.kill()
+        with suppress(psutil.NoSuchProcess):  # some die with the one that has started them
+            one.kill()
 
 
 def adapter(checkpoint: Path) -> dict[str, Tensor]:
