@@ -65,8 +65,9 @@ def main() -> None:
         with embedded_server(arguments.folder / "server", workers=arguments.lanes) as server:
             place = Place(arguments.folder, server, arguments.held_out)
             failures = make_all(runs, place, arguments.lanes, console)
-    sweep.complete(arguments.folder, console, arguments.held_out)
     results.keep(campaign(), arguments.folder, arguments.results)
+    if arguments.lanes:
+        sweep.complete(arguments.folder, console, arguments.held_out)
     found = Results.read(arguments.results)
     (arguments.results / "summary.json").write_text(json.dumps(summary(found, campaign()), indent=1) + "\n")
     sections = {name: table(found) for name, table in SECTIONS.items()} | {"alpha": alphas(found, sweep.rows)}
