@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from fixtures.adapters import write_run
 from fixtures.combinations import Vector, dense_drift, fitted
-from fixtures.dense import checkpoints
+from fixtures.dense import checkpoints, dense_deltas, flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,6 +26,12 @@ def dense_line(drift: dict[int, Vector], begin: int, end: int, target: int) -> V
     """The formula, relative to the last step."""
     line = drift[begin] + (target - begin) / (end - begin) * (drift[end] - drift[begin])
     return np.asarray(line - drift[max(drift)])
+
+
+def dense_positions(run: Path) -> dict[int, Vector]:
+    """The checkpoints as they are, jumps included, and the base model at 0."""
+    points = {files.step: np.asarray(flat(dense_deltas(files))) for files in checkpoints(run)}
+    return {0: np.zeros_like(points[max(points)])} | points
 
 
 def dense_choice(drift: dict[int, Vector], horizon: int) -> int:
@@ -80,6 +86,42 @@ def test_the_line_goes_through_the_steps_that_were_given(
         np.testing.assert_array_equal(to_the_last, actual)
 
 
+@settings(deadline=None, max_examples=20)
+@given(
+    steps=st.sampled_from([EVEN, UNEVEN, FROM_ZERO]),
+    horizon=st.sampled_from([5, 30, 100]),
+    begin=st.integers(0, 3),
+    jumped_at=st.sampled_from([(), (2,), (1, 3)]),
+)
+def test_with_momentum_the_line_goes_through_the_checkpoints_as_they_are(
+    steps: list[int],
+    horizon: int,
+    begin: int,
+    jumped_at: tuple[int, ...],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("runs")
+    run = write_run(folder / "run", steps)
+    jumps = write_run(folder / "jumps", [steps[at] for at in jumped_at], seed=5) if jumped_at else None
+    positions = dense_positions(run)
+    start = sorted(positions)[begin]
+    expected = dense_line(positions, start, steps[-1], steps[-1] + horizon)
+    _, actual = fitted(WeightExtrapolation(from_step=start, momentum=True), run, horizon, jumps)
+    np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_in_a_cycle_momentum_repeats_the_last_jump_and_adds_the_new_drift(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 30, 40])
+    jumps = write_run(tmp_path / "jumps", [20], seed=5)
+    at_20 = dense_positions(run)[20]
+    (swapped,) = (np.asarray(flat(dense_deltas(files))) for files in checkpoints(jumps))
+    drift = dense_drift(run, jumps)
+    _, without = fitted(WeightExtrapolation(window_steps=20), run, 20, jumps)
+    _, repeated = fitted(WeightExtrapolation(window_steps=20, momentum=True), run, 20, jumps)
+    np.testing.assert_allclose(without, drift[40] - drift[20], rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(repeated, without + (swapped - at_20), rtol=1e-9, atol=1e-9)
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     steps=st.sampled_from([EVEN, UNEVEN, FROM_ZERO, [10, 20]]),
@@ -132,7 +174,7 @@ def test_steps_that_were_not_saved_are_named(line: WeightExtrapolation, message:
     assert str(raised.value) == message
 
 
-@pytest.mark.parametrize("ends", [{"to_step": 20}, {"from_step": 20, "to_step": 20}])
-def test_a_line_needs_a_start_before_its_end(ends: dict[str, int]) -> None:
+@pytest.mark.parametrize("from_step", [None, 20])
+def test_a_line_needs_a_start_before_its_end(from_step: int | None) -> None:
     with pytest.raises(ValueError, match="to_step asks for a from_step before it"):
-        WeightExtrapolation(**ends)
+        WeightExtrapolation(from_step=from_step, to_step=20)

@@ -83,14 +83,20 @@ class Drift:
                 rows[index + 1, start] -= 1
         return rows
 
+    @cached_property
+    def positions(self) -> Tensor:
+        """(c + 1, p) float64: where the run stood at each step, jumps included; the origin's row is 0."""
+        rows = torch.zeros(len(self.steps), self.points, dtype=torch.float64)
+        for index, (_, end) in enumerate(self.segments):
+            rows[index + 1, end] = 1
+        if not self.starts_at_base:
+            rows[1:, 0] -= 1
+        return rows
+
     @property
     def whole_way(self) -> Tensor:
         """(p,) float64: the last checkpoint as it is, its jumps included, less the origin."""
-        weights = torch.zeros(self.points, dtype=torch.float64)
-        weights[self.last_point] = 1
-        if not self.starts_at_base:
-            weights[0] = -1
-        return weights
+        return self.positions[-1]
 
     def spans(self, start: int, end: int) -> tuple[Span, ...]:
         """The drift between two steps (by index) as spans of points, one more than jumps lie between."""

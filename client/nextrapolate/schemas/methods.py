@@ -139,6 +139,11 @@ class WeightExtrapolationMethod(MethodParameters):
     to_step: int | None = Field(
         None, ge=1, description="the line ends at this checkpoint; null: at the last one"
     )
+    momentum: bool = Field(
+        False,
+        description="the line goes through the checkpoints as they are, earlier jumps included: in a cycle "
+        "with a window as long as its period each jump repeats the last one and adds the new drift",
+    )
 
     @model_validator(mode="after")
     def _a_start_before_the_end(self) -> Self:

@@ -4,6 +4,13 @@
 
 on the drift: a jump is no movement. The two steps are the caller's; or e is the last checkpoint, and b is a
 window before it that the caller gives, or that backtests on this run's own tail choose.
+
+With momentum the line goes through the checkpoints as they are, jumps included. In a cycle whose window is
+its period a jump then repeats the one before it and adds what training has done since:
+
+    jump_k = horizon / window (jump_{k-1} + drift_k)
+
+a geometric sum over all drifts so far, heavy-ball momentum (Polyak 1964) of weight horizon / window.
 """
 
 from dataclasses import dataclass
@@ -33,6 +40,8 @@ class WeightExtrapolation:
             over all horizons up to the one asked for, recent origins weighing more.
         from_step: where the line starts instead; None leaves that to the window.
         to_step: where it ends; None is the last step.
+        momentum: jumps count as movement. Not so in backtests, those that choose a window among them: what
+            they foretell is what training does.
 
     Raises:
         ValueError: an end without a start before it.
@@ -42,6 +51,7 @@ class WeightExtrapolation:
     window_steps: int | Literal["auto"] = 50
     from_step: int | None = None
     to_step: int | None = None
+    momentum: bool = False
 
     needs: ClassVar[Evidence] = Evidence(gram=True)
 
@@ -71,7 +81,7 @@ class WeightExtrapolation:
         begin, end, warnings = self._ends(extraction, horizon_steps)
         start, stop = drift.steps[begin], drift.steps[end]
         reach = (drift.last_step + horizon_steps - start) / (stop - start)
-        rows = drift.coefficients
+        rows = drift.positions if self.momentum else drift.coefficients
         weights = rows[begin] - rows[-1] + reach * (rows[end] - rows[begin])
         on_progress(1.0)
         return Combination(horizon_steps, warnings, dict.fromkeys(extraction.moved, weights))
