@@ -20,6 +20,7 @@ from nextrapolate_store.series import check_same
 from nextrapolate_store.store import Store
 
 _PIECE_BYTES = 1 << 20
+_MOST_BYTES = 8 << 20
 _SPACE_EVERY_BYTES = 64 << 20
 _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:(?P<base64>[A-Za-z0-9+/=]*):\s*(?:$|,)")
 
@@ -118,7 +119,7 @@ async def receive(
 
     def take(intake: Intake, chunks: Sequence[bytes]) -> None:
         before = intake.bytes_written
-        intake.write(b"".join(chunks))
+        intake.write(*chunks)
         # Others upload, too: what was free at the beginning need not be any more.
         if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
             require_space(store.blobs, settings)
@@ -139,33 +140,32 @@ async def receive(
         expected_sha256=expected_sha256 or (there.sha256 if there else None),
     )
     async with contextmanager_in_threadpool(opening) as intake:
-        await _one_ahead(_in_pieces(chunks), partial(take, intake))
+        await _one_ahead(chunks, partial(take, intake))
         return await run_in_threadpool(keep, intake)
 
 
-async def _one_ahead(pieces: AsyncIterator[Sequence[bytes]], take: Callable[[Sequence[bytes]], None]) -> None:
-    """Have each piece taken in a thread, while the next one arrives; no thread is left when this ends."""
+async def _one_ahead(chunks: AsyncIterator[bytes], take: Callable[[Sequence[bytes]], None]) -> None:
+    """Have what has arrived taken in a thread, while more arrives; no thread is left when this ends.
+
+    All that came meanwhile is taken together, up to a bound: a thread is not woken for each small chunk.
+    """
     taking: asyncio.Task[None] | None = None
+    piece: list[bytes] = []
+    gathered = 0
     try:
-        async for piece in pieces:
-            if taking is not None:
-                await taking
-            taking = asyncio.create_task(run_in_threadpool(take, piece))
+        async for chunk in chunks:
+            piece.append(chunk)
+            gathered += len(chunk)
+            is_free = taking is None or taking.done()
+            if gathered >= (_PIECE_BYTES if is_free else _MOST_BYTES):
+                if taking is not None:
+                    await taking
+                taking = asyncio.create_task(run_in_threadpool(take, piece))
+                piece, gathered = [], 0
         if taking is not None:
             await taking
+        taking = asyncio.create_task(run_in_threadpool(take, piece))
+        await taking
     finally:
         if taking is not None:
             await asyncio.wait([taking])
-
-
-async def _in_pieces(chunks: AsyncIterator[bytes]) -> AsyncIterator[list[bytes]]:
-    """Gather a connection's small chunks, so that a thread is not woken for each."""
-    piece: list[bytes] = []
-    gathered = 0
-    async for chunk in chunks:
-        piece.append(chunk)
-        gathered += len(chunk)
-        if gathered >= _PIECE_BYTES:
-            yield piece
-            piece, gathered = [], 0
-    yield piece

@@ -4,7 +4,7 @@
     store.py      `Store.open`, and its parts:
     jobs.py         jobs: submit, claim, beat, commit, cancel, reconcile, events
     series.py       runs, their checkpoints and their jumps
-    blobs.py        files, written atomically, addressed by their sha256
+    blobs.py        files, written atomically, addressed by their sha256; upload.py, one on its way in
     keys.py         API keys: who may call, for which tenant, to do what
     sessions.py     browsers that have shown a key
     statistics.py   what is counted, for all processes together

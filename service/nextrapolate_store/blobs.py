@@ -7,7 +7,6 @@ A file appears under its name whole and flushed to disk, or not at all. Beside t
 records (journal.py).
 """
 
-import hashlib
 import os
 import re
 import shutil
@@ -16,7 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.errors import ArtifactNotFound, BlobNotFound, DigestMismatch
+from nextrapolate_store.errors import ArtifactNotFound, BlobNotFound
 from nextrapolate_store.files import (
     abandoned,
     discard_folder,
@@ -24,75 +23,15 @@ from nextrapolate_store.files import (
     locked,
     make_folder,
     remove_discarded,
-    sync_folder,
     temporary_in,
 )
 from nextrapolate_store.pages import is_id
-from nextrapolate_store.quotas import QuotaStore, Room
+from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, JobRecord
 from nextrapolate_store.tenants import checked_tenant
+from nextrapolate_store.upload import Upload
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-class Upload:
-    """A file on its way in; it counts only once `commit` has returned."""
-
-    def __init__(self, folder: Path, room: Room | None) -> None:
-        self._folder = folder
-        self._room = room
-        self._temporary = temporary_in(folder)
-        self._file = self._temporary.open("xb")
-        self._digest = hashlib.sha256()
-
-    @property
-    def bytes_written(self) -> int:
-        """How much has arrived."""
-        return self._file.tell()
-
-    @property
-    def sha256(self) -> str:
-        """The sha256 (hex) of what has arrived."""
-        return self._digest.hexdigest()
-
-    def write(self, data: bytes) -> None:
-        """Append to the file.
-
-        Raises:
-            QuotaExceeded: the tenant has no room for so much.
-        """
-        if self._room is not None:
-            self._room.cover(self.bytes_written + len(data))
-        self._file.write(data)
-        self._digest.update(data)
-
-    def commit(self, expected_sha256: str | None = None) -> FileInfo:
-        """Flush the file to disk and give it its name; the same bytes may have it already.
-
-        Raises:
-            DigestMismatch: the sha256 (hex) is not the expected one.
-        """
-        sha256 = self.sha256
-        if expected_sha256 is not None and sha256 != expected_sha256.lower():
-            raise DigestMismatch(
-                f"what arrived has sha256 {sha256}, announced was {expected_sha256}: send the file again"
-            )
-        info = FileInfo(bytes=self.bytes_written, sha256=sha256)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        target = self._folder / sha256[:2] / sha256
-        make_folder(target.parent)
-        with locked(self._folder, shared=True):  # or a sweep could take it for the old one of that name
-            self._temporary.rename(target)
-        sync_folder(target.parent)
-        if self._room is not None:
-            self._room.keep(info)
-        return info
-
-    def close(self) -> None:
-        """Remove whatever was not committed."""
-        self._file.close()
-        self._temporary.unlink(missing_ok=True)
 
 
 class BlobStore:

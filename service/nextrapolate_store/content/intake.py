@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.blobs import BlobStore, Upload
+from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.content import check_of, largest
 from nextrapolate_store.errors import FileTooLarge
+from nextrapolate_store.upload import Upload
 
 
 class Intake:
@@ -28,15 +29,16 @@ class Intake:
         """The sha256 (hex) of what has arrived."""
         return self._upload.sha256
 
-    def write(self, piece: bytes) -> None:
-        """Take the next piece.
+    def write(self, *chunks: bytes) -> None:
+        """Take what comes next.
 
         Raises:
             UnusableContent: the file cannot be used.
         """
-        check_size(self._name, self.bytes_written + len(piece), self._limit)
-        self._check.feed(piece)
-        self._upload.write(piece)
+        check_size(self._name, self.bytes_written + sum(map(len, chunks)), self._limit)
+        for chunk in chunks:
+            self._check.feed(chunk)
+        self._upload.write(*chunks)
 
     def commit(self, expected_sha256: str | None = None) -> FileInfo:
         """Keep the file, which is whole now.
