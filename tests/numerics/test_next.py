@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from fixtures.adapters import MODULES, RANK, write_adapter, write_run
+from fixtures.adapters import MODULES, RANK, write_adapter, write_run, write_turning_run
 from fixtures.combinations import Vector, by_module, dense_drift, fitted, predicted
 from fixtures.dense import checkpoints
 from safetensors.torch import load_file
@@ -127,25 +127,6 @@ def test_uneven_steps_and_jumps(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [5, 20, 30, 60, 70, 85])
     jumps = write_run(tmp_path / "jumps", [20, 60], seed=1)
     assert agree(fitted(Next(), run, 40, jumps)[1], oracle(run, 40, jumps))
-
-
-def write_turning_run(folder: Path) -> Path:
-    """One module, rank 1 at every step: it grows, and its direction turns slowly and steadily."""
-    generator = torch.Generator().manual_seed(0)
-    u = torch.linalg.qr(torch.randn(24, 2, generator=generator)).Q
-    v = torch.linalg.qr(torch.randn(16, 2, generator=generator)).Q
-    for step in range(10, 210, 10):
-        angle = torch.tensor(step / 200)
-        turn = torch.stack([angle.cos(), angle.sin()])
-        write_adapter(
-            folder / f"checkpoint-{step}",
-            {
-                "base_model.model.turning.lora_B.weight": (step / 100 * u @ turn).unsqueeze(1),
-                "base_model.model.turning.lora_A.weight": (v @ turn).unsqueeze(0),
-            },
-            rank=1,
-        )
-    return folder
 
 
 def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from benchmarks.predictor import Samples as BenchmarkSamples
 from benchmarks.predictor import batched, looped
-from fixtures.adapters import write_adapter, write_run
+from fixtures.adapters import write_run, write_turning_run
 from fixtures.dense import checkpoints, leading_triple
 from torch import Tensor, nn
 
@@ -27,25 +27,6 @@ def fit(method: NextPaper, extraction: Extraction, horizon: int = 30) -> RankOne
     update = method.fit(extraction, horizon)
     assert isinstance(update, RankOne)
     return update
-
-
-def write_turning_run(folder: Path) -> Path:
-    """A module whose delta is rank 1 at each step: it grows, and its direction turns slowly and steadily."""
-    generator = torch.Generator().manual_seed(0)
-    u = torch.linalg.qr(torch.randn(24, 2, generator=generator)).Q
-    v = torch.linalg.qr(torch.randn(16, 2, generator=generator)).Q
-    for step in range(10, 210, 10):
-        angle = torch.tensor(step / 200)
-        turn = torch.stack([angle.cos(), angle.sin()])
-        write_adapter(
-            folder / f"checkpoint-{step}",
-            {
-                "base_model.model.turning.lora_B.weight": (step / 100 * u @ turn).unsqueeze(1),
-                "base_model.model.turning.lora_A.weight": (v @ turn).unsqueeze(0),
-            },
-            rank=1,
-        )
-    return folder
 
 
 def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from fixtures.tiny_qwen2 import EOS, PAD, tiny_qwen2
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from transformers import (
@@ -13,8 +14,6 @@ from transformers import (
     LogitsProcessor,
     LogitsProcessorList,
     PreTrainedModel,
-    Qwen2Config,
-    Qwen2ForCausalLM,
 )
 
 from nextrapolate_trainer.errors import UnsupportedGenerationError
@@ -22,28 +21,14 @@ from nextrapolate_trainer.logits import AdapterAt, LogitsExtrapolation, generate
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-PAD, EOS, VOCABULARY = 0, 1, 17
+VOCABULARY = 17
 EARLIER, LATER = AdapterAt("first", 100), AdapterAt("second", 150)
 PROMPTS = torch.tensor([[PAD, PAD, 5, 6], [PAD, 7, 8, 9], [5, 6, 7, 8]])
 MASK = (PROMPTS != PAD).long()
 
 
 def qwen2() -> PreTrainedModel:
-    return Qwen2ForCausalLM(
-        Qwen2Config(
-            vocab_size=VOCABULARY,
-            hidden_size=16,
-            intermediate_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=32,
-            initializer_range=0.5,
-            pad_token_id=PAD,
-            eos_token_id=EOS,
-            bos_token_id=None,
-        )
-    )
+    return tiny_qwen2(VOCABULARY, max_position_embeddings=32, initializer_range=0.5)
 
 
 def gpt2() -> PreTrainedModel:
