@@ -8,11 +8,11 @@ import pytest
 import torch
 from benchmarks.rlvr.campaign import figures, results, tables
 from benchmarks.rlvr.campaign.__main__ import chosen
-from benchmarks.rlvr.campaign.compare import Pair
+from benchmarks.rlvr.campaign.compare import Pair, noise
 from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
-from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
+from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to
 from benchmarks.rlvr.campaign.sweep import ALPHAS, Swept
 from benchmarks.rlvr.campaign.variants import BEST
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
@@ -80,6 +80,29 @@ def test_a_run_is_compared_at_equal_steps() -> None:
     assert pair.steps == pytest.approx(35)
 
 
+def test_noise_is_what_two_runs_of_one_kind_lie_apart() -> None:
+    apart = {0: 0.2, 100: 0.4, 400: 0.8}, {0: 0.2, 100: 0.42, 400: 0.84}
+    runs = [planned("vanilla", "addition", seed=seed) for seed in (0, 1)]
+    found = Results({run.name: record(run.settings, rows) for run, rows in zip(runs, apart, strict=True)})
+    # Variances of 0.0002 and 0.0008, twice that of a difference, and two standard deviations of it.
+    assert noise(found, "addition", 5e-5) == pytest.approx(2 * (2 * 0.0005) ** 0.5)
+    assert noise(Results({runs[0].name: found.records[runs[0].name]}), "addition", 5e-5) is None
+
+
+def test_seconds_to_a_step_are_those_of_training_and_of_waiting() -> None:
+    assert [seconds_to(JUMPING, step) for step in (0, 10, 20, 30)] == [0, 10, 20.5, 30.5]
+
+
+def test_a_guard_has_answers_given_before_every_jump_and_after_it() -> None:
+    # At each of 20 jumps 2 adapters or 3 answer 128 questions 8 times; a step of training has 128 answers.
+    due = dict.fromkeys(range(10, 210, 10), 0.3)
+    for run, answers in (("guarded", 20 * 2 * 1024), ("guarded-alphas", 20 * 3 * 1024), (BEST, 0)):
+        settings = replace(planned(run, "addition").settings, steps=200)
+        made = record(settings, {0: 0.1, 200: 0.5}, due)
+        pair = Pair(Planned(run, settings), made, rival=VANILLA)
+        assert pair.guard_answers == answers / (200 * 128)
+
+
 def test_every_planned_run_has_a_name_and_settings_of_its_own() -> None:
     runs = campaign()
     assert len({run.name for run in runs}) == len(runs)
@@ -110,9 +133,10 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
     found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
     assert "1 of 1 runs reached it, after 150 steps" in tables.steps(found)
-    for name, table in tables.SECTIONS.items():
-        assert table(found).startswith("| " if name in ("steps", "rates") else tables.NOTHING)
-        assert table(Results({})).startswith(tables.NOTHING)
+    assert "| 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
+    told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(tables.NOTHING)}
+    assert told == {"steps", "rates", "best", "guard"}
+    assert all(table(Results({})).startswith(tables.NOTHING) for table in tables.SECTIONS.values())
     assert "| addition | auto |" not in tables.alphas(found, [])
     swept = [Swept(runs[0].name, "auto", alpha, 0.4 + alpha / 10, 0.9) for alpha in ALPHAS]
     assert "| +0.050 | +0.100 |" in tables.alphas(found, swept)
@@ -120,6 +144,28 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     assert [path.name for path in drawn] == ["rlvr-steps.svg", "rlvr-alpha.svg"]
     assert all(path.read_text().startswith("<svg") for path in drawn)
     assert figures.draw(Results({}), [], tmp_path) == []
+
+
+def test_one_jump_is_a_row_for_each_method_whatever_the_tasks() -> None:
+    made = {}
+    for task, gain in (("addition", 0.02), ("sorting", 0.04)):
+        vanilla, jumping = planned("vanilla", task), planned("at150-auto", task)
+        made[vanilla.name] = record(vanilla.settings, {0: 0.2, 150: 0.4, 250: 0.5, 400: 0.8})
+        after = {0: 0.2, 150: 0.4, 250: 0.5 + gain}
+        made[jumping.name] = record(jumping.settings, after, {150: 0.4 + 2 * gain})
+    *_, row = tables.SECTIONS["one-jump"](Results(made)).splitlines()
+    cells = row.strip("| ").split(" | ")
+    assert cells[:7] == [
+        "auto, 50 ahead", "2", "+0.060 ± 0.028", "+0.020", "", "+0.040", "+0.030 ± 0.014",
+    ]  # fmt: skip
+    assert cells[7] == "+15"
+
+
+def test_a_cycle_at_a_larger_rate_tells_its_worst_jump() -> None:
+    run = planned(BEST, "addition", 2e-4, seed=3)
+    made = record(run.settings, {0: 0.2, 60: 0.5, 80: 0.6, 300: 0.9}, {60: 0.52, 80: 0.45})
+    *_, row = tables.SECTIONS["larger"](Results({run.name: made})).splitlines()
+    assert row.endswith("| 0 of 2 | -0.150 |")
 
 
 @pytest.fixture

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import sqrt
+from statistics import mean, variance
 from typing import Any
 
-from benchmarks.rlvr.campaign.plan import Planned, planned
+from demo.trainer import GUARD_QUESTIONS, SETTINGS
+
+from benchmarks.rlvr.campaign.plan import Planned, planned, runs_of
 from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
 from benchmarks.rlvr.campaign.variants import VANILLA, VARIANTS
 from benchmarks.rlvr.record import Record
@@ -45,6 +49,16 @@ class Pair:
         """The least of the differences."""
         return min(self.differences.values())
 
+    @property
+    def guard_answers(self) -> float:
+        """Answers that the guard had given, for each one that the run trained on."""
+        made = self.run.settings
+        if made.jumps is None or "guard" not in made.jumps:
+            return 0.0
+        adapters = 1 + len(made.jumps.get("alphas", [1.0]))
+        asked = len(self.record.jumps) * adapters * GUARD_QUESTIONS * SETTINGS["num_generations"]
+        return float(asked / (made.steps * SETTINGS["per_device_train_batch_size"]))
+
 
 def pairs(results: Results, runs: Sequence[Planned]) -> list[Pair]:
     """Return the pairs of which both runs are finished."""
@@ -54,6 +68,18 @@ def pairs(results: Results, runs: Sequence[Planned]) -> list[Pair]:
         rival = planned(VARIANTS[run.variant].rival, made.task, made.learning_rate, made.seed)
         found += [Pair(run, record, other) for _, other in results.of([rival])]
     return found
+
+
+def noise(results: Results, task: str, rate: float) -> float | None:
+    """How far two runs of one kind may lie apart at equal steps: two standard deviations of their difference.
+
+    From vanilla's variance over seeds, in the mean over all steps measured; None where one seed is there.
+    """
+    found = [record for _, record in results.of(runs_of(["vanilla"], [task], [rate]))]
+    if len(found) < 2:
+        return None
+    measured = [row.step for row in found[0].rows if row.step]
+    return 2 * sqrt(2 * mean(variance([at(record, step) for record in found]) for step in measured))
 
 
 def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:

@@ -10,7 +10,9 @@ from benchmarks.rlvr.campaign.variants import (
     BRANCHES_AT,
     CYCLES,
     GUARDED,
+    ONCE,
     ONE_JUMP,
+    SHORTER,
     VARIANTS,
 )
 from benchmarks.rlvr.record import Settings
@@ -21,6 +23,9 @@ TUNING_SEED = 3
 TASKS = ("addition", "modular", "sorting")
 RATE = 5e-5
 FASTER = (1e-4, 2e-4, 4e-4)
+LARGE = FASTER[1:]
+"""Where vanilla runs come furthest in 400 steps."""
+TUNING_TASKS = ("addition", "modular")
 STEPS_WHERE_FASTER = 300
 """At least: there vanilla runs gain little between their 250th step and their last."""
 SAVE_EVERY = 10
@@ -82,11 +87,16 @@ def runs_of(
 
 STUDIES = {
     "steps": runs_of(("vanilla", BEST)),
-    "rates": runs_of(("vanilla", BEST), rates=FASTER),
-    "guard": runs_of(GUARDED, rates=(RATE, *FASTER[1:])),
-    "tuning": runs_of(("vanilla", *CYCLES), ("addition", "modular"), seeds=[TUNING_SEED]),
-    "one jump": runs_of(("vanilla", *ONE_JUMP), ["addition"]),
-    "algorithms": runs_of(ALGORITHMS, ["addition"], seeds=[0]),
+    "rates": runs_of(["vanilla"], rates=FASTER),
+    "cycles at larger rates": runs_of((BEST, SHORTER, *GUARDED), rates=LARGE),
+    "guard": runs_of(["guarded"]),
+    "one jump": runs_of(ONE_JUMP),
+    "one jump, once": runs_of(ONCE, seeds=SEEDS[:1]),
+    "algorithms": runs_of(ALGORITHMS, seeds=SEEDS[:1]),
+    "tuning": runs_of(("vanilla", *CYCLES), TUNING_TASKS, seeds=[TUNING_SEED]),
+    "tuning at larger rates": runs_of(
+        ("auto-20-25", "auto-20-50", BEST, *GUARDED), rates=LARGE, seeds=[TUNING_SEED]
+    ),
 }
 """Each answers a question of its own; the first come first."""
 

@@ -65,6 +65,16 @@ def steps_to(record: Record, sampled: float) -> float | None:
     return None
 
 
+def seconds_to(record: Record, step: float) -> float:
+    """Return the processor's seconds of training until then, and what the run waited for its jumps."""
+    waited = sum(jump.seconds for jump in record.jumps if jump.step <= step)
+    before, after = next(
+        (before, after) for before, after in pairwise(record.rows) if before.step <= step <= after.step
+    )
+    share = (step - before.step) / (after.step - before.step)
+    return waited + before.seconds + share * (after.seconds - before.seconds)
+
+
 @dataclass(frozen=True)
 class Spread:
     """A mean over seeds, and how far they lie apart."""

@@ -33,6 +33,16 @@ def cycles(method: str, every: int, ahead: int, start: int = 40, **jumps: Any) -
     return Variant(named + further, 250, {"method": method, **arguments, **jumps})
 
 
+def lines(every: int, ahead: int) -> dict[str, Variant]:
+    """Cycles along the line through the last two checkpoints before a jump, without momentum and with it."""
+    return {
+        f"we-{every}-{ahead}{suffix}": cycles(
+            "weight-extrapolation", every, ahead, start=2 * every, window_steps=every, **momentum
+        )
+        for suffix, momentum in (("", {}), ("-momentum", {"momentum": True}))
+    }
+
+
 def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
     """150 steps, one jump, 100 more steps."""
     further = "".join(f", {name} {value}" for name, value in parameters.items())
@@ -60,48 +70,55 @@ AUTOREGRESSION = cycles("autoregression", 20, 60, decay=0.9)
 
 CYCLES = {
     "ar-20-60": AUTOREGRESSION,
+    "ar-20-60-reset": cycles("autoregression", 20, 60, decay=0.9, optimizer="reset"),
+    "auto-20-25": cycles("auto", 20, 25),
+    "auto-20-50": cycles("auto", 20, 50),
     "auto-20-60": cycles("auto", 20, 60),
     "auto-20-100": cycles("auto", 20, 100),
     "auto-20-200": cycles("auto", 20, 200),
     "auto-10-100": cycles("auto", 10, 100, start=20),
-    "ar-10-60": cycles("autoregression", 10, 60, start=30, decay=0.9),
-    "ar-20-100": cycles("autoregression", 20, 100, decay=0.9),
-    "ar-20-60-x1.5": cycles("autoregression", 20, 60, decay=0.9, alpha=1.5),
-    "ar-20-60-x2": cycles("autoregression", 20, 60, decay=0.9, alpha=2.0),
-    "we-30-30": cycles("weight-extrapolation", 30, 30, start=60, window_steps=30),
-    "we-30-60": cycles("weight-extrapolation", 30, 60, start=60, window_steps=30),
     "next-20-60": cycles("next", 20, 60),
     "expo-20": cycles("expo", 20, 50, alpha=0.1),
-    "ar-20-60-reset": cycles("autoregression", 20, 60, decay=0.9, optimizer="reset"),
+    **lines(20, 16),
+    **lines(20, 20),
+    **lines(30, 30),
+    **lines(30, 60),
 }
-"""Lengths, methods, strengths, and what becomes of the optimizer."""
+"""Lengths, methods, strengths, what becomes of the optimizer, and momentum over jumps."""
 
 ONE_JUMP = {
     "at150-auto": one_jump("auto"),
+    "at150-auto-guarded": guarded(one_jump("auto")),
     "at150-auto-100": one_jump("auto", 100),
     "at150-ar": one_jump("autoregression"),
     "at150-next": one_jump("next"),
-    "at150-next-paper": one_jump("next", preset="paper"),
-    "at150-next-without-global": one_jump("next", preset="paper", use_global=False),
-    "at150-next-without-local": one_jump("next", preset="paper", use_local=False),
     "at150-we": one_jump("weight-extrapolation"),
     "at150-relex": one_jump("relex"),
+    "at150-relex-guarded": guarded(one_jump("relex")),
     "at150-alpharl": one_jump("alpharl"),
     "at150-maec": one_jump("maec"),
     "at150-expo": one_jump("expo"),
-    "at150-soup": one_jump("soup"),
-    "at150-wsm": one_jump("wsm"),
-    "at150-dare": one_jump("dare"),
-    "at150-none": one_jump("none"),
 }
 """The papers' way: 150 steps, one jump, 100 more."""
+ONCE = {
+    "at150-next-paper": one_jump("next", preset="paper"),
+    "at150-next-without-global": one_jump("next", preset="paper", use_global=False),
+    "at150-next-without-local": one_jump("next", preset="paper", use_local=False),
+    "at150-dare": one_jump("dare"),
+    "at150-soup": one_jump("soup"),
+    "at150-wsm": one_jump("wsm"),
+    "at150-none": one_jump("none"),
+}
+"""The same by what takes long, does not look ahead, or is no jump at all: on one seed."""
 
 BEST = "auto-20-100"
-"""The cycle that the claims are made with."""
+"""The cycle that the claims at the usual rate are made with."""
+SHORTER = "auto-20-25"
+"""The same for rates several times as large."""
 
 GUARDED = {
     "guarded": guarded(CYCLES[BEST]),
-    "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.5, 1.0, 2.0]),
+    "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.25, 1.0]),
 }
 """The same cycles where each jump is tried out first; with several alphas, the best of them stays."""
 
@@ -120,4 +137,4 @@ The baseline of the other answers and that of the group's mean differ by a facto
 the normalisation takes out. REINFORCE++ without a baseline, one answer a question, TRL does not have.
 """
 
-VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ALGORITHMS}
+VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ONCE, **ALGORITHMS}

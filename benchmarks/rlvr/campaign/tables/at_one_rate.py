@@ -1,0 +1,67 @@
+"""Steps saved at the usual learning rate."""
+
+from collections.abc import Sequence
+from statistics import mean, median
+
+from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
+from benchmarks.rlvr.campaign.plan import TASKS, Planned, runs_of
+from benchmarks.rlvr.campaign.results import Results, seconds_to
+from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
+from benchmarks.rlvr.campaign.variants import BEST, VARIANTS
+
+_SHOWN = (100, 150, 200, 250, 400)
+
+
+def steps(results: Results) -> str:
+    """Steps to what vanilla has after its last step: by task, and in the mean."""
+    rows = []
+    for task in TASKS:
+        for variant in ("vanilla", BEST):
+            runs = runs_of([variant], [task])
+            found = pairs(results, runs)
+            if not found:
+                continue
+            reached = [pair.steps for pair in found]
+            rows.append(
+                (
+                    task,
+                    VARIANTS[variant].title,
+                    *(accuracy(results, runs, step) for step in _SHOWN),
+                    each(reached) if variant == BEST else "",
+                    _seconds(found),
+                    f"{mean(gain_for_100_steps(pair.record) for pair in found):.3f}",
+                )
+            )
+    columns = (
+        "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
+        "gain for 100 steps",
+    )  # fmt: skip
+    jumping = runs_of([BEST])
+    sentences = f"{_mean_steps(pairs(results, jumping))} {_costs(results, jumping)}"
+    return f"{table(columns, rows)}\n\n{sentences.strip()}"
+
+
+def _seconds(found: Sequence[Pair]) -> str:
+    reached = [seconds_to(pair.record, pair.steps) for pair in found if pair.steps is not None]
+    return f"{mean(reached):.0f}" if reached else ""
+
+
+def _mean_steps(found: Sequence[Pair]) -> str:
+    reached = [pair.steps for pair in found if pair.steps is not None]
+    if not reached:
+        return ""
+    text = f"{len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps in the mean"
+    return f"{text} ({min(reached):.0f} to {max(reached):.0f})."
+
+
+def _costs(results: Results, runs: Sequence[Planned]) -> str:
+    """What a step took, and a jump, in sentences."""
+    made = [record for _, record in results.of(runs)]
+    steps = [record.rows[-1].seconds / record.settings.steps for record in made]
+    waits = [jump.seconds for record in made for jump in record.jumps]
+    if not waits:
+        return ""
+    return (
+        f"In the median a step of training took {median(steps):.2f} s of a core, a jump "
+        f"{median(waits):.1f} s beside whatever else the machine did."
+    )

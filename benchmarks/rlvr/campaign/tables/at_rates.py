@@ -1,0 +1,72 @@
+"""Steps saved at larger constant learning rates, and at the best of them."""
+
+from statistics import mean
+
+from benchmarks.rlvr.campaign.compare import pairs
+from benchmarks.rlvr.campaign.plan import FASTER, RATE, TASKS, runs_of
+from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
+from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
+from benchmarks.rlvr.campaign.variants import BEST, GUARDED, SHORTER, VANILLA, VARIANTS
+
+_RATES = (RATE, *FASTER)
+_WAYS = ("vanilla", BEST, SHORTER, *GUARDED)
+
+
+def rates(results: Results) -> str:
+    """All rates; steps to vanilla's last accuracy at the same rate, and at the best one."""
+    rows = []
+    for task in TASKS:
+        goal = _best(results, task)
+        for rate in _RATES:
+            for way in _WAYS:
+                runs = runs_of([way], [task], [rate])
+                found = pairs(results, runs)
+                if found and goal is not None:
+                    rows.append(
+                        (
+                            task,
+                            f"{rate:g}",
+                            VARIANTS[way].title,
+                            *(accuracy(results, runs, step) for step in (100, 200, 300, 400)),
+                            together([pair.steps for pair in found]),
+                            together([steps_to(pair.record, goal[1].mean) for pair in found]),
+                        )
+                    )
+    columns = (
+        "task", "rate", "run", "at 100", "at 200", "at 300", "at 400", "steps to vanilla's 400",
+        "to the best rate's",
+    )  # fmt: skip
+    return table(columns, rows)
+
+
+def best(results: Results) -> str:
+    """By way to train, at the rate at which vanilla came furthest on the task."""
+    goals = {task: goal for task in TASKS if (goal := _best(results, task)) is not None}
+    rows = []
+    for way in _WAYS:
+        paid = {
+            task: [pair.steps for pair in pairs(results, runs_of([way], [task], [rate]))]
+            for task, (rate, _) in goals.items()
+        }
+        everything = [steps for by_task in paid.values() for steps in by_task]
+        if everything:
+            rows.append((VARIANTS[way].title, *map(together, paid.values()), _overall(everything)))
+    columns = ("run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all")
+    return table(columns, rows)
+
+
+def _overall(steps: list[float | None]) -> str:
+    reached = [paid for paid in steps if paid is not None]
+    return (
+        f"{mean(reached):.0f}, {len(reached)} of {len(steps)} runs" if reached else f"0 of {len(steps)} runs"
+    )
+
+
+def _best(results: Results, task: str) -> tuple[float, Spread] | None:
+    """The rate at which vanilla came furthest, and how far."""
+    ends = {
+        rate: Spread.of([at(record, VANILLA.steps) for _, record in found])
+        for rate in _RATES
+        if (found := results.of(runs_of(["vanilla"], [task], [rate])))
+    }
+    return max(ends.items(), key=lambda entry: entry[1].mean, default=None)
