@@ -1,6 +1,6 @@
 """The demo's result as a table to read."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -12,28 +12,36 @@ Measured = Mapping[str, Any]
 """A `Measurement` as train.py wrote it."""
 
 
+COLUMNS = ("run", "steps", "seconds", "waited", "sampled", "greedy")
+
+
 def make_table(plans: Iterable[Plan], runs: Mapping[str, Sequence[Measured]]) -> Table:
-    """Return the table: a row for every measurement; where a jump was made, before and after it."""
+    """Return the table: a section for every plan, a row for every measurement."""
     table = Table(
         title="Accuracy on the held-out prompts; seconds include the waiting for jumps",
         title_justify="left",
         box=box.SIMPLE,
     )
-    table.add_column("run", no_wrap=True)
-    for name in ("steps", "seconds", "waited", "sampled", "greedy"):
-        table.add_column(name, justify="right", no_wrap=True)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "run" else "right", no_wrap=True)
     for plan in plans:
         table.add_section()
-        for number, measured in enumerate(runs[plan.name]):
-            table.add_row(
-                "" if number else plan.title,
-                str(measured["step"]),
-                f"{measured['seconds']:.0f}",
-                _waited(measured),
-                _change(measured, "sampled"),
-                _change(measured, "greedy"),
-            )
+        for row in rows_of(plan.title, runs[plan.name]):
+            table.add_row(*row)
     return table
+
+
+def rows_of(title: str, measurements: Iterable[Measured]) -> Iterator[tuple[str, ...]]:
+    """Yield a run's rows, one for every measurement; where a jump was made, before and after it."""
+    for number, measured in enumerate(measurements):
+        yield (
+            "" if number else title,
+            str(measured["step"]),
+            f"{measured['seconds']:.0f}",
+            _waited(measured),
+            _change(measured, "sampled"),
+            _change(measured, "greedy"),
+        )
 
 
 def _change(measured: Measured, kind: str) -> str:

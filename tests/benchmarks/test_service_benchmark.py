@@ -3,7 +3,9 @@
 import sys
 
 import pytest
-from benchmarks import latency, service
+from benchmarks import latency, service, stages
+
+from nextrapolate.methods import make_method
 
 pytestmark = pytest.mark.integration
 
@@ -13,6 +15,7 @@ def test_each_part_measures_something(
 ) -> None:
     monkeypatch.setattr(latency, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(latency, "METHODS", ("none",))
+    monkeypatch.setattr(stages, "METHODS", {"a line": make_method("weight-extrapolation")})
     short = "--mib 1 --rounds 1 --clients 2 --jobs 20 --repeats 1"
     monkeypatch.setattr(sys, "argv", ["service.py", *short.split()])
     service.main()
@@ -20,11 +23,13 @@ def test_each_part_measures_something(
     rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in lines]
     rules = [number for number, row in enumerate(rows) if "---" in row]
     tables = {rows[rule - 1][0]: rows[rule + 1] for rule in rules}
-    assert set(tables) == {"MiB", "clients", "method"}
+    assert set(tables) == {"MiB", "clients", "method", "a job by"}
     assert float(tables["MiB"][3]) > 0
     assert float(tables["clients"][2]) <= float(tables["clients"][3]) <= float(tables["clients"][4])
     alone, whole, over = map(float, tables["method"][2:5])
     assert over == pytest.approx(whole - alone, abs=0.011)
+    assert tables["a job by"][0] == "a line"
+    assert 0 < sum(map(float, tables["a job by"][1:8])) < 60
 
 
 def test_an_unknown_part_is_named(
