@@ -13,7 +13,7 @@ from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to
-from benchmarks.rlvr.campaign.sweep import ALPHAS, Swept
+from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.variants import BEST
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
 from demo.evaluate import Accuracy
@@ -159,6 +159,24 @@ def test_one_jump_is_a_row_for_each_method_whatever_the_tasks() -> None:
         "auto, 50 ahead", "2", "+0.060 ± 0.028", "+0.020", "", "+0.040", "+0.030 ± 0.014",
     ]  # fmt: skip
     assert cells[7] == "+15"
+
+
+def test_an_average_stands_beside_the_model_that_it_was_made_of() -> None:
+    run = planned("vanilla", "sorting", 4e-4)
+    found = Results({run.name: record(run.settings, {0: 0.2, 200: 0.5, 300: 0.6, 400: 0.7})})
+    swept = [
+        Swept(run.name, AVERAGE, 1.0, sampled, 0.9, step) for step, sampled in ((200, 0.55), (300, 0.58))
+    ]
+    *_, row = tables.SWEPT["averages"](found, swept).splitlines()
+    assert row == "| sorting | 0.0004 | vanilla | 1 | 0.500 | 0.550 | 0.600 | 0.580 | 0.700 |  |"
+
+
+def test_nothing_is_swept_twice(tmp_path: Path) -> None:
+    wanted = list(asked())
+    assert len({(each.run.name, each.method, each.step) for each in wanted}) == len(wanted)
+    assert all(each.step <= each.run.settings.steps for each in wanted)
+    Sweep(tmp_path / "sweep.json").complete(tmp_path, Console(quiet=True), HELD_OUT)
+    assert not (tmp_path / "sweep.json").exists()
 
 
 def test_a_cycle_at_a_larger_rate_tells_its_worst_jump() -> None:

@@ -22,7 +22,7 @@ from benchmarks.rlvr.campaign.lanes import Place, make_all
 from benchmarks.rlvr.campaign.plan import Planned, campaign
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Sweep
-from benchmarks.rlvr.campaign.tables import SECTIONS, alphas
+from benchmarks.rlvr.campaign.tables import SECTIONS, SWEPT
 from benchmarks.written import add_write_option, write_section
 
 RUNS = Path(__file__).parents[1] / "runs"
@@ -60,7 +60,7 @@ def main() -> None:
     runs, console = chosen(arguments.only), Console()
     failures: dict[str, str] = {}
     arguments.results.mkdir(parents=True, exist_ok=True)
-    sweep = Sweep(arguments.results / "alpha.json")
+    sweep = Sweep(arguments.results / "sweep.json")
     if arguments.lanes:
         with embedded_server(arguments.folder / "server", workers=arguments.lanes) as server:
             place = Place(arguments.folder, server, arguments.held_out)
@@ -70,7 +70,8 @@ def main() -> None:
         sweep.complete(arguments.folder, console, arguments.held_out)
     found = Results.read(arguments.results)
     (arguments.results / "summary.json").write_text(json.dumps(summary(found, campaign()), indent=1) + "\n")
-    sections = {name: table(found) for name, table in SECTIONS.items()} | {"alpha": alphas(found, sweep.rows)}
+    sections = {name: table(found) for name, table in SECTIONS.items()}
+    sections |= {name: table(found, sweep.rows) for name, table in SWEPT.items()}
     for name, table in sections.items():
         console.print(f"\n{name}\n\n{table}", soft_wrap=True)
         if arguments.write:

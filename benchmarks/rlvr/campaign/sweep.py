@@ -1,6 +1,6 @@
-"""The adapter after a jump as it is, nothing trained on from it: by method and alpha.
+"""Jumps as they are, nothing trained on from them: by method and alpha, and averages late in noisy runs.
 
-Made from the checkpoints of the campaign's vanilla runs. A row that is there is not made again.
+Made from the checkpoints of the campaign's runs. A row that is there is not made again.
 """
 
 import json
@@ -13,8 +13,8 @@ from rich.console import Console
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.campaign.one_run import finished
-from benchmarks.rlvr.campaign.plan import RATE, SEEDS, TASKS, Planned, planned
-from benchmarks.rlvr.campaign.variants import BRANCHES_AT
+from benchmarks.rlvr.campaign.plan import LARGE, RATE, SEEDS, TASKS, Planned, runs_of
+from benchmarks.rlvr.campaign.variants import BRANCHES_AT, SHORTER
 from benchmarks.rlvr.jumps import Fitted, Run, parsed
 from benchmarks.rlvr.tasks import TASKS as ALL_TASKS
 from nextrapolate.folders import find_checkpoints
@@ -25,11 +25,14 @@ PAPER = "next,preset=paper"
 """Trained for half a minute a run: on the first seed alone."""
 ALPHAS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)
 HORIZON = 50
+AVERAGE = "wsm"
+"""Of the last 50 steps, as a falling rate would weigh them."""
+AVERAGED_AT = (200, 300, 400)
 
 
 @dataclass(frozen=True)
 class Swept:
-    """Accuracy of the adapter that lies `alpha` updates of a method ahead of step 150."""
+    """Accuracy of the adapter that lies `alpha` updates of a method ahead of a step of a run."""
 
     run: str
     method: str
@@ -37,6 +40,28 @@ class Swept:
     """0 is the checkpoint itself."""
     sampled: float
     greedy: float
+    step: int = BRANCHES_AT
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a method makes of a run's checkpoints until a step, for several alphas."""
+
+    run: Planned
+    method: str
+    alphas: tuple[float, ...] = ALPHAS
+    step: int = BRANCHES_AT
+
+
+def asked() -> Iterator[Asked]:
+    """Yield all that is to be swept, the first seed first."""
+    for seed in SEEDS:
+        for run in runs_of(["vanilla"], TASKS, [RATE], [seed]):
+            methods = (*METHODS, PAPER) if seed == SEEDS[0] else METHODS
+            yield from (Asked(run, method) for method in methods)
+        for run in runs_of(("vanilla", SHORTER), TASKS, LARGE, [seed]):
+            steps = (step for step in AVERAGED_AT if step <= run.settings.steps)
+            yield from (Asked(run, AVERAGE, (1.0,), step) for step in steps)
 
 
 class Sweep:
@@ -47,26 +72,21 @@ class Sweep:
         self.rows = [Swept(**row) for row in json.loads(file.read_text())] if file.exists() else []
 
     def complete(self, runs: Path, console: Console, held_out: int) -> None:
-        """Add the rows of all vanilla runs that are finished."""
-        for run in (planned("vanilla", task, RATE, seed) for seed in SEEDS for task in TASKS):
-            if finished(run, runs):
-                for method in self._missing(run):
-                    self.rows += swept(run, runs, method, held_out)
-                    self._file.write_text(json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
-                    console.print(f"swept alpha of {method} on {run.name}")
-
-    def _missing(self, run: Planned) -> list[str]:
-        there = {row.method for row in self.rows if row.run == run.name}
-        wanted = (*METHODS, PAPER) if run.settings.seed == SEEDS[0] else METHODS
-        return [method for method in wanted if method not in there]
+        """Add the rows of all runs that are finished."""
+        there = {(row.run, row.method, row.step) for row in self.rows}
+        for wanted in asked():
+            if (wanted.run.name, wanted.method, wanted.step) not in there and finished(wanted.run, runs):
+                self.rows += swept(wanted, runs, held_out)
+                self._file.write_text(json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
+                console.print(f"swept {wanted.method} at step {wanted.step} of {wanted.run.name}")
 
 
-def swept(planned_run: Planned, runs: Path, method: str, held_out: int) -> Iterator[Swept]:
+def swept(wanted: Asked, runs: Path, held_out: int) -> Iterator[Swept]:
     """Yield a row for each alpha."""
-    task = ALL_TASKS[planned_run.settings.task]
-    run = Run(runs / planned_run.name, task, base_of(task), held_out)
-    fitted = Fitted.to(find_checkpoints(run.folder, until=BRANCHES_AT), parsed(method, HORIZON))
-    for alpha in ALPHAS:
+    task = ALL_TASKS[wanted.run.settings.task]
+    run = Run(runs / wanted.run.name, task, base_of(task), held_out)
+    fitted = Fitted.to(find_checkpoints(run.folder, until=wanted.step), parsed(wanted.method, HORIZON))
+    for alpha in wanted.alphas:
         with TemporaryDirectory() as out:
             accuracy = run.grade(fitted.write(alpha, Gate(), Path(out))).accuracy
-        yield Swept(planned_run.name, method, alpha, accuracy.sampled, accuracy.greedy)
+        yield Swept(wanted.run.name, wanted.method, alpha, accuracy.sampled, accuracy.greedy, wanted.step)

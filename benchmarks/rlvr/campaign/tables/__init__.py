@@ -8,11 +8,12 @@ of_cycles.py      other cycles, and other algorithms
 cells.py          what goes into cells
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks.rlvr.campaign.results import Results
+from benchmarks.rlvr.campaign.sweep import Swept
 from benchmarks.rlvr.campaign.tables.at_one_rate import steps
-from benchmarks.rlvr.campaign.tables.at_rates import best, rates
+from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles, larger
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
@@ -29,5 +30,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "algorithms": algorithms,
 }
 """Each writes a section of docs/benchmarks.md of its own."""
+SWEPT: dict[str, Callable[[Results, Sequence[Swept]], str]] = {"alpha": alphas, "averages": averages}
+"""So do these, of what was swept."""
 
-__all__ = ["NOTHING", "SECTIONS", "alphas", "steps"]
+__all__ = ["NOTHING", "SECTIONS", "SWEPT", "alphas", "steps"]

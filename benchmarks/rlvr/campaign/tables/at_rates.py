@@ -1,10 +1,12 @@
 """Steps saved at larger constant learning rates, and at the best of them."""
 
+from collections.abc import Sequence
 from statistics import mean
 
 from benchmarks.rlvr.campaign.compare import pairs
-from benchmarks.rlvr.campaign.plan import FASTER, RATE, TASKS, runs_of
+from benchmarks.rlvr.campaign.plan import FASTER, LARGE, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
+from benchmarks.rlvr.campaign.sweep import AVERAGE, AVERAGED_AT, Swept
 from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
 from benchmarks.rlvr.campaign.variants import BEST, GUARDED, SHORTER, VANILLA, VARIANTS
 
@@ -53,6 +55,32 @@ def best(results: Results) -> str:
             rows.append((VARIANTS[way].title, *map(together, paid.values()), _overall(everything)))
     columns = ("run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all")
     return table(columns, rows)
+
+
+def averages(results: Results, swept: Sequence[Swept]) -> str:
+    """Late in runs at large rates: the model as it is, and the average of its last checkpoints."""
+    averaged = {(row.run, row.step): row.sampled for row in swept if row.method == AVERAGE}
+    rows = []
+    for task in TASKS:
+        for rate in LARGE:
+            for way in ("vanilla", SHORTER):
+                found = [
+                    (run, record)
+                    for run, record in results.of(runs_of([way], [task], [rate]))
+                    if (run.name, AVERAGED_AT[0]) in averaged
+                ]
+                cells = [
+                    str(Spread.of(values)) if values else ""
+                    for step in AVERAGED_AT
+                    for values in (
+                        [at(record, step) for run, record in found if step <= run.settings.steps],
+                        [averaged[run.name, step] for run, _ in found if (run.name, step) in averaged],
+                    )
+                ]
+                if found:
+                    rows.append((task, f"{rate:g}", VARIANTS[way].title, len(found), *cells))
+    columns = (name for step in AVERAGED_AT for name in (f"at {step}", "averaged"))
+    return table(("task", "rate", "run", "runs", *columns), rows)
 
 
 def _overall(steps: list[float | None]) -> str:
