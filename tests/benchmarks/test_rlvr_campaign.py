@@ -96,11 +96,11 @@ def test_seconds_to_a_step_are_those_of_training_and_of_waiting() -> None:
 def test_a_guard_has_answers_given_before_every_jump_and_after_it() -> None:
     # At each of 20 jumps 2 adapters or 3 answer 128 questions 8 times; a step of training has 128 answers.
     due = dict.fromkeys(range(10, 210, 10), 0.3)
-    for run, answers in (("guarded", 20 * 2 * 1024), ("guarded-alphas", 20 * 3 * 1024), (BEST, 0)):
+    for run, adapters in (("guarded", 2), ("guarded-alphas", 3), ("guarded-averages", 3), (BEST, 0)):
         settings = replace(planned(run, "addition").settings, steps=200)
         made = record(settings, {0: 0.1, 200: 0.5}, due)
         pair = Pair(Planned(run, settings), made, rival=VANILLA)
-        assert pair.guard_answers == answers / (200 * 128)
+        assert pair.guard_answers == 20 * adapters * 1024 / (200 * 128)
 
 
 def test_every_planned_run_has_a_name_and_settings_of_its_own() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from nextrapolate import Gate, NExtClient
+from nextrapolate.schemas import ExpoMethod
 from nextrapolate_trainer.adapter import copied
 from nextrapolate_trainer.guard import Trial, measure
 from nextrapolate_trainer.peft_model import read_adapter
@@ -80,10 +81,11 @@ def test_a_measurement_leaves_no_trace(make_trainer: MakeTrainer) -> None:
     assert torch.is_grad_enabled()
 
 
-def test_several_alphas_need_a_guard(make_trainer: MakeTrainer) -> None:
+@pytest.mark.parametrize("several", [{"alphas": (0, 1)}, {"others": ("wsm",)}])
+def test_several_adapters_need_a_guard(several: dict[str, Any], make_trainer: MakeTrainer) -> None:
     client = NExtClient("http://127.0.0.1:9", "nx_none_none")
     with pytest.raises(ValueError, match="need a guard to choose"):
-        guarded(client, alphas=(0, 1))
+        guarded(client, **several)
     trainer = make_trainer(max_steps=1)
     trainer.eval_dataset = None
     with pytest.raises(ValueError, match="give the trainer an eval_dataset"):
@@ -133,6 +135,19 @@ def test_the_best_alpha_stays(make_trainer: MakeTrainer, client: NExtClient) -> 
     assert metric(trainer, "next/guard_best") == [short]
     series = client.list_series(limit=1)[0]
     assert [made.job for made in series.jumps] == [jump.job], "the series knows the adapter that was kept"
+
+
+@pytest.mark.integration
+def test_the_best_method_stays(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    longer = ExpoMethod(alpha=2.0)
+    trainer = make_trainer(max_steps=5)
+    plugin = guarded(client, guard=length, alphas=(0.5,), others=("wsm", longer)).attach(trainer)
+    trainer.train()
+    [jump] = plugin.jumps
+    assert jump.trial is not None
+    assert len(jump.trial.offered) == 3
+    assert max(jump.trial.offered) == jump.trial.offered[2]
+    assert (jump.method, jump.alpha) == ("expo", 2.0)
 
 
 @pytest.mark.integration

@@ -52,6 +52,8 @@ class NExtCallback(TrainerCallback):
         method: name of a method, or a `Method`.
         alphas: several factors to try, each by a job of its own; the guard keeps the best, or the run's own
             adapter, which alpha 0 would be.
+        others: further methods to try at each jump, each by a job of its own too; by name they get the same
+            horizon.
         guard: judges the model before and after a jump, and the best stays: "evaluate" takes the mean reward
             of the trainer's own evaluation, on its eval_dataset; a function is given the model, in evaluation
             mode, and returns a score, higher is better.
@@ -67,7 +69,7 @@ class NExtCallback(TrainerCallback):
 
     Raises:
         ParameterError: the method or one of its parameters is not known, or out of range.
-        ValueError: jumps do not fall on collected steps; alphas without a guard.
+        ValueError: jumps do not fall on collected steps; alphas or others without a guard.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class NExtCallback(TrainerCallback):
         horizon_steps: int = 50,
         alpha: float | None = None,
         alphas: Sequence[float] | None = None,
+        others: Sequence[str | Method] = (),
         guard: Literal["evaluate"] | Score | None = None,
         guard_tolerance: float = 0.0,
         method: str | Method = "auto",
@@ -94,11 +97,14 @@ class NExtCallback(TrainerCallback):
         self.method = make_method(method, horizon_steps=horizon_steps, **own_alpha, **parameters)
         self.schedule = Schedule(collect_every, jump_at, jump_every)
         self.jumps: list[JumpSummary] = []
-        if alphas is not None and guard is None:
-            raise ValueError("several alphas need a guard to choose among them: give guard=")
+        if (alphas is not None or others) and guard is None:
+            raise ValueError("several alphas or methods need a guard to choose among them: give guard=")
         # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
         tried = [factor for factor in alphas or () if factor]
         self._methods = [make_method(self.method, alpha=factor) for factor in tried] or [self.method]
+        for other in others:
+            by_name = {"horizon_steps": horizon_steps} if isinstance(other, str) else {}
+            self._methods.append(make_method(other, **by_name))
         self._client = client
         self._guard = guard
         self._policy = Policy(optimizer, None if guard == "evaluate" else guard, guard_tolerance)

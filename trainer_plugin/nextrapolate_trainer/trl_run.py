@@ -168,7 +168,7 @@ class TrlRun:
         if best is None:
             trl_internals.add_metrics(self._trainer, trial.metrics(kept=False))
             scores = ", ".join(
-                f"{score:.4g} at alpha {jump.method.alpha:g}"
+                f"{score:.4g} by {jump.method.name} at alpha {jump.method.alpha:g}"
                 for jump, score in zip(jumps, trial.offered, strict=True)
             )
             raise JumpRefusedError(f"the guard scores the run's own adapter {trial.own:.4g}, and {scores}")

@@ -55,7 +55,7 @@ class Pair:
         made = self.run.settings
         if made.jumps is None or "guard" not in made.jumps:
             return 0.0
-        adapters = 1 + len(made.jumps.get("alphas", [1.0]))
+        adapters = 1 + len(made.jumps.get("alphas", [1.0])) + len(made.jumps.get("others", []))
         asked = len(self.record.jumps) * adapters * GUARD_QUESTIONS * SETTINGS["num_generations"]
         return float(asked / (made.steps * SETTINGS["per_device_train_batch_size"]))
 

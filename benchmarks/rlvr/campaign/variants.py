@@ -53,9 +53,10 @@ def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
 def guarded(variant: Variant, **jumps: Any) -> Variant:
     """The same with the plugin's guard: the reward of 1024 answers before and after each jump decides."""
     assert variant.jumps is not None
+    among = "".join(f", {name} {value}" for name, value in jumps.items())
     return replace(
         variant,
-        title=f"{variant.title}, with the guard",
+        title=f"{variant.title}, with the guard{among}",
         jumps={**variant.jumps, "guard": "evaluate", **jumps},
     )
 
@@ -119,8 +120,9 @@ SHORTER = "auto-20-25"
 GUARDED = {
     "guarded": guarded(CYCLES[BEST]),
     "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.25, 1.0]),
+    "guarded-averages": guarded(CYCLES[SHORTER], others=["wsm"]),
 }
-"""The same cycles where each jump is tried out first; with several alphas, the best of them stays."""
+"""The same cycles where each jump is tried out first; of several alphas, or methods, the best stays."""
 
 _NORMALISED = "REINFORCE++ with a baseline"
 ALGORITHMS = {
