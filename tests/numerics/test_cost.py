@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.gram import FactorGrams, Pairs
 from nextrapolate_numerics.stack import stacks
 
 
@@ -23,5 +23,5 @@ def test_products_and_bytes_are_counted(run_folder: Path) -> None:
     moving = [(name, factors) for name, factors in trajectory.modules() if name in extraction.moved]
     with FlopCounterMode(display=False) as counter:
         for _, stack in stacks(moving, torch.device("cpu")):
-            FactorGrams.of(stack)
+            FactorGrams.of(stack, Pairs.of(len(stack.left)))
     assert cost.flops == counter.get_total_flops()

@@ -1,5 +1,6 @@
 """Gram matrices, triples and what moved, against dense float64."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,14 @@ from fixtures.adapters import MODULES, write_run
 from fixtures.dense import checkpoints, dense_deltas, leading_triple
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextrapolate_numerics import (
     LowRank,
     ModuleFactors,
     NextPaper,
+    NonFiniteWeightsError,
     NothingMovedError,
     TooFewCheckpointsError,
     Trajectory,
@@ -21,7 +24,7 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams, gram
+from nextrapolate_numerics.gram import FactorGrams, Pairs, gram
 from nextrapolate_numerics.stack import Stack, stacks
 from nextrapolate_numerics.triples import module_triples
 
@@ -59,7 +62,12 @@ def dense(factors: ModuleFactors) -> Tensor:
 def test_gram_is_the_dense_one(p: int, m: int, n: int, r: int, seed: int) -> None:
     factors = random_factors(p, m, n, r, seed)
     flat = dense(factors).flatten(1)
-    torch.testing.assert_close(gram(FactorGrams.of(stacked(factors))), flat @ flat.T, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        gram(FactorGrams.of(stacked(factors), Pairs.of(len(factors.B)))),
+        flat @ flat.T,
+        rtol=1e-10,
+        atol=1e-10,
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -80,7 +88,7 @@ def test_triples_are_the_dense_ones(
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
     pairs = drift.pairs(20)
     stack = stacked(factors)
-    found = module_triples(stack, FactorGrams.of(stack), drift, pairs)
+    found = module_triples(stack, FactorGrams.of(stack, Pairs.of(drift.points)), drift, pairs)
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -153,3 +161,16 @@ def test_progress_ends_at_one(run_folder: Path) -> None:
     extract(Trajectory.open(checkpoints(run_folder)), WeightExtrapolation(), 50, on_progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == 1.0
+
+
+@pytest.mark.parametrize(("factor", "value"), [("lora_A", float("nan")), ("lora_B", float("-inf"))])
+def test_nan_and_inf_are_found(factor: str, value: float, run_folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "broken"
+    shutil.copytree(run_folder, run)
+    name, files = next(iter(MODULES)), checkpoints(run)
+    tensors = load_file(files[2].model)
+    tensors[f"base_model.model.{name}.{factor}.weight"][1, 2] = value
+    save_file(tensors, files[2].model)
+    with pytest.raises(NonFiniteWeightsError) as refusal:
+        extract(Trajectory.open(files), NextPaper(), 50)
+    assert (refusal.value.module, refusal.value.step) == (name, files[2].step)

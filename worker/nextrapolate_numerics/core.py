@@ -10,11 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-_OVERSAMPLING = 8  # iterated beyond those wanted: the first one left out decides over convergence
-_DENSE = 7  # below so many times the iterated columns, the whole spectrum costs no more than a part
+_OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
+_DENSE = 4  # below so many times the iterated columns, the whole spectrum costs no more than a part
 _ROUNDS = 8
-_STEPS = 2  # of iteration in a round: all but the small decompositions at its end
-_PRECISION = 1e-12  # of the squared norm held, from one round to the next; vectors have half as many digits
+_POWERS = 2  # of X^T X between two small decompositions
+_MISSED = 1e-12  # of the squared norm held; vectors have half as many digits
 _BLOCK = 128  # rows that are multiplied at once
 _DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
 
@@ -50,20 +50,19 @@ class Core:
         """The `count` leading triples, or as many as there are; from (b, q, q) Gram matrices.
 
         Subspace iteration on X^T X (Halko, Martinsson and Tropp, arXiv 0909.4061, Algorithm 4.4), all of the
-        batch at once, until what they hold of the squared norm stands still. Spectra too flat for that are
-        decomposed whole.
+        batch at once, each until its residuals are as small as rounding lets the energy be known. Spectra too
+        flat for that are decomposed whole.
         """
         width = count + _OVERSAMPLING
         if gram_b.shape[-1] <= _DENSE * width:
             return cls.of(gram_b, gram_a)._first(count)
-        core = cls._ritz(gram_b, gram_a, _start(gram_b, width))
+        through = gram_a @ _start(gram_a, width)
         for _ in range(_ROUNDS):
-            before = core.values[:, :count].sum(-1)
-            core = cls._ritz(gram_b, gram_a, core.right)
-            held = core.values[:, :count].sum(-1)
-            flat = (held - before).abs() > _PRECISION * held
-            if not flat.any():
+            core, through = cls._ritz(gram_b, gram_a, through)
+            at_rest = core._missed(through, count) <= _MISSED * core.values[:, :count].sum(-1)
+            if at_rest.all():
                 return core._first(count)
+        flat = ~at_rest
         whole = cls.of(gram_b[flat], gram_a[flat])
         core.values[flat] = whole.values[..., :width]
         core.left[flat] = whole.left[..., :width]
@@ -78,14 +77,31 @@ class Core:
         return values.clamp(min=0).sqrt()
 
     @classmethod
-    def _ritz(cls, gram_b: Tensor, gram_a: Tensor, block: Tensor) -> Self:
-        """A few steps of iteration on the span of A^T block, and what X does there."""
-        for _ in range(_STEPS):
-            left = _orthonormal(gram_a, block)
-            block = gram_b @ left
+    def _ritz(cls, gram_b: Tensor, gram_a: Tensor, through: Tensor) -> tuple[Self, Tensor]:
+        """Some powers of X^T X on the span of A^T block, where through = A A^T block, and what X does there.
+
+        Returns:
+            The core, and gram_a @ core.right, from which to go on.
+        """
+        for _ in range(_POWERS):
+            block = gram_b @ through
+            through = gram_a @ block
+        left = _orthonormal(block, through)
+        block = gram_b @ left
         values, vectors = torch.linalg.eigh(left.mT @ block)
         turn = vectors.flip(-1)
-        return cls(values.flip(-1).clamp(min=0), left @ turn, block @ turn)
+        right = block @ turn
+        return cls(values.flip(-1).clamp(min=0), left @ turn, right), gram_a @ right
+
+    def _missed(self, through: Tensor, count: int) -> Tensor:
+        """Energy that the first `count` vectors may still be turned away from, (b,).
+
+        It is |residual|^2 / theta for X^T X v = theta v + residual; `through` is gram_a @ right.
+        """
+        values = self.values[:, :count]
+        lengths = (self.right * through)[..., :count].sum(-2)
+        theta = values.clamp(min=_DEPENDENT * values[:, :1] + torch.finfo().tiny)
+        return ((lengths - values**2).abs() / theta).sum(-1)
 
     def _first(self, count: int) -> Self:
         return type(self)(self.values[..., :count], self.left[..., :count], self.right[..., :count])
@@ -112,12 +128,12 @@ def _root(gram: Tensor) -> Tensor:
     return root
 
 
-def _orthonormal(gram_a: Tensor, block: Tensor) -> Tensor:
+def _orthonormal(block: Tensor, through: Tensor) -> Tensor:
     """A V, where V is an orthonormal basis of what A^T block (b, q, k) spans: Cholesky's QR.
 
-    A column that depends on those before it comes out shorter than 1, and counts for nothing.
+    `through` is A A^T block. A column that depends on those before it comes out shorter than 1, and counts
+    for nothing.
     """
-    through = gram_a @ block
     lengths = block.mT @ through
     scale = lengths.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo().tiny).rsqrt()
     lengths = scale.unsqueeze(-1) * lengths * scale.unsqueeze(-2)

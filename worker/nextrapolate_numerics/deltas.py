@@ -4,12 +4,13 @@ A delta is a sum of spans (drift.py), and a span from point s to point e is
 
     dW_e - dW_s = [B_e - B_s, B_s] [A_e ; A_e - A_s]
 
-so that blocks that nearly cancel are never multiplied. The Gram matrices of both sides are sums of blocks
-that are there: no delta is ever put together, not even from its factors.
+so that blocks that nearly cancel are never multiplied. The Gram matrices of both sides are differences of
+products that are there: no delta is ever put together, not even from its factors.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -46,15 +47,16 @@ def points_of(delta: Delta) -> list[int]:
 def leading_triples(grams: FactorGrams, deltas: Sequence[Delta], count: int) -> StackedTriples:
     """The `count` leading triples of each delta; where it has fewer, the others are 0."""
     sigma = grams.left.new_zeros(len(deltas), count)
-    u, v = (grams.left.new_zeros(*sigma.shape, *grams.left.shape[2:]) for _ in range(2))
+    u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
     for batch in _batches(deltas, grams):
         core = Core.leading(*batch.sides(grams), count)
         values = core.values.sqrt()
         found = values.shape[-1]
         inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
         sigma[batch.which, :found] = values
-        u[batch.which, :found] = batch.by_point(core.left * inverse, batch.left)
-        v[batch.which, :found] = batch.by_point(core.right * inverse**2, batch.right)
+        u[batch.which, :found], v[batch.which, :found] = batch.by_point(
+            core.left * inverse, core.right * inverse**2, len(grams.where)
+        )
     return StackedTriples(sigma, u, v)
 
 
@@ -70,44 +72,49 @@ def spectra(grams: FactorGrams, deltas: Sequence[Delta]) -> list[Tensor]:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Deltas that are sums of as many points.
+    """Deltas whose spans are alike: which of them begin at the base model.
 
     Attributes:
         which: their indices.
-        points: (b, z) indices of the points of each.
-        all_points: p.
-        left: (z, z) the blocks of columns of a delta's left side, as combinations of the points' B.
-        right: (z, z) the blocks of rows of its right side, likewise of A.
+        points: (b, z) points of each, in the order of `points_of`.
+        spans: where among the z (end, start) of the spans are that have a start.
     """
 
     which: list[int]
     points: Tensor
-    all_points: int
-    left: Tensor
-    right: Tensor
+    spans: tuple[tuple[int, int], ...]
 
     def sides(self, grams: FactorGrams) -> tuple[Tensor, Tensor]:
         """Gram matrices of both sides of each delta, (b, z r, z r)."""
-        return self._congruent(self.left, grams.left), self._congruent(self.right, grams.right)
+        left, right = self._of_points(grams.left, grams.where), self._of_points(grams.right, grams.where)
+        for end, start in self.spans:
+            left[:, end] -= left[:, start]
+            left[:, :, :, end] -= left[:, :, :, start]
+            torch.sub(right[:, end], right[:, start], out=right[:, start])
+            torch.sub(right[:, :, :, end], right[:, :, :, start], out=right[:, :, :, start])
+        return left.flatten(3).flatten(1, 2), right.flatten(3).flatten(1, 2)
 
-    def by_point(self, vectors: Tensor, blocks: Tensor) -> Tensor:
-        """From coordinates in a side's blocks (b, z r, k) to those in the points' factors, (b, k, p, r)."""
-        b, _, k = vectors.shape
-        parts = blocks.mT @ vectors.mT.reshape(b, k, len(blocks), -1)
-        r = parts.shape[-1]
-        where = self.points[:, None, :, None].expand(b, k, -1, r)
-        found: Tensor = parts.new_zeros(b, k, self.all_points, r).scatter_add_(2, where, parts)
-        return found
-
-    def _congruent(self, blocks: Tensor, products: Tensor) -> Tensor:
-        """From inner products of all points, (p, r, p, r), to those of each delta's blocks."""
+    def by_point(self, left: Tensor, right: Tensor, points: int) -> tuple[Tensor, Tensor]:
+        """From coordinates in both sides' blocks, (b, z r, k), to all points' factors, (b, k, p, r)."""
         b, z = self.points.shape
-        r = products.shape[1]
-        pairs = products.transpose(1, 2)  # (p, p, r, r)
-        found = pairs[self.points.unsqueeze(2), self.points.unsqueeze(1)]
-        found = blocks @ (blocks @ found.view(b, z, -1)).view(b * z, z, -1)
-        sides: Tensor = found.view(b, z, z, r, r).transpose(2, 3).reshape(b, z * r, z * r)
-        return sides
+        left, right = (side.mT.reshape(b, side.shape[-1], z, -1).clone() for side in (left, right))
+        for end, start in self.spans:
+            left[:, :, start] -= left[:, :, end]
+            right[:, :, end] += right[:, :, start]
+            right[:, :, start] *= -1
+        return self._spread(left, points), self._spread(right, points)
+
+    def _of_points(self, products: Tensor, where: Tensor) -> Tensor:
+        """Products (w, r, r) of each delta's points with one another, (b, z, r, z, r)."""
+        places = where[self.points.unsqueeze(2), self.points.unsqueeze(1)]
+        return products[places].transpose(2, 3).contiguous()
+
+    def _spread(self, parts: Tensor, points: int) -> Tensor:
+        """From a delta's own points, (b, k, z, r), to all points."""
+        b, k, _, r = parts.shape
+        where = self.points[:, None, :, None].expand_as(parts)
+        found: Tensor = parts.new_zeros(b, k, points, r).scatter_add_(2, where, parts)
+        return found
 
 
 def _batches(deltas: Sequence[Delta], grams: FactorGrams) -> Iterator[_Batch]:
@@ -116,21 +123,16 @@ def _batches(deltas: Sequence[Delta], grams: FactorGrams) -> Iterator[_Batch]:
     patterns: dict[tuple[bool, ...], list[int]] = {}
     for index, delta in enumerate(deltas):
         patterns.setdefault(tuple(start is None for start, _ in delta), []).append(index)
-    for pattern, indices in patterns.items():
-        left, right = (_side(pattern, span).to(device) for span in (_LEFT, _RIGHT))
-        together = max(1, _ENTRIES // (len(left) * rank) ** 2)
+    for indices in patterns.values():
+        first = deltas[indices[0]]
+        together = max(1, _ENTRIES // (len(points_of(first)) * rank) ** 2)
         for begin in range(0, len(indices), together):
             which = indices[begin : begin + together]
             points = [points_of(deltas[index]) for index in which]
-            yield _Batch(which, torch.tensor(points, device=device), len(grams.left), left, right)
+            yield _Batch(which, torch.tensor(points, device=device), _positions(first))
 
 
-# The blocks of a span's sides as combinations of its points e and s; from the base model there is e alone.
-_LEFT = torch.tensor([[1.0, -1.0], [0.0, 1.0]], dtype=torch.float64)
-_RIGHT = torch.tensor([[1.0, 0.0], [1.0, -1.0]], dtype=torch.float64)
-
-
-def _side(pattern: Sequence[bool], span: Tensor) -> Tensor:
-    """The blocks of all spans of a delta, (z, z)."""
-    blocks: Tensor = torch.block_diag(*(span[:1, :1] if from_base else span for from_base in pattern))  # type: ignore[no-untyped-call]
-    return blocks
+def _positions(delta: Delta) -> tuple[tuple[int, int], ...]:
+    """Where `points_of` has the end and the start of each span that has one."""
+    places = accumulate((1 if start is None else 2 for start, _ in delta), initial=0)
+    return tuple((at, at + 1) for at, (start, _) in zip(places, delta, strict=False) if start is not None)

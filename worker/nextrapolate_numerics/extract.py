@@ -10,7 +10,7 @@ from nextrapolate_numerics.deltas import points_of, spectra
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import FactorGrams, gram
+from nextrapolate_numerics.gram import FactorGrams, Pairs, gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
 from nextrapolate_numerics.parts import ModuleParts, module_parts
@@ -65,11 +65,13 @@ def gather(
     parts: dict[str, ModuleParts] = {}
     geometry: dict[str, ModuleGeometry] = {}
     energy_ratios, drift_norms = (dict.fromkeys(trajectory.module_names, 0.0) for _ in range(2))
-    wanted = _wanted_products(evidence, drift, pairs)
+    multiplied = Pairs.of(drift.points, _wanted_products(evidence, drift, pairs))
     numbers = {name: number for number, name in enumerate(trajectory.module_names, start=1)}
     for name, stack in stacks(_moving(trajectory), device):
         moved.add(name)
-        products = FactorGrams.of(stack, wanted)
+        products = FactorGrams.of(stack, multiplied)
+        if broken := products.broken_points():
+            raise trajectory.not_finite(name, broken[0])
         ratios, drift_norms[name] = _globals(products, drift, every=evidence.geometry)
         energy_ratios[name] = ratios[-1]
         if evidence.gram:

@@ -1,6 +1,6 @@
 """Gram matrices of a module's trajectory: of its factors, from which all else is told, and of its deltas."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
@@ -8,7 +8,41 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.stack import Stack
+from nextrapolate_numerics.stack import Side, Stack
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of points whose factors are multiplied, and where their products are kept.
+
+    Attributes:
+        runs: (apart, begin, end): the pairs (k + apart, k) for begin <= k < end. Those of points with
+            themselves come first.
+        where: (p, p) place of the product of each two points, in both orders; -1 where there is none.
+    """
+
+    runs: tuple[tuple[int, int, int], ...]
+    where: Tensor
+
+    @classmethod
+    def of(cls, points: int, wanted: Iterable[tuple[int, int]] | None = None) -> Self:
+        """The pairs that are wanted, in either order; None wants them all."""
+        if wanted is None:
+            runs = [(apart, 0, points - apart) for apart in range(points)]
+        else:
+            runs = list(_runs({(abs(one - other), min(one, other)) for one, other in wanted}))
+        kept = [(begin + apart, begin) for apart, first, end in runs for begin in range(first, end)]
+        kept += [(begin, end) for end, begin in kept if begin != end]
+        where = torch.full((points, points), -1)
+        where[tuple(torch.tensor(kept).T)] = torch.arange(len(kept))
+        return cls(tuple(runs), where)
+
+
+def _runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Of (apart, begin), those that lie one after the other."""
+    for (apart, _), run in groupby(enumerate(sorted(pairs)), lambda item: (item[1][0], item[1][1] - item[0])):
+        begins = [begin for _, (_, begin) in run]
+        yield apart, begins[0], begins[-1] + 1
 
 
 @dataclass(frozen=True)
@@ -18,53 +52,51 @@ class FactorGrams:
     Ten digits are left of the difference of two checkpoints that are 1e-3 of their norm apart.
 
     Attributes:
-        left: (p, r, p, r), left[k, :, l] = B_k^T B_l.
-        right: (p, r, p, r), right[k, :, l] = A_k A_l^T.
+        left: (w, r, r), B_k^T B_l in the place of (k, l).
+        right: (w, r, r), A_k A_l^T likewise.
+        where: (p, p) the place of each pair; -1 where its product was not wanted.
         scaling: the LoRA scaling, which is in neither.
     """
 
     left: Tensor
     right: Tensor
+    where: Tensor
     scaling: float
 
     @classmethod
-    def of(cls, stack: Stack, pairs: Iterable[tuple[int, int]] | None = None) -> Self:
-        """O(p^2 r^2 (m + n)): the most of an extraction's work.
+    def of(cls, stack: Stack, pairs: Pairs) -> Self:
+        """O(w r^2 (m + n)): the most of an extraction's work."""
+        left, right = (_products(side, pairs) for side in (stack.left, stack.right))
+        return cls(left, right, pairs.where.to(left.device), stack.scaling)
 
-        Args:
-            stack: the factors.
-            pairs: of points, whose products are wanted; those of others stay 0. None wants them all.
+    def broken_points(self) -> list[int]:
+        """Points whose factors hold NaN or Inf; of those that were multiplied with themselves.
+
+        A row with one of them has no finite length, and others have: no float32 has a square that is Inf in
+        float64.
         """
-        runs = list(_runs(len(stack.left), pairs))
-        return cls(_products(stack.left, runs), _products(stack.right, runs), stack.scaling)
+        own = self.where.diagonal()
+        left, right = (side.diagonal(dim1=1, dim2=2)[own].sum(dim=1) for side in (self.left, self.right))
+        broken: list[int] = ((own >= 0) & ~torch.isfinite(left + right)).nonzero().flatten().tolist()
+        return broken
 
 
-def _runs(points: int, pairs: Iterable[tuple[int, int]] | None) -> Iterator[tuple[int, int, int]]:
-    """(k, l, end): the products of point k with l .. end - 1 are wanted, no l being before k."""
-    if pairs is None:
-        yield from ((point, point, points) for point in range(points))
-        return
-    wanted = sorted({(min(pair), max(pair)) for pair in pairs})
-    for _, run in groupby(enumerate(wanted), lambda item: (item[1][0], item[1][1] - item[0])):
-        found = [pair for _, pair in run]
-        yield found[0][0], found[0][1], found[-1][1] + 1
-
-
-def _products(side: Tensor, runs: Sequence[tuple[int, int, int]]) -> Tensor:
-    """Inner products of rows of (p, r, d), (p, r, p, r): the runs, and mirrored."""
-    points, rank, _ = side.shape
-    products = side.new_zeros(points, rank, points, rank)
-    for point, begin, end in runs:
-        found = side[begin:end] @ side[point].mT
-        products[begin:end, :, point] = found
-        products[point, :, begin:end] = found.permute(2, 0, 1)
-    return products
+def _products(side: Side, pairs: Pairs) -> Tensor:
+    """(w, r, r): each pair is multiplied in one order, and mirrored."""
+    sizes = [end - begin for _, begin, end in pairs.runs]
+    products = torch.zeros(sum(sizes), side.rank, side.rank, dtype=torch.float64, device=side.device)
+    of_runs = products.split(sizes)  # type: ignore[no-untyped-call]
+    for tile in side.tiles():
+        for (apart, begin, end), sums in zip(pairs.runs, of_runs, strict=True):
+            torch.baddbmm(sums, tile[begin + apart : end + apart], tile[begin:end].mT, out=sums)
+    mirrored = [sums.mT for (apart, _, _), sums in zip(pairs.runs, of_runs, strict=True) if apart]
+    return torch.cat([products, *mirrored])
 
 
 def gram(factors: FactorGrams) -> Tensor:
     """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)) over the points, (p, p) float64 on the CPU."""
-    rows = [(left * right).sum(dim=(0, 2)) for left, right in zip(factors.left, factors.right, strict=True)]
-    return factors.scaling**2 * torch.stack(rows).cpu()
+    inner = (factors.left * factors.right).sum(dim=(1, 2))
+    return (factors.scaling**2 * inner[factors.where]).cpu()
 
 
 def summed(grams: Mapping[str, Tensor]) -> Tensor:

@@ -70,7 +70,7 @@ def module_geometry(
     coefficients = drift.coefficients[first:]
     inner = coefficients @ points @ coefficients.T
     sums = coefficients @ _sums(stack)
-    entries = stack.left.shape[-1] * stack.right.shape[-1]
+    entries = stack.left.width * stack.right.width
     steps = torch.tensor(drift.steps[first:], dtype=torch.float64)
     return ModuleGeometry(
         (0.0, *energy_ratios)[first:],  # at the origin, from which the drift is measured, there is no delta
@@ -82,7 +82,10 @@ def module_geometry(
 
 def _sums(stack: Stack) -> Tensor:
     """The sum of all entries of each point's delta, (p,) float64, as s (1^T B)(A 1)."""
-    left, right = (side @ side.new_ones(side.shape[-1]) for side in (stack.left, stack.right))
+    left, right = (
+        torch.stack([tile.sum(dim=-1) for tile in side.tiles()]).sum(dim=0)
+        for side in (stack.left, stack.right)
+    )
     return stack.scaling * (left * right).sum(dim=1).cpu()
 
 

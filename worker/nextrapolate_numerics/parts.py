@@ -63,10 +63,10 @@ def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> Mo
     speeds = grams.scaling * found.sigma / steps.unsqueeze(1)
     each = (len(later), SPEEDS * count, -1)
     u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
-    u_points, v_points = u @ _matrix(grams.left), v @ _matrix(grams.right)
+    u_points, v_points = u @ _matrix(grams.left[grams.where]), v @ _matrix(grams.right[grams.where])
     shape = (len(later), SPEEDS, count)
     products = ((u_points @ u.mT) * (v_points @ v.mT)).view(*shape, SPEEDS, count)
-    with_points = grams.scaling * (u_points * v_points).view(*shape, *grams.left.shape[:2]).sum(dim=-1)
+    with_points = grams.scaling * (u_points * v_points).view(*shape, len(grams.where), -1).sum(dim=-1)
     return ModuleParts(
         ranks,
         torch.stack([products[:, :, :rank, :, :rank].sum(dim=(2, 4)) for rank in ranks], dim=1).cpu(),
@@ -74,6 +74,6 @@ def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> Mo
     )
 
 
-def _matrix(side: Tensor) -> Tensor:
-    """Inner products (p, r, p, r) as a matrix."""
-    return side.flatten(2).flatten(0, 1)
+def _matrix(products: Tensor) -> Tensor:
+    """Inner products (p, p, r, r) as a matrix, (p r, p r)."""
+    return products.transpose(1, 2).flatten(2).flatten(0, 1)

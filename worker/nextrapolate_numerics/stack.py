@@ -1,53 +1,115 @@
-"""A module's factors at all points side by side, where the work is done."""
+"""A module's factors at all points, where the work is done; widened to float64 a tile at a time."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.trajectory import ModuleFactors
 
+_TILE_BYTES = 1 << 20  # half of a core's second-level cache; what comes of a tile wants the rest
+
+
+@dataclass(frozen=True)
+class Side:
+    """The B or the A of a module at p points, float32 on the device.
+
+    Attributes:
+        factors: p times B (m, r) or A (r, n); on a CPU in the pages of their files.
+        long: the axis of m or n, called d in what follows.
+    """
+
+    factors: tuple[Tensor, ...]
+    long: int
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    @property
+    def rank(self) -> int:
+        """The length of the other axis."""
+        return self.factors[0].shape[1 - self.long]
+
+    @property
+    def width(self) -> int:
+        """The length of that axis, d."""
+        return self.factors[0].shape[self.long]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the factors are."""
+        return self.factors[0].device
+
+    def tiles(self) -> Iterator[Tensor]:
+        """B^T or A of all points, (p, r, c) float64, for one range of d after the other.
+
+        A tile stays in a CPU's cache from when it is widened to when it is multiplied. The next is written
+        over it.
+        """
+        room = torch.empty(0, dtype=torch.float64, device=self.device)
+        for parts in self.ranges(together=len(self)):
+            shape = torch.Size([len(parts), *parts[0].shape])
+            if len(room) < shape.numel():
+                room = room.new_empty(shape.numel())
+            tile = torch.stack(parts, out=room[: shape.numel()].view(shape))
+            yield tile if self.long else tile.mT
+
+    def ranges(self, together: int) -> Iterator[tuple[Tensor, ...]]:
+        """The factors for one range of d after the other: on a GPU for all of it at once.
+
+        Args:
+            together: of how many points a range has to fit into a CPU's cache in float64.
+        """
+        width = self.width
+        if self.device.type == "cpu":
+            width = max(1, _TILE_BYTES // (8 * together * self.rank))
+        return zip(*(factor.split(width, self.long) for factor in self.factors), strict=True)  # type: ignore[no-untyped-call]
+
 
 @dataclass(frozen=True)
 class Stack:
-    """One module's factors at p points in float64, on the device: dW_k = scaling left[k]^T right[k].
+    """One module's factors at p points on the device: dW_k = scaling B_k A_k.
 
     Attributes:
-        left: (p, r, m), the B_k^T; strides as the files have them.
-        right: (p, r, n), the A_k.
+        left: the B_k.
+        right: the A_k.
         scaling: the LoRA scaling, which is in neither.
     """
 
-    left: Tensor
-    right: Tensor
+    left: Side
+    right: Side
     scaling: float
+
+    @classmethod
+    def of(cls, factors: ModuleFactors) -> Self:
+        """Factors that are on the device."""
+        return cls(Side(factors.B, 0), Side(factors.A, 1), factors.scaling)
 
 
 def stacks(modules: Iterable[tuple[str, ModuleFactors]], device: torch.device) -> Iterator[tuple[str, Stack]]:
-    """Lay one module after the other side by side; on a CPU, each in the memory of the one before.
+    """One module after the other on the device.
 
     For a GPU the next module is read and sent while the last one is being worked on.
     """
     if device.type == "cuda":
-        yield from _one_ahead(modules, device)
-        return
-    memory = _Memory(torch.float64, is_pinned=False)
+        modules = _one_ahead(modules, device)
     for name, factors in modules:
-        left, right = memory.filled(factors)
-        scaling = factors.scaling
+        stack = Stack.of(factors)
         del factors  # as long as one tensor of them is held, the files stay mapped
-        yield name, Stack(left.to(device).mT, right.to(device), scaling)
+        yield name, stack
+        del stack
 
 
 def _one_ahead(
     modules: Iterable[tuple[str, ModuleFactors]], device: torch.device
-) -> Iterator[tuple[str, Stack]]:
-    """Factors go to the GPU as float32, from pinned memory, on a stream of their own."""
+) -> Iterator[tuple[str, ModuleFactors]]:
+    """Factors go to the GPU from pinned memory, on a stream of their own."""
     way = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    memories = [_Memory(torch.float32, is_pinned=True) for _ in range(2)]
+    memories = [_Pinned() for _ in range(2)]
     events = [torch.cuda.Event() for _ in memories]  # type: ignore[no-untyped-call]
 
     def send() -> Iterator[tuple[str, float, list[Tensor], torch.cuda.Event]]:
@@ -55,7 +117,7 @@ def _one_ahead(
         for (name, factors), (memory, sent) in zip(modules, turns, strict=False):
             sent.synchronize()  # what was in this memory before
             with torch.cuda.stream(way):
-                sides = [side.to(device, non_blocking=True).double() for side in memory.filled(factors)]
+                sides = [side.to(device, non_blocking=True) for side in memory.filled(factors)]
                 sent.record(way)
             yield name, factors.scaling, sides, sent
 
@@ -69,26 +131,24 @@ def _one_ahead(
             here.wait_event(sent)
             for side in (left, right):
                 side.record_stream(here)
-            yield name, Stack(left.mT, right, scaling)
+            yield name, ModuleFactors(left.unbind(), right.unbind(), scaling)
 
 
-class _Memory:
-    """Room for one module's factors, used again and again."""
+class _Pinned:
+    """Pinned memory for one module's factors, used again and again."""
 
-    def __init__(self, dtype: torch.dtype, *, is_pinned: bool) -> None:
-        self._dtype, self._is_pinned = dtype, is_pinned
+    def __init__(self) -> None:
         self._room = torch.empty(0)
 
-    def filled(self, factors: ModuleFactors) -> tuple[Tensor, Tensor]:
-        """The factors at all points, (p, m, r) and (p, r, n), widened to the memory's dtype."""
+    def filled(self, factors: ModuleFactors) -> list[Tensor]:
+        """The factors at all points, (p, m, r) and (p, r, n) float32."""
         sides = factors.B, factors.A
         shapes = [torch.Size([len(side), *side[0].shape]) for side in sides]
         sizes = [shape.numel() for shape in shapes]
         if len(self._room) < sum(sizes):
-            self._room = torch.empty(sum(sizes), dtype=self._dtype, pin_memory=self._is_pinned)
+            self._room = torch.empty(sum(sizes), pin_memory=True)
         rooms = self._room[: sum(sizes)].split(sizes)  # type: ignore[no-untyped-call]
-        left, right = (room.view(shape) for room, shape in zip(rooms, shapes, strict=True))
-        for stacked, side in ((left, factors.B), (right, factors.A)):
-            for place, factor in zip(stacked, side, strict=True):
-                place.copy_(factor)
-        return left, right
+        return [
+            torch.stack(side, out=room.view(shape))
+            for side, room, shape in zip(sides, rooms, shapes, strict=True)
+        ]

@@ -176,13 +176,24 @@ class Trajectory:
             BrokenAdapterError: a file changed or went away since the trajectory was opened.
         """
         indices = range(len(self.points)) if points is None else points
-        return self._factors(name, {index: self.layouts[index].opened() for index in indices})
+        factors = self._factors(name, {index: self.layouts[index].opened() for index in indices})
+        for index, B, A in zip(indices, factors.B, factors.A, strict=True):
+            if not (_is_finite(B) and _is_finite(A)):
+                raise self.not_finite(name, index)
+        return factors
+
+    def not_finite(self, name: str, point: int) -> NonFiniteWeightsError:
+        """What to raise where a module's factors at a point hold NaN or Inf."""
+        return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
     def modules(self) -> Iterator[tuple[str, ModuleFactors]]:
-        """All modules at all points, in the order of their names; raises what `module` does.
+        """All modules at all points, in the order of their names; NaN and Inf are not looked for.
 
         Files are opened for a few modules at once, and let go of before the next ones: what has been read of
         a mapped file counts as the process's memory for as long as it is mapped.
+
+        Raises:
+            BrokenAdapterError: a file changed or went away since the trajectory was opened.
         """
         for names in self._few_at_once():
             files = {index: layout.opened() for index, layout in enumerate(self.layouts)}
@@ -202,12 +213,7 @@ class Trajectory:
             yield names
 
     def _factors(self, name: str, files: Mapping[int, OpenAdapter]) -> ModuleFactors:
-        factors = []
-        for index, file in files.items():
-            B, A = (factor.float() for factor in file.factors(name))
-            if not (_is_finite(B) and _is_finite(A)):
-                raise NonFiniteWeightsError(name, self.points[index].step, self.points[index].model)
-            factors.append((B, A))
+        factors = [[factor.float() for factor in file.factors(name)] for file in files.values()]
         Bs, As = zip(*factors, strict=True)
         return ModuleFactors(Bs, As, self.config.scaling(name))
 

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nextrapolate_numerics.deltas import Delta, leading_triples, points_of
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 from nextrapolate_numerics.lowrank import Triple, signs, unit
-from nextrapolate_numerics.stack import Stack
+from nextrapolate_numerics.stack import Side, Stack
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def module_triples(
     u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
     sign = signs(u)
     sigma = (stack.scaling * found.sigma[:, 0]).cpu()
-    triples = Triple(sigma, (sign * unit(u)).float().cpu(), (sign * unit(v)).float().cpu())
+    triples = Triple(sigma, (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
     count = len(drift.steps) - 1
     return ModuleTriples(triples[:count], triples[count : 2 * count], triples[2 * count :])
 
@@ -55,10 +56,18 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
     return [drift.spans(*each) for each in ends]
 
 
-def _vectors(coordinates: Tensor, side: Tensor, deltas: Sequence[Delta]) -> Tensor:
-    """The sum over points of coordinates (b, p, r) @ side (p, r, d); a delta has some at its own points."""
-    vectors = side.new_zeros(len(deltas), side.shape[-1])
-    for point, rows in enumerate(side):
-        which = [index for index, delta in enumerate(deltas) if point in points_of(delta)]
-        vectors[which] += coordinates[which, point] @ rows
-    return vectors
+def _vectors(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
+    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at its own."""
+    owners: list[list[int]] = [[] for _ in side.factors]
+    for index, delta in enumerate(deltas):
+        for point in points_of(delta):
+            owners[point].append(index)
+    which = [torch.tensor(indices, device=coordinates.device) for indices in owners]
+    own = [coordinates[indices, point] for point, indices in enumerate(which)]
+    vectors = []
+    for parts in side.ranges(together=1):
+        sums = coordinates.new_zeros(len(deltas), parts[0].shape[side.long])
+        for indices, rows, part in zip(which, own, parts, strict=True):
+            sums.index_add_(0, indices, rows @ (part if side.long else part.mT).double())
+        vectors.append(sums.float())
+    return torch.cat(vectors, dim=1)
