@@ -32,18 +32,32 @@ SETTINGS: dict[str, Any] = {
     "disable_tqdm": True,
 }
 """16 questions with 8 answers a step. Callers change them, by the names of GRPOConfig and RLOOConfig."""
+LORA_TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 GUARD_QUESTIONS = 128
 """Of those for training: a guard has each answered 8 times. Accuracy is measured on others."""
 
 
-def grpo_trainer(task: Task, base: Path, out: Path, **settings: Any) -> GRPOTrainer:
-    """Return a trainer that starts from the model in `base`, its `SETTINGS` changed by `settings`."""
-    return GRPOTrainer(args=GRPOConfig(**_settings(task, out, settings)), **_parts(task, base))
+def grpo_trainer(
+    task: Task, base: Path, out: Path, *, all_weights: bool = False, **settings: Any
+) -> GRPOTrainer:
+    """Return a trainer that starts from the model in `base`, its `SETTINGS` changed by `settings`.
+
+    It trains a LoRA adapter, or all weights.
+    """
+    lora = None if all_weights else lora_config()
+    args = GRPOConfig(**_settings(task, out, settings))
+    return GRPOTrainer(args=args, peft_config=lora, **_parts(task, base))
 
 
 def rloo_trainer(task: Task, base: Path, out: Path, **settings: Any) -> RLOOTrainer:
     """Return the same for RLOO."""
-    return RLOOTrainer(args=RLOOConfig(**_settings(task, out, settings)), **_parts(task, base))
+    args = RLOOConfig(**_settings(task, out, settings))
+    return RLOOTrainer(args=args, peft_config=lora_config(), **_parts(task, base))
+
+
+def lora_config() -> LoraConfig:
+    """Return what is trained of the model: rank 16 on all its linear layers."""
+    return LoraConfig(r=16, lora_alpha=32, target_modules=LORA_TARGETS, task_type="CAUSAL_LM")
 
 
 def _settings(task: Task, out: Path, changed: dict[str, Any]) -> dict[str, Any]:
@@ -59,10 +73,4 @@ def _parts(task: Task, base: Path) -> dict[str, Any]:
         "train_dataset": Dataset.from_dict({"prompt": training}),
         "eval_dataset": Dataset.from_dict({"prompt": training[:GUARD_QUESTIONS]}),
         "processing_class": make_tokenizer(),
-        "peft_config": LoraConfig(
-            r=16,
-            lora_alpha=32,
-            target_modules=["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
-            task_type="CAUSAL_LM",
-        ),
     }
