@@ -10,7 +10,7 @@ from nextrapolate_numerics.deltas import points_of, spectra
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import FactorGrams, Pairs, gram
+from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
 from nextrapolate_numerics.parts import ModuleParts, module_parts
@@ -81,7 +81,9 @@ def gather(
         if evidence.parts:
             parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)))
         if evidence.geometry:
-            geometry[name] = module_geometry(stack, grams[name], ratios, drift)
+            geometry[name] = module_geometry(
+                grams[name], entry_sums(products), stack.left.width * stack.right.width, ratios, drift
+            )
         on_progress(numbers[name] / len(numbers))
     on_progress(1.0)
     if not moved:

@@ -54,20 +54,26 @@ class FactorGrams:
     Attributes:
         left: (w, r, r), B_k^T B_l in the place of (k, l).
         right: (w, r, r), A_k A_l^T likewise.
+        left_sums: (p, r), 1^T B_k.
+        right_sums: (p, r), A_k 1.
         where: (p, p) the place of each pair; -1 where its product was not wanted.
         scaling: the LoRA scaling, which is in neither.
     """
 
     left: Tensor
     right: Tensor
+    left_sums: Tensor
+    right_sums: Tensor
     where: Tensor
     scaling: float
 
     @classmethod
     def of(cls, stack: Stack, pairs: Pairs) -> Self:
         """O(w r^2 (m + n)): the most of an extraction's work."""
-        left, right = (_products(side, pairs) for side in (stack.left, stack.right))
-        return cls(left, right, pairs.where.to(left.device), stack.scaling)
+        (left, left_sums), (right, right_sums) = (
+            _products(side, pairs) for side in (stack.left, stack.right)
+        )
+        return cls(left, right, left_sums, right_sums, pairs.where.to(left.device), stack.scaling)
 
     def broken_points(self) -> list[int]:
         """Points whose factors hold NaN or Inf; of those that were multiplied with themselves.
@@ -81,22 +87,29 @@ class FactorGrams:
         return broken
 
 
-def _products(side: Side, pairs: Pairs) -> Tensor:
-    """(w, r, r): each pair is multiplied in one order, and mirrored."""
+def _products(side: Side, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """(w, r, r): each pair is multiplied in one order, and mirrored; and the sums over d, (p, r)."""
     sizes = [end - begin for _, begin, end in pairs.runs]
     products = torch.zeros(sum(sizes), side.rank, side.rank, dtype=torch.float64, device=side.device)
     of_runs = products.split(sizes)  # type: ignore[no-untyped-call]
+    total = products.new_zeros(len(side), side.rank)
     for tile in side.tiles():
+        total += tile.sum(dim=-1)
         for (apart, begin, end), sums in zip(pairs.runs, of_runs, strict=True):
             torch.baddbmm(sums, tile[begin + apart : end + apart], tile[begin:end].mT, out=sums)
     mirrored = [sums.mT for (apart, _, _), sums in zip(pairs.runs, of_runs, strict=True) if apart]
-    return torch.cat([products, *mirrored])
+    return torch.cat([products, *mirrored]), total
 
 
 def gram(factors: FactorGrams) -> Tensor:
     """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)) over the points, (p, p) float64 on the CPU."""
     inner = (factors.left * factors.right).sum(dim=(1, 2))
     return (factors.scaling**2 * inner[factors.where]).cpu()
+
+
+def entry_sums(factors: FactorGrams) -> Tensor:
+    """The sum of all entries of each point's delta, s (1^T B_k)(A_k 1), (p,) float64 on the CPU."""
+    return factors.scaling * (factors.left_sums * factors.right_sums).sum(dim=1).cpu()
 
 
 def summed(grams: Mapping[str, Tensor]) -> Tensor:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.stack import Stack
 
 _TIME_DIRECTIONS = 3
 
@@ -56,37 +55,27 @@ class ModuleGeometry:
 
 
 def module_geometry(
-    stack: Stack, points: Tensor, energy_ratios: Sequence[float], drift: Drift
+    points: Tensor, sums: Tensor, entries: int, energy_ratios: Sequence[float], drift: Drift
 ) -> ModuleGeometry:
     """Measure a module that moved.
 
     Args:
-        stack: its factors at all points of the trajectory.
-        points: (p, p) float64 inner products of their deltas (gram.py).
+        points: (p, p) float64 inner products of its deltas at all points of the trajectory (gram.py).
+        sums: (p,) float64, of all entries of each of them (gram.py).
+        entries: how many each has, m n.
         energy_ratios: of the global delta at each step after the origin.
         drift: the steps that are visible.
     """
     first = int(drift.starts_at_base)
     coefficients = drift.coefficients[first:]
     inner = coefficients @ points @ coefficients.T
-    sums = coefficients @ _sums(stack)
-    entries = stack.left.width * stack.right.width
     steps = torch.tensor(drift.steps[first:], dtype=torch.float64)
     return ModuleGeometry(
         (0.0, *energy_ratios)[first:],  # at the origin, from which the drift is measured, there is no delta
         inner,
         _variance_explained(inner),
-        _linearity(steps, inner, sums, entries),
+        _linearity(steps, inner, coefficients @ sums, entries),
     )
-
-
-def _sums(stack: Stack) -> Tensor:
-    """The sum of all entries of each point's delta, (p,) float64, as s (1^T B)(A 1)."""
-    left, right = (
-        torch.stack([tile.sum(dim=-1) for tile in side.tiles()]).sum(dim=0)
-        for side in (stack.left, stack.right)
-    )
-    return stack.scaling * (left * right).sum(dim=1).cpu()
 
 
 def _variance_explained(inner: Tensor) -> tuple[float, ...]:
