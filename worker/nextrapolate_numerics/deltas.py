@@ -44,6 +44,15 @@ def points_of(delta: Delta) -> list[int]:
     return [point for start, end in delta for point in (end, start) if point is not None]
 
 
+def owners(deltas: Sequence[Delta], points: int, device: torch.device) -> list[Tensor]:
+    """Of each point, the indices of the deltas that it is a point of."""
+    found: list[list[int]] = [[] for _ in range(points)]
+    for index, delta in enumerate(deltas):
+        for point in set(points_of(delta)):
+            found[point].append(index)
+    return [torch.tensor(indices, dtype=torch.long, device=device) for indices in found]
+
+
 def leading_triples(grams: FactorGrams, deltas: Sequence[Delta], count: int) -> StackedTriples:
     """The `count` leading triples of each delta; where it has fewer, the others are 0."""
     sigma = grams.left.new_zeros(len(deltas), count)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.deltas import leading_triples
+from nextrapolate_numerics.deltas import leading_triples, owners
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 
@@ -58,12 +58,16 @@ def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> Mo
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
     count = max(ranks)
-    found = leading_triples(grams, [drift.spans(*increment) for increment in increments], count)
+    deltas = [drift.spans(*increment) for increment in increments]
+    found = leading_triples(grams, deltas, count)
+    which = owners(deltas, len(grams.where), grams.where.device)
     steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
     speeds = grams.scaling * found.sigma / steps.unsqueeze(1)
     each = (len(later), SPEEDS * count, -1)
+    u_points = _with_points(found.u, grams.left, grams.where, which).view(each)
+    v_points = _with_points(found.v, grams.right, grams.where, which).view(each)
+    u_points *= speeds.view(*each[:2], 1)
     u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
-    u_points, v_points = u @ _matrix(grams.left[grams.where]), v @ _matrix(grams.right[grams.where])
     shape = (len(later), SPEEDS, count)
     products = ((u_points @ u.mT) * (v_points @ v.mT)).view(*shape, SPEEDS, count)
     with_points = grams.scaling * (u_points * v_points).view(*shape, len(grams.where), -1).sum(dim=-1)
@@ -74,6 +78,13 @@ def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> Mo
     )
 
 
-def _matrix(products: Tensor) -> Tensor:
-    """Inner products (p, p, r, r) as a matrix, (p r, p r)."""
-    return products.transpose(1, 2).flatten(2).flatten(0, 1)
+def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: list[Tensor]) -> Tensor:
+    """Inner products of vectors with all points' factors, (b, k, p, r), from their own coordinates there.
+
+    A vector has coordinates at few points: what others would contribute is not multiplied.
+    """
+    found = torch.zeros_like(coordinates).flatten(2)
+    for point, deltas in enumerate(which):
+        with_all = products[where[point]].transpose(0, 1).flatten(1)  # (r, p r)
+        found.index_add_(0, deltas, coordinates[deltas, :, point] @ with_all)
+    return found.view_as(coordinates)

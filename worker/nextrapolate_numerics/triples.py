@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.deltas import Delta, leading_triples, points_of
+from nextrapolate_numerics.deltas import Delta, leading_triples, owners
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 from nextrapolate_numerics.lowrank import Triple, signs, unit
@@ -58,11 +58,7 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
 
 def _vectors(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
     """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at its own."""
-    owners: list[list[int]] = [[] for _ in side.factors]
-    for index, delta in enumerate(deltas):
-        for point in points_of(delta):
-            owners[point].append(index)
-    which = [torch.tensor(indices, device=coordinates.device) for indices in owners]
+    which = owners(deltas, len(side), coordinates.device)
     own = [coordinates[indices, point] for point, indices in enumerate(which)]
     vectors = []
     for parts in side.ranges(together=1):
