@@ -114,7 +114,6 @@ class WholeMatrices(TrainerCallback):
         config.save_pretrained(str(folder))
         save_file(tensors, folder / ADAPTER[0], metadata={"format": "pt"})
 
-    @torch.no_grad()
     def _jump(self) -> None:
         checkpoints = find_checkpoints(self._folder, until=BRANCHES_AT)
         method = parsed(self._method, HORIZON)
@@ -122,7 +121,7 @@ class WholeMatrices(TrainerCallback):
             adapter = load_file(extrapolated(checkpoints, method, Gate(), Path(name)) / ADAPTER[0])
         for name, weight in _matrices(self._model):
             B, A = (adapter[f"{_in_file(name)}.lora_{factor}.weight"] for factor in "BA")
-            weight.copy_(self._base[name] + B @ A)
+            weight.detach().copy_(self._base[name] + B @ A)
 
 
 def _matrices(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

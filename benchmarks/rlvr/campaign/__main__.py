@@ -16,6 +16,7 @@ from demo.server import embedded_server
 from demo.task import HELD_OUT
 from rich.console import Console
 
+from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.campaign import figures, results
 from benchmarks.rlvr.campaign.compare import summary
 from benchmarks.rlvr.campaign.lanes import Place, make_all
@@ -23,6 +24,7 @@ from benchmarks.rlvr.campaign.plan import Planned, campaign
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Sweep
 from benchmarks.rlvr.campaign.tables import SECTIONS, SWEPT
+from benchmarks.rlvr.tasks import TASKS
 from benchmarks.written import add_write_option, write_section
 
 RUNS = Path(__file__).parents[1] / "runs"
@@ -62,6 +64,8 @@ def main() -> None:
     arguments.results.mkdir(parents=True, exist_ok=True)
     sweep = Sweep(arguments.results / "sweep.json")
     if arguments.lanes:
+        for task in dict.fromkeys(run.settings.task for run in runs):
+            base_of(TASKS[task])  # before lanes begin, each of which would train it
         with embedded_server(arguments.folder / "server", workers=arguments.lanes) as server:
             place = Place(arguments.folder, server, arguments.held_out)
             failures = make_all(runs, place, arguments.lanes, console)
