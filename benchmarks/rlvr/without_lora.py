@@ -43,7 +43,7 @@ from nextrapolate.schemas import Gate
 RESULTS = FOLDER / "without-lora.json"
 STEPS = 250
 RATE = 5e-6
-"""Of all weights; vanilla then gains about as fast as with LoRA at the campaign's usual rate."""
+"""Of all weights: a tenth of the rate of the runs with LoRA."""
 NO_JUMP = "none"
 METHODS = (NO_JUMP, PAPER, "next", "auto")
 COLUMNS = ("task", "jump", "before the jump", "after it", "at 250", "more than without")

@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.campaign.one_run import finished
 from benchmarks.rlvr.campaign.plan import LARGE, RATE, SEEDS, TASKS, Planned, runs_of
-from benchmarks.rlvr.campaign.variants import BRANCHES_AT, SHORTER
+from benchmarks.rlvr.campaign.variants import BEST, BRANCHES_AT, SHORTER
 from benchmarks.rlvr.jumps import Fitted, Run, parsed
 from benchmarks.rlvr.tasks import TASKS as ALL_TASKS
 from nextrapolate.folders import find_checkpoints
@@ -59,7 +59,7 @@ def asked() -> Iterator[Asked]:
         for run in runs_of(["vanilla"], TASKS, [RATE], [seed]):
             methods = (*METHODS, PAPER) if seed == SEEDS[0] else METHODS
             yield from (Asked(run, method) for method in methods)
-        for run in runs_of(("vanilla", SHORTER), TASKS, LARGE, [seed]):
+        for run in runs_of(("vanilla", BEST, SHORTER), TASKS, LARGE, [seed]):
             steps = (step for step in AVERAGED_AT if step <= run.settings.steps)
             yield from (Asked(run, AVERAGE, (1.0,), step) for step in steps)
 
