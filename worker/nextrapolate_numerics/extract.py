@@ -81,9 +81,7 @@ def gather(
         if evidence.parts:
             parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)))
         if evidence.geometry:
-            geometry[name] = module_geometry(
-                grams[name], entry_sums(products), stack.left.width * stack.right.width, ratios, drift
-            )
+            geometry[name] = module_geometry(grams[name], entry_sums(products), stack.entries, ratios, drift)
         on_progress(numbers[name] / len(numbers))
     on_progress(1.0)
     if not moved:

@@ -54,7 +54,7 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
 
 
 def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> ModuleParts:
-    """Parts of one module at all steps after the origin; O(c R p^2 r^2) for R triples, whatever m and n."""
+    """Parts of one module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
     count = max(ranks)

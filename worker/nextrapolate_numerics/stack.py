@@ -84,6 +84,11 @@ class Stack:
     right: Side
     scaling: float
 
+    @property
+    def entries(self) -> int:
+        """Of a delta, m n."""
+        return self.left.width * self.right.width
+
     @classmethod
     def of(cls, factors: ModuleFactors) -> Self:
         """Factors that are on the device."""
