@@ -52,10 +52,12 @@ def test_linearity_is_what_the_three_definitions_say(jumped: bool, tmp_path: Pat
         assert found.in_sample == pytest.approx(r_squared(whole, weights, weights.mean(axis=0)))
 
 
-def test_energy_and_variance_are_those_of_the_dense_deltas(tmp_path: Path) -> None:
+@pytest.mark.parametrize("jumped_at", [[], [45], [20, 30, 60, 95, 100]], ids=str)
+def test_energy_and_variance_are_those_of_the_dense_deltas(jumped_at: list[int], tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", UNEVEN)
-    geometry = inspect(Trajectory.open(checkpoints(run))).geometry
-    drift = by_module(run, dense_drift(run))
+    jumps = write_run(tmp_path / "jumps", jumped_at, seed=1) if jumped_at else None
+    geometry = inspect(Trajectory.open(checkpoints(run), checkpoints(jumps) if jumps else [])).geometry
+    drift = by_module(run, dense_drift(run, jumps))
     assert set(geometry.modules) == set(MODULES) - {STILL}
     assert geometry.still == (STILL,)
     for name, module in geometry.modules.items():

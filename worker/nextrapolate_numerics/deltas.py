@@ -57,30 +57,21 @@ def leading_triples(grams: FactorGrams, deltas: Sequence[Delta], count: int) -> 
     """The `count` leading triples of each delta; where it has fewer, the others are 0."""
     sigma = grams.left.new_zeros(len(deltas), count)
     u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
-    for batch in _batches(deltas, grams):
+    for batch in batches(deltas, grams):
         core = Core.leading(*batch.sides(grams), count)
         values = core.values.sqrt()
         found = values.shape[-1]
         inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
         sigma[batch.which, :found] = values
-        u[batch.which, :found], v[batch.which, :found] = batch.by_point(
-            core.left * inverse, core.right * inverse**2, len(grams.where)
+        own = batch.by_point(core.left * inverse, core.right * inverse**2)
+        u[batch.which, :found], v[batch.which, :found] = (
+            batch.among_all(parts, len(grams.where)) for parts in own
         )
     return StackedTriples(sigma, u, v)
 
 
-def spectra(grams: FactorGrams, deltas: Sequence[Delta]) -> list[Tensor]:
-    """All singular values of each delta, (q,) descending, float64 on the CPU, LoRA scaling included."""
-    found: list[Tensor] = [torch.empty(0)] * len(deltas)
-    for batch in _batches(deltas, grams):
-        values = grams.scaling * Core.spectrum(*batch.sides(grams)).cpu()
-        for index, each in zip(batch.which, values, strict=True):
-            found[index] = each
-    return found
-
-
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Deltas whose spans are alike: which of them begin at the base model.
 
     Attributes:
@@ -103,22 +94,22 @@ class _Batch:
             torch.sub(right[:, :, :, end], right[:, :, :, start], out=right[:, :, :, start])
         return left.flatten(3).flatten(1, 2), right.flatten(3).flatten(1, 2)
 
-    def by_point(self, left: Tensor, right: Tensor, points: int) -> tuple[Tensor, Tensor]:
-        """From coordinates in both sides' blocks, (b, z r, k), to all points' factors, (b, k, p, r)."""
+    def by_point(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """From coordinates in both sides' blocks, (b, z r, k), to the points' factors, (b, k, z, r)."""
         b, z = self.points.shape
         left, right = (side.mT.reshape(b, side.shape[-1], z, -1).clone() for side in (left, right))
         for end, start in self.spans:
             left[:, :, start] -= left[:, :, end]
             right[:, :, end] += right[:, :, start]
             right[:, :, start] *= -1
-        return self._spread(left, points), self._spread(right, points)
+        return left, right
 
     def _of_points(self, products: Tensor, where: Tensor) -> Tensor:
         """Products (w, r, r) of each delta's points with one another, (b, z, r, z, r)."""
         places = where[self.points.unsqueeze(2), self.points.unsqueeze(1)]
         return products[places].transpose(2, 3).contiguous()
 
-    def _spread(self, parts: Tensor, points: int) -> Tensor:
+    def among_all(self, parts: Tensor, points: int) -> Tensor:
         """From a delta's own points, (b, k, z, r), to all points."""
         b, k, _, r = parts.shape
         where = self.points[:, None, :, None].expand_as(parts)
@@ -126,19 +117,19 @@ class _Batch:
         return found
 
 
-def _batches(deltas: Sequence[Delta], grams: FactorGrams) -> Iterator[_Batch]:
-    """Those of one pattern together, as many as are held at once."""
+def batches(deltas: Sequence[Delta], grams: FactorGrams, beside: int = 0) -> Iterator[Batch]:
+    """Those of one pattern together, as many as are held at once with `beside` rows more."""
     device, rank = grams.left.device, grams.left.shape[-1]
     patterns: dict[tuple[bool, ...], list[int]] = {}
     for index, delta in enumerate(deltas):
         patterns.setdefault(tuple(start is None for start, _ in delta), []).append(index)
     for indices in patterns.values():
         first = deltas[indices[0]]
-        together = max(1, _ENTRIES // (len(points_of(first)) * rank) ** 2)
+        together = max(1, _ENTRIES // (beside + len(points_of(first)) * rank) ** 2)
         for begin in range(0, len(indices), together):
             which = indices[begin : begin + together]
             points = [points_of(deltas[index]) for index in which]
-            yield _Batch(which, torch.tensor(points, device=device), _positions(first))
+            yield Batch(which, torch.tensor(points, device=device), _positions(first))
 
 
 def _positions(delta: Delta) -> tuple[tuple[int, int], ...]:

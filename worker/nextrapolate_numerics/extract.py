@@ -6,10 +6,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.deltas import points_of, spectra
+from nextrapolate_numerics.deltas import points_of
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.global_spectra import global_spectra
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
@@ -116,7 +117,7 @@ def _globals(products: FactorGrams, drift: Drift, *, every: bool) -> tuple[list[
     sigma_1 / sum sigma, as NExt defines it (arXiv 2604.11446, Fig. 2): not squared; 0 where a delta is 0.
     """
     last = len(drift.steps) - 1
-    found = spectra(products, [drift.spans(0, step) for step in range(1 if every else last, last + 1)])
+    found = global_spectra(products, [drift.spans(0, step) for step in range(1 if every else last, last + 1)])
     ratios = [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in found]
     return ratios, float(found[-1].norm())
 
