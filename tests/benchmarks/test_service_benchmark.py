@@ -16,6 +16,7 @@ def test_each_part_measures_something(
     monkeypatch.setattr(latency, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(latency, "METHODS", ("none",))
     monkeypatch.setattr(stages, "METHODS", {"a line": make_method("weight-extrapolation")})
+    monkeypatch.setattr(stages, "LATER", stages.LATER[:4])
     short = "--mib 1 --rounds 1 --clients 2 --jobs 20 --repeats 1"
     monkeypatch.setattr(sys, "argv", ["service.py", *short.split()])
     service.main()
@@ -30,6 +31,7 @@ def test_each_part_measures_something(
     assert over == pytest.approx(whole - alone, abs=0.011)
     assert tables["a job by"][0] == "a line"
     assert 0 < sum(map(float, tables["a job by"][1:8])) < 60
+    assert "a line, after 2 jumps" in [row[0] for row in rows]
 
 
 def test_an_unknown_part_is_named(
