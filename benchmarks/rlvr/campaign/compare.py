@@ -52,7 +52,7 @@ class Pair:
     @property
     def guard_answers(self) -> float:
         """Answers that the guard had given, for each one that the run trained on."""
-        made = self.run.settings
+        made = self.record.settings
         if made.jumps is None or "guard" not in made.jumps:
             return 0.0
         adapters = 1 + len(made.jumps.get("alphas", [1.0])) + len(made.jumps.get("others", []))
@@ -88,8 +88,11 @@ def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:
         {
             "run": pair.run.name,
             "variant": pair.run.variant,
-            **{name: getattr(pair.run.settings, name) for name in ("task", "learning_rate", "seed", "steps")},
-            "sampled": at(pair.record, pair.run.settings.steps),
+            **{
+                name: getattr(pair.record.settings, name)
+                for name in ("task", "learning_rate", "seed", "steps")
+            },
+            "sampled": at(pair.record, pair.record.settings.steps),
             "rival": VARIANTS[pair.run.variant].rival,
             "rival_sampled": pair.goal,
             "steps_to_rival": pair.steps,

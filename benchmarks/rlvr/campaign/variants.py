@@ -119,10 +119,14 @@ SHORTER = "auto-20-25"
 
 GUARDED = {
     "guarded": guarded(CYCLES[BEST]),
+    "guarded-tolerant": guarded(CYCLES[BEST], guard_tolerance=0.02),
     "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.25, 1.0]),
     "guarded-averages": guarded(CYCLES[SHORTER], others=["wsm"]),
 }
-"""The same cycles where each jump is tried out first; of several alphas, or methods, the best stays."""
+"""The same cycles where each jump is tried out first; of several alphas, or methods, the best stays.
+
+The tolerance is two standard errors of the guard's 1024 answers.
+"""
 
 _NORMALISED = "REINFORCE++ with a baseline"
 ALGORITHMS = {

@@ -73,7 +73,7 @@ def averages(results: Results, swept: Sequence[Swept]) -> str:
                     str(Spread.of(values)) if values else ""
                     for step in AVERAGED_AT
                     for values in (
-                        [at(record, step) for run, record in found if step <= run.settings.steps],
+                        [at(record, step) for _, record in found if step <= record.settings.steps],
                         [averaged[run.name, step] for run, _ in found if (run.name, step) in averaged],
                     )
                 ]

@@ -18,7 +18,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def accuracy(results: Results, runs: Sequence[Planned], step: int) -> str:
     """Mean and spread over the runs that have come that far."""
-    reached = [at(record, step) for run, record in results.of(runs) if step <= run.settings.steps]
+    reached = [at(record, step) for _, record in results.of(runs) if step <= record.settings.steps]
     return str(Spread.of(reached)) if reached else ""
 
 

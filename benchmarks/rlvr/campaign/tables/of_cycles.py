@@ -65,4 +65,4 @@ def algorithms(results: Results) -> str:
 
 
 def _at(pair: Pair, step: int) -> str:
-    return f"{at(pair.record, step):.3f}" if step <= pair.run.settings.steps else ""
+    return f"{at(pair.record, step):.3f}" if step <= pair.record.settings.steps else ""

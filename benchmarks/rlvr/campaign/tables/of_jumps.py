@@ -27,7 +27,7 @@ def one_jump(results: Results) -> str:
                 Spread.of(gains).signed,
                 *(_more([pair for pair in found if pair.run.settings.task == task]) for task in TASKS),
                 _more(found),
-                f"{mean(pair.steps_of_rival - pair.run.settings.steps for pair in found):+.0f}",
+                f"{mean(pair.steps_of_rival - pair.record.settings.steps for pair in found):+.0f}",
                 f"{mean(jump.update_ratio or 0.0 for jump in jumps):.2f}",
                 f"{mean(jump.seconds for jump in jumps):.1f}",
             )
@@ -40,7 +40,7 @@ def one_jump(results: Results) -> str:
 
 
 def _more(found: Sequence[Pair]) -> str:
-    return Spread.of([pair.differences[pair.run.settings.steps] for pair in found]).signed if found else ""
+    return Spread.of([pair.differences[pair.record.settings.steps] for pair in found]).signed if found else ""
 
 
 def alphas(results: Results, swept: Sequence[Swept]) -> str:
