@@ -15,28 +15,12 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core
 from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.gram import FactorGrams
 
 Delta = tuple[Span, ...]
 
 _ENTRIES = 1 << 22  # of the small matrices that are decomposed together: 32 MB of float64
-
-
-@dataclass(frozen=True)
-class StackedTriples:
-    """Leading triples in the coordinates of a module's stack, the LoRA scaling left out; float64.
-
-    Attributes:
-        sigma: (b, k), descending.
-        u: (b, k, p, r): the singular vector is the sum over points of u[.., p] @ stack.left[p].
-        v: (b, k, p, r), likewise of stack.right. Both are 0 where sigma is.
-    """
-
-    sigma: Tensor
-    u: Tensor
-    v: Tensor
 
 
 def points_of(delta: Delta) -> list[int]:
@@ -51,23 +35,6 @@ def owners(deltas: Sequence[Delta], points: int, device: torch.device) -> list[T
         for point in set(points_of(delta)):
             found[point].append(index)
     return [torch.tensor(indices, dtype=torch.long, device=device) for indices in found]
-
-
-def leading_triples(grams: FactorGrams, deltas: Sequence[Delta], count: int) -> StackedTriples:
-    """The `count` leading triples of each delta; where it has fewer, the others are 0."""
-    sigma = grams.left.new_zeros(len(deltas), count)
-    u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
-    for batch in batches(deltas, grams):
-        core = Core.leading(*batch.sides(grams), count)
-        values = core.values.sqrt()
-        found = values.shape[-1]
-        inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
-        sigma[batch.which, :found] = values
-        own = batch.by_point(core.left * inverse, core.right * inverse**2)
-        u[batch.which, :found], v[batch.which, :found] = (
-            batch.among_all(parts, len(grams.where)) for parts in own
-        )
-    return StackedTriples(sigma, u, v)
 
 
 @dataclass(frozen=True)
@@ -124,12 +91,12 @@ def batches(deltas: Sequence[Delta], grams: FactorGrams, beside: int = 0) -> Ite
     for index, delta in enumerate(deltas):
         patterns.setdefault(tuple(start is None for start, _ in delta), []).append(index)
     for indices in patterns.values():
-        first = deltas[indices[0]]
-        together = max(1, _ENTRIES // (beside + len(points_of(first)) * rank) ** 2)
+        spans = _positions(deltas[indices[0]])
+        together = max(1, _ENTRIES // (beside + len(points_of(deltas[indices[0]])) * rank) ** 2)
         for begin in range(0, len(indices), together):
             which = indices[begin : begin + together]
-            points = [points_of(deltas[index]) for index in which]
-            yield Batch(which, torch.tensor(points, device=device), _positions(first))
+            points = torch.tensor([points_of(deltas[index]) for index in which], device=device)
+            yield Batch(which, points, spans)
 
 
 def _positions(delta: Delta) -> tuple[tuple[int, int], ...]:

@@ -6,11 +6,11 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.decompositions import global_spectra
 from nextrapolate_numerics.deltas import points_of
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.global_spectra import global_spectra
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry

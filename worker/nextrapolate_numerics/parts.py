@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.deltas import leading_triples, owners
+from nextrapolate_numerics.decompositions import leading_triples
+from nextrapolate_numerics.deltas import owners
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 
@@ -59,7 +60,7 @@ def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> Mo
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
     count = max(ranks)
     deltas = [drift.spans(*increment) for increment in increments]
-    found = leading_triples(grams, deltas, count)
+    found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), count)
     which = owners(deltas, len(grams.where), grams.where.device)
     steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
     speeds = grams.scaling * found.sigma / steps.unsqueeze(1)

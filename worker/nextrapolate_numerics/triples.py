@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.deltas import Delta, leading_triples, owners
+from nextrapolate_numerics.decompositions import leading_triples
+from nextrapolate_numerics.deltas import Delta, owners
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 from nextrapolate_numerics.lowrank import Triple, signs, unit
@@ -39,13 +40,12 @@ def module_triples(
     stack: Stack, grams: FactorGrams, drift: Drift, pairs: Sequence[tuple[int, int]]
 ) -> ModuleTriples:
     """Triples of one module; `pairs` are indices of the drift's steps."""
-    deltas = seen_deltas(drift, pairs)
-    found = leading_triples(grams, deltas, 1)
+    deltas, count = seen_deltas(drift, pairs), len(drift.steps) - 1
+    found = leading_triples(grams, deltas, range(count), 1)
     u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
     sign = signs(u)
     sigma = (stack.scaling * found.sigma[:, 0]).cpu()
     triples = Triple(sigma, (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
-    count = len(drift.steps) - 1
     return ModuleTriples(triples[:count], triples[count : 2 * count], triples[2 * count :])
 
 

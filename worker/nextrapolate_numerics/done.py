@@ -1,12 +1,12 @@
-"""Singular values of the global delta, step after step of a run.
+"""What training had done until a run's last jump: the same matrix in every global delta after it.
 
-After j jumps it is a sum of j + 1 spans, and decomposing it as it stands costs as the cube of j. What
-training had done until the last jump is the same matrix for all steps after it. It is decomposed once, and
-goes on as its own leading triples, whose number does not grow with the jumps.
+After j jumps a global delta is a sum of j + 1 spans, and decomposing it as it stands costs as the cube of j.
+All spans but the last are decomposed once instead, jump after jump, and go on as their own leading triples,
+whose number does not grow with the jumps.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Self
 
@@ -18,32 +18,16 @@ from nextrapolate_numerics.deltas import Batch, Delta, batches
 from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.gram import FactorGrams
 
-_NEGLIGIBLE = 1e-6
-"""Share of the sum of all singular values that is let go of at a jump, at most."""
+_NEGLIGIBLE = 3e-6
+"""Of the largest singular value: smaller ones are let go of at a jump.
 
-
-def global_spectra(grams: FactorGrams, deltas: Sequence[Delta]) -> list[Tensor]:
-    """Singular values of each delta, descending, float64 on the CPU, LoRA scaling included.
-
-    Args:
-        grams: of one module; products of all points of a delta with one another are there.
-        deltas: from one origin to one step after the other.
-
-    Returns:
-        All values of a delta of one span. Of others those that make up all but 1e-6 of the sum a jump.
-    """
-    found: list[Tensor] = []
-    done = _Done.nothing(grams)
-    for before, group in groupby(deltas, lambda delta: delta[:-1]):
-        for span in before[done.spans :]:
-            done = done.and_then(span, grams)
-        for batch in batches([delta[-1:] for delta in group], grams, len(done.left)):
-            found += (grams.scaling * Core.spectrum(*done.sides_with(batch, grams))).cpu()
-    return found
+Inner products in float64 know them, but not their vectors, and what is wrong with these would grow from jump
+to jump.
+"""
 
 
 @dataclass(frozen=True)
-class _Done:
+class Done:
     """What training did in the spans until a jump: B A of rank k, the LoRA scaling left out; float64.
 
     Attributes:
@@ -72,8 +56,7 @@ class _Done:
         left, right = self.sides_with(batch, grams)
         core = Core.of(left[0], right[0])
         sigma = core.values.sqrt()
-        remaining = sigma.flip(0).cumsum(0).flip(0)
-        kept = int((remaining > _NEGLIGIBLE * sigma.sum()).sum())
+        kept = int((sigma > _NEGLIGIBLE * sigma[0]).sum())
         values, own = core.values[:kept], len(self.values)
         of_left, of_right = core.left[:, :kept], core.right[:, :kept] / values
         new_left, new_right = batch.by_point(of_left[own:].unsqueeze(0), of_right[own:].unsqueeze(0))
@@ -88,6 +71,8 @@ class _Done:
     def sides_with(self, batch: Batch, grams: FactorGrams) -> tuple[Tensor, Tensor]:
         """Gram matrices of both sides of this and one more span each, (b, k + q, k + q)."""
         left, right = batch.sides(grams)
+        if not len(self.values):
+            return left, right
         with_left = self._with(batch, self.left, grams.left, grams.where)
         with_right = self._with(batch, self.right, grams.right, grams.where)
         for end, start in batch.spans:
@@ -97,6 +82,15 @@ class _Done:
             _bordered(torch.diag(self.values), with_left.flatten(2), left),
             _bordered(torch.diag(torch.ones_like(self.values)), with_right.flatten(2), right),
         )
+
+    def by_point(self, batch: Batch, left: Tensor, right: Tensor, points: int) -> tuple[Tensor, Tensor]:
+        """From coordinates in `sides_with`, (b, k + q, c), to all points' factors, (b, c, p, r)."""
+        own = len(self.values)
+        found = [batch.among_all(side, points) for side in batch.by_point(left[:, own:], right[:, own:])]
+        for all_points, side, rows in zip(found, (left, right), (self.left, self.right), strict=True):
+            before = side[:, :own].mT @ rows
+            all_points[:, :, self.points] += before.view_as(all_points[:, :, self.points])
+        return found[0], found[1]
 
     def _with(self, batch: Batch, rows: Tensor, products: Tensor, where: Tensor) -> Tensor:
         """Inner products of these rows with the factors at a batch's points, (b, k, its z, r)."""
@@ -109,3 +103,19 @@ def _bordered(square: Tensor, beside: Tensor, own: Tensor) -> Tensor:
     """[square, beside; beside^T, own] of (k, k), (b, k, q) and (b, q, q)."""
     upper = torch.cat([square.expand(len(own), -1, -1), beside], dim=2)
     return torch.cat([upper, torch.cat([beside.mT, own], dim=2)], dim=1)
+
+
+def by_last_spans(deltas: Sequence[Delta], grams: FactorGrams) -> Iterator[tuple[Done, Batch]]:
+    """What had been done, and the last spans of the deltas that go on from there.
+
+    Args:
+        deltas: from one origin to one step after the other.
+        grams: of one module; products of all points of a delta with one another are there.
+    """
+    done = Done.nothing(grams)
+    for before, group in groupby(enumerate(deltas), lambda item: item[1][:-1]):
+        for span in before[done.spans :]:
+            done = done.and_then(span, grams)
+        indices, last = zip(*((index, delta[-1:]) for index, delta in group), strict=True)
+        for batch in batches(last, grams, beside=len(done.values)):
+            yield done, replace(batch, which=[indices[each] for each in batch.which])

@@ -1,0 +1,76 @@
+"""Leading triples and spectra of a module's deltas, told from the inner products of its factors."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nextrapolate_numerics.core import Core
+from nextrapolate_numerics.deltas import Delta, batches
+from nextrapolate_numerics.done import Done, by_last_spans
+from nextrapolate_numerics.gram import FactorGrams
+
+
+@dataclass(frozen=True)
+class StackedTriples:
+    """Leading triples in the coordinates of a module's stack, the LoRA scaling left out; float64.
+
+    Attributes:
+        sigma: (b, k), descending.
+        u: (b, k, p, r): the singular vector is the sum over points of u[.., p] @ stack.left[p].
+        v: (b, k, p, r), likewise of stack.right. Both are 0 where sigma is.
+    """
+
+    sigma: Tensor
+    u: Tensor
+    v: Tensor
+
+
+def leading_triples(
+    grams: FactorGrams, deltas: Sequence[Delta], globals_: Sequence[int], count: int
+) -> StackedTriples:
+    """The `count` leading triples of each delta; where it has fewer, the others are 0.
+
+    Args:
+        grams: of one module; products of all points of a delta with one another are there.
+        deltas: of any two steps.
+        globals_: which of them begin at the origin; they end at one step after the other.
+        count: k.
+    """
+    sigma = grams.left.new_zeros(len(deltas), count)
+    u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
+    others = sorted(set(range(len(deltas))).difference(globals_))
+    nothing = Done.nothing(grams)
+    for indices, batched in (
+        (globals_, by_last_spans([deltas[index] for index in globals_], grams)),
+        (others, ((nothing, batch) for batch in batches([deltas[index] for index in others], grams))),
+    ):
+        for done, batch in batched:
+            core = Core.leading(*done.sides_with(batch, grams), count)
+            values = core.values.sqrt()
+            found = values.shape[-1]
+            inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
+            which = [indices[each] for each in batch.which]
+            sigma[which, :found] = values
+            u[which, :found], v[which, :found] = done.by_point(
+                batch, core.left * inverse, core.right * inverse**2, len(grams.where)
+            )
+    return StackedTriples(sigma, u, v)
+
+
+def global_spectra(grams: FactorGrams, deltas: Sequence[Delta]) -> list[Tensor]:
+    """Singular values of each delta, descending, float64 on the CPU, LoRA scaling included.
+
+    Args:
+        grams: of one module; products of all points of a delta with one another are there.
+        deltas: from one origin to one step after the other.
+
+    Returns:
+        All values of a delta of one span; of others those that are more than 3e-6 of the largest.
+    """
+    return [
+        values
+        for done, batch in by_last_spans(deltas, grams)
+        for values in (grams.scaling * Core.spectrum(*done.sides_with(batch, grams))).cpu()
+    ]
