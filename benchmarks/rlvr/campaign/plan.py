@@ -94,9 +94,6 @@ STUDIES = {
     "one jump, once": runs_of(ONCE, seeds=SEEDS[:1]),
     "algorithms": runs_of(ALGORITHMS, seeds=SEEDS[:1]),
     "tuning": runs_of(("vanilla", *CYCLES), TUNING_TASKS, seeds=[TUNING_SEED]),
-    "tuning at larger rates": runs_of(
-        ("auto-20-25", "auto-20-50", BEST, *GUARDED), rates=LARGE, seeds=[TUNING_SEED]
-    ),
 }
 """Each answers a question of its own; the first come first."""
 

@@ -15,7 +15,7 @@ from benchmarks.rlvr.campaign.sweep import Swept
 from benchmarks.rlvr.campaign.tables.at_one_rate import steps
 from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
-from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles, larger
+from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
 from benchmarks.rlvr.campaign.tables.with_guard import guard
 
@@ -26,7 +26,6 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "guard": guard,
     "one-jump": one_jump,
     "cycles": cycles,
-    "larger": larger,
     "algorithms": algorithms,
 }
 """Each writes a section of docs/benchmarks.md of its own."""

@@ -1,11 +1,10 @@
 """Other cycles, on the seed that they were chosen by, and other algorithms."""
 
 from benchmarks.rlvr.campaign.compare import Pair, pairs
-from benchmarks.rlvr.campaign.plan import LARGE, SEEDS, TASKS, TUNING_SEED, TUNING_TASKS, runs_of
+from benchmarks.rlvr.campaign.plan import SEEDS, TASKS, TUNING_SEED, TUNING_TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, at
 from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
-from benchmarks.rlvr.campaign.variants import ALGORITHMS, CYCLES, GUARDED, VARIANTS
-from benchmarks.rlvr.record import Record
+from benchmarks.rlvr.campaign.variants import ALGORITHMS, CYCLES, VARIANTS
 
 _SHOWN = (100, 200, 250)
 
@@ -25,30 +24,6 @@ def _tuned(results: Results, variant: str, task: str) -> tuple[str, ...]:
     runs = runs_of([variant], [task], seeds=[TUNING_SEED])
     reached = each([pair.steps for pair in pairs(results, runs)])
     return (*(accuracy(results, runs, step) for step in _SHOWN), reached)
-
-
-def larger(results: Results) -> str:
-    """How far ahead, at larger rates: where a jump did most harm, and how the run ended."""
-    rows = []
-    for task in TASKS:
-        for rate in LARGE:
-            for variant in (*CYCLES, *GUARDED):
-                runs = runs_of([variant], [task], [rate], seeds=[TUNING_SEED])
-                for _, record in results.of(runs):
-                    accuracies = (accuracy(results, runs, step) for step in (60, 100, 200, 300))
-                    rows.append((task, f"{rate:g}", VARIANTS[variant].title, *accuracies, *_jumps(record)))
-    columns = (
-        "task", "rate", "cycle", "at 60", "at 100", "at 200", "at 300", "jumps refused",
-        "largest fall at a jump",
-    )  # fmt: skip
-    return table(columns, rows)
-
-
-def _jumps(record: Record) -> tuple[str, str]:
-    measured = {row.step: row.accuracy.sampled for row in record.rows}
-    falls = [jump.accuracy.sampled - measured[jump.step] for jump in record.jumps]
-    refused = sum(jump.alpha is None for jump in record.jumps)
-    return f"{refused} of {len(record.jumps)}", f"{min(0.0, *falls):.3f}"
 
 
 def algorithms(results: Results) -> str:
