@@ -8,7 +8,7 @@ import pytest
 import torch
 from benchmarks.rlvr.campaign import figures, results, tables
 from benchmarks.rlvr.campaign.__main__ import chosen
-from benchmarks.rlvr.campaign.compare import Pair, noise
+from benchmarks.rlvr.campaign.compare import Pair, noise, summary
 from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
@@ -179,11 +179,14 @@ def test_nothing_is_swept_twice(tmp_path: Path) -> None:
     assert not (tmp_path / "sweep.json").exists()
 
 
-def test_a_cycle_at_a_larger_rate_tells_its_worst_jump() -> None:
-    run = planned(BEST, "addition", 2e-4, seed=3)
-    made = record(run.settings, {0: 0.2, 60: 0.5, 80: 0.6, 300: 0.9}, {60: 0.52, 80: 0.45})
-    *_, row = tables.SECTIONS["larger"](Results({run.name: made})).splitlines()
-    assert row.endswith("| 0 of 2 | -0.150 |")
+def test_a_shorter_run_than_planned_is_told_as_far_as_it_goes() -> None:
+    run, rival = planned(BEST, "addition", 4e-4), planned("vanilla", "addition", 4e-4)
+    made = record(replace(run.settings, steps=300), {0: 0.2, 300: 0.9})
+    found = Results({run.name: made, rival.name: record(rival.settings, {0: 0.2, 300: 0.7, 400: 0.8})})
+    [entry] = summary(found, [run])
+    assert (entry["steps"], entry["sampled"], entry["rival_sampled"]) == (300, 0.9, 0.8)
+    [row] = [row for row in tables.SECTIONS["rates"](found).splitlines() if "100 ahead" in row]
+    assert row.split(" | ")[5:7] == ["0.900", ""]
 
 
 @pytest.fixture
