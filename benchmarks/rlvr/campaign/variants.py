@@ -53,7 +53,7 @@ def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
 def guarded(variant: Variant, **jumps: Any) -> Variant:
     """The same with the plugin's guard: the reward of 1024 answers before and after each jump decides."""
     assert variant.jumps is not None
-    among = "".join(f", {name} {value}" for name, value in jumps.items())
+    among = "".join(f", {name.removeprefix('guard_')} {value}" for name, value in jumps.items())
     return replace(
         variant,
         title=f"{variant.title}, with the guard{among}",
