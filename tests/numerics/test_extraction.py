@@ -23,10 +23,11 @@ from nextrapolate_numerics import (
     WeightExtrapolation,
     extract,
 )
+from nextrapolate_numerics.decompositions import global_spectra
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams, Pairs, gram
 from nextrapolate_numerics.stack import Stack, stacks
-from nextrapolate_numerics.triples import module_triples
+from nextrapolate_numerics.triples import module_triples, seen_deltas
 
 FROZEN = list(MODULES)[-1]
 
@@ -101,6 +102,22 @@ def test_triples_are_the_dense_ones(
             assert float(triples.sigma[index]) == pytest.approx(sigma, rel=1e-5)
             captured = triples.u[index].double() @ delta @ triples.v[index].double()
             assert float(captured) == pytest.approx(sigma, rel=1e-5)
+
+
+def test_a_module_that_begins_to_move_after_a_jump_has_the_dense_triples() -> None:
+    """Until the jump its delta is nothing, which has no triple to go on with."""
+    drift = Drift.of([10, 20, 30, 40], [20], starts_at_base=True)
+    moving = random_factors(drift.points, 9, 7, 3, seed=0)
+    still = [torch.zeros_like(B) if point in (0, 1, 4) else B for point, B in enumerate(moving.B)]
+    factors = ModuleFactors(tuple(still), moving.A, moving.scaling)
+    drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))[1:]
+    grams = FactorGrams.of(stacked(factors), Pairs.of(drift.points))
+    found = module_triples(stacked(factors), grams, drift, drift.pairs(20)).globals
+    expected = [leading_triple(delta)[0] for delta in drifts]
+    assert found.sigma.tolist() == pytest.approx(expected, rel=1e-5)
+    assert [
+        values.sum().item() for values in global_spectra(grams, seen_deltas(drift, [])[:4])
+    ] == pytest.approx([torch.linalg.svdvals(delta).sum().item() for delta in drifts], rel=1e-5)
 
 
 def test_differences_of_close_points_keep_their_digits() -> None:

@@ -64,7 +64,8 @@ class Batch:
     def by_point(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """From coordinates in both sides' blocks, (b, z r, k), to the points' factors, (b, k, z, r)."""
         b, z = self.points.shape
-        left, right = (side.mT.reshape(b, side.shape[-1], z, -1).clone() for side in (left, right))
+        r = left.shape[1] // z
+        left, right = (side.mT.reshape(b, -1, z, r).clone() for side in (left, right))
         for end, start in self.spans:
             left[:, :, start] -= left[:, :, end]
             right[:, :, end] += right[:, :, start]
