@@ -48,7 +48,7 @@ class Done:
     def nothing(cls, grams: FactorGrams) -> Self:
         """Of rank 0."""
         none = grams.left.new_zeros(0, 0)
-        return cls(0, grams.where.new_zeros(0), none, none, none[0:0, 0:0].flatten())
+        return cls(0, grams.where.new_zeros(0), none, none, grams.left.new_zeros(0))
 
     def and_then(self, span: Span, grams: FactorGrams) -> Self:
         """This and one more span, its smallest singular values let go of."""
