@@ -25,7 +25,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -36,6 +36,7 @@ from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate_numerics import AdapterFiles, Extraction, NextPaper, Trajectory, Triple, extract
 
 AHEAD = 5
+PRODUCT_FLOPS = 2 * 1024**2 * 8192
 SPEED = (
     "model",
     "r",
@@ -101,18 +102,23 @@ class Run:
         """A row for the triples, and one for everything."""
         points = len(self._files)
         deltas = 2 * points + max(points - AHEAD, 0)
-        read, rate = self._read_seconds(), product_rate(self._device)
-        for what, everything, products in (
-            (
-                "triples",
-                False,
-                deltas - 1,
-            ),  # with itself, the one before, the one that it is asked to predict
-            ("everything", True, points * (points + 1) // 2),
-        ):
-            ours = _best(lambda everything=everything: self._extract(self._files, everything), self._device)  # type: ignore[misc]
-            ours /= self._layers
-            limit = read + products * 2 * self._rank**2 * self._widths / rate
+        products = {
+            "triples": deltas - 1,  # with itself, the one before, the one that it is asked to predict
+            "everything": points * (points + 1) // 2,
+        }
+        seconds = fastest(
+            {
+                "reading": self._reading(),
+                "product": one_product(self._device),
+                "triples": lambda: self._extract(self._files, everything=False),
+                "everything": lambda: self._extract(self._files, everything=True),
+            },
+            self._device,
+        )
+        read, rate = seconds["reading"] / self._layers, PRODUCT_FLOPS / seconds["product"]
+        for what, multiplied in products.items():
+            ours = seconds[what] / self._layers
+            limit = read + multiplied * 2 * self._rank**2 * self._widths / rate
             dense = f"{reference * deltas:.0f} s" if reference else ""
             faster = f"{reference * deltas / ours:.0f}" if reference else ""
             yield what, f"{ours:.3f}", dense, faster, f"{limit:.3f}", f"{ours / limit:.2f}"
@@ -120,16 +126,16 @@ class Run:
     def accuracy(self) -> Iterator[tuple[str, ...]]:
         """A row for the run, and one for the slow one."""
         for files, differ in ((self._files, f"1/{len(self._files)}"), (self._slow, "1e-3")):
-            errors = against_dense(self._extract(files, True), "model.layers.0.self_attn.k_proj")
+            errors = against_dense(self._extract(files, everything=True), "model.layers.0.self_attn.k_proj")
             yield differ, *(f"{error:.0e}" for error in errors)
 
-    def _extract(self, files: Sequence[AdapterFiles], everything: bool) -> Extraction:
+    def _extract(self, files: Sequence[AdapterFiles], *, everything: bool) -> Extraction:
         return extract(
             Trajectory.open(files), NextPaper(), 10 * AHEAD, geometry=everything, device=self._device
         )
 
-    def _read_seconds(self) -> float:
-        """One read of a layer's factors, and on a GPU their way there."""
+    def _reading(self) -> Callable[[], None]:
+        """One read of the factors, and on a GPU their way there."""
         room = torch.empty(self._files[0].model.stat().st_size, dtype=torch.uint8)
         if self._device.type == "cuda":
             room = room.pin_memory()
@@ -140,7 +146,7 @@ class Run:
                     file.readinto(room.numpy())  # type: ignore[arg-type]
                 room.to(self._device, non_blocking=True)
 
-        return _best(read, self._device) / self._layers
+        return read
 
 
 def reference_seconds(shape: Shape, device: torch.device) -> float:
@@ -155,14 +161,14 @@ def reference_seconds(shape: Shape, device: torch.device) -> float:
         def decompose(base: Tensor = base, B: Tensor = B, A: Tensor = A) -> None:
             torch.linalg.svd((base + 0.5 * (B @ A)) - base, full_matrices=False)
 
-        seconds[m, n] = _seconds(decompose, device)
+        seconds[m, n] = fastest({"svd": decompose}, device, rounds=2)["svd"]
     return sum(seconds[size] for size in shape.linears.values())
 
 
-def product_rate(device: torch.device) -> float:
-    """FLOP a second of one large float64 product."""
+def one_product(device: torch.device) -> Callable[[], Tensor]:
+    """One large float64 product, of PRODUCT_FLOPS."""
     rows = torch.randn(1024, 8192, dtype=torch.float64, device=device)
-    return 2 * 1024**2 * 8192 / _best(lambda: rows @ rows.mT, device)
+    return lambda: rows @ rows.mT
 
 
 def against_dense(extraction: Extraction, name: str) -> tuple[float, float, float, float]:
@@ -199,9 +205,15 @@ def _errors(triple: Triple, dense: Tensor) -> tuple[float, float]:
     return abs(float(triple.sigma / values[0]) - 1), float(missed.norm() / values[0])
 
 
-def _best(work: Callable[[], object], device: torch.device, times: int = 3) -> float:
-    """Seconds of the fastest of a few, after one that does not count."""
-    return min([_seconds(work, device) for _ in range(times + 1)][1:])
+def fastest(
+    works: Mapping[str, Callable[[], object]], device: torch.device, rounds: int = 9
+) -> dict[str, float]:
+    """Seconds of each: the fastest of some rounds in which they take turns, so that all have good moments."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            taken[name].append(_seconds(work, device))
+    return {name: min(seconds) for name, seconds in taken.items()}
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

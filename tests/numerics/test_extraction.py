@@ -24,8 +24,9 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.decompositions import global_spectra
+from nextrapolate_numerics.done import done_before
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams, Pairs, gram
+from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
 from nextrapolate_numerics.stack import Stack, stacks
 from nextrapolate_numerics.triples import module_triples, seen_deltas
 
@@ -71,6 +72,25 @@ def test_gram_is_the_dense_one(p: int, m: int, n: int, r: int, seed: int) -> Non
     )
 
 
+def test_a_module_wider_than_a_tile_has_the_dense_gram_sums_and_triples() -> None:
+    """The last tile ends with what the one before left there, if nobody clears it."""
+    drift = Drift.of([10, 20, 30], [], starts_at_base=True)
+    stack = stacked(factors := random_factors(drift.points, 20_011, 7, 8, seed=0))
+    tile = stack.left.tile()
+    assert tile.shape[-1] < 20_011
+    assert 20_011 % tile.shape[-1]
+    grams = FactorGrams.of(stack, Pairs.of(drift.points), sums=True)
+    deltas = dense(factors)
+    torch.testing.assert_close(gram(grams), deltas.flatten(1) @ deltas.flatten(1).T, rtol=1e-10, atol=0)
+    torch.testing.assert_close(entry_sums(grams), deltas.sum(dim=(1, 2)), rtol=1e-10, atol=1e-8)
+    found = module_triples(stack, grams, drift, [], done_before(drift.spans(0, 3), grams)).globals
+    for sigma, u, v, delta in zip(found.sigma, found.u, found.v, deltas, strict=True):
+        left, values, right = torch.linalg.svd(delta, full_matrices=False)
+        torch.testing.assert_close(sigma, values[0], rtol=1e-9, atol=0)
+        part, expected = torch.outer(u, v).double(), torch.outer(left[:, 0], right[0])
+        torch.testing.assert_close(part, expected, rtol=0, atol=1e-6)
+
+
 @settings(deadline=None, max_examples=30)
 @given(
     m=st.integers(2, 12),
@@ -89,7 +109,8 @@ def test_triples_are_the_dense_ones(
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
     pairs = drift.pairs(20)
     stack = stacked(factors)
-    found = module_triples(stack, FactorGrams.of(stack, Pairs.of(drift.points)), drift, pairs)
+    grams = FactorGrams.of(stack, Pairs.of(drift.points))
+    found = module_triples(stack, grams, drift, pairs, done_before(drift.spans(0, 4), grams))
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -112,10 +133,11 @@ def test_a_module_that_begins_to_move_after_a_jump_has_the_dense_triples() -> No
     factors = ModuleFactors(tuple(still), moving.A, moving.scaling)
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))[1:]
     grams = FactorGrams.of(stacked(factors), Pairs.of(drift.points))
-    found = module_triples(stacked(factors), grams, drift, drift.pairs(20)).globals
+    dones = done_before(drift.spans(0, 4), grams)
+    found = module_triples(stacked(factors), grams, drift, drift.pairs(20), dones).globals
     expected = [leading_triple(delta)[0] for delta in drifts]
     assert found.sigma.tolist() == pytest.approx(expected, rel=1e-5)
-    spectra = global_spectra(grams, seen_deltas(drift, [])[: len(drifts)])
+    spectra = global_spectra(grams, seen_deltas(drift, [])[: len(drifts)], dones)
     nuclear = [float(torch.linalg.svdvals(delta).sum()) for delta in drifts]
     assert [float(values.sum()) for values in spectra] == pytest.approx(nuclear, rel=1e-5)
 

@@ -28,7 +28,7 @@ class StackedTriples:
 
 
 def leading_triples(
-    grams: FactorGrams, deltas: Sequence[Delta], globals_: Sequence[int], count: int
+    grams: FactorGrams, deltas: Sequence[Delta], globals_: Sequence[int], dones: Sequence[Done], count: int
 ) -> StackedTriples:
     """The `count` leading triples of each delta; where it has fewer, the others are 0.
 
@@ -36,15 +36,15 @@ def leading_triples(
         grams: of one module; products of all points of a delta with one another are there.
         deltas: of any two steps.
         globals_: which of them begin at the origin; they end at one step after the other.
+        dones: what `done_before` tells of the last of those.
         count: k.
     """
     sigma = grams.left.new_zeros(len(deltas), count)
     u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
     others = sorted(set(range(len(deltas))).difference(globals_))
-    nothing = Done.nothing(grams)
     for indices, batched in (
-        (globals_, by_last_spans([deltas[index] for index in globals_], grams)),
-        (others, ((nothing, batch) for batch in batches([deltas[index] for index in others], grams))),
+        (globals_, by_last_spans([deltas[index] for index in globals_], dones, grams)),
+        (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], grams))),
     ):
         for done, batch in batched:
             core = Core.leading(*done.sides_with(batch, grams), count)
@@ -59,18 +59,19 @@ def leading_triples(
     return StackedTriples(sigma, u, v)
 
 
-def global_spectra(grams: FactorGrams, deltas: Sequence[Delta]) -> list[Tensor]:
+def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[Done]) -> list[Tensor]:
     """Singular values of each delta, descending, float64 on the CPU, LoRA scaling included.
 
     Args:
         grams: of one module; products of all points of a delta with one another are there.
         deltas: from one origin to one step after the other.
+        dones: what `done_before` tells of the last of them.
 
     Returns:
         All values of a delta of one span; of others those that are more than 3e-6 of the largest.
     """
     return [
         values
-        for done, batch in by_last_spans(deltas, grams)
+        for done, batch in by_last_spans(deltas, dones, grams)
         for values in (grams.scaling * Core.spectrum(*done.sides_with(batch, grams))).cpu()
     ]

@@ -10,7 +10,7 @@ products that are there: no delta is ever put together, not even from its factor
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, product
 
 import torch
 from torch import Tensor
@@ -74,8 +74,11 @@ class Batch:
 
     def _of_points(self, products: Tensor, where: Tensor) -> Tensor:
         """Products (w, r, r) of each delta's points with one another, (b, z, r, z, r)."""
-        places = where[self.points.unsqueeze(2), self.points.unsqueeze(1)]
-        return products[places].transpose(2, 3).contiguous()
+        (b, z), r = self.points.shape, products.shape[-1]
+        found = products.new_empty(b, z, r, z, r)
+        for one, other in product(range(z), repeat=2):
+            found[:, one, :, other] = _at(products, where[self.points[:, one], self.points[:, other]])
+        return found
 
     def among_all(self, parts: Tensor, points: int) -> Tensor:
         """From a delta's own points, (b, k, z, r), to all points."""
@@ -98,6 +101,14 @@ def batches(deltas: Sequence[Delta], grams: FactorGrams, beside: int = 0) -> Ite
             which = indices[begin : begin + together]
             points = torch.tensor([points_of(deltas[index]) for index in which], device=device)
             yield Batch(which, points, spans)
+
+
+def _at(products: Tensor, places: Tensor) -> Tensor:
+    """Those at some places; not copied where one lies behind the other."""
+    first = int(places[0])
+    if torch.equal(places, torch.arange(first, first + len(places))):
+        return products[first : first + len(places)]
+    return products[places]
 
 
 def _positions(delta: Delta) -> tuple[tuple[int, int], ...]:

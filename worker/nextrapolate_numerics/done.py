@@ -7,7 +7,7 @@ whose number does not grow with the jumps.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import accumulate, groupby
 from typing import Self
 
 import torch
@@ -31,14 +31,12 @@ class Done:
     """What training did in the spans until a jump: B A of rank k, the LoRA scaling left out; float64.
 
     Attributes:
-        spans: how many.
         points: (z,) whose factors B and A are made of.
         left: (k, z r) coordinates: the columns of B are left singular vectors times their value.
         right: (k, z r) likewise: the rows of A are right singular vectors.
         values: (k,) squared singular values.
     """
 
-    spans: int
     points: Tensor
     left: Tensor
     right: Tensor
@@ -48,7 +46,7 @@ class Done:
     def nothing(cls, grams: FactorGrams) -> Self:
         """Of rank 0."""
         none = grams.left.new_zeros(0, 0)
-        return cls(0, grams.where.new_zeros(0), none, none, grams.left.new_zeros(0))
+        return cls(grams.where.new_zeros(0), none, none, grams.left.new_zeros(0))
 
     def and_then(self, span: Span, grams: FactorGrams) -> Self:
         """This and one more span, its smallest singular values let go of."""
@@ -61,7 +59,6 @@ class Done:
         of_left, of_right = core.left[:, :kept], core.right[:, :kept] / values
         new_left, new_right = batch.by_point(of_left[own:].unsqueeze(0), of_right[own:].unsqueeze(0))
         return type(self)(
-            self.spans + 1,
             torch.cat([self.points, batch.points[0]]),
             torch.cat([of_left[:own].mT @ self.left, new_left[0].flatten(1)], dim=1),
             torch.cat([of_right[:own].mT @ self.right, new_right[0].flatten(1)], dim=1),
@@ -105,17 +102,24 @@ def _bordered(square: Tensor, beside: Tensor, own: Tensor) -> Tensor:
     return torch.cat([upper, torch.cat([beside.mT, own], dim=2)], dim=1)
 
 
-def by_last_spans(deltas: Sequence[Delta], grams: FactorGrams) -> Iterator[tuple[Done, Batch]]:
+def done_before(delta: Delta, grams: FactorGrams) -> list[Done]:
+    """What had been done before each span of a delta, nothing before the first."""
+    nothing = Done.nothing(grams)
+    return list(accumulate(delta[:-1], lambda done, span: done.and_then(span, grams), initial=nothing))
+
+
+def by_last_spans(
+    deltas: Sequence[Delta], dones: Sequence[Done], grams: FactorGrams
+) -> Iterator[tuple[Done, Batch]]:
     """What had been done, and the last spans of the deltas that go on from there.
 
     Args:
         deltas: from one origin to one step after the other.
+        dones: what `done_before` tells of the last of them, or of a later one.
         grams: of one module; products of all points of a delta with one another are there.
     """
-    done = Done.nothing(grams)
-    for before, group in groupby(enumerate(deltas), lambda item: item[1][:-1]):
-        for span in before[done.spans :]:
-            done = done.and_then(span, grams)
+    for spans, group in groupby(enumerate(deltas), lambda item: len(item[1])):
+        done = dones[spans - 1]
         indices, last = zip(*((index, delta[-1:]) for index, delta in group), strict=True)
         for batch in batches(last, grams, beside=len(done.values)):
             yield done, replace(batch, which=[indices[each] for each in batch.which])

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.decompositions import global_spectra
 from nextrapolate_numerics.deltas import points_of
+from nextrapolate_numerics.done import Done, done_before
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
@@ -70,17 +71,18 @@ def gather(
     numbers = {name: number for number, name in enumerate(trajectory.module_names, start=1)}
     for name, stack in stacks(_moving(trajectory), device):
         moved.add(name)
-        products = FactorGrams.of(stack, multiplied)
+        products = FactorGrams.of(stack, multiplied, sums=evidence.geometry)
         if broken := products.broken_points():
             raise trajectory.not_finite(name, broken[0])
-        ratios, drift_norms[name] = _globals(products, drift, every=evidence.geometry)
+        dones = done_before(drift.spans(0, len(drift.steps) - 1), products)
+        ratios, drift_norms[name] = _globals(products, drift, dones, every=evidence.geometry)
         energy_ratios[name] = ratios[-1]
         if evidence.gram:
             grams[name] = gram(products)
         if evidence.triples:
-            triples[name] = module_triples(stack, products, drift, pairs)
+            triples[name] = module_triples(stack, products, drift, pairs, dones)
         if evidence.parts:
-            parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)))
+            parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)), dones)
         if evidence.geometry:
             geometry[name] = module_geometry(grams[name], entry_sums(products), stack.entries, ratios, drift)
         on_progress(numbers[name] / len(numbers))
@@ -111,13 +113,16 @@ def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
         del factors  # as long as one tensor of them is held, the files stay mapped
 
 
-def _globals(products: FactorGrams, drift: Drift, *, every: bool) -> tuple[list[float], float]:
+def _globals(
+    products: FactorGrams, drift: Drift, dones: Sequence[Done], *, every: bool
+) -> tuple[list[float], float]:
     """Energy ratios of the global delta, at each step after the origin or the last alone; and its last norm.
 
     sigma_1 / sum sigma, as NExt defines it (arXiv 2604.11446, Fig. 2): not squared; 0 where a delta is 0.
     """
     last = len(drift.steps) - 1
-    found = global_spectra(products, [drift.spans(0, step) for step in range(1 if every else last, last + 1)])
+    deltas = [drift.spans(0, step) for step in range(1 if every else last, last + 1)]
+    found = global_spectra(products, deltas, dones)
     ratios = [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in found]
     return ratios, float(found[-1].norm())
 

@@ -54,8 +54,8 @@ class FactorGrams:
     Attributes:
         left: (w, r, r), B_k^T B_l in the place of (k, l).
         right: (w, r, r), A_k A_l^T likewise.
-        left_sums: (p, r), 1^T B_k.
-        right_sums: (p, r), A_k 1.
+        left_sums: (p, r), 1^T B_k; (0, r) where sums were not wanted.
+        right_sums: likewise, A_k 1.
         where: (p, p) the place of each pair; -1 where its product was not wanted.
         scaling: the LoRA scaling, which is in neither.
     """
@@ -68,10 +68,10 @@ class FactorGrams:
     scaling: float
 
     @classmethod
-    def of(cls, stack: Stack, pairs: Pairs) -> Self:
+    def of(cls, stack: Stack, pairs: Pairs, *, sums: bool = False) -> Self:
         """O(w r^2 (m + n)): the most of an extraction's work."""
         (left, left_sums), (right, right_sums) = (
-            _products(side, pairs) for side in (stack.left, stack.right)
+            _products(side, pairs, sums=sums) for side in (stack.left, stack.right)
         )
         return cls(left, right, left_sums, right_sums, pairs.where.to(left.device), stack.scaling)
 
@@ -87,18 +87,26 @@ class FactorGrams:
         return broken
 
 
-def _products(side: Side, pairs: Pairs) -> tuple[Tensor, Tensor]:
+def _products(side: Side, pairs: Pairs, *, sums: bool) -> tuple[Tensor, Tensor]:
     """(w, r, r): each pair is multiplied in one order, and mirrored; and the sums over d, (p, r)."""
     sizes = [end - begin for _, begin, end in pairs.runs]
-    products = torch.zeros(sum(sizes), side.rank, side.rank, dtype=torch.float64, device=side.device)
-    of_runs = products.split(sizes)  # type: ignore[no-untyped-call]
-    total = products.new_zeros(len(side), side.rank)
-    for tile in side.tiles():
-        total += tile.sum(dim=-1)
-        for (apart, begin, end), sums in zip(pairs.runs, of_runs, strict=True):
-            torch.baddbmm(sums, tile[begin + apart : end + apart], tile[begin:end].mT, out=sums)
-    mirrored = [sums.mT for (apart, _, _), sums in zip(pairs.runs, of_runs, strict=True) if apart]
-    return torch.cat([products, *mirrored]), total
+    mirrored = [size for size, (apart, _, _) in zip(sizes, pairs.runs, strict=True) if apart]
+    products = torch.zeros(
+        sum(sizes) + sum(mirrored), side.rank, side.rank, dtype=torch.float64, device=side.device
+    )
+    runs = products.split([*sizes, *mirrored])  # type: ignore[no-untyped-call]
+    runs, mirrors = runs[: len(sizes)], runs[len(sizes) :]
+    total = products.new_zeros(len(side) if sums else 0, side.rank)
+    tile = side.tile()
+    factors = [(tile[begin + apart : end + apart], tile[begin:end].mT) for apart, begin, end in pairs.runs]
+    for _ in side.widened(tile):
+        if sums:
+            total += tile.sum(dim=-1)
+        for run, (one, other) in zip(runs, factors, strict=True):
+            torch.baddbmm(run, one, other, out=run)
+    for mirror, run in zip(mirrors, runs[len(runs) - len(mirrors) :], strict=True):
+        mirror.copy_(run.mT)
+    return products, total
 
 
 def gram(factors: FactorGrams) -> Tensor:

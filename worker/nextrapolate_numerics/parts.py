@@ -10,6 +10,7 @@ A part has no sign to align, and <X, Y> = sum_kl sigma_k tau_l (u_k . x_l)(v_k .
 basis in which vectors are written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.decompositions import leading_triples
 from nextrapolate_numerics.deltas import owners
+from nextrapolate_numerics.done import Done
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 
@@ -54,13 +56,15 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
     return 0, min(drift.nearest(drift.steps[at] - _BETWEEN_STEPS), at - 1), at - 1
 
 
-def module_parts(grams: FactorGrams, drift: Drift, ranks: tuple[int, ...]) -> ModuleParts:
+def module_parts(
+    grams: FactorGrams, drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
+) -> ModuleParts:
     """Parts of one module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
     count = max(ranks)
     deltas = [drift.spans(*increment) for increment in increments]
-    found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), count)
+    found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), dones, count)
     which = owners(deltas, len(grams.where), grams.where.device)
     steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
     speeds = grams.scaling * found.sigma / steps.unsqueeze(1)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
+from math import ceil
 from typing import Self
 
 import torch
@@ -44,19 +45,27 @@ class Side:
         """Where the factors are."""
         return self.factors[0].device
 
-    def tiles(self) -> Iterator[Tensor]:
-        """B^T or A of all points, (p, r, c) float64, for one range of d after the other.
+    def tile(self) -> Tensor:
+        """Room for B^T or A of all points over one range of d, (p, r, c) float64."""
+        size = [len(self), *self.factors[0].shape]
+        size[1 + self.long] = self._fitting(len(self))
+        room = torch.empty(size, dtype=torch.float64, device=self.device)
+        return room if self.long else room.mT
 
-        A tile stays in a CPU's cache from when it is widened to when it is multiplied. The next is written
-        over it.
+    def widened(self, tile: Tensor) -> Iterator[None]:
+        """Fill a tile with one range of d after the other; where the last one ends with 0.
+
+        On a CPU what is written stays in the cache until it is multiplied.
         """
-        room = torch.empty(0, dtype=torch.float64, device=self.device)
+        rows = (tile if self.long else tile.mT).unbind()
         for parts in self.ranges(together=len(self)):
-            shape = torch.Size([len(parts), *parts[0].shape])
-            if len(room) < shape.numel():
-                room = room.new_empty(shape.numel())
-            tile = torch.stack(parts, out=room[: shape.numel()].view(shape))
-            yield tile if self.long else tile.mT
+            width = parts[0].shape[self.long]
+            if width < tile.shape[-1]:
+                tile[..., width:] = 0
+                rows = tuple(row.narrow(self.long, 0, width) for row in rows)
+            for row, part in zip(rows, parts, strict=True):
+                row.copy_(part)
+            yield
 
     def ranges(self, together: int) -> Iterator[tuple[Tensor, ...]]:
         """The factors for one range of d after the other: on a GPU for all of it at once.
@@ -64,10 +73,15 @@ class Side:
         Args:
             together: of how many points a range has to fit into a CPU's cache in float64.
         """
-        width = self.width
-        if self.device.type == "cpu":
-            width = max(1, _TILE_BYTES // (8 * together * self.rank))
+        width = self._fitting(together)
         return zip(*(factor.split(width, self.long) for factor in self.factors), strict=True)  # type: ignore[no-untyped-call]
+
+    def _fitting(self, together: int) -> int:
+        """How much of d a range has: d in as many equal ones as it takes."""
+        if self.device.type != "cpu":
+            return self.width
+        bytes_each = 8 * together * self.rank
+        return ceil(self.width / ceil(self.width * bytes_each / _TILE_BYTES))
 
 
 @dataclass(frozen=True)

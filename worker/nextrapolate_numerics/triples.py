@@ -8,6 +8,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.decompositions import leading_triples
 from nextrapolate_numerics.deltas import Delta, owners
+from nextrapolate_numerics.done import Done
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
 from nextrapolate_numerics.lowrank import Triple, signs, unit
@@ -37,11 +38,15 @@ class ModuleTriples:
 
 
 def module_triples(
-    stack: Stack, grams: FactorGrams, drift: Drift, pairs: Sequence[tuple[int, int]]
+    stack: Stack,
+    grams: FactorGrams,
+    drift: Drift,
+    pairs: Sequence[tuple[int, int]],
+    dones: Sequence[Done],
 ) -> ModuleTriples:
     """Triples of one module; `pairs` are indices of the drift's steps."""
     deltas, count = seen_deltas(drift, pairs), len(drift.steps) - 1
-    found = leading_triples(grams, deltas, range(count), 1)
+    found = leading_triples(grams, deltas, range(count), dones, 1)
     u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
     sign = signs(u)
     sigma = (stack.scaling * found.sigma[:, 0]).cpu()
