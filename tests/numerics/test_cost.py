@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import torch
 from fixtures.adapters import MODULES
 from fixtures.dense import checkpoints
 from safetensors.torch import load_file
@@ -10,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
 from nextrapolate_numerics.gram import FactorGrams, Pairs
-from nextrapolate_numerics.stack import stacks
+from nextrapolate_numerics.stack import Stack
 
 
 def test_products_and_bytes_are_counted(run_folder: Path) -> None:
@@ -22,6 +21,6 @@ def test_products_and_bytes_are_counted(run_folder: Path) -> None:
     assert len(extraction.moved) < len(MODULES)
     moving = [(name, factors) for name, factors in trajectory.modules() if name in extraction.moved]
     with FlopCounterMode(display=False) as counter:
-        for _, stack in stacks(moving, torch.device("cpu")):
-            FactorGrams.of(stack, Pairs.of(len(stack.left)))
+        for _, factors in moving:
+            FactorGrams.of(Stack.of(factors), Pairs.of(len(factors.B)))
     assert cost.flops == counter.get_total_flops()

@@ -27,8 +27,8 @@ from nextrapolate_numerics.decompositions import global_spectra
 from nextrapolate_numerics.done import done_before
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.stack import Stack, stacks
-from nextrapolate_numerics.triples import module_triples, seen_deltas
+from nextrapolate_numerics.stack import Stack
+from nextrapolate_numerics.triples import seen_deltas, triples_of
 
 FROZEN = list(MODULES)[-1]
 
@@ -45,8 +45,7 @@ def random_factors(p: int, m: int, n: int, r: int, seed: int, closeness: float =
 
 
 def stacked(factors: ModuleFactors) -> Stack:
-    ((_, stack),) = stacks([("module", factors)], torch.device("cpu"))
-    return stack
+    return Stack.of(factors)
 
 
 def dense(factors: ModuleFactors) -> Tensor:
@@ -83,8 +82,9 @@ def test_a_module_wider_than_a_tile_has_the_dense_gram_sums_and_triples() -> Non
     deltas = dense(factors)
     torch.testing.assert_close(gram(grams), deltas.flatten(1) @ deltas.flatten(1).T, rtol=1e-10, atol=0)
     torch.testing.assert_close(entry_sums(grams), deltas.sum(dim=(1, 2)), rtol=1e-10, atol=1e-8)
-    found = module_triples(stack, grams, drift, [], done_before(drift.spans(0, 3), grams)).globals
-    for sigma, u, v, delta in zip(found.sigma, found.u, found.v, deltas, strict=True):
+    (found,) = triples_of([(stack, grams)], drift, [], done_before(drift.spans(0, 3), [grams]))
+    leading = found.globals
+    for sigma, u, v, delta in zip(leading.sigma, leading.u, leading.v, deltas, strict=True):
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
         torch.testing.assert_close(sigma, values[0], rtol=1e-9, atol=0)
         part, expected = torch.outer(u, v).double(), torch.outer(left[:, 0], right[0])
@@ -110,7 +110,7 @@ def test_triples_are_the_dense_ones(
     pairs = drift.pairs(20)
     stack = stacked(factors)
     grams = FactorGrams.of(stack, Pairs.of(drift.points))
-    found = module_triples(stack, grams, drift, pairs, done_before(drift.spans(0, 4), grams))
+    (found,) = triples_of([(stack, grams)], drift, pairs, done_before(drift.spans(0, 4), [grams]))
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -125,21 +125,39 @@ def test_triples_are_the_dense_ones(
             assert float(captured) == pytest.approx(sigma, rel=1e-5)
 
 
-def test_a_module_that_begins_to_move_after_a_jump_has_the_dense_triples() -> None:
-    """Until the jump its delta is nothing, which has no triple to go on with."""
-    drift = Drift.of([10, 20, 30, 40], [20], starts_at_base=True)
-    moving = random_factors(drift.points, 9, 7, 3, seed=0)
-    still = [torch.zeros_like(B) if point in (0, 1, 4) else B for point, B in enumerate(moving.B)]
-    factors = ModuleFactors(tuple(still), moving.A, moving.scaling)
-    drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))[1:]
-    grams = FactorGrams.of(stacked(factors), Pairs.of(drift.points))
-    dones = done_before(drift.spans(0, 4), grams)
-    found = module_triples(stacked(factors), grams, drift, drift.pairs(20), dones).globals
-    expected = [leading_triple(delta)[0] for delta in drifts]
-    assert found.sigma.tolist() == pytest.approx(expected, rel=1e-5)
-    spectra = global_spectra(grams, seen_deltas(drift, [])[: len(drifts)], dones)
-    nuclear = [float(torch.linalg.svdvals(delta).sum()) for delta in drifts]
-    assert [float(values.sum()) for values in spectra] == pytest.approx(nuclear, rel=1e-5)
+@settings(deadline=None, max_examples=20)
+@given(jumps=st.sets(st.sampled_from([10, 20, 30, 40])), seed=st.integers(0, 2**31))
+def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int], seed: int) -> None:
+    """One of them does not move until step 30: until then its delta is nothing, which others go on from."""
+    drift = Drift.of([10, 20, 30, 40, 50], sorted(jumps), starts_at_base=True)
+    late = random_factors(drift.points, 9, 7, 3, seed)
+    still = [0, 1, *(5 + index for index, step in enumerate(sorted(jumps)) if step <= 20)]
+    late_B = tuple(torch.zeros_like(B) if point in still else B for point, B in enumerate(late.B))
+    modules = [
+        random_factors(drift.points, 12, 5, 3, seed + 1),
+        ModuleFactors(late_B, late.A, late.scaling),
+        random_factors(drift.points, 4, 11, 3, seed + 2),
+    ]
+    group = [(stack := Stack.of(each), FactorGrams.of(stack, Pairs.of(drift.points))) for each in modules]
+    products = [grams for _, grams in group]
+    dones = done_before(drift.spans(0, 5), products)
+    pairs = drift.pairs(20)
+    spectra = global_spectra(products, seen_deltas(drift, [])[:5], dones)
+    for factors, found, of_globals in zip(
+        modules, triples_of(group, drift, pairs, dones), spectra, strict=True
+    ):
+        drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
+        for kind, expected in (
+            (found.globals, drifts[1:]),
+            (found.locals, drifts[1:] - drifts[:-1]),
+            (found.targets, torch.stack([drifts[j] - drifts[i] for i, j in pairs])),
+        ):
+            sigma = [leading_triple(delta)[0] for delta in expected]
+            captured = [u.double() @ X @ v.double() for u, X, v in zip(kind.u, expected, kind.v, strict=True)]
+            assert kind.sigma.tolist() == pytest.approx(sigma, rel=1e-5, abs=1e-9)
+            assert [float(each) for each in captured] == pytest.approx(sigma, rel=1e-5, abs=1e-9)
+        nuclear = [float(torch.linalg.svdvals(delta).sum()) for delta in drifts[1:]]
+        assert [float(values.sum()) for values in of_globals] == pytest.approx(nuclear, rel=1e-5, abs=1e-9)
 
 
 def test_differences_of_close_points_keep_their_digits() -> None:

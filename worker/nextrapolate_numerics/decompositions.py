@@ -28,50 +28,57 @@ class StackedTriples:
 
 
 def leading_triples(
-    grams: FactorGrams, deltas: Sequence[Delta], globals_: Sequence[int], dones: Sequence[Done], count: int
-) -> StackedTriples:
-    """The `count` leading triples of each delta; where it has fewer, the others are 0.
+    modules: Sequence[FactorGrams],
+    deltas: Sequence[Delta],
+    globals_: Sequence[int],
+    dones: Sequence[Done],
+    count: int,
+) -> list[StackedTriples]:
+    """The `count` leading triples of each delta of each module; where it has fewer, the others are 0.
 
     Args:
-        grams: of one module; products of all points of a delta with one another are there.
+        modules: of one rank; products of all points of a delta with one another are there.
         deltas: of any two steps.
         globals_: which of them begin at the origin; they end at one step after the other.
         dones: what `done_before` tells of the last of those.
         count: k.
     """
-    sigma = grams.left.new_zeros(len(deltas), count)
-    u, v = (grams.left.new_zeros(*sigma.shape, len(grams.where), grams.left.shape[-1]) for _ in range(2))
+    points, rank = len(modules[0].where), modules[0].left.shape[-1]
+    sigma = modules[0].left.new_zeros(len(modules), len(deltas), count)
+    u, v = (sigma.new_zeros(*sigma.shape, points, rank) for _ in range(2))
     others = sorted(set(range(len(deltas))).difference(globals_))
     for indices, batched in (
-        (globals_, by_last_spans([deltas[index] for index in globals_], dones, grams)),
-        (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], grams))),
+        (globals_, by_last_spans([deltas[index] for index in globals_], dones, modules)),
+        (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], modules))),
     ):
         for done, batch in batched:
-            core = Core.leading(*done.sides_with(batch, grams), count)
+            core = Core.leading(*done.sides_with(batch, modules), count)
             values = core.values.sqrt()
             found = values.shape[-1]
             inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
             which = [indices[each] for each in batch.which]
-            sigma[which, :found] = values
-            u[which, :found], v[which, :found] = done.by_point(
-                batch, core.left * inverse, core.right * inverse**2, len(grams.where)
-            )
-    return StackedTriples(sigma, u, v)
+            left, right = done.by_point(batch, core.left * inverse, core.right * inverse**2, points)
+            for room, of_batch in ((sigma, values), (u, left), (v, right)):
+                room[:, which, :found] = of_batch.view(len(modules), len(which), *of_batch.shape[1:])
+    return [StackedTriples(*of_module) for of_module in zip(sigma, u, v, strict=True)]
 
 
-def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[Done]) -> list[Tensor]:
-    """Singular values of each delta, descending, float64 on the CPU, LoRA scaling included.
+def global_spectra(
+    modules: Sequence[FactorGrams], deltas: Sequence[Delta], dones: Sequence[Done]
+) -> list[list[Tensor]]:
+    """Singular values of each module's deltas, descending, float64 on the CPU, LoRA scaling included.
 
     Args:
-        grams: of one module; products of all points of a delta with one another are there.
+        modules: of one rank; products of all points of a delta with one another are there.
         deltas: from one origin to one step after the other.
         dones: what `done_before` tells of the last of them.
 
     Returns:
         All values of a delta of one span; of others those that are more than 3e-6 of the largest.
     """
-    return [
-        values
-        for done, batch in by_last_spans(deltas, dones, grams)
-        for values in (grams.scaling * Core.spectrum(*done.sides_with(batch, grams))).cpu()
-    ]
+    found: list[list[Tensor]] = [[] for _ in modules]
+    for done, batch in by_last_spans(deltas, dones, modules):
+        values = Core.spectrum(*done.sides_with(batch, modules)).cpu()
+        for spectra, grams, own in zip(found, modules, values.chunk(len(modules)), strict=True):
+            spectra.extend(grams.scaling * own)
+    return found

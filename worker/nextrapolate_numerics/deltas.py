@@ -1,11 +1,12 @@
-"""Differences of a module's points, decomposed from the Gram matrices of its factors.
+"""Differences of points, decomposed from the Gram matrices of a module's factors; of several modules at once.
 
 A delta is a sum of spans (drift.py), and a span from point s to point e is
 
     dW_e - dW_s = [B_e - B_s, B_s] [A_e ; A_e - A_s]
 
 so that blocks that nearly cancel are never multiplied. The Gram matrices of both sides are differences of
-products that are there: no delta is ever put together, not even from its factors.
+products that are there: no delta is ever put together, not even from its factors. What is done with small
+matrices is done with those of g modules together.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,9 +52,11 @@ class Batch:
     points: Tensor
     spans: tuple[tuple[int, int], ...]
 
-    def sides(self, grams: FactorGrams) -> tuple[Tensor, Tensor]:
-        """Gram matrices of both sides of each delta, (b, z r, z r)."""
-        left, right = self._of_points(grams.left, grams.where), self._of_points(grams.right, grams.where)
+    def sides(self, modules: Sequence[FactorGrams]) -> tuple[Tensor, Tensor]:
+        """Gram matrices of both sides of each delta, one module's after the other, (g b, z r, z r)."""
+        where = modules[0].where
+        left = self._of_points([grams.left for grams in modules], where)
+        right = self._of_points([grams.right for grams in modules], where)
         for end, start in self.spans:
             left[:, end] -= left[:, start]
             left[:, :, :, end] -= left[:, :, :, start]
@@ -62,53 +65,56 @@ class Batch:
         return left.flatten(3).flatten(1, 2), right.flatten(3).flatten(1, 2)
 
     def by_point(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
-        """From coordinates in both sides' blocks, (b, z r, k), to the points' factors, (b, k, z, r)."""
-        b, z = self.points.shape
-        r = left.shape[1] // z
-        left, right = (side.mT.reshape(b, -1, z, r).clone() for side in (left, right))
+        """From coordinates in both sides' blocks, (g b, z r, k), to the points' factors, (g b, k, z, r)."""
+        z = self.points.shape[1]
+        size = (len(left), left.shape[-1], z, left.shape[1] // z)
+        left, right = (side.mT.reshape(size).clone() for side in (left, right))
         for end, start in self.spans:
             left[:, :, start] -= left[:, :, end]
             right[:, :, end] += right[:, :, start]
             right[:, :, start] *= -1
         return left, right
 
-    def _of_points(self, products: Tensor, where: Tensor) -> Tensor:
-        """Products (w, r, r) of each delta's points with one another, (b, z, r, z, r)."""
-        (b, z), r = self.points.shape, products.shape[-1]
-        found = products.new_empty(b, z, r, z, r)
-        for one, other in product(range(z), repeat=2):
-            found[:, one, :, other] = _at(products, where[self.points[:, one], self.points[:, other]])
-        return found
-
     def among_all(self, parts: Tensor, points: int) -> Tensor:
-        """From a delta's own points, (b, k, z, r), to all points."""
-        b, k, _, r = parts.shape
-        where = self.points[:, None, :, None].expand_as(parts)
-        found: Tensor = parts.new_zeros(b, k, points, r).scatter_add_(2, where, parts)
-        return found
+        """From a delta's own points, (g b, k, z, r), to all points."""
+        of_modules = self.points.repeat(len(parts) // len(self.points), 1)
+        where = of_modules[:, None, :, None].expand_as(parts)
+        found: Tensor = parts.new_zeros(*parts.shape[:2], points, parts.shape[-1])
+        return found.scatter_add_(2, where, parts)
+
+    def _of_points(self, products: Sequence[Tensor], where: Tensor) -> Tensor:
+        """Products (w, r, r) of each delta's points with one another, (g b, z, r, z, r)."""
+        (b, z), r = self.points.shape, products[0].shape[-1]
+        found = products[0].new_empty(len(products), b, z, r, z, r)
+        for one, other in product(range(z), repeat=2):
+            places = _slice_where_possible(where[self.points[:, one], self.points[:, other]])
+            for room, of_module in zip(found, products, strict=True):
+                room[:, one, :, other] = of_module[places]
+        return found.flatten(0, 1)
 
 
-def batches(deltas: Sequence[Delta], grams: FactorGrams, beside: int = 0) -> Iterator[Batch]:
-    """Those of one pattern together, as many as are held at once with `beside` rows more."""
-    device, rank = grams.left.device, grams.left.shape[-1]
+def batches(deltas: Sequence[Delta], modules: Sequence[FactorGrams], beside: int = 0) -> Iterator[Batch]:
+    """Those of one pattern together, as many as are held at once with `beside` rows more, of all modules."""
+    device, rank = modules[0].left.device, modules[0].left.shape[-1]
     patterns: dict[tuple[bool, ...], list[int]] = {}
     for index, delta in enumerate(deltas):
         patterns.setdefault(tuple(start is None for start, _ in delta), []).append(index)
     for indices in patterns.values():
         spans = _positions(deltas[indices[0]])
-        together = max(1, _ENTRIES // (beside + len(points_of(deltas[indices[0]])) * rank) ** 2)
+        side = beside + len(points_of(deltas[indices[0]])) * rank
+        together = max(1, _ENTRIES // (len(modules) * side**2))
         for begin in range(0, len(indices), together):
             which = indices[begin : begin + together]
             points = torch.tensor([points_of(deltas[index]) for index in which], device=device)
             yield Batch(which, points, spans)
 
 
-def _at(products: Tensor, places: Tensor) -> Tensor:
-    """Those at some places; not copied where one lies behind the other."""
+def _slice_where_possible(places: Tensor) -> Tensor | slice:
+    """What to index with: nothing is copied where one place lies behind the other."""
     first = int(places[0])
-    if torch.equal(places, torch.arange(first, first + len(places))):
-        return products[first : first + len(places)]
-    return products[places]
+    if torch.equal(places, torch.arange(first, first + len(places), device=places.device)):
+        return slice(first, first + len(places))
+    return places
 
 
 def _positions(delta: Delta) -> tuple[tuple[int, int], ...]:

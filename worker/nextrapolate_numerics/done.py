@@ -28,13 +28,15 @@ to jump.
 
 @dataclass(frozen=True)
 class Done:
-    """What training did in the spans until a jump: B A of rank k, the LoRA scaling left out; float64.
+    """What training did in the spans until a jump, in g modules: B A of rank <= k each; float64.
+
+    The LoRA scaling is in neither.
 
     Attributes:
         points: (z,) whose factors B and A are made of.
-        left: (k, z r) coordinates: the columns of B are left singular vectors times their value.
-        right: (k, z r) likewise: the rows of A are right singular vectors.
-        values: (k,) squared singular values.
+        left: (g, k, z r) coordinates: the columns of B are left singular vectors times their value.
+        right: (g, k, z r) likewise: the rows of A are right singular vectors.
+        values: (g, k) squared singular values; 0, as left and right are, past the rank of a module.
     """
 
     points: Tensor
@@ -43,83 +45,104 @@ class Done:
     values: Tensor
 
     @classmethod
-    def nothing(cls, grams: FactorGrams) -> Self:
+    def nothing(cls, modules: Sequence[FactorGrams]) -> Self:
         """Of rank 0."""
-        none = grams.left.new_zeros(0, 0)
-        return cls(grams.where.new_zeros(0), none, none, grams.left.new_zeros(0))
+        like = modules[0].left
+        none = like.new_zeros(len(modules), 0, 0)
+        return cls(modules[0].where.new_zeros(0), none, none, like.new_zeros(len(modules), 0))
 
-    def and_then(self, span: Span, grams: FactorGrams) -> Self:
-        """This and one more span, its smallest singular values let go of."""
-        (batch,) = batches([(span,)], grams)
-        left, right = self.sides_with(batch, grams)
-        core = Core.of(left[0], right[0])
+    @property
+    def rank(self) -> int:
+        """The largest, k."""
+        return self.values.shape[1]
+
+    def and_then(self, span: Span, modules: Sequence[FactorGrams]) -> Self:
+        """This and one more span, the smallest singular values of each module let go of."""
+        (batch,) = batches([(span,)], modules)
+        core = Core.of(*self.sides_with(batch, modules))
         sigma = core.values.sqrt()
-        kept = int((sigma > _NEGLIGIBLE * sigma[0]).sum())
-        values, own = core.values[:kept], len(self.values)
-        of_left, of_right = core.left[:, :kept], core.right[:, :kept] / values
-        new_left, new_right = batch.by_point(of_left[own:].unsqueeze(0), of_right[own:].unsqueeze(0))
-        return type(self)(
-            torch.cat([self.points, batch.points[0]]),
-            torch.cat([of_left[:own].mT @ self.left, new_left[0].flatten(1)], dim=1),
-            torch.cat([of_right[:own].mT @ self.right, new_right[0].flatten(1)], dim=1),
-            values,
+        kept = sigma > _NEGLIGIBLE * sigma[:, :1]
+        rank = int(kept.sum(dim=1).max())
+        values = torch.where(kept, core.values, 0.0)[:, :rank]
+        of_left = (core.left * kept.unsqueeze(1))[..., :rank]
+        of_right = core.right[..., :rank] * _inverse(values).unsqueeze(1)
+        new = batch.by_point(of_left[:, self.rank :], of_right[:, self.rank :])
+        left, right = (
+            torch.cat([side[:, : self.rank].mT @ before, more.flatten(2)], dim=2)
+            for side, before, more in zip((of_left, of_right), (self.left, self.right), new, strict=True)
         )
+        return type(self)(torch.cat([self.points, batch.points[0]]), left, right, values)
 
-    def sides_with(self, batch: Batch, grams: FactorGrams) -> tuple[Tensor, Tensor]:
-        """Gram matrices of both sides of this and one more span each, (b, k + q, k + q)."""
-        left, right = batch.sides(grams)
-        if not len(self.values):
+    def sides_with(self, batch: Batch, modules: Sequence[FactorGrams]) -> tuple[Tensor, Tensor]:
+        """Gram matrices of both sides of this and one more span each, (g b, k + q, k + q)."""
+        left, right = batch.sides(modules)
+        if not self.rank:
             return left, right
-        with_left = self._with(batch, self.left, grams.left, grams.where)
-        with_right = self._with(batch, self.right, grams.right, grams.where)
+        where = modules[0].where
+        with_left = self._with(batch, self.left, [grams.left for grams in modules], where)
+        with_right = self._with(batch, self.right, [grams.right for grams in modules], where)
         for end, start in batch.spans:
             with_left[:, :, end] -= with_left[:, :, start]
             with_right[:, :, start] = with_right[:, :, end] - with_right[:, :, start]
+        # Past a module's rank rows of A are taken for unit vectors, so that no Gram matrix of A is singular
+        # for their sake: columns of B that are 0 leave nothing of them.
         return (
-            _bordered(torch.diag(self.values), with_left.flatten(2), left),
-            _bordered(torch.diag(torch.ones_like(self.values)), with_right.flatten(2), right),
+            _bordered(torch.diag_embed(self.values), with_left.flatten(2), left),
+            _bordered(torch.diag_embed(torch.ones_like(self.values)), with_right.flatten(2), right),
         )
 
     def by_point(self, batch: Batch, left: Tensor, right: Tensor, points: int) -> tuple[Tensor, Tensor]:
-        """From coordinates in `sides_with`, (b, k + q, c), to all points' factors, (b, c, p, r)."""
-        own = len(self.values)
-        found = [batch.among_all(side, points) for side in batch.by_point(left[:, own:], right[:, own:])]
+        """From coordinates in `sides_with`, (g b, k + q, c), to all points' factors, (g b, c, p, r)."""
+        new = batch.by_point(left[:, self.rank :], right[:, self.rank :])
+        found = [batch.among_all(side, points) for side in new]
+        if not self.rank:
+            return found[0], found[1]
         for all_points, side, rows in zip(found, (left, right), (self.left, self.right), strict=True):
-            before = side[:, :own].mT @ rows
+            before = side[:, : self.rank].mT @ rows.repeat_interleave(len(side) // len(rows), dim=0)
             all_points[:, :, self.points] += before.view_as(all_points[:, :, self.points])
         return found[0], found[1]
 
-    def _with(self, batch: Batch, rows: Tensor, products: Tensor, where: Tensor) -> Tensor:
-        """Inner products of these rows with the factors at a batch's points, (b, k, its z, r)."""
-        (b, z), r = batch.points.shape, products.shape[-1]
-        found = products[where[self.points[:, None, None], batch.points]]
-        return (rows @ found.permute(1, 2, 0, 3, 4).reshape(b, z, -1, r)).transpose(1, 2).contiguous()
+    def _with(self, batch: Batch, rows: Tensor, products: Sequence[Tensor], where: Tensor) -> Tensor:
+        """Inner products of these rows with the factors at a batch's points, (g b, k, its z, r)."""
+        (b, z), r = batch.points.shape, products[0].shape[-1]
+        places = where[self.points[:, None, None], batch.points]
+        found = [
+            of_rows @ of_module[places].permute(1, 2, 0, 3, 4).reshape(b, z, -1, r)
+            for of_rows, of_module in zip(rows, products, strict=True)
+        ]
+        return torch.cat(found).transpose(1, 2).contiguous()
 
 
-def _bordered(square: Tensor, beside: Tensor, own: Tensor) -> Tensor:
-    """[square, beside; beside^T, own] of (k, k), (b, k, q) and (b, q, q)."""
-    upper = torch.cat([square.expand(len(own), -1, -1), beside], dim=2)
+def _inverse(values: Tensor) -> Tensor:
+    """One over each, and 0 where that is not to be had."""
+    return torch.where(values > 0, values, torch.inf).reciprocal()
+
+
+def _bordered(squares: Tensor, beside: Tensor, own: Tensor) -> Tensor:
+    """[square, beside; beside^T, own] of (g, k, k), (g b, k, q) and (g b, q, q)."""
+    squares = squares.repeat_interleave(len(own) // len(squares), dim=0)
+    upper = torch.cat([squares, beside], dim=2)
     return torch.cat([upper, torch.cat([beside.mT, own], dim=2)], dim=1)
 
 
-def done_before(delta: Delta, grams: FactorGrams) -> list[Done]:
+def done_before(delta: Delta, modules: Sequence[FactorGrams]) -> list[Done]:
     """What had been done before each span of a delta, nothing before the first."""
-    nothing = Done.nothing(grams)
-    return list(accumulate(delta[:-1], lambda done, span: done.and_then(span, grams), initial=nothing))
+    nothing = Done.nothing(modules)
+    return list(accumulate(delta[:-1], lambda done, span: done.and_then(span, modules), initial=nothing))
 
 
 def by_last_spans(
-    deltas: Sequence[Delta], dones: Sequence[Done], grams: FactorGrams
+    deltas: Sequence[Delta], dones: Sequence[Done], modules: Sequence[FactorGrams]
 ) -> Iterator[tuple[Done, Batch]]:
     """What had been done, and the last spans of the deltas that go on from there.
 
     Args:
         deltas: from one origin to one step after the other.
         dones: what `done_before` tells of the last of them, or of a later one.
-        grams: of one module; products of all points of a delta with one another are there.
+        modules: products of all points of a delta with one another are there.
     """
     for spans, group in groupby(enumerate(deltas), lambda item: len(item[1])):
         done = dones[spans - 1]
         indices, last = zip(*((index, delta[-1:]) for index, delta in group), strict=True)
-        for batch in batches(last, grams, beside=len(done.values)):
+        for batch in batches(last, modules, beside=done.rank):
             yield done, replace(batch, which=[indices[each] for each in batch.which])

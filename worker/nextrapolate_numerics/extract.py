@@ -1,6 +1,7 @@
 """One pass over the files: from factors to what a method learns from."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import product
 
 import torch
@@ -13,13 +14,13 @@ from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NothingMovedError
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
+from nextrapolate_numerics.groups import Multiplied, groups
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.module_geometry import ModuleGeometry, module_geometry
-from nextrapolate_numerics.parts import ModuleParts, module_parts
+from nextrapolate_numerics.parts import ModuleParts, parts_of
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.stack import stacks
-from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
-from nextrapolate_numerics.triples import ModuleTriples, module_triples, seen_deltas
+from nextrapolate_numerics.trajectory import Trajectory
+from nextrapolate_numerics.triples import ModuleTriples, seen_deltas, triples_of
 
 
 def extract(
@@ -59,72 +60,86 @@ def gather(
     """
     evidence |= Evidence(gram=evidence.geometry)
     drift = trajectory.drift
-    device = torch.device(device)
     pairs = drift.pairs(horizon_steps)
-    moved: set[str] = set()
-    grams: dict[str, Tensor] = {}
-    triples: dict[str, ModuleTriples] = {}
-    parts: dict[str, ModuleParts] = {}
-    geometry: dict[str, ModuleGeometry] = {}
-    energy_ratios, drift_norms = (dict.fromkeys(trajectory.module_names, 0.0) for _ in range(2))
     multiplied = Pairs.of(drift.points, _wanted_products(evidence, drift, pairs))
     numbers = {name: number for number, name in enumerate(trajectory.module_names, start=1)}
-    for name, stack in stacks(_moving(trajectory), device):
-        moved.add(name)
-        products = FactorGrams.of(stack, multiplied, sums=evidence.geometry)
-        if broken := products.broken_points():
-            raise trajectory.not_finite(name, broken[0])
-        dones = done_before(drift.spans(0, len(drift.steps) - 1), products)
-        ratios, drift_norms[name] = _globals(products, drift, dones, every=evidence.geometry)
-        energy_ratios[name] = ratios[-1]
-        if evidence.gram:
-            grams[name] = gram(products)
-        if evidence.triples:
-            triples[name] = module_triples(stack, products, drift, pairs, dones)
-        if evidence.parts:
-            parts[name] = module_parts(products, drift, tuple(sorted(evidence.parts)), dones)
-        if evidence.geometry:
-            geometry[name] = module_geometry(grams[name], entry_sums(products), stack.entries, ratios, drift)
-        on_progress(numbers[name] / len(numbers))
+    found = _Found(evidence, drift, pairs)
+    for group in groups(trajectory, multiplied, torch.device(device), sums=evidence.geometry):
+        found.learn(group)
+        on_progress(numbers[group[-1].name] / len(numbers))
+        del group  # for the files of its factors to be let go of before the next ones are opened
     on_progress(1.0)
-    if not moved:
+    if not found.norms:
         raise NothingMovedError
     return Extraction(
         trajectory,
         drift,
         horizon_steps,
         pairs,
-        frozenset(moved),
-        energy_ratios,
-        drift_norms,
-        grams,
-        triples,
-        parts,
-        geometry,
-        device,
+        frozenset(found.norms),
+        dict.fromkeys(trajectory.module_names, 0.0) | found.energy_ratios,
+        dict.fromkeys(trajectory.module_names, 0.0) | found.norms,
+        found.grams,
+        found.triples,
+        found.parts,
+        found.geometry,
+        torch.device(device),
     )
 
 
-def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
-    """The modules whose delta changed at all."""
-    for name, factors in trajectory.modules():
-        if not all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
-            yield name, factors
-        del factors  # as long as one tensor of them is held, the files stay mapped
+@dataclass(frozen=True)
+class _Found:
+    """What was found so far, by the names of the modules that moved."""
+
+    evidence: Evidence
+    drift: Drift
+    pairs: tuple[tuple[int, int], ...]
+    energy_ratios: dict[str, float] = field(default_factory=dict)
+    norms: dict[str, float] = field(default_factory=dict)
+    grams: dict[str, Tensor] = field(default_factory=dict)
+    triples: dict[str, ModuleTriples] = field(default_factory=dict)
+    parts: dict[str, ModuleParts] = field(default_factory=dict)
+    geometry: dict[str, ModuleGeometry] = field(default_factory=dict)
+
+    def learn(self, group: Sequence[Multiplied]) -> None:
+        """All that is wanted of some modules."""
+        evidence, drift = self.evidence, self.drift
+        names, products = [module.name for module in group], [module.products for module in group]
+        dones = done_before(drift.spans(0, len(drift.steps) - 1), products)
+        of_globals = _globals(products, drift, dones, every=evidence.geometry)
+        for name, (ratios, norm) in zip(names, of_globals, strict=True):
+            self.energy_ratios[name], self.norms[name] = ratios[-1], norm
+        if evidence.gram:
+            self.grams.update(zip(names, map(gram, products), strict=True))
+        if evidence.triples:
+            stacked = [(module.stack, module.products) for module in group]
+            self.triples.update(zip(names, triples_of(stacked, drift, self.pairs, dones), strict=True))
+        if evidence.parts:
+            parts = parts_of(products, drift, tuple(sorted(evidence.parts)), dones)
+            self.parts.update(zip(names, parts, strict=True))
+        if evidence.geometry:
+            for module, (ratios, _) in zip(group, of_globals, strict=True):
+                sums, entries = entry_sums(module.products), module.stack.entries
+                inner = self.grams[module.name]
+                self.geometry[module.name] = module_geometry(inner, sums, entries, ratios, drift)
 
 
 def _globals(
-    products: FactorGrams, drift: Drift, dones: Sequence[Done], *, every: bool
-) -> tuple[list[float], float]:
-    """Energy ratios of the global delta, at each step after the origin or the last alone; and its last norm.
+    modules: Sequence[FactorGrams], drift: Drift, dones: Sequence[Done], *, every: bool
+) -> list[tuple[list[float], float]]:
+    """Energy ratios of each module's global delta, at each step after the origin or the last; its last norm.
 
     sigma_1 / sum sigma, as NExt defines it (arXiv 2604.11446, Fig. 2): not squared; 0 where a delta is 0.
     """
     last = len(drift.steps) - 1
     deltas = [drift.spans(0, step) for step in range(1 if every else last, last + 1)]
-    found = global_spectra(products, deltas, dones)
-    ratios = [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in found]
-    return ratios, float(found[-1].norm())
+    return [
+        (
+            [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in spectra],
+            float(spectra[-1].norm()),
+        )
+        for spectra in global_spectra(modules, deltas, dones)
+    ]
 
 
 def _wanted_products(

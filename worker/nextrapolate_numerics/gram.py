@@ -75,6 +75,11 @@ class FactorGrams:
         )
         return cls(left, right, left_sums, right_sums, pairs.where.to(left.device), stack.scaling)
 
+    @property
+    def bytes(self) -> int:
+        """What it takes up."""
+        return self.left.nbytes + self.right.nbytes
+
     def broken_points(self) -> list[int]:
         """Points whose factors hold NaN or Inf; of those that were multiplied with themselves.
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.decompositions import leading_triples
+from nextrapolate_numerics.decompositions import StackedTriples, leading_triples
 from nextrapolate_numerics.deltas import owners
 from nextrapolate_numerics.done import Done
 from nextrapolate_numerics.drift import Drift
@@ -56,24 +56,31 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
     return 0, min(drift.nearest(drift.steps[at] - _BETWEEN_STEPS), at - 1), at - 1
 
 
-def module_parts(
-    grams: FactorGrams, drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
-) -> ModuleParts:
-    """Parts of one module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
+def parts_of(
+    modules: Sequence[FactorGrams], drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
+) -> list[ModuleParts]:
+    """Parts of each module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
-    count = max(ranks)
     deltas = [drift.spans(*increment) for increment in increments]
-    found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), dones, count)
-    which = owners(deltas, len(grams.where), grams.where.device)
-    steps = found.sigma.new_tensor([drift.steps[at] - drift.steps[begin] for begin, at in increments])
-    speeds = grams.scaling * found.sigma / steps.unsqueeze(1)
-    each = (len(later), SPEEDS * count, -1)
+    steps = [drift.steps[at] - drift.steps[begin] for begin, at in increments]
+    which = owners(deltas, drift.points, modules[0].where.device)
+    found = leading_triples(modules, deltas, range(0, len(deltas), SPEEDS), dones, max(ranks))
+    return [_parts(grams, each, steps, which, ranks) for grams, each in zip(modules, found, strict=True)]
+
+
+def _parts(
+    grams: FactorGrams, found: StackedTriples, steps: list[int], which: list[Tensor], ranks: tuple[int, ...]
+) -> ModuleParts:
+    """From the triples of all increments, `steps` long each."""
+    count = max(ranks)
+    shape = (len(steps) // SPEEDS, SPEEDS, count)
+    each = (shape[0], SPEEDS * count, -1)
+    speeds = grams.scaling * found.sigma / found.sigma.new_tensor(steps).unsqueeze(1)
     u_points = _with_points(found.u, grams.left, grams.where, which).view(each)
     v_points = _with_points(found.v, grams.right, grams.where, which).view(each)
     u_points *= speeds.view(*each[:2], 1)
     u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
-    shape = (len(later), SPEEDS, count)
     products = ((u_points @ u.mT) * (v_points @ v.mT)).view(*shape, SPEEDS, count)
     with_points = grams.scaling * (u_points * v_points).view(*shape, len(grams.where), -1).sum(dim=-1)
     return ModuleParts(

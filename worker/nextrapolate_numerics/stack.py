@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import chain, cycle
 from math import ceil
 from typing import Self
 
@@ -109,18 +109,19 @@ class Stack:
         return cls(Side(factors.B, 0), Side(factors.A, 1), factors.scaling)
 
 
-def stacks(modules: Iterable[tuple[str, ModuleFactors]], device: torch.device) -> Iterator[tuple[str, Stack]]:
-    """One module after the other on the device.
+def stacks(
+    windows: Iterable[Iterable[tuple[str, ModuleFactors]]], device: torch.device
+) -> Iterator[Iterator[tuple[str, Stack]]]:
+    """The modules on the device, those of a window after one another.
 
-    For a GPU the next module is read and sent while the last one is being worked on.
+    On a CPU factors stay in the pages of their files; who keeps one when its window is over keeps all of
+    these. For a GPU, where they are copies, the next module is read and sent while the last one is being
+    worked on, and all windows are one.
     """
     if device.type == "cuda":
-        modules = _one_ahead(modules, device)
-    for name, factors in modules:
-        stack = Stack.of(factors)
-        del factors  # as long as one tensor of them is held, the files stay mapped
-        yield name, stack
-        del stack
+        windows = [_one_ahead(chain.from_iterable(windows), device)]
+    for window in windows:
+        yield ((name, Stack.of(factors)) for name, factors in window)
 
 
 def _one_ahead(

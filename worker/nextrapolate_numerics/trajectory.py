@@ -6,7 +6,7 @@ swapped in by jumps. Everything that methods predict is a combination of points.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 
 import torch
@@ -189,16 +189,21 @@ class Trajectory:
     def modules(self) -> Iterator[tuple[str, ModuleFactors]]:
         """All modules at all points, in the order of their names; NaN and Inf are not looked for.
 
-        Files are opened for a few modules at once, and let go of before the next ones: what has been read of
-        a mapped file counts as the process's memory for as long as it is mapped.
-
         Raises:
             BrokenAdapterError: a file changed or went away since the trajectory was opened.
         """
+        return chain.from_iterable(self.windows())
+
+    def windows(self) -> Iterator[Iterator[tuple[str, ModuleFactors]]]:
+        """The same, a few modules together: those for which files are opened at once.
+
+        Files are let go of before the next ones: what has been read of a mapped file counts as the process's
+        memory for as long as it is mapped, which is until nobody holds a factor of the window any more.
+        """
         for names in self._few_at_once():
             files = {index: layout.opened() for index, layout in enumerate(self.layouts)}
-            for name in names:
-                yield name, self._factors(name, files)
+            yield ((name, self._factors(name, files)) for name in names)
+            del files
 
     def _few_at_once(self) -> Iterator[list[str]]:
         names: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.decompositions import leading_triples
+from nextrapolate_numerics.decompositions import StackedTriples, leading_triples
 from nextrapolate_numerics.deltas import Delta, owners
 from nextrapolate_numerics.done import Done
 from nextrapolate_numerics.drift import Drift
@@ -37,21 +37,17 @@ class ModuleTriples:
         return ModuleTriples(self.globals[:checkpoints], self.locals[:checkpoints], self.targets[:pairs])
 
 
-def module_triples(
-    stack: Stack,
-    grams: FactorGrams,
+def triples_of(
+    modules: Sequence[tuple[Stack, FactorGrams]],
     drift: Drift,
     pairs: Sequence[tuple[int, int]],
     dones: Sequence[Done],
-) -> ModuleTriples:
-    """Triples of one module; `pairs` are indices of the drift's steps."""
+) -> list[ModuleTriples]:
+    """Triples of each module; `pairs` are indices of the drift's steps."""
     deltas, count = seen_deltas(drift, pairs), len(drift.steps) - 1
-    found = leading_triples(grams, deltas, range(count), dones, 1)
-    u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
-    sign = signs(u)
-    sigma = (stack.scaling * found.sigma[:, 0]).cpu()
-    triples = Triple(sigma, (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
-    return ModuleTriples(triples[:count], triples[count : 2 * count], triples[2 * count :])
+    found = leading_triples([grams for _, grams in modules], deltas, range(count), dones, 1)
+    triples = (_unit(each, stack, deltas) for each, (stack, _) in zip(found, modules, strict=True))
+    return [ModuleTriples(all_[:count], all_[count : 2 * count], all_[2 * count :]) for all_ in triples]
 
 
 def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
@@ -59,6 +55,13 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
     checkpoints = range(1, len(drift.steps))
     ends = [*((0, index) for index in checkpoints), *((index - 1, index) for index in checkpoints), *pairs]
     return [drift.spans(*each) for each in ends]
+
+
+def _unit(found: StackedTriples, stack: Stack, deltas: Sequence[Delta]) -> Triple:
+    """The first of each delta, by its vectors' own entries."""
+    u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
+    sign = signs(u)
+    return Triple((stack.scaling * found.sigma[:, 0]).cpu(), (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
 
 
 def _vectors(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
