@@ -11,10 +11,11 @@ number of layers, and is told for one. Two things are measured:
                  with a report extracts
 
 The reference merges every checkpoint to a dense model, subtracts, and calls torch.linalg.svd once a delta,
-for the triples alone. One delta of each shape is measured, none of the embeddings, which it decomposes as
-well. The limit is one read of the factors, and the products of factors that ours multiplies too, at the rate
-of one large float64 product on this machine. With one thread seconds are the CPU's, since a machine may have
-other work. Accuracy is that of the leading triples of k_proj at the first, the middle and the last checkpoint
+for the triples alone. One delta of each shape is measured; and one of the embeddings, which LoRA leaves as
+they are and the reference decomposes all the same, two for each checkpoint, shared out among the layers. The
+limit is one read of the factors, and the products of factors that ours multiplies too, at the rate of one
+large float64 product on this machine. With one thread seconds are the CPU's, since a machine may have other
+work. Accuracy is that of the leading triples of k_proj at the first, the middle and the last checkpoint
 against dense float64 SVDs: on this run, and on a slow one, whose checkpoints differ by 1e-3 of their norm.
 
 Needs torch, numpy and safetensors alone beside nextrapolate_numerics (PYTHONPATH=worker), and room for
@@ -43,6 +44,8 @@ SPEED = (
     "what",
     "ours, s a layer",
     "the reference",
+    "times faster",
+    "embeddings too",
     "times faster",
     "the limit",
     "ours / limit",
@@ -98,7 +101,7 @@ class Run:
         small = {"model.layers.0.self_attn.k_proj": shape.linears["self_attn.k_proj"]}
         self._slow = write_series(folder / "slow", small, **size, step=1e-3)
 
-    def speed(self, reference: float | None) -> Iterator[tuple[str, ...]]:
+    def speed(self, reference: tuple[float, float] | None) -> Iterator[tuple[str, ...]]:
         """A row for the triples, and one for everything."""
         points = len(self._files)
         deltas = 2 * points + max(points - AHEAD, 0)
@@ -119,9 +122,12 @@ class Run:
         for what, multiplied in products.items():
             ours = seconds[what] / self._layers
             limit = read + multiplied * 2 * self._rank**2 * self._widths / rate
-            dense = f"{reference * deltas:.0f} s" if reference else ""
-            faster = f"{reference * deltas / ours:.0f}" if reference else ""
-            yield what, f"{ours:.3f}", dense, faster, f"{limit:.3f}", f"{ours / limit:.2f}"
+            dense: list[str] = [""] * 4
+            if reference:
+                layer = reference[0] * deltas
+                whole = layer + reference[1] * 2 * points
+                dense = [f"{layer:.0f} s", f"{layer / ours:.0f}", f"{whole:.0f} s", f"{whole / ours:.0f}"]
+            yield what, f"{ours:.3f}", *dense, f"{limit:.3f}", f"{ours / limit:.2f}"
 
     def accuracy(self) -> Iterator[tuple[str, ...]]:
         """A row for the run, and one for the slow one."""
@@ -149,8 +155,8 @@ class Run:
         return read
 
 
-def reference_seconds(shape: Shape, device: torch.device) -> float:
-    """One delta of a layer: merged, subtracted, and decomposed; the mean of the kinds of deltas."""
+def reference_seconds(shape: Shape, device: torch.device) -> tuple[float, float]:
+    """One delta of a layer, merged, subtracted, and decomposed; and a layer's share of the embeddings'."""
     seconds = {}
     for m, n in set(shape.linears.values()):
         generator = torch.Generator().manual_seed(0)
@@ -162,7 +168,9 @@ def reference_seconds(shape: Shape, device: torch.device) -> float:
             torch.linalg.svd((base + 0.5 * (B @ A)) - base, full_matrices=False)
 
         seconds[m, n] = fastest({"svd": decompose}, device, rounds=2)["svd"]
-    return sum(seconds[size] for size in shape.linears.values())
+    still = torch.zeros(shape.vocabulary, shape.hidden, device=device)
+    embeddings = shape.embeddings * _seconds(lambda: torch.linalg.svd(still, full_matrices=False), device)
+    return sum(seconds[size] for size in shape.linears.values()), embeddings / shape.layers
 
 
 def one_product(device: torch.device) -> Callable[[], Tensor]:
