@@ -49,7 +49,7 @@ screenshots: setup chromium  ## the README's pictures, from the demo's run
 	[ -d demo/runs/server/data ] || $(BIN)/python -m demo.run
 	$(BIN)/python -m demo.screenshots
 
-test: setup chromium  ## every test
+test: setup chromium  ## every test but verl's
 	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-unit: setup ## the tests that start no server, worker or trainer

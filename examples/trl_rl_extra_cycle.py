@@ -27,7 +27,7 @@ def main() -> None:
     logging.getLogger("nextrapolate").setLevel(logging.INFO)
 
     data = load_dataset(options.dataset, split="train") if options.dataset else sums()
-    held_out = data.train_test_split(test_size=32, seed=0)
+    held_out = data.train_test_split(test_size=128, seed=0)
     trainer = RLOOTrainer(
         model=options.model,
         reward_funcs=exact,

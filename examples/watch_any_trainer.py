@@ -1,6 +1,6 @@
-"""Any trainer that writes PEFT adapters, and one line more: here a loop in plain PyTorch that knows nothing.
+"""Any trainer that writes PEFT adapters, and one line more: here a plain PyTorch loop, not changed for it.
 
-Start `nextrapolate-server`, then run `python examples/watch_any_trainer.py --out run`. The line more starts
+Start `nextrapolate-server`, then run `python examples/watch_any_trainer.py --out run`. That line starts
 `nextrapolate watch run` beside it, which posts the checkpoints, writes the extrapolated adapter to
 run/extrapolated-200, and says how to go on from there: here by `--adapter run/extrapolated-200 --out run-2`.
 """

@@ -53,11 +53,11 @@ State = Annotated[JobState | None, typer.Option(help="only jobs in this state")]
 Limit = Annotated[int, typer.Option(min=1, help="at most this many")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="the server's; else NEXTRAPOLATE_URL, else the one on this machine"),
+    typer.Option("--url", help="by default NEXTRAPOLATE_URL, or that of the server on this machine"),
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", help="else NEXTRAPOLATE_API_KEY, else what a server here has noted"),
+    typer.Option("--api-key", help="by default NEXTRAPOLATE_API_KEY, or that of the server on this machine"),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 

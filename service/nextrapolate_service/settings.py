@@ -96,10 +96,8 @@ class ServiceSettings:
     def from_environment(cls) -> Self:
         """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _S3_BUCKETS, _HUB_ENDPOINT and so on.
 
-        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, NEXTRAPOLATE_S3_BUCKETS one with commas.
-        The store's settings, the rate limit and the quotas are read, too.
         NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, _S3_BUCKETS and _WEBHOOK_NETWORKS are
-        lists with commas. The store's settings and the rate limit are read, too.
+        lists with commas. The store's settings, the rate limit and the quotas are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.

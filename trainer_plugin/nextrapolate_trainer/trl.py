@@ -39,8 +39,8 @@ class NExtCallback(TrainerCallback):
     """Extrapolates a GRPO or RLOO run from inside: `NExtCallback(client, jump_at=150).attach(trainer)`.
 
     Nothing it does ends the run or, short of a jump, changes it: whatever fails is logged as an error by the
-    logger "nextrapolate". For LoRA runs, in one process or in several with DDP. A resumed run goes on with
-    the series and the schedule where its checkpoint was.
+    logger "nextrapolate". For LoRA runs, in one process or in several by DDP, FSDP2 or DeepSpeed. A resumed
+    run goes on with the series and the schedule where its checkpoint was.
 
     Args:
         client: the service.

@@ -9,7 +9,6 @@ from benchmarks.rlvr.campaign.variants import (
     BEST,
     BRANCHES_AT,
     CYCLES,
-    GUARDED,
     ONCE,
     ONE_JUMP,
     SHORTER,
@@ -88,7 +87,11 @@ def runs_of(
 STUDIES = {
     "steps": runs_of(("vanilla", BEST)),
     "rates": runs_of(["vanilla"], rates=FASTER),
-    "cycles at larger rates": runs_of((BEST, SHORTER, *GUARDED), rates=LARGE),
+    "cycles at larger rates": (
+        *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant"), rates=LARGE[-1:]),
+        *runs_of((BEST, "guarded"), rates=LARGE[:1]),
+        *runs_of(("guarded-alphas", "guarded-averages"), rates=LARGE[-1:], seeds=SEEDS[:1]),
+    ),
     "guard": runs_of(["guarded"]),
     "one jump": runs_of(ONE_JUMP),
     "one jump, once": runs_of(ONCE, seeds=SEEDS[:1]),

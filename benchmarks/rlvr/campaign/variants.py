@@ -21,6 +21,21 @@ class Variant:
     """Further settings of the trainer, by TRL's names."""
 
 
+def _told(settings: dict[str, Any]) -> str:
+    """What a title says of further settings."""
+    told = ""
+    for name, value in settings.items():
+        called = name.removeprefix("guard_").removeprefix("use_").replace("_", " ")
+        match value:
+            case bool():
+                told += f", {'with' if value else 'without'} {called}"
+            case list():
+                told += f", {called} {' and '.join(map(str, value))}"
+            case _:
+                told += f", {called} {value}"
+    return told
+
+
 BRANCHES_AT = 150
 """Where the one jump is made, from the vanilla run of the same task, rate and seed."""
 
@@ -29,8 +44,7 @@ def cycles(method: str, every: int, ahead: int, start: int = 40, **jumps: Any) -
     """Jumps of `ahead` steps after every `every` steps of training, the first of them after `start`."""
     arguments = {"collect_every": 10, "jump_at": start, "jump_every": every, "horizon_steps": ahead}
     named = f"{method}, every {every} steps from {start} on, {ahead} ahead"
-    further = "".join(f", {name} {value}" for name, value in jumps.items())
-    return Variant(named + further, 250, {"method": method, **arguments, **jumps})
+    return Variant(named + _told(jumps), 250, {"method": method, **arguments, **jumps})
 
 
 def lines(every: int, ahead: int) -> dict[str, Variant]:
@@ -45,18 +59,16 @@ def lines(every: int, ahead: int) -> dict[str, Variant]:
 
 def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
     """150 steps, one jump, 100 more steps."""
-    further = "".join(f", {name} {value}" for name, value in parameters.items())
     jumps = {"method": method, "jump_at": BRANCHES_AT, "horizon_steps": ahead, **parameters}
-    return Variant(f"{method}, {ahead} ahead{further}", 250, jumps, branches=True)
+    return Variant(f"{method}, {ahead} ahead{_told(parameters)}", 250, jumps, branches=True)
 
 
 def guarded(variant: Variant, **jumps: Any) -> Variant:
     """The same with the plugin's guard: the reward of 1024 answers before and after each jump decides."""
     assert variant.jumps is not None
-    among = "".join(f", {name.removeprefix('guard_')} {value}" for name, value in jumps.items())
     return replace(
         variant,
-        title=f"{variant.title}, with the guard{among}",
+        title=f"{variant.title}, with the guard{_told(jumps)}",
         jumps={**variant.jumps, "guard": "evaluate", **jumps},
     )
 

@@ -73,7 +73,7 @@ class NextMethod(MethodParameters):
     preset: Literal["default", "paper"] = Field(
         "default",
         description="default: regression on the leading triples of each module, in a moment; paper: the "
-        "encoder-decoder of Algorithm 1 as published, signs of the triples aligned, in a minute",
+        "encoder-decoder of Algorithm 1 as published, signs of the triples aligned, in a minute or two",
     )
     use_global: bool = Field(True, description="look at the global delta W_i - W_0; off: ablation without G")
     use_local: bool = Field(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import mean, median
 
 from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
-from benchmarks.rlvr.campaign.plan import TASKS, Planned, runs_of
+from benchmarks.rlvr.campaign.plan import TASKS, Planned, campaign, runs_of
 from benchmarks.rlvr.campaign.results import Results, seconds_to
 from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
 from benchmarks.rlvr.campaign.variants import BEST, VARIANTS
@@ -37,7 +37,8 @@ def steps(results: Results) -> str:
         "gain for 100 steps",
     )  # fmt: skip
     jumping = runs_of([BEST])
-    sentences = f"{_mean_steps(pairs(results, jumping))} {_costs(results, jumping)}"
+    finished = f"Of {len(campaign())} planned runs, {len(results.of(campaign()))} are finished."
+    sentences = f"{_mean_steps(pairs(results, jumping))} {_costs(results, jumping)} {finished}"
     return f"{table(columns, rows)}\n\n{sentences.strip()}"
 
 
