@@ -19,7 +19,7 @@ Data flows one way, each arrow a function from one frozen carrier to the next:
 The contract:
 
 - A delta dW = s B A is carried as its factors (LowRank), and a dense (m, n) matrix is built nowhere.
-- Files are read one module at a time: of the series no more than that is held, of the result one adapter.
+- Files are read a few modules at a time: of a series no more than these are held, of a result one adapter.
 - Steps of training are the time axis, never the index of a checkpoint.
 - Factors are float32; inner products and small cores are float64.
 - The same inputs, parameters and device give the same bytes; all randomness comes from a method's seed.

@@ -107,6 +107,11 @@ class Core:
         return type(self)(self.values[..., :count], self.left[..., :count], self.right[..., :count])
 
 
+def inverse(values: Tensor) -> Tensor:
+    """One over each, and 0 where that is not to be had."""
+    return torch.where(values > 0, values, torch.inf).reciprocal()
+
+
 def self_product(rows: Tensor) -> Tensor:
     """Rows @ rows.T of (q, d): one half is multiplied, the other mirrored."""
     product = rows.new_empty(len(rows), len(rows))

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core
+from nextrapolate_numerics.core import Core, inverse
 from nextrapolate_numerics.deltas import Delta, batches
 from nextrapolate_numerics.done import Done, by_last_spans
 from nextrapolate_numerics.gram import FactorGrams
@@ -55,9 +54,9 @@ def leading_triples(
             core = Core.leading(*done.sides_with(batch, modules), count)
             values = core.values.sqrt()
             found = values.shape[-1]
-            inverse = torch.where(values > 0, values, torch.inf).reciprocal().unsqueeze(-2)
+            over = inverse(values).unsqueeze(-2)
             which = [indices[each] for each in batch.which]
-            left, right = done.by_point(batch, core.left * inverse, core.right * inverse**2, points)
+            left, right = done.by_point(batch, core.left * over, core.right * over**2, points)
             for room, of_batch in ((sigma, values), (u, left), (v, right)):
                 room[:, which, :found] = of_batch.view(len(modules), len(which), *of_batch.shape[1:])
     return [StackedTriples(*of_module) for of_module in zip(sigma, u, v, strict=True)]

@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core
+from nextrapolate_numerics.core import Core, inverse
 from nextrapolate_numerics.deltas import Batch, Delta, batches
 from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.gram import FactorGrams
@@ -65,7 +65,7 @@ class Done:
         rank = int(kept.sum(dim=1).max())
         values = torch.where(kept, core.values, 0.0)[:, :rank]
         of_left = (core.left * kept.unsqueeze(1))[..., :rank]
-        of_right = core.right[..., :rank] * _inverse(values).unsqueeze(1)
+        of_right = core.right[..., :rank] * inverse(values).unsqueeze(1)
         new = batch.by_point(of_left[:, self.rank :], of_right[:, self.rank :])
         left, right = (
             torch.cat([side[:, : self.rank].mT @ before, more.flatten(2)], dim=2)
@@ -111,11 +111,6 @@ class Done:
             for of_rows, of_module in zip(rows, products, strict=True)
         ]
         return torch.cat(found).transpose(1, 2).contiguous()
-
-
-def _inverse(values: Tensor) -> Tensor:
-    """One over each, and 0 where that is not to be had."""
-    return torch.where(values > 0, values, torch.inf).reciprocal()
 
 
 def _bordered(squares: Tensor, beside: Tensor, own: Tensor) -> Tensor:
