@@ -40,12 +40,12 @@ def groups(
     for window in stacks(map(_moving, trajectory.windows(), repeat(trajectory.drift)), device):
         group: list[Multiplied] = []
         for name, stack in window:
-            products = FactorGrams.of(stack, pairs, sums=sums)
-            if broken := products.broken_points():
-                raise trajectory.not_finite(name, broken[0])
             if group and (stack.left.rank != group[0].stack.left.rank or _is_full(group)):
                 yield group
                 group = []
+            products = FactorGrams.of(stack, pairs, sums=sums)
+            if broken := products.broken_points():
+                raise trajectory.not_finite(name, broken[0])
             group.append(Multiplied(name, stack, products))
             del stack, products
         if group:
