@@ -1,21 +1,17 @@
-"""adapter_model.safetensors: the layout of a PEFT adapter, and its factors one module at a time.
-
-Files are mapped into memory while they are read, and let go of soon. An open costs a third of a millisecond;
-a file that stayed mapped would keep every page it ever touched in the process's resident memory.
-"""
+"""adapter_model.safetensors: the layout of a PEFT adapter, and its factors one module at a time."""
 
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 from nextrapolate_numerics.lora_config import LoraConfig
+from nextrapolate_numerics.mapped import MappedFile
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _BASE_PREFIX = "base_model.model."
@@ -54,12 +50,14 @@ class AdapterLayout:
 
     Attributes:
         path: the file.
+        file: its pages.
         modules: module name as in the base model -> its factors, in the order of the names.
         others: names of tensors that are no factors (modules_to_save, trainable tokens).
         dtypes: safetensors names of the factors' dtypes.
     """
 
     path: Path
+    file: MappedFile
     modules: Mapping[str, FactorKeys]
     others: tuple[str, ...]
     dtypes: frozenset[str]
@@ -72,12 +70,9 @@ class AdapterLayout:
             BrokenAdapterError: missing, truncated, a pickle, A without B, or another rank than the config's.
             UnsupportedAdapterError: tensors of a feature whose delta is not s B A.
         """
-        shapes: dict[str, list[int]] = {}
-        dtypes: dict[str, str] = {}
-        with _diagnosed(path), safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - safe_open is no mapping
-                view = file.get_slice(key)
-                shapes[key], dtypes[key] = view.get_shape(), view.get_dtype()
+        with _diagnosed(path):
+            file = MappedFile(path)
+        shapes = {key: entry.shape for key, entry in file.entries.items()}
         factors = {key: found for key in shapes if (found := _FACTOR.fullmatch(key))}
         others = tuple(sorted(shapes.keys() - factors.keys()))
         _refuse_tensors(others, path)
@@ -88,45 +83,22 @@ class AdapterLayout:
         for name in names:
             module = name.removeprefix(_BASE_PREFIX)
             modules[module] = _factor_keys(name, module, shapes, config, path)
-        used = frozenset(dtypes[key] for key in factors)
+        used = frozenset(file.entries[key].dtype for key in factors)
         if strange := used - _DTYPES:
             raise BrokenAdapterError(
                 path, f"factors of dtype {sorted(strange)[0]} cannot be read; save float32"
             )
-        return cls(path, modules, others, used)
-
-    def opened(self) -> "OpenAdapter":
-        """The file, open for as many reads as it is held for."""
-        return OpenAdapter(self)
+        return cls(path, file, modules, others, used)
 
     def factors(self, module: str) -> tuple[Tensor, Tensor]:
-        """B (m, r) and A (r, n) of one module, as stored, in memory of their own."""
-        B, A = self.opened().factors(module)
-        return B.clone(), A.clone()
+        """B (m, r) and A (r, n) of one module, as stored: mapped, not read yet."""
+        keys = self.modules[module]
+        return self.file.tensor(keys.B), self.file.tensor(keys.A)
 
     def other_tensors(self) -> dict[str, Tensor]:
         """The tensors that are no factors, as stored."""
         with _diagnosed(self.path), safe_open(self.path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in self.others}
-
-
-class OpenAdapter:
-    """A file that is mapped into memory for as long as this, or a tensor of it, is held.
-
-    Args:
-        layout: what the file holds.
-    """
-
-    def __init__(self, layout: AdapterLayout) -> None:
-        self._layout = layout
-        with _diagnosed(layout.path):
-            self._file: Any = safe_open(layout.path, framework="pt")
-
-    def factors(self, module: str) -> tuple[Tensor, Tensor]:
-        """B (m, r) and A (r, n) of one module, as stored: mapped, not read yet."""
-        keys = self._layout.modules[module]
-        with _diagnosed(self._layout.path):
-            return self._file.get_tensor(keys.B), self._file.get_tensor(keys.A)
 
 
 @contextmanager
@@ -161,7 +133,7 @@ def _refuse_tensors(keys: tuple[str, ...], path: Path) -> None:
 
 
 def _factor_keys(
-    name: str, module: str, shapes: Mapping[str, list[int]], config: LoraConfig, path: Path
+    name: str, module: str, shapes: Mapping[str, tuple[int, ...]], config: LoraConfig, path: Path
 ) -> FactorKeys:
     B, A = f"{name}.lora_B.weight", f"{name}.lora_A.weight"
     for key in (B, A):

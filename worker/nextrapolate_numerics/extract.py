@@ -67,7 +67,7 @@ def gather(
     for group in groups(trajectory, multiplied, torch.device(device), sums=evidence.geometry):
         found.learn(group)
         on_progress(numbers[group[-1].name] / len(numbers))
-        del group  # for the files of its factors to be let go of before the next ones are opened
+        del group  # its inner products make room for the next ones
     on_progress(1.0)
     if not found.norms:
         raise NothingMovedError

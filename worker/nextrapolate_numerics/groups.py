@@ -1,17 +1,16 @@
 """Modules that moved, a few at a time: their small matrices are decomposed together."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import torch
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams, Pairs
 from nextrapolate_numerics.stack import Stack, stacks
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 
 _TOGETHER_BYTES = 4 << 20  # of inner products: enough for a call to be worth it, and little of a job's memory
+_READ_BYTES = 32 << 20  # of factors: on a CPU their pages stay in memory while they are worked on
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Multiplied:
 def groups(
     trajectory: Trajectory, pairs: Pairs, device: torch.device, *, sums: bool
 ) -> Iterator[list[Multiplied]]:
-    """Modules of one rank whose files are open at once, in the order of their names.
+    """Modules of one rank, in the order of their names.
 
     Args:
         trajectory: read once.
@@ -37,31 +36,32 @@ def groups(
     Raises:
         NonFiniteWeightsError: NaN or Inf in a factor.
     """
-    for window in stacks(map(_moving, trajectory.windows(), repeat(trajectory.drift)), device):
-        group: list[Multiplied] = []
-        for name, stack in window:
-            if group and (stack.left.rank != group[0].stack.left.rank or _is_full(group)):
-                yield group
-                group = []
-            products = FactorGrams.of(stack, pairs, sums=sums)
-            if broken := products.broken_points():
-                raise trajectory.not_finite(name, broken[0])
-            group.append(Multiplied(name, stack, products))
-            del stack, products
-        if group:
+    group: list[Multiplied] = []
+    for name, stack in stacks(_moving(trajectory), device):
+        if group and (stack.left.rank != group[0].stack.left.rank or _is_full(group)):
             yield group
-            del group
+            group = []
+        group.append(_multiplied(trajectory, name, stack, pairs, sums=sums))
+    if group:
+        yield group
+
+
+def _multiplied(trajectory: Trajectory, name: str, stack: Stack, pairs: Pairs, *, sums: bool) -> Multiplied:
+    products = FactorGrams.of(stack, pairs, sums=sums)
+    if broken := products.broken_points():
+        raise trajectory.not_finite(name, broken[0])
+    return Multiplied(name, stack, products)
 
 
 def _is_full(group: Sequence[Multiplied]) -> bool:
-    return sum(module.products.bytes for module in group) >= _TOGETHER_BYTES
+    return (
+        sum(module.products.bytes for module in group) >= _TOGETHER_BYTES
+        or sum(module.stack.bytes for module in group) >= _READ_BYTES
+    )
 
 
-def _moving(
-    modules: Iterable[tuple[str, ModuleFactors]], drift: Drift
-) -> Iterator[tuple[str, ModuleFactors]]:
+def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
     """Those whose delta changed at all."""
-    for name, factors in modules:
-        if not all(factors.is_still(start, end) for start, end in drift.segments):
+    for name, factors in trajectory.modules():
+        if not all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
             yield name, factors
-        del factors  # as long as one tensor of them is held, the files stay mapped

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import chain, cycle
+from itertools import cycle
 from math import ceil
 from typing import Self
 
@@ -103,25 +103,27 @@ class Stack:
         """Of a delta, m n."""
         return self.left.width * self.right.width
 
+    @property
+    def bytes(self) -> int:
+        """Of the factors at all points."""
+        return sum(factor.nbytes for side in (self.left, self.right) for factor in side.factors)
+
     @classmethod
     def of(cls, factors: ModuleFactors) -> Self:
         """Factors that are on the device."""
         return cls(Side(factors.B, 0), Side(factors.A, 1), factors.scaling)
 
 
-def stacks(
-    windows: Iterable[Iterable[tuple[str, ModuleFactors]]], device: torch.device
-) -> Iterator[Iterator[tuple[str, Stack]]]:
-    """The modules on the device, those of a window after one another.
+def stacks(modules: Iterable[tuple[str, ModuleFactors]], device: torch.device) -> Iterator[tuple[str, Stack]]:
+    """The modules on the device, one after the other.
 
-    On a CPU factors stay in the pages of their files; who keeps one when its window is over keeps all of
-    these. For a GPU, where they are copies, the next module is read and sent while the last one is being
-    worked on, and all windows are one.
+    On a CPU factors stay in the pages of their files. For a GPU, where they are copies, the next module is
+    read and sent while the last one is being worked on.
     """
     if device.type == "cuda":
-        windows = [_one_ahead(chain.from_iterable(windows), device)]
-    for window in windows:
-        yield ((name, Stack.of(factors)) for name, factors in window)
+        modules = _one_ahead(modules, device)
+    for name, factors in modules:
+        yield name, Stack.of(factors)
 
 
 def _one_ahead(

@@ -6,13 +6,13 @@ swapped in by jumps. Everything that methods predict is a combination of points.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.adapter import AdapterLayout, OpenAdapter
+from nextrapolate_numerics.adapter import AdapterLayout
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import (
     JumpWithoutCheckpointError,
@@ -23,8 +23,6 @@ from nextrapolate_numerics.errors import (
 )
 from nextrapolate_numerics.lora_config import LoraConfig
 from nextrapolate_numerics.lowrank import LowRank
-
-_MAPPED_BYTES = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -173,10 +171,9 @@ class Trajectory:
 
         Raises:
             NonFiniteWeightsError: NaN or Inf.
-            BrokenAdapterError: a file changed or went away since the trajectory was opened.
         """
         indices = range(len(self.points)) if points is None else points
-        factors = self._factors(name, {index: self.layouts[index].opened() for index in indices})
+        factors = self._factors(name, indices)
         for index, B, A in zip(indices, factors.B, factors.A, strict=True):
             if not (_is_finite(B) and _is_finite(A)):
                 raise self.not_finite(name, index)
@@ -187,38 +184,12 @@ class Trajectory:
         return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
     def modules(self) -> Iterator[tuple[str, ModuleFactors]]:
-        """All modules at all points, in the order of their names; NaN and Inf are not looked for.
+        """All modules at all points, in the order of their names; NaN and Inf are not looked for."""
+        for name in self.module_names:
+            yield name, self._factors(name, range(len(self.points)))
 
-        Raises:
-            BrokenAdapterError: a file changed or went away since the trajectory was opened.
-        """
-        return chain.from_iterable(self.windows())
-
-    def windows(self) -> Iterator[Iterator[tuple[str, ModuleFactors]]]:
-        """The same, a few modules together: those for which files are opened at once.
-
-        Files are let go of before the next ones: what has been read of a mapped file counts as the process's
-        memory for as long as it is mapped, which is until nobody holds a factor of the window any more.
-        """
-        for names in self._few_at_once():
-            files = {index: layout.opened() for index, layout in enumerate(self.layouts)}
-            yield ((name, self._factors(name, files)) for name in names)
-            del files
-
-    def _few_at_once(self) -> Iterator[list[str]]:
-        names: list[str] = []
-        mapped = 0
-        for name, keys in self.layouts[0].modules.items():
-            names.append(name)
-            mapped += 4 * keys.r * (keys.m + keys.n) * len(self.points)
-            if mapped >= _MAPPED_BYTES:
-                yield names
-                names, mapped = [], 0
-        if names:
-            yield names
-
-    def _factors(self, name: str, files: Mapping[int, OpenAdapter]) -> ModuleFactors:
-        factors = [[factor.float() for factor in file.factors(name)] for file in files.values()]
+    def _factors(self, name: str, points: Sequence[int]) -> ModuleFactors:
+        factors = [[factor.float() for factor in self.layouts[point].factors(name)] for point in points]
         Bs, As = zip(*factors, strict=True)
         return ModuleFactors(Bs, As, self.config.scaling(name))
 
