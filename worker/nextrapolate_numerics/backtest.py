@@ -188,12 +188,13 @@ def _held_out(trajectory: Trajectory, at_step: int, target_step: int) -> Traject
 
 
 def _products(name: str, update: Update, truth: Combination, extraction: Extraction) -> _Products:
-    t = truth.weights[name]
-    if isinstance(update, Combination) and name in extraction.grams:
-        gram, p = extraction.grams[name], update.weights.get(name, torch.zeros_like(t))
+    t, gram = truth.weights[name], extraction.grams.get(name)
+    if isinstance(update, Combination) and gram is not None:
+        p = update.weights.get(name, torch.zeros_like(t))
         return _Products(float(p @ gram @ p), float(p @ gram @ t), float(t @ gram @ t))
     true = truth.delta(name, extraction.trajectory)
+    tt = true.norm() ** 2 if gram is None else float(t @ gram @ t)
     if name not in update.modules():
-        return _Products(tt=true.norm() ** 2)
+        return _Products(tt=tt)
     predicted = update.delta(name, extraction.trajectory)
-    return _Products(predicted.norm() ** 2, predicted.inner(true), true.norm() ** 2)
+    return _Products(predicted.norm() ** 2, predicted.inner(true), tt)

@@ -12,15 +12,19 @@ basis in which vectors are written.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.decompositions import StackedTriples, leading_triples
-from nextrapolate_numerics.deltas import owners
-from nextrapolate_numerics.done import Done
+from nextrapolate_numerics.deltas import Delta, owners, points_of
+from nextrapolate_numerics.done import Done, done_before
 from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.gram import FactorGrams, Pairs
+from nextrapolate_numerics.lowrank import LowRank
+from nextrapolate_numerics.stack import Stack
+from nextrapolate_numerics.trajectory import ModuleFactors
 
 SPEEDS = 3  # global, between, local: the order of all that follows
 MOST_TRIPLES = 8
@@ -100,3 +104,32 @@ def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: li
         with_all = products[where[point]].transpose(0, 1).flatten(1)  # (r, p r)
         found.index_add_(0, deltas, coordinates[deltas, :, point] @ with_all)
     return found.view_as(coordinates)
+
+
+def sum_of_parts(
+    factors: ModuleFactors, increments: Sequence[Delta], rank: int, weights: Sequence[float]
+) -> LowRank:
+    """sum_a weights[a] X_a of the leading parts of some increments, LoRA scaling included; float64.
+
+    Args:
+        factors: of one module, at the points that the increments are made of.
+        increments: by those points.
+        rank: triples of each part; the sum has as many for each increment.
+        weights: one for each increment.
+    """
+    pairs = [
+        (one, other) for increment in increments for one, other in product(points_of(increment), repeat=2)
+    ]
+    grams = [FactorGrams.of(Stack.of(factors), Pairs.of(len(factors.B), pairs))]
+    found = [
+        leading_triples(grams, [increment], [0], done_before(increment, grams), rank)[0]
+        for increment in increments
+    ]
+    sizes = [factors.scaling * w * each.sigma[0] for w, each in zip(weights, found, strict=True)]
+    u, v = torch.cat([each.u[0] for each in found]), torch.cat([each.v[0] for each in found])
+    u *= torch.cat(sizes)[:, None, None]
+    left, right = u.new_zeros(factors.B[0].shape[0], len(u)), v.new_zeros(len(v), factors.A[0].shape[1])
+    for point, (B, A) in enumerate(zip(factors.B, factors.A, strict=True)):
+        left.addmm_(B.double(), u[:, point].mT)
+        right.addmm_(v[:, point], A.double())
+    return LowRank(left, right)

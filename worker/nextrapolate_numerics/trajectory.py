@@ -22,7 +22,6 @@ from nextrapolate_numerics.errors import (
     TooFewCheckpointsError,
 )
 from nextrapolate_numerics.lora_config import LoraConfig
-from nextrapolate_numerics.lowrank import LowRank
 
 
 @dataclass(frozen=True)
@@ -54,24 +53,6 @@ class ModuleFactors:
     B: tuple[Tensor, ...]
     A: tuple[Tensor, ...]
     scaling: float
-
-    def delta(self, start: int | None, end: int) -> LowRank:
-        """dW_end - dW_start over the scaling, the base model being `start` None; float32.
-
-        As [B_e - B_s, B_s] [A_e ; A_e - A_s]: the differences of the factors are exact where they are close,
-        and the product of blocks that cancel is never taken.
-        """
-        if start is None:
-            return LowRank(self.B[end], self.A[end])
-        return LowRank(
-            torch.cat([self.B[end] - self.B[start], self.B[start]], dim=1),
-            torch.cat([self.A[end], self.A[end] - self.A[start]], dim=0),
-        )
-
-    def path(self, spans: Sequence[tuple[int | None, int]]) -> LowRank:
-        """The sum of the deltas of several spans (Drift.spans), over the scaling."""
-        deltas = [self.delta(start, end) for start, end in spans]
-        return LowRank(torch.cat([d.B for d in deltas], dim=1), torch.cat([d.A for d in deltas], dim=0))
 
     def is_still(self, start: int | None, end: int) -> bool:
         """True where the two deltas are the same matrix to the last bit."""

@@ -3,8 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import reduce
-from operator import add
 
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.lowrank import LowRank, Triple
+from nextrapolate_numerics.parts import sum_of_parts
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 
 
@@ -112,18 +111,14 @@ class LeadingParts(Update):
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_a weights[a] sum_k sigma_ak u_ak v_ak^T; the points of the increments are read."""
-        weights = (trajectory.config.scaling(module) * self.weights[module]).tolist()
         ends = {end for spans in self.increments for span in spans for end in span}
         points = sorted(end for end in ends if end is not None)
+        number: dict[int | None, int] = {point: index for index, point in enumerate(points)}
+        increments = [
+            tuple((number.get(start), number[end]) for start, end in spans) for spans in self.increments
+        ]
         factors = trajectory.module(module, points)
-        numbered = {point: index for index, point in enumerate(points)}
-        parts = []
-        for weight, spans in zip(weights, self.increments, strict=True):
-            path = factors.path(
-                [(None if start is None else numbered[start], numbered[end]) for start, end in spans]
-            )
-            parts.append(path.truncated(self.rank)[0].scaled(weight))
-        return reduce(add, parts)
+        return sum_of_parts(factors, increments, self.rank, self.weights[module].tolist())
 
 
 @dataclass(frozen=True)

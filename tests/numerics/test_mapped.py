@@ -1,0 +1,55 @@
+"""Tensors of a mapped file: what they hold, and what becomes of the memory that reading them took."""
+
+import json
+import struct
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nextrapolate_numerics.mapped import MappedFile
+
+SIZE = 8 << 20  # of a tensor: more than a file holds on to
+
+
+def test_tensors_are_those_of_the_file(tmp_path: Path) -> None:
+    saved = {
+        "half": torch.randn(3, 5).half(),
+        "brain": torch.randn(7).bfloat16(),
+        "single": torch.randn(2, 3, 4),
+        "double": torch.randn(5, 2, dtype=torch.float64),
+    }
+    save_file(saved, tmp_path / "a.safetensors", metadata={"format": "pt"})
+    mapped = MappedFile(tmp_path / "a.safetensors")
+    assert mapped.entries.keys() == saved.keys()
+    for name, tensor in saved.items():
+        assert torch.equal(mapped.tensor(name), tensor)
+        assert mapped.tensor(name).dtype == tensor.dtype
+
+
+@pytest.mark.parametrize("padding", range(4))
+def test_data_may_begin_at_any_byte(padding: int, tmp_path: Path) -> None:
+    header = json.dumps({"x": {"dtype": "F32", "shape": [2, 2], "data_offsets": [0, 16]}}) + " " * padding
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + struct.pack("<4f", 1, 2, 3, 4))
+    assert MappedFile(path).tensor("x").tolist() == [[1, 2], [3, 4]]
+
+
+def resident(path: Path) -> int:
+    """Bytes of the file that count as this process's memory."""
+    return sum(found.rss for found in psutil.Process().memory_maps() if found.path == str(path))
+
+
+def test_what_was_read_is_let_go_of_and_read_anew(tmp_path: Path) -> None:
+    saved = {f"x{index}": torch.full((SIZE // 4,), float(index)) for index in range(8)}
+    path = tmp_path / "a.safetensors"
+    save_file(saved, path)
+    mapped, held = MappedFile(path), []
+    for name, expected in saved.items():
+        tensor = mapped.tensor(name)
+        assert torch.equal(tensor, expected)
+        assert SIZE <= resident(path) <= SIZE + 4096 * 64
+        held.append(tensor)
+    assert all(torch.equal(tensor, expected) for tensor, expected in zip(held, saved.values(), strict=True))
