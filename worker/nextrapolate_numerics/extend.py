@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.backtest import Backtest, Scores
+from nextrapolate_numerics.backtest import Backtest
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
@@ -131,15 +131,8 @@ def extend(
     trajectory = extraction.trajectory
     records, refits, norms = [], {}, []
     for name in trajectory.module_names:
-        gated = gate.verdict(name, extraction, update, backtest) if name in extraction.moved else None
-        applied = None
-        if gated is None and name in update.modules():
-            applied = update.delta(name, trajectory).scaled(alpha)
-        refit = _refit(name, extraction, applied, rank)
-        scores = backtest.modules.get(name) if backtest else None
-        sizes = _norms(name, extraction, update, alpha, applied)
-        lost = update.discarded(name) if applied else 0.0
-        records.append(_record(name, extraction, gated, sizes, lost, refit, scores))
+        record, refit = _extended(name, extraction, update, alpha, gate, backtest, rank)
+        records.append(record)
         norms.append(refit.factors.norm() * trajectory.config.scaling(name))
         refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
         on_progress(len(records) / len(trajectory.module_names))
@@ -160,28 +153,24 @@ def extend(
     )
 
 
-def _refit(name: str, extraction: Extraction, applied: LowRank | None, rank: Rank) -> Refit:
-    """The module's new factors; where nothing is applied, those of the last checkpoint as they are."""
-    trajectory = extraction.trajectory
-    own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
-    if applied is None:
-        return Refit(LowRank(own.B.clone(), own.A.clone()), 0.0, None, in_gauge=True)
-    update = applied.scaled(1 / trajectory.config.scaling(name))
-    refit = refit_grown if rank == "grow" else refit_same_rank
-    return refit(update.to(extraction.device), own.to(extraction.device))
-
-
-def _record(
+def _extended(
     name: str,
     extraction: Extraction,
-    gated: str | None,
-    norms: tuple[float, float],
-    update_discarded: float,
-    refit: Refit,
-    scores: Scores | None,
-) -> ExtendedModule:
-    update_norm, reached_norm = norms
-    return ExtendedModule(
+    update: Update,
+    alpha: float,
+    gate: GateThresholds,
+    backtest: Backtest | None,
+    rank: Rank,
+) -> tuple[ExtendedModule, Refit]:
+    """What is told of one module, and its new factors."""
+    gated = gate.verdict(name, extraction, update, backtest) if name in extraction.moved else None
+    applied = None
+    if gated is None and name in update.modules():
+        applied = update.delta(name, extraction.trajectory).scaled(alpha)
+    refit = _refit(name, extraction, applied, rank)
+    scores = backtest.modules.get(name) if backtest else None
+    update_norm, reached_norm = _norms(name, extraction, update, alpha, applied)
+    record = ExtendedModule(
         name=name,
         shape=refit.factors.shape,
         moved=name in extraction.moved,
@@ -191,10 +180,22 @@ def _record(
         update_norm=update_norm,
         reached_norm=reached_norm,
         discarded_energy=refit.discarded,
-        update_discarded=update_discarded,
+        update_discarded=update.discarded(name) if applied else 0.0,
         gauge_condition=refit.gauge_condition,
         backtest_cosine=scores.cosine if scores else None,
     )
+    return record, refit
+
+
+def _refit(name: str, extraction: Extraction, applied: LowRank | None, rank: Rank) -> Refit:
+    """The module's new factors; where nothing is applied, those of the last checkpoint as they are."""
+    trajectory = extraction.trajectory
+    own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
+    if applied is None:
+        return Refit(LowRank(own.B.clone(), own.A.clone()), 0.0, None, in_gauge=True)
+    update = applied.scaled(1 / trajectory.config.scaling(name))
+    refit = refit_grown if rank == "grow" else refit_same_rank
+    return refit(update.to(extraction.device), own.to(extraction.device))
 
 
 def _norms(
