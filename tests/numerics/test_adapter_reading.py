@@ -53,6 +53,13 @@ def test_convolutions_are_refused(tmp_path: Path) -> None:
         layout(write_adapter(tmp_path / "a", kernels))
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 4)])
+def test_factors_that_were_saved_empty(shape: tuple[int, ...], tmp_path: Path) -> None:
+    empty = FACTORS | {f"{NAME}.lora_B.weight": torch.empty(shape)}
+    with pytest.raises(BrokenAdapterError, match=r"lora_B\.weight is empty; gather"):
+        layout(write_adapter(tmp_path / "a", empty))
+
+
 @pytest.mark.parametrize("missing", ["lora_A", "lora_B"])
 def test_a_factor_without_its_partner(missing: str, tmp_path: Path) -> None:
     alone = {key: tensor for key, tensor in FACTORS.items() if missing not in key}

@@ -1,6 +1,7 @@
 """The written adapter: gates, ranks, dtypes and bytes."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,7 +53,7 @@ def extended(
     trajectory = Trajectory.open(checkpoints(run))
     extraction = extract(trajectory, method, 30)
     update = method.fit(extraction, 30)
-    out.mkdir()
+    out.mkdir(exist_ok=True)
     extension = extend(
         extraction, update, alpha=alpha, gate=gate, backtest=backtest, rank=rank, dtype=dtype, folder=out
     )
@@ -168,6 +169,26 @@ def test_if_every_module_is_gated_it_says_so(run_folder: Path, tmp_path: Path) -
     for key, tensor in load_file(last.model).items():
         assert torch.equal(load_file(extension.model)[key], tensor)
     assert json.loads(extension.config.read_text()) == json.loads(last.config.read_text())
+
+
+def test_the_last_checkpoint_may_be_written_over(run_folder: Path, tmp_path: Path) -> None:
+    run, gate = shutil.copytree(run_folder, tmp_path / "copy"), GateThresholds(1.0, -1.0)
+    last = checkpoints(run)[-1].model
+    before = load_file(checkpoints(run_folder)[-1].model)
+    extended(run, last.parent, gate=gate)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in load_file(last).items())
+
+
+def test_checkpoints_may_be_deleted_once_they_are_open(run_folder: Path, tmp_path: Path) -> None:
+    run, method = shutil.copytree(run_folder, tmp_path / "copy"), Next()
+    expected, _ = extended(run_folder, tmp_path / "expected", method)
+    trajectory = Trajectory.open(checkpoints(run))
+    shutil.rmtree(run)
+    extraction = extract(trajectory, method, 30)
+    update = method.fit(extraction, 30)
+    (tmp_path / "out").mkdir()
+    found = extend(extraction, update, alpha=1.5, gate=OPEN, backtest=None, folder=tmp_path / "out")
+    assert found.model.read_bytes() == expected.model.read_bytes()
 
 
 @pytest.mark.parametrize("method", METHODS)

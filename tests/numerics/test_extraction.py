@@ -24,6 +24,7 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.decompositions import global_spectra
+from nextrapolate_numerics.deltas import Delta
 from nextrapolate_numerics.done import done_before
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
@@ -161,13 +162,34 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
         assert [float(values.sum()) for values in of_globals] == pytest.approx(nuclear, rel=1e-5, abs=1e-9)
 
 
-def test_differences_of_close_points_keep_their_digits() -> None:
-    factors = random_factors(2, 40, 30, 4, seed=0, closeness=1e-5)
-    exact = factors.B[1].double() @ factors.A[1].double() - factors.B[0].double() @ factors.A[0].double()
-    delta = sum_of_parts(factors, [((0, 1),)], 8, [1 / factors.scaling])
-    error = (delta.B @ delta.A - exact).norm() / exact.norm()
-    assert float(error) < 1e-7
-    assert delta.norm() == pytest.approx(float(exact.norm()), rel=1e-7)
+@settings(deadline=None, max_examples=50)
+@given(
+    closeness=st.sampled_from([1.0, 1e-3, 1e-6]),
+    changed=st.sampled_from(["all", "B", "one column of B", "nothing"]),
+    rank=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_sums_of_parts_are_what_dense_triples_make(
+    closeness: float, changed: str, rank: int, seed: int
+) -> None:
+    factors = random_factors(3, 40, 30, 4, seed, closeness)
+    (first, *B), (first_A, *A) = factors.B, factors.A
+    if changed != "all":
+        A = [first_A, first_A]
+    if changed == "one column of B":
+        B = [torch.cat([each[:, :1], first[:, 1:]], dim=1) for each in B]
+    if changed == "nothing":
+        B = [first, first]
+    factors = ModuleFactors((first, *B), (first_A, *A), factors.scaling)
+    points = dense(factors)
+    increments: dict[Delta, Tensor] = {((None, 2),): points[2], ((0, 1),): points[1] - points[0]}
+    increments |= {((None, 0), (1, 2)): points[0] + points[2] - points[1]}
+    found = sum_of_parts(factors, list(increments), rank, [0.5, -2.0, 1.0])
+    expected = torch.zeros_like(points[0])
+    for weight, increment in zip([0.5, -2.0, 1.0], increments.values(), strict=True):
+        u, sigma, v = torch.linalg.svd(increment, full_matrices=False)
+        expected += weight * (u[:, :rank] * sigma[:rank]) @ v[:rank]
+    assert float((found.B @ found.A - expected).norm() / points[0].norm()) < 1e-7
 
 
 def test_energy_ratio_norm_and_movement(run_folder: Path) -> None:

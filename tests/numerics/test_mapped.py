@@ -37,6 +37,31 @@ def test_data_may_begin_at_any_byte(padding: int, tmp_path: Path) -> None:
     assert MappedFile(path).tensor("x").tolist() == [[1, 2], [3, 4]]
 
 
+def test_tensors_of_other_kinds_may_lie_between(tmp_path: Path) -> None:
+    save_file(
+        {
+            "a": torch.ones(3, dtype=torch.bool),
+            "b": torch.zeros(1, dtype=torch.float8_e4m3fn),
+            "c": torch.tensor(7),
+            "d": torch.empty(0, 4),
+            "e": torch.arange(3.0),
+        },
+        tmp_path / "a.safetensors",
+    )
+    mapped = MappedFile(tmp_path / "a.safetensors")
+    assert mapped.tensor("e").tolist() == [0, 1, 2]
+    assert mapped.tensor("d").shape == (0, 4)
+
+
+def test_no_descriptor_is_kept(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(2)}, tmp_path / "a.safetensors")
+    before = psutil.Process().num_fds()
+    held = [MappedFile(tmp_path / "a.safetensors") for _ in range(5)]
+    assert psutil.Process().num_fds() == before
+    (tmp_path / "a.safetensors").unlink()
+    assert all(mapped.tensor("x").tolist() == [1, 1] for mapped in held)
+
+
 def resident(path: Path) -> int:
     """Bytes of the file that count as this process's memory."""
     return sum(found.rss for found in psutil.Process().memory_maps() if found.path == str(path))

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 from nextrapolate_numerics.lora_config import LoraConfig
-from nextrapolate_numerics.mapped import MappedFile
+from nextrapolate_numerics.mapped import DTYPES, MappedFile
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _BASE_PREFIX = "base_model.model."
-_DTYPES = {"F64", "F32", "BF16", "F16"}
 _PICKLE = (
     "this is a PyTorch pickle, which can run code when it is loaded; save the adapter as safetensors "
     "(save_pretrained with safe_serialization=True)"
@@ -84,7 +83,7 @@ class AdapterLayout:
             module = name.removeprefix(_BASE_PREFIX)
             modules[module] = _factor_keys(name, module, shapes, config, path)
         used = frozenset(file.entries[key].dtype for key in factors)
-        if strange := used - _DTYPES:
+        if strange := used - DTYPES.keys():
             raise BrokenAdapterError(
                 path, f"factors of dtype {sorted(strange)[0]} cannot be read; save float32"
             )
@@ -97,6 +96,8 @@ class AdapterLayout:
 
     def other_tensors(self) -> dict[str, Tensor]:
         """The tensors that are no factors, as stored."""
+        if not self.others:
+            return {}
         with _diagnosed(self.path), safe_open(self.path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in self.others}
 
@@ -141,6 +142,8 @@ def _factor_keys(
             raise BrokenAdapterError(
                 path, f"{key} is missing, though its partner is there; save the adapter again"
             )
+        if 0 in shapes[key]:
+            raise BrokenAdapterError(path, f"{key} is empty; gather sharded weights before they are saved")
         if len(shapes[key]) != 2:
             raise UnsupportedAdapterError(
                 f"LoRA on a convolution ({key})",

@@ -103,8 +103,8 @@ def backtest_at(
 ) -> Backtest:
     """Show the method the drift up to one step, ask it for a later one, and score the answer.
 
-    Predictions that combine points are scored from the Gram matrices, others from the factors, which are read
-    again.
+    Predictions that combine points are scored from the Gram matrices where these are there, others with the
+    factors, which are read again.
 
     Args:
         method: whose evidence is in the extraction.

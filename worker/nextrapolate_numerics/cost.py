@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 
 from nextrapolate_numerics.extraction import Extraction
-
-_BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2}
+from nextrapolate_numerics.mapped import DTYPES
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ def extraction_cost(extraction: Extraction) -> Cost:
     sizes = {name: keys.r * (keys.m + keys.n) for name, keys in layouts[0].modules.items()}
     pairs = points * (points + 1) // 2
     return Cost(
-        sum(max(_BYTES[dtype] for dtype in layout.dtypes) for layout in layouts) * sum(sizes.values()),
+        sum(max(DTYPES[dtype].itemsize for dtype in layout.dtypes) for layout in layouts)
+        * sum(sizes.values()),
         sum(2 * pairs * layouts[0].modules[name].r * sizes[name] for name in extraction.moved),
     )

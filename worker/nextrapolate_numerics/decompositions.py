@@ -38,7 +38,7 @@ def leading_triples(
     Args:
         modules: of one rank; products of all points of a delta with one another are there.
         deltas: of any two steps.
-        globals_: which of them begin at the origin; they end at one step after the other.
+        globals_: which of them go on from what is in `dones`; they end at one step after the other.
         dones: what `done_before` tells of the last of those.
         count: k.
     """

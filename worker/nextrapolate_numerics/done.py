@@ -132,7 +132,7 @@ def by_last_spans(
     """What had been done, and the last spans of the deltas that go on from there.
 
     Args:
-        deltas: from one origin to one step after the other.
+        deltas: from one step, which need not be the origin, to one after the other.
         dones: what `done_before` tells of the last of them, or of a later one.
         modules: products of all points of a delta with one another are there.
     """

@@ -192,6 +192,7 @@ def _refit(name: str, extraction: Extraction, applied: LowRank | None, rank: Ran
     trajectory = extraction.trajectory
     own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
     if applied is None:
+        # in memory of its own: the adapter may be written over the file
         return Refit(LowRank(own.B.clone(), own.A.clone()), 0.0, None, in_gauge=True)
     update = applied.scaled(1 / trajectory.config.scaling(name))
     refit = refit_grown if rank == "grow" else refit_same_rank

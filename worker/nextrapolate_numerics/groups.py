@@ -10,7 +10,7 @@ from nextrapolate_numerics.stack import Stack, stacks
 from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
 
 _TOGETHER_BYTES = 4 << 20  # of inner products: enough for a call to be worth it, and little of a job's memory
-_READ_BYTES = 32 << 20  # of factors: on a CPU their pages stay in memory while they are worked on
+_READ_BYTES = 32 << 20  # of factors in pages of files, which are in memory while they are worked on
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _multiplied(trajectory: Trajectory, name: str, stack: Stack, pairs: Pairs, *
 def _is_full(group: Sequence[Multiplied]) -> bool:
     return (
         sum(module.products.bytes for module in group) >= _TOGETHER_BYTES
-        or sum(module.stack.bytes for module in group) >= _READ_BYTES
+        or sum(module.stack.mapped_bytes for module in group) >= _READ_BYTES
     )
 
 

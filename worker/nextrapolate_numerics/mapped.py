@@ -5,19 +5,26 @@ files would be all of their bytes. A file therefore forgets its pages again and 
 tensor then has its pages read anew, most often from the system's cache.
 """
 
+import ctypes
 import json
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
-_HELD_BYTES = 1 << 20  # of each file, beside the tensors asked for last
-_DTYPES = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "BF16": torch.bfloat16,
+    "F16": torch.float16,
+}
+"""Those that factors may have, by their safetensors names."""
+
+_HELD_BYTES = 1 << 20  # of each file, beside the tensor asked for last
 
 
 @dataclass(frozen=True)
@@ -28,15 +35,20 @@ class Entry:
         dtype: its safetensors name.
         shape: lengths of its axes.
         begin: its first byte in the file.
+        end: the byte after its last one.
     """
 
     dtype: str
     shape: tuple[int, ...]
     begin: int
+    end: int
 
 
 class MappedFile:
-    """A file of tensors, open for as long as this or a tensor of it is held.
+    """A file of tensors, open for as long as this or a tensor of it is held; no descriptor is.
+
+    It may be moved, deleted or replaced meanwhile. One that is cut short in its place takes the process with
+    it, by SIGBUS, as every mapped file does.
 
     Args:
         path: where it is.
@@ -54,29 +66,41 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         with safe_open(path, framework="pt"):
             pass  # the header is sound, and all tensors lie within the file
-        with path.open("rb") as file:
-            self._pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-        data = 8 + int.from_bytes(self._pages[:8], "little")
-        header = json.loads(self._pages[8:data])
+        self._pages = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        data = 8 + int.from_bytes(self._bytes(0, 8), "little")
+        header = json.loads(self._bytes(8, data))
         header.pop("__metadata__", None)
         self.entries = {
-            name: Entry(found["dtype"], tuple(found["shape"]), data + found["data_offsets"][0])
+            name: Entry(found["dtype"], tuple(found["shape"]), *(data + end for end in found["data_offsets"]))
             for name, found in header.items()
         }
         self._handed_out = 0
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor of floating point numbers, not read yet. It is not to be written to."""
+        """One tensor, not read yet; it is not to be written to.
+
+        Raises:
+            KeyError: there is none of that name, or it is of a dtype that no factor has.
+        """
         entry = self.entries[name]
         if self._handed_out > _HELD_BYTES:
-            self._forget()
-        found = torch.frombuffer(
-            self._pages, dtype=_DTYPES[entry.dtype], count=prod(entry.shape), offset=entry.begin
-        )
-        self._handed_out += found.nbytes
-        return found.view(entry.shape)
+            self.forget()
+        self._handed_out += entry.end - entry.begin
+        dtype, found = DTYPES[entry.dtype], self._pages[entry.begin : entry.end]
+        if entry.begin % dtype.itemsize:
+            found = found.clone()  # other writers than safetensors' own do not align what they write
+        return found.view(dtype).view(entry.shape)
 
-    def _forget(self) -> None:
-        if hasattr(mmap, "MADV_DONTNEED"):  # where there is none, pages stay until the system wants them
-            self._pages.madvise(mmap.MADV_DONTNEED)
+    def forget(self) -> None:
+        """Let go of the memory that reading took, where the system knows how."""
+        if _madvise is not None:
+            _madvise(self._pages.data_ptr(), self._pages.nbytes, mmap.MADV_DONTNEED)
         self._handed_out = 0
+
+    def _bytes(self, begin: int, end: int) -> bytes:
+        return self._pages[begin:end].numpy().tobytes()
+
+
+_madvise = getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_DONTNEED") else None
+if _madvise is not None:
+    _madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)

@@ -1,4 +1,4 @@
-"""The leading parts of a module's speeds, told by their inner products: what NExt's default learns from.
+"""The leading parts of a module's speeds: what NExt's default learns from, and what its updates are sums of.
 
 At each step i after the origin three increments of the drift end: the global one, from the origin; the local
 one, from the step before; and one between, over about 50 steps. Each over the steps that it covers is a
@@ -7,7 +7,7 @@ speed, and the leading part of a speed is the sum of its leading singular triple
     X = sum_k sigma_k u_k v_k^T,    k <= rank
 
 A part has no sign to align, and <X, Y> = sum_kl sigma_k tau_l (u_k . x_l)(v_k . y_l) does not depend on the
-basis in which vectors are written.
+basis in which vectors are written: what is learnt from are inner products alone.
 """
 
 from collections.abc import Sequence
@@ -110,6 +110,9 @@ def sum_of_parts(
     factors: ModuleFactors, increments: Sequence[Delta], rank: int, weights: Sequence[float]
 ) -> LowRank:
     """sum_a weights[a] X_a of the leading parts of some increments, LoRA scaling included; float64.
+
+    Each X_a is as exact as inner products of its points are: to some 1e-8 of what the points' deltas measure,
+    which is less than float32 rounds their factors by.
 
     Args:
         factors: of one module, at the points that the increments are made of.

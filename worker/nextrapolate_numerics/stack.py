@@ -104,9 +104,10 @@ class Stack:
         return self.left.width * self.right.width
 
     @property
-    def bytes(self) -> int:
-        """Of the factors at all points."""
-        return sum(factor.nbytes for side in (self.left, self.right) for factor in side.factors)
+    def mapped_bytes(self) -> int:
+        """Of the factors, as far as they lie in the pages of files: on a CPU."""
+        sides = [side for side in (self.left, self.right) if side.device.type == "cpu"]
+        return sum(factor.nbytes for side in sides for factor in side.factors)
 
     @classmethod
     def of(cls, factors: ModuleFactors) -> Self:

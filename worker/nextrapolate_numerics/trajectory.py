@@ -44,7 +44,7 @@ class ModuleFactors:
     """One module's factors at p points: dW_k = scaling B[k] A[k].
 
     Attributes:
-        B: p times (m, r) float32, mapped from the files where they have them so.
+        B: p times (m, r) float32, mapped from the files where they have them so: not to be written to.
         A: p times (r, n) float32, likewise.
         scaling: the LoRA scaling, the same at all points. It is kept apart because folding it into float32
             factors would round them, by as much as neighbouring checkpoints differ.
@@ -148,7 +148,7 @@ class Trajectory:
         return {name: (keys.m, keys.n) for name, keys in self.layouts[0].modules.items()}
 
     def module(self, name: str, points: Sequence[int] | None = None) -> ModuleFactors:
-        """Open one module's factors at all points, or at those given, in that order.
+        """One module's factors at all points, or at those given, in that order.
 
         Raises:
             NonFiniteWeightsError: NaN or Inf.
@@ -168,6 +168,8 @@ class Trajectory:
         """All modules at all points, in the order of their names; NaN and Inf are not looked for."""
         for name in self.module_names:
             yield name, self._factors(name, range(len(self.points)))
+        for layout in self.layouts:
+            layout.file.forget()
 
     def _factors(self, name: str, points: Sequence[int]) -> ModuleFactors:
         factors = [[factor.float() for factor in self.layouts[point].factors(name)] for point in points]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.choice import Choice
+from nextrapolate_numerics.deltas import points_of
 from nextrapolate_numerics.drift import Span
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.parts import sum_of_parts
@@ -111,8 +112,7 @@ class LeadingParts(Update):
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_a weights[a] sum_k sigma_ak u_ak v_ak^T; the points of the increments are read."""
-        ends = {end for spans in self.increments for span in spans for end in span}
-        points = sorted(end for end in ends if end is not None)
+        points = sorted({point for spans in self.increments for point in points_of(spans)})
         number: dict[int | None, int] = {point: index for index, point in enumerate(points)}
         increments = [
             tuple((number.get(start), number[end]) for start, end in spans) for spans in self.increments

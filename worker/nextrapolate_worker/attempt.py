@@ -98,6 +98,8 @@ def _watch(
 def _failure(code: int) -> Failed:
     if code == -signal.SIGKILL:
         reason = "was killed (SIGKILL), most often for want of memory: give the worker more"
+    elif code == -signal.SIGBUS:
+        reason = "was killed by SIGBUS: a checkpoint was cut short while it was read; save it again"
     elif code < 0:
         reason = f"was killed by {signal.Signals(-code).name}"
     else:
