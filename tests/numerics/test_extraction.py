@@ -158,6 +158,7 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
             captured = [u.double() @ X @ v.double() for u, X, v in zip(kind.u, expected, kind.v, strict=True)]
             assert kind.sigma.tolist() == pytest.approx(sigma, rel=1e-5, abs=1e-9)
             assert [float(each) for each in captured] == pytest.approx(sigma, rel=1e-5, abs=1e-9)
+            assert all(u[u.abs().argmax()] >= 0 for u in kind.u)
         nuclear = [float(torch.linalg.svdvals(delta).sum()) for delta in drifts[1:]]
         assert [float(values.sum()) for values in of_globals] == pytest.approx(nuclear, rel=1e-5, abs=1e-9)
 

@@ -100,13 +100,6 @@ class LowRank:
             return Core.spectrum(*self._grams)[:every]
         return self._decomposed(count).values.sqrt()
 
-    def leading(self) -> Triple:
-        """The leading triple: sigma (), u (m,), v (n,), all float64; the largest entry of u is positive."""
-        core = self._decomposed(1)
-        u, v = self._compact.B @ core.left[:, 0], self._compact.A.mT @ core.right[:, 0]
-        sign = signs(u)
-        return Triple(u.norm(), sign * unit(u), sign * unit(v))
-
     def truncated(self, rank: int) -> tuple["LowRank", float]:
         """The nearest matrix of rank `rank` at most, and the share of |X|^2 that it discards.
 
@@ -151,11 +144,3 @@ def unit(vectors: Tensor) -> Tensor:
     """Vectors (..., d) at norm 1; a zero vector stays zero."""
     norms = vectors.norm(dim=-1, keepdim=True)
     return vectors / torch.where(norms > 0, norms, 1.0)
-
-
-def signs(vectors: Tensor) -> Tensor:
-    """(..., 1) what makes the entry of each vector (..., d) that is largest in magnitude positive.
-
-    Singular vectors have no sign of their own; this makes it a function of their matrix.
-    """
-    return vectors.gather(-1, vectors.abs().argmax(-1, keepdim=True)).sign()

@@ -11,7 +11,7 @@ from nextrapolate_numerics.deltas import Delta, owners
 from nextrapolate_numerics.done import Done
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams
-from nextrapolate_numerics.lowrank import Triple, signs, unit
+from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.stack import Side, Stack
 
 
@@ -60,8 +60,16 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
 def _unit(found: StackedTriples, stack: Stack, deltas: Sequence[Delta]) -> Triple:
     """The first of each delta, by its vectors' own entries."""
     u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
-    sign = signs(u)
+    sign = _signs(u)
     return Triple((stack.scaling * found.sigma[:, 0]).cpu(), (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
+
+
+def _signs(vectors: Tensor) -> Tensor:
+    """(..., 1) what makes the entry of each vector (..., d) that is largest in magnitude positive.
+
+    Singular vectors have no sign of their own; this makes it a function of their matrix.
+    """
+    return vectors.gather(-1, vectors.abs().argmax(-1, keepdim=True)).sign()
 
 
 def _vectors(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
