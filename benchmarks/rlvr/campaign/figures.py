@@ -11,7 +11,7 @@ import vl_convert
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, SEEDS, TASKS, planned, runs_of
 from benchmarks.rlvr.campaign.results import Results, at, curve
 from benchmarks.rlvr.campaign.sweep import Swept
-from benchmarks.rlvr.campaign.variants import BEST, BRANCHES_AT, GUARDED, SHORTER, VANILLA, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, BRANCHES_AT, GUARDED, OFTEN, SHORTER, VANILLA, VARIANTS
 
 CHARTS = Path(__file__).parent / "charts"
 IMAGES = Path(__file__).parents[3] / "docs" / "images"
@@ -48,7 +48,7 @@ def steps(results: Results) -> Values:
     return [
         value
         for task in TASKS
-        for variant in ("vanilla", BEST)
+        for variant in ("vanilla", BEST, OFTEN)
         for value in _lines(results, variant, task, RATE, task)
     ]
 
@@ -59,7 +59,7 @@ def rates(results: Results) -> Values:
         value
         for task in TASKS
         for rate in FASTER
-        for variant in ("vanilla", BEST, SHORTER, *GUARDED)
+        for variant in ("vanilla", BEST, OFTEN, SHORTER, *GUARDED)
         for value in _lines(results, variant, task, rate, f"{task}, rate {rate:g}")
     ]
 

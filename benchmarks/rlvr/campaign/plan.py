@@ -9,6 +9,7 @@ from benchmarks.rlvr.campaign.variants import (
     BEST,
     BRANCHES_AT,
     CYCLES,
+    OFTEN,
     ONCE,
     ONE_JUMP,
     SHORTER,
@@ -85,12 +86,12 @@ def runs_of(
 
 
 STUDIES = {
-    "steps": runs_of(("vanilla", BEST)),
+    "steps": runs_of(("vanilla", BEST, OFTEN)),
     "rates": runs_of(["vanilla"], rates=FASTER),
     "cycles at larger rates": (
-        *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant"), rates=LARGE[-1:]),
-        *runs_of((BEST, "guarded"), rates=LARGE[:1]),
-        *runs_of(("guarded-alphas", "guarded-averages"), rates=LARGE[-1:], seeds=SEEDS[:1]),
+        *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant", "guarded-alphas"), rates=LARGE[-1:]),
+        *runs_of((BEST, "guarded", OFTEN), rates=LARGE[:1]),
+        *runs_of(["guarded-averages"], rates=LARGE[-1:], seeds=SEEDS[:1]),
     ),
     "guard": runs_of(["guarded"]),
     "one jump": runs_of(ONE_JUMP),

@@ -126,6 +126,8 @@ ONCE = {
 
 BEST = "auto-20-100"
 """The cycle that the claims at the usual rate are made with."""
+OFTEN = "auto-10-100"
+"""The same with jumps at every checkpoint, which is twice as many."""
 SHORTER = "auto-20-25"
 """The same for rates several times as large."""
 

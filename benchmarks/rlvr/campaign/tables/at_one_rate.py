@@ -7,7 +7,7 @@ from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
 from benchmarks.rlvr.campaign.plan import TASKS, Planned, campaign, runs_of
 from benchmarks.rlvr.campaign.results import Results, seconds_to
 from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
-from benchmarks.rlvr.campaign.variants import BEST, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, OFTEN, VARIANTS
 
 _SHOWN = (100, 150, 200, 250, 400)
 
@@ -16,7 +16,7 @@ def steps(results: Results) -> str:
     """Steps to what vanilla has after its last step: by task, and in the mean."""
     rows = []
     for task in TASKS:
-        for variant in ("vanilla", BEST):
+        for variant in ("vanilla", BEST, OFTEN):
             runs = runs_of([variant], [task])
             found = pairs(results, runs)
             if not found:
@@ -27,7 +27,7 @@ def steps(results: Results) -> str:
                     task,
                     VARIANTS[variant].title,
                     *(accuracy(results, runs, step) for step in _SHOWN),
-                    each(reached) if variant == BEST else "",
+                    "" if variant == "vanilla" else each(reached),
                     _seconds(found),
                     f"{mean(gain_for_100_steps(pair.record) for pair in found):.3f}",
                 )
@@ -36,10 +36,11 @@ def steps(results: Results) -> str:
         "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
         "gain for 100 steps",
     )  # fmt: skip
-    jumping = runs_of([BEST])
+    jumping = {VARIANTS[variant].title: runs_of([variant]) for variant in (BEST, OFTEN)}
+    told = [_mean_steps(title, pairs(results, runs)) for title, runs in jumping.items()]
     finished = f"Of {len(campaign())} planned runs, {len(results.of(campaign()))} are finished."
-    sentences = f"{_mean_steps(pairs(results, jumping))} {_costs(results, jumping)} {finished}"
-    return f"{table(columns, rows)}\n\n{sentences.strip()}"
+    sentences = (*told, _costs(results, jumping[VARIANTS[BEST].title]), finished)
+    return f"{table(columns, rows)}\n\n{' '.join(filter(None, sentences))}"
 
 
 def _seconds(found: Sequence[Pair]) -> str:
@@ -47,12 +48,12 @@ def _seconds(found: Sequence[Pair]) -> str:
     return f"{mean(reached):.0f}" if reached else ""
 
 
-def _mean_steps(found: Sequence[Pair]) -> str:
+def _mean_steps(title: str, found: Sequence[Pair]) -> str:
     reached = [pair.steps for pair in found if pair.steps is not None]
     if not reached:
         return ""
-    text = f"{len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps in the mean"
-    return f"{text} ({min(reached):.0f} to {max(reached):.0f})."
+    text = f"By {title}: {len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps"
+    return f"{text} in the mean ({min(reached):.0f} to {max(reached):.0f})."
 
 
 def _costs(results: Results, runs: Sequence[Planned]) -> str:

@@ -8,10 +8,10 @@ from benchmarks.rlvr.campaign.plan import FASTER, LARGE, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
 from benchmarks.rlvr.campaign.sweep import AVERAGE, AVERAGED_AT, Swept
 from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
-from benchmarks.rlvr.campaign.variants import BEST, GUARDED, SHORTER, VANILLA, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, GUARDED, OFTEN, SHORTER, VANILLA, VARIANTS
 
 _RATES = (RATE, *FASTER)
-_WAYS = ("vanilla", BEST, SHORTER, *GUARDED)
+_WAYS = ("vanilla", BEST, OFTEN, SHORTER, *GUARDED)
 
 
 def rates(results: Results) -> str:

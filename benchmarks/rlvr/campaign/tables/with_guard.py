@@ -7,7 +7,7 @@ from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.tables.cells import table
-from benchmarks.rlvr.campaign.variants import BEST, GUARDED, SHORTER, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, GUARDED, OFTEN, SHORTER, VARIANTS
 
 
 def guard(results: Results) -> str:
@@ -16,7 +16,7 @@ def guard(results: Results) -> str:
     for rate in (RATE, *FASTER):
         for task in TASKS:
             allowed = noise(results, task, rate)
-            for way in (BEST, SHORTER, *GUARDED):
+            for way in (BEST, OFTEN, SHORTER, *GUARDED):
                 found = pairs(results, runs_of([way], [task], [rate]))
                 if found:
                     rows.append((task, f"{rate:g}", VARIANTS[way].title, *_cells(found, allowed)))
