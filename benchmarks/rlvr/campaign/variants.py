@@ -127,9 +127,9 @@ ONCE = {
 BEST = "auto-20-100"
 """The cycle that the claims at the usual rate are made with."""
 OFTEN = "auto-10-100"
-"""The same with jumps at every checkpoint, which is twice as many."""
+"""The same with a jump at every checkpoint: twice as many."""
 SHORTER = "auto-20-25"
-"""The same for rates several times as large."""
+"""The first of these a quarter as far ahead, for rates several times as large."""
 
 GUARDED = {
     "guarded": guarded(CYCLES[BEST]),
