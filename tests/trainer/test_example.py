@@ -1,12 +1,15 @@
 """The examples, in a short form each, as people start them."""
 
+import importlib
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fixtures.server import EmbeddedServer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 pytestmark = pytest.mark.integration
 
@@ -68,3 +71,19 @@ def test_a_loop_of_one_s_own_is_watched(embedded_server: EmbeddedServer, tmp_pat
     again = ("--steps=2", f"--adapter={target}", "--out=run-2")
     assert f'PeftModel.from_pretrained(base_model, "{target.relative_to(tmp_path)}"' in said
     run(embedded_server, tmp_path, "watch_any_trainer.py", *options, *again)
+
+
+def test_a_loop_of_one_s_own_learns_from_what_it_sampled_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    example = importlib.import_module("watch_any_trainer")
+    tokenizer = AutoTokenizer.from_pretrained(example.MODEL, padding_side="left")
+    model = AutoModelForCausalLM.from_pretrained(example.MODEL)
+    asked = tokenizer(["7+8=", "37+85="], return_tensors="pt", padding=True)
+    sampled = model.generate(
+        **asked, do_sample=False, max_new_tokens=5, return_dict_in_generate=True, output_logits=True
+    )
+    completions = sampled.sequences[:, asked["input_ids"].shape[1] :]
+    scores = torch.stack(sampled.logits, dim=1).log_softmax(-1)
+    expected = scores.gather(-1, completions[..., None]).squeeze(-1)
+    learnt_from = example.log_probabilities(model, asked, sampled.sequences)
+    torch.testing.assert_close(learnt_from, expected, atol=1e-4, rtol=0)

@@ -2,6 +2,7 @@
 
 import math
 import random
+import re
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -14,9 +15,9 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from nextrapolate import Gate, NExtClient
-from nextrapolate.schemas import ExpoMethod
+from nextrapolate.schemas import ExpoMethod, NextMethod
 from nextrapolate_trainer.adapter import copied
-from nextrapolate_trainer.guard import Trial, measure
+from nextrapolate_trainer.guard import Trial, measure, own_evaluation
 from nextrapolate_trainer.peft_model import read_adapter
 from nextrapolate_trainer.trl import NExtCallback
 
@@ -79,6 +80,30 @@ def test_a_measurement_leaves_no_trace(make_trainer: MakeTrainer) -> None:
     assert first == second, "adapters are compared on the same dice"
     assert model.training
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": "rest"}, "optimizer is 'rest': it is one of keep, reset"),
+        ({"guard": "eval"}, "guard is 'eval': it is \"evaluate\", or a function"),
+        ({"timeout": -1}, "timeout is -1: it has to be positive"),
+        ({"max_update_ratio": math.nan}, "max_update_ratio is nan: it has to be positive"),
+    ],
+)
+def test_what_is_of_no_use_is_refused_at_once(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        guarded(NExtClient("http://127.0.0.1:9", "nx_none_none"), **options)
+
+
+def test_a_method_keeps_its_own_horizon() -> None:
+    client = NExtClient("http://127.0.0.1:9", "nx_none_none")
+    own = NextMethod(horizon_steps=30, alpha=2.0)
+    assert NExtCallback(client, method=own).method == own
+    assert NExtCallback(client, method=own, horizon_steps=20).method == own.model_copy(
+        update={"horizon_steps": 20}
+    )
+    assert NExtCallback(client, method="next").method.horizon_steps == 50
 
 
 @pytest.mark.parametrize("several", [{"alphas": (0, 1)}, {"others": ("wsm",)}])
@@ -157,9 +182,47 @@ def test_the_trainer_s_own_evaluation(make_trainer: MakeTrainer, client: NExtCli
     trainer.train()
     [jump] = plugin.jumps
     assert jump.trial is not None
-    assert metric(trainer, "eval_reward") == [jump.trial.own, *jump.trial.offered]
+    assert [*metric(trainer, "next/guard_own"), *metric(trainer, "next/guard_best")] == [
+        jump.trial.own,
+        *jump.trial.offered,
+    ]
     assert metric(trainer, "next/guard_kept") == [1.0]
     assert metric(trainer, "next/guard_seconds") == [jump.parts["guard"]]
+
+
+@pytest.mark.integration
+def test_of_several_sets_each_counts_once(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    trainer: Any = make_trainer(max_steps=1, per_device_eval_batch_size=4, num_generations_eval=4)
+    questions = trainer.eval_dataset
+    trainer.eval_dataset = {"one": questions.select(range(2)), "other": questions.select(range(2, 8))}
+    rewards: list[float] = []
+
+    def by_hand(_: PeftModel) -> float:
+        rewards.extend(trainer.evaluate(name)["eval_reward"] for name in ("one", "other"))
+        return sum(rewards) / 2
+
+    assert measure(trainer.model, own_evaluation(trainer)) == measure(trainer.model, by_hand)
+    assert rewards[0] != rewards[1], "or the last one alone would do"
+
+
+@pytest.mark.integration
+def test_callbacks_do_not_hear_of_the_guard(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    heard: list[dict[str, float]] = []
+
+    class StopsEarly(TrainerCallback):
+        def on_evaluate(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+            heard.append(event["metrics"])
+            control.should_training_stop = True
+
+    trainer = make_trainer(max_steps=6, per_device_eval_batch_size=8, num_generations_eval=4)
+    trainer.add_callback(StopsEarly())
+    guarded(client, guard="evaluate", guard_tolerance=-1.0, alphas=(0.5, 1)).attach(trainer)
+    trainer.train()
+    assert (trainer.state.global_step, heard) == (6, [])
+    assert metric(trainer, "next/guard_kept") == [0.0]
+    assert metric(trainer, "eval_reward") == []
+    trainer.evaluate()
+    assert len(heard) == 1, "they hear of the others"
 
 
 class WithVllm(TrainerCallback):

@@ -67,13 +67,13 @@ needs_deepspeed = pytest.mark.skipif(
 
 
 def launch(
-    out: Path, way: Way, url: str, api_key: str, guard: str, timeout: float
+    out: Path, way: Way, url: str, api_key: str, guard: str, timeout: float, *resumed_from: Path
 ) -> tuple[str, list[dict[str, Any]]]:
     """Run two processes to their end; returns what they said, and what each of them left."""
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", *way.options, "--num_processes=2"]
     options = ["--num_machines=1", "--dynamo_backend=no", "--main_process_port=0"]
     finished = subprocess.run(
-        [*launcher, *options, str(PROGRAM), str(out), guard, str(timeout)],
+        [*launcher, *options, str(PROGRAM), str(out), guard, str(timeout), *map(str, resumed_from)],
         env=os.environ
         | {
             "NEXTRAPOLATE_URL": url,
@@ -135,6 +135,27 @@ def test_every_process_jumps_to_the_same_bits(
         assert [made.job for made in client.get_series(state.series).jumps] == [job]
     saved = load_file(tmp_path / "run" / "checkpoint-5" / "adapter_model.safetensors")
     assert same(copied(saved), rounded)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        pytest.param(FSDP2, id="FSDP2"),
+        *(pytest.param(zero(stage), id=f"ZeRO-{stage}", marks=needs_deepspeed) for stage in (1, 2, 3)),
+    ],
+)
+def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
+    way: Way, embedded_server: EmbeddedServer, tmp_path: Path
+) -> None:
+    server = embedded_server
+    launch(tmp_path, way, server.url, server.api_key, "none", 60)
+    [checkpoint] = (tmp_path / "run").glob("checkpoint-4")
+    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 60, checkpoint)
+    assert first["jumps"] == second["jumps"]
+    assert len(first["jumps"]) == 1, said
+    one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    assert same(one, other)
+    assert not any(name.startswith("ended 4") for name in one), "it began after that step"
 
 
 def test_without_a_server_all_processes_go_on(tmp_path: Path) -> None:

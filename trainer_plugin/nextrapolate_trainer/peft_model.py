@@ -74,10 +74,10 @@ def write_adapter(model: PeftModel, adapter: Adapter) -> None:
 
 @contextmanager
 def restoring(model: PeftModel, before: Adapter) -> Iterator[None]:
-    """Put `before` back into the model where what happens inside fails."""
+    """Put `before` back into the model where what happens inside fails, or is interrupted."""
     try:
         yield
-    except Exception:
+    except BaseException:
         write_adapter(model, before)
         raise
 

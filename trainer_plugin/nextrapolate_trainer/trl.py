@@ -8,8 +8,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
+from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -18,7 +19,7 @@ from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
-from nextrapolate_trainer.guard import Score
+from nextrapolate_trainer.guard import Score, own_evaluation
 from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config
 from nextrapolate_trainer.ranks import Ranks
@@ -30,6 +31,8 @@ from nextrapolate_trainer.trl_internals import Trainer
 from nextrapolate_trainer.trl_run import OptimizerState, Policy, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
+
+HORIZON_STEPS = 50
 
 SHARE_OF_GROUP_TIMEOUT = 0.8
 """The other processes wait for the first one in a broadcast, which ends the run if it takes too long."""
@@ -47,16 +50,16 @@ class NExtCallback(TrainerCallback):
         collect_every: training steps between checkpoints.
         jump_at: training steps after which the run jumps.
         jump_every: steps between further jumps; None jumps once.
-        horizon_steps: training steps that a jump is to skip.
+        horizon_steps: training steps that a jump is to skip; None is 50, or what a `Method` has itself.
         alpha: factor on the update; None is the method's own.
-        method: name of a method, or a `Method`.
+        method: name of a method, or a `Method`, which the other settings given here change.
         alphas: several factors to try, each by a job of its own; the guard keeps the best, or the run's own
             adapter, which alpha 0 would be.
         others: further methods to try at each jump, each by a job of its own too; by name they get the same
             horizon.
         guard: judges the model before and after a jump, and the best stays: "evaluate" takes the mean reward
-            of the trainer's own evaluation, on its eval_dataset; a function is given the model, in evaluation
-            mode, and returns a score, higher is better.
+            of the trainer's own evaluation, on its eval_dataset (each of several counts once); a function is
+            given the model, in evaluation mode, and returns a score, higher is better.
         guard_tolerance: how far below the run's own score a jump may come out and stay.
         optimizer: "keep" keeps the optimizer's state of every module that came back in the run's own gauge,
             and clears it for the others; "reset" clears it for all.
@@ -69,7 +72,8 @@ class NExtCallback(TrainerCallback):
 
     Raises:
         ParameterError: the method or one of its parameters is not known, or out of range.
-        ValueError: jumps do not fall on collected steps; alphas or others without a guard.
+        ValueError: jumps do not fall on collected steps; alphas or others without a guard; an optimizer or
+            a guard that is not known; a limit that is not positive.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class NExtCallback(TrainerCallback):
         collect_every: int = 10,
         jump_at: int = 150,
         jump_every: int | None = None,
-        horizon_steps: int = 50,
+        horizon_steps: int | None = None,
         alpha: float | None = None,
         alphas: Sequence[float] | None = None,
         others: Sequence[str | Method] = (),
@@ -93,17 +97,21 @@ class NExtCallback(TrainerCallback):
         max_update_ratio: float = 5.0,
         **parameters: Any,
     ) -> None:
-        own_alpha = {} if alpha is None else {"alpha": alpha}
-        self.method = make_method(method, horizon_steps=horizon_steps, **own_alpha, **parameters)
-        self.schedule = Schedule(collect_every, jump_at, jump_every)
-        self.jumps: list[JumpSummary] = []
+        _check(optimizer, guard, timeout=timeout, max_update_ratio=max_update_ratio)
         if (alphas is not None or others) and guard is None:
             raise ValueError("several alphas or methods need a guard to choose among them: give guard=")
+        if horizon_steps is None and isinstance(method, str):
+            horizon_steps = HORIZON_STEPS
+        own = {"horizon_steps": horizon_steps, "alpha": alpha}
+        given = {name: value for name, value in own.items() if value is not None}
+        self.method = make_method(method, **given, **parameters)
+        self.schedule = Schedule(collect_every, jump_at, jump_every)
+        self.jumps: list[JumpSummary] = []
         # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
         tried = [factor for factor in alphas or () if factor]
         self._methods = [make_method(self.method, alpha=factor) for factor in tried] or [self.method]
         for other in others:
-            by_name = {"horizon_steps": horizon_steps} if isinstance(other, str) else {}
+            by_name = {"horizon_steps": self.method.horizon_steps} if isinstance(other, str) else {}
             self._methods.append(make_method(other, **by_name))
         self._client = client
         self._guard = guard
@@ -123,7 +131,7 @@ class NExtCallback(TrainerCallback):
         if self._guard == "evaluate":
             if trainer.eval_dataset is None:
                 raise ValueError('guard="evaluate" needs held-out prompts: give the trainer an eval_dataset')
-            self._policy = replace(self._policy, score=lambda _: trainer.evaluate()["eval_reward"])
+            self._policy = replace(self._policy, score=own_evaluation(trainer))
         self._trainer = trainer
         trainer.add_callback(self)
         return self
@@ -182,14 +190,22 @@ class NExtCallback(TrainerCallback):
     def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, step: int) -> TrlRun:
         """Return the run as it stands after `step`, 0 unless it is resumed."""
         model = supported_model(trainer)
-        if not ranks.leads:
-            return TrlRun(trainer, model, ranks, None, self._policy)
+        jumper = self._jumper(model, args, step) if ranks.leads else None
+        run = TrlRun(trainer, model, ranks, jumper, self._policy)
+        if self.schedule.collects_after(step):
+            # A jump may be due from here, and the process that collected this adapter is gone. Where the
+            # model is sharded, reading it takes all of them.
+            run.collect(step)
+        return run
+
+    def _jumper(self, model: PeftModel, args: TrainingArguments, step: int) -> Jumper:
+        """Return the way to the service, for the first process."""
         config = adapter_config(model)
         name = self._name or args.run_name or Path(args.output_dir or ".").resolve().name
         timeout = self._timeout
         if args.world_size > 1:
             timeout = min(timeout, SHARE_OF_GROUP_TIMEOUT * args.ddp_timeout)
-        jumper = Jumper(
+        return Jumper(
             self._client,
             Run(name, config["base_model_name_or_path"], config),
             self._methods,
@@ -197,11 +213,21 @@ class NExtCallback(TrainerCallback):
             resumed=_resumed(args, step) if step else None,
             **self._limits,
         )
-        run = TrlRun(trainer, model, ranks, jumper, self._policy)
-        if self.schedule.collects_after(step):
-            # A jump may be due from here, and the process that collected this adapter is gone.
-            run.collect(step)
-        return run
+
+
+def _check(optimizer: str, guard: object, **limits: float) -> None:
+    """See what no type checker has seen, when the run begins, and not at its first jump.
+
+    Raises:
+        ValueError: a value is of no use; says which are.
+    """
+    if optimizer not in (known := get_args(OptimizerState)):
+        raise ValueError(f"optimizer is {optimizer!r}: it is one of {', '.join(known)}")
+    if not (guard is None or guard == "evaluate" or callable(guard)):
+        raise ValueError(f'guard is {guard!r}: it is "evaluate", or a function from a model to its score')
+    for name, limit in limits.items():
+        if not limit > 0:
+            raise ValueError(f"{name} is {limit}: it has to be positive")
 
 
 def _checkpoint(args: TrainingArguments, step: int) -> Path:

@@ -1,7 +1,8 @@
-"""A GRPO run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT`.
+"""A GRPO run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT [CHECKPOINT]`.
 
 The launcher says whether by DDP, FSDP2 or DeepSpeed. The first step after the jump has a learning rate of 0:
-what it ends with is what it began with, unless something brings old weights back. Each process leaves in
+what it ends with is what it began with, unless something brings old weights back. With CHECKPOINT the run goes
+on from there. Each process leaves in
 OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one that the forward passes of the
 step after the jump computed with; and in OUT/rank-<n>.json the jumps that it made.
 """
@@ -101,7 +102,7 @@ def main() -> None:
     shards = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys()
     options: dict[str, Any] = on_the_cpu() if shards else {"ddp_backend": "gloo"}
     options["bf16"] = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
-    trainer = tiny_trainer(out / "run", max_steps=6, save_steps=5, per_device_train_batch_size=8, **options)
+    trainer = tiny_trainer(out / "run", max_steps=6, save_steps=1, per_device_train_batch_size=8, **options)
     spy = Spy()
     # Scores differ between the processes: the first one's count.
     guards = {"none": None, "accepts": lambda model: trainer.accelerator.process_index and -len(spy.seen)}
@@ -117,7 +118,7 @@ def main() -> None:
         timeout=float(sys.argv[3]),
     ).attach(trainer)
     trainer.add_callback(spy)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=sys.argv[4] if sys.argv[4:] else None)
     rank = trainer.accelerator.process_index
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
