@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import torch
 from fixtures.adapters import write_run
 from fixtures.combinations import Vector, by_module, dense_drift, fitted
 from fixtures.dense import checkpoints
@@ -20,6 +21,7 @@ from nextrapolate_numerics import (
     compare,
     extract,
 )
+from nextrapolate_numerics.methods.alpharl import Line
 
 EVEN, UNEVEN, FROM_ZERO = [10, 20, 30, 40, 50, 60], [5, 10, 30, 40, 70, 80], [0, 10, 20, 30, 50]
 REWARDS = (0.21, 0.2, 0.34, 0.3, 0.41, 0.55)
@@ -129,6 +131,13 @@ def test_rewards_that_never_differ_lead_nowhere(tmp_path: Path) -> None:
     update, actual = fitted(AlphaRl(rewards=(0.5,) * 6), run, 30)
     assert not actual.any()
     assert "there is no update" in update.warnings[0]
+
+
+@pytest.mark.parametrize("reward", [k / 100 for k in range(1, 100)])
+def test_the_mean_of_equal_rewards_may_be_another_number(reward: float) -> None:
+    """Their distances from it are rounding, and what is divided by it would be written into the adapter."""
+    vectors = torch.randn(14, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert Line.of(vectors, torch.full((14,), reward, dtype=torch.float64)) is None
 
 
 @pytest.mark.parametrize("count", [5, 7])

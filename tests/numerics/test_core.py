@@ -26,7 +26,7 @@ def grams(pairs: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1.0, 1e6])
 def test_leading_triples_are_the_dense_ones(count: int, scale: float) -> None:
     """Falling fast, falling slowly, of low rank, and one so flat that iteration does not find its end."""
     k = torch.arange(1, Q + 1, dtype=torch.float64)
@@ -44,6 +44,17 @@ def test_leading_triples_are_the_dense_ones(count: int, scale: float) -> None:
         torch.testing.assert_close(
             (vt[:count] @ right).diagonal().abs(), sigma[:count] ** 2, rtol=1e-9, atol=0
         )
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0])
+def test_how_small_the_numbers_are_does_not_decide_how_they_are_found(
+    scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real deltas at small rates are 1e-3 long: they are iterated for as any others are."""
+    whole: list[Tensor] = []
+    monkeypatch.setattr(Core, "of", lambda *grams: whole.extend(grams))
+    Core.leading(*grams([factors(scale * torch.arange(1, Q + 1, dtype=torch.float64) ** -1.5, seed=0)]), 1)
+    assert not whole
 
 
 def test_a_delta_of_nothing_has_no_triples() -> None:

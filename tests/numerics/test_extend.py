@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from fixtures.adapters import MODULES, RANK
+from fixtures.adapters import MODULES, RANK, write_adapter
 from fixtures.dense import adapter_files, checkpoints, dense_deltas, flat
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -100,6 +100,27 @@ def test_adapters_of_the_same_rank_differ_by_the_discarded_energy(
     assert json.loads(extension.config.read_text()) == json.loads(
         checkpoints(run_folder)[-1].config.read_text()
     )
+
+
+def test_the_total_is_of_what_was_wanted_and_not_of_what_is_left(tmp_path: Path) -> None:
+    """One module is cut to a part of what it was to be, the other not at all."""
+    generator = torch.Generator().manual_seed(0)
+    for step in (10, 20, 30):
+        tensors = {}
+        for name, straight in (("cut", False), ("whole", True)):
+            shape = (24, 2), (2, 24)
+            B, A = (
+                torch.ones(size) if straight else torch.randn(size, generator=generator) for size in shape
+            )
+            tensors[f"base_model.model.{name}.q_proj.lora_B.weight"] = step / 30 * B
+            tensors[f"base_model.model.{name}.q_proj.lora_A.weight"] = A
+        write_adapter(tmp_path / "run" / f"checkpoint-{step}", tensors, rank=2)
+    method = WeightExtrapolation(window_steps=10)
+    extension, wanted = extended(tmp_path / "run", tmp_path / "out", method, alpha=1.0)
+    shares = {record.name: record.discarded_energy for record in extension.modules}
+    assert shares["cut.q_proj"] > 0.1 > 1e-6 > shares["whole.q_proj"]
+    error = float((flat(written(tmp_path / "out")) - flat(wanted)).norm() ** 2 / flat(wanted).norm() ** 2)
+    assert extension.discarded_energy == pytest.approx(error, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[-1]])

@@ -23,14 +23,14 @@ from nextrapolate_numerics import (
     WeightExtrapolation,
     extract,
 )
-from nextrapolate_numerics.decompositions import global_spectra
+from nextrapolate_numerics.decompositions import global_spectra, leading_triples
 from nextrapolate_numerics.deltas import Delta
 from nextrapolate_numerics.done import done_before
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
 from nextrapolate_numerics.parts import sum_of_parts
 from nextrapolate_numerics.stack import Stack
-from nextrapolate_numerics.triples import seen_deltas, triples_of
+from nextrapolate_numerics.triples import Seen, seen_deltas, triples_of
 
 FROZEN = list(MODULES)[-1]
 
@@ -84,7 +84,8 @@ def test_a_module_wider_than_a_tile_has_the_dense_gram_sums_and_triples() -> Non
     deltas = dense(factors)
     torch.testing.assert_close(gram(grams), deltas.flatten(1) @ deltas.flatten(1).T, rtol=1e-10, atol=0)
     torch.testing.assert_close(entry_sums(grams), deltas.sum(dim=(1, 2)), rtol=1e-10, atol=1e-8)
-    (found,) = triples_of([(stack, grams)], drift, [], done_before(drift.spans(0, 3), [grams]))
+    (found,) = triples_of([(stack, grams)], drift, [], Seen.GLOBALS, done_before(drift.spans(0, 3), [grams]))
+    assert len(found.locals.sigma) == len(found.targets.sigma) == 0, "nobody asked for them"
     leading = found.globals
     for sigma, u, v, delta in zip(leading.sigma, leading.u, leading.v, deltas, strict=True):
         left, values, right = torch.linalg.svd(delta, full_matrices=False)
@@ -112,7 +113,7 @@ def test_triples_are_the_dense_ones(
     pairs = drift.pairs(20)
     stack = stacked(factors)
     grams = FactorGrams.of(stack, Pairs.of(drift.points))
-    (found,) = triples_of([(stack, grams)], drift, pairs, done_before(drift.spans(0, 4), [grams]))
+    (found,) = triples_of([(stack, grams)], drift, pairs, Seen.ALL, done_before(drift.spans(0, 4), [grams]))
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -144,9 +145,9 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
     products = [grams for _, grams in group]
     dones = done_before(drift.spans(0, 5), products)
     pairs = drift.pairs(20)
-    spectra = global_spectra(products, seen_deltas(drift, [])[:5], dones)
+    spectra = global_spectra(products, seen_deltas(drift, [], Seen.GLOBALS), dones)
     for factors, found, of_globals in zip(
-        modules, triples_of(group, drift, pairs, dones), spectra, strict=True
+        modules, triples_of(group, drift, pairs, Seen.ALL, dones), spectra, strict=True
     ):
         drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
         for kind, expected in (
@@ -255,3 +256,15 @@ def test_nan_and_inf_are_found(factor: str, value: float, run_folder: Path, tmp_
     with pytest.raises(NonFiniteWeightsError) as refusal:
         extract(Trajectory.open(files), NextPaper(), 50)
     assert (refusal.value.module, refusal.value.step) == (name, files[2].step)
+
+
+def test_what_rounding_leaves_is_no_triple() -> None:
+    """A module of four outputs under factors of rank 16: 12 of the 16 singular values are rounding."""
+    factors = random_factors(3, 4, 9, 16, seed=3)
+    grams = FactorGrams.of(stacked(factors), Pairs.of(3))
+    delta: Delta = ((0, 1),)
+    (found,) = leading_triples([grams], [delta], [0], done_before(delta, [grams]), 8)
+    assert found.sigma[0, :4].all()
+    assert not found.sigma[0, 4:].any()
+    assert not found.u[0, 4:].any()
+    assert not found.v[0, 4:].any()

@@ -1,5 +1,6 @@
 """The geometry of a run, against the definitions on dense float64 weights."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,16 @@ def test_linearity_is_what_the_three_definitions_say(jumped: bool, tmp_path: Pat
         assert found.held_out_by_coordinate == pytest.approx(r_squared(missed, late, late.mean(axis=0)))
         assert found.held_out_pooled == pytest.approx(r_squared(missed, late, late.mean()))
         assert found.in_sample == pytest.approx(r_squared(whole, weights, weights.mean(axis=0)))
+
+
+def test_a_module_at_rest_is_on_its_line(tmp_path: Path) -> None:
+    """From step 60 on nothing moves: what scatters there is rounding."""
+    run = write_run(tmp_path / "run", UNEVEN)
+    for step in UNEVEN[5:]:
+        shutil.copytree(run / "checkpoint-60", run / f"checkpoint-{step}", dirs_exist_ok=True)
+    for module in inspect(Trajectory.open(checkpoints(run))).geometry.modules.values():
+        assert module.linearity.held_out_by_coordinate == 1.0
+        assert module.linearity.in_sample < 1
 
 
 @pytest.mark.parametrize("jumped_at", [[], [45], [20, 30, 60, 95, 100]], ids=str)

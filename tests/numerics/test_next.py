@@ -123,6 +123,14 @@ def test_it_is_the_regression_on_leading_parts(
     assert update.horizon_steps == horizon
 
 
+def test_checkpoints_may_lie_far_apart(tmp_path: Path) -> None:
+    """Weights fall with age by the step, and a million of them leave none: only their shares count."""
+    steps = [10**6 * k for k in range(1, 8)]
+    update, actual = fitted(Next(), write_run(tmp_path / "run", steps), 10**6)
+    assert update.horizon_steps == 10**6
+    assert np.linalg.norm(actual) > 0
+
+
 def test_uneven_steps_and_jumps(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [5, 20, 30, 60, 70, 85])
     jumps = write_run(tmp_path / "jumps", [20, 60], seed=1)

@@ -44,6 +44,23 @@ def test_same_rank_is_the_nearest_and_says_what_it_discards(
 
 
 @settings(deadline=None, max_examples=60)
+@given(m=sizes, n=sizes, r=sizes, padding=sizes, copied=st.booleans(), added=st.integers(0, 2), seed=seeds)
+def test_rows_that_depend_on_one_another_need_no_care(
+    m: int, n: int, r: int, padding: int, copied: bool, added: int, seed: int
+) -> None:
+    """Of zeros, as in an adapter that was grown; or the same ones twice."""
+    own = random_low_rank(m, n, r, seed)
+    own = LowRank(torch.cat([own.B] * 2, 1), torch.cat([own.A] * 2)) if copied else padded(own, r + padding)
+    update = random_low_rank(m, n, added, seed + 1).double()
+    refit = refit_same_rank(update, own)
+    wanted = dense(own) + dense(update)
+    energy = torch.linalg.svdvals(wanted) ** 2
+    actual = (wanted - dense(refit.factors)).norm() ** 2 / energy.sum()
+    assert float(actual) == pytest.approx(float(energy[own.rank :].sum() / energy.sum()), abs=1e-9)
+    assert refit.discarded == pytest.approx(float(actual), abs=1e-9)
+
+
+@settings(deadline=None, max_examples=60)
 @given(m=sizes, n=sizes, r=sizes, seed=seeds)
 def test_without_an_update_the_runs_own_factors_come_back(m: int, n: int, r: int, seed: int) -> None:
     own = random_low_rank(m, n, r, seed)

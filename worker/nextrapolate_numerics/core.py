@@ -17,6 +17,7 @@ _POWERS = 2  # of X^T X between two small decompositions
 _MISSED = 1e-12  # of the squared norm held; vectors have half as many digits
 _BLOCK = 128  # rows that are multiplied at once
 _DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
+_TINY = torch.finfo(torch.float64).tiny
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Core:
         """
         values = self.values[:, :count]
         lengths = (self.right * through)[..., :count].sum(-2)
-        theta = values.clamp(min=_DEPENDENT * values[:, :1] + torch.finfo().tiny)
+        theta = values.clamp(min=_DEPENDENT * values[:, :1] + _TINY)
         return ((lengths - values**2).abs() / theta).sum(-1)
 
     def _first(self, count: int) -> Self:
@@ -140,7 +141,7 @@ def _orthonormal(block: Tensor, through: Tensor) -> Tensor:
     for nothing.
     """
     lengths = block.mT @ through
-    scale = lengths.diagonal(dim1=-2, dim2=-1).clamp(min=torch.finfo().tiny).rsqrt()
+    scale = lengths.diagonal(dim1=-2, dim2=-1).clamp(min=_TINY).rsqrt()
     lengths = scale.unsqueeze(-1) * lengths * scale.unsqueeze(-2)
     lengths.diagonal(dim1=-2, dim2=-1).add_(_DEPENDENT)
     factor = torch.linalg.cholesky_ex(lengths).L

@@ -10,6 +10,8 @@ from nextrapolate_numerics.deltas import Delta, batches
 from nextrapolate_numerics.done import Done, by_last_spans
 from nextrapolate_numerics.gram import FactorGrams
 
+_ROUNDING = 1e-7  # of the first singular value: what inner products in float64 hardly tell from 0
+
 
 @dataclass(frozen=True)
 class StackedTriples:
@@ -35,6 +37,8 @@ def leading_triples(
 ) -> list[StackedTriples]:
     """The `count` leading triples of each delta of each module; where it has fewer, the others are 0.
 
+    One whose singular value inner products do not tell from 0 counts as none.
+
     Args:
         modules: of one rank; products of all points of a delta with one another are there.
         deltas: of any two steps.
@@ -53,6 +57,7 @@ def leading_triples(
         for done, batch in batched:
             core = Core.leading(*done.sides_with(batch, modules), count)
             values = core.values.sqrt()
+            values[values <= _ROUNDING * values[:, :1]] = 0
             found = values.shape[-1]
             over = inverse(values).unsqueeze(-2)
             which = [indices[each] for each in batch.which]

@@ -129,11 +129,11 @@ def extend(
         NonFiniteResultError: the result overflows `dtype`.
     """
     trajectory = extraction.trajectory
-    records, refits, norms = [], {}, []
+    records, refits, wanted = [], {}, []
     for name in trajectory.module_names:
         record, refit = _extended(name, extraction, update, alpha, gate, backtest, rank)
         records.append(record)
-        norms.append(refit.factors.norm() * trajectory.config.scaling(name))
+        wanted.append(refit.wanted * trajectory.config.scaling(name))
         refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
         on_progress(len(records) / len(trajectory.module_names))
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
@@ -141,7 +141,7 @@ def extend(
         model,
         config,
         tuple(records),
-        _total_discarded(records, norms),
+        _total_discarded(records, wanted),
         update.discarded(),
         _spectrum(refits, trajectory.config),
         (
@@ -193,7 +193,7 @@ def _refit(name: str, extraction: Extraction, applied: LowRank | None, rank: Ran
     own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
     if applied is None:
         # in memory of its own: the adapter may be written over the file
-        return Refit(LowRank(own.B.clone(), own.A.clone()), 0.0, None, in_gauge=True)
+        return Refit(LowRank(own.B.clone(), own.A.clone()), own.norm(), 0.0, None, in_gauge=True)
     update = applied.scaled(1 / trajectory.config.scaling(name))
     refit = refit_grown if rank == "grow" else refit_same_rank
     return refit(update.to(extraction.device), own.to(extraction.device))
@@ -232,8 +232,8 @@ def _at_one_growth(refits: Mapping[str, Refit], config: LoraConfig) -> dict[str,
     return {name: padded(refit.factors, config.rank(name) + growth) for name, refit in refits.items()}
 
 
-def _total_discarded(records: Sequence[ExtendedModule], norms: Sequence[float]) -> float:
-    energies = [norm**2 for norm in norms]
+def _total_discarded(records: Sequence[ExtendedModule], wanted: Sequence[float]) -> float:
+    energies = [norm**2 for norm in wanted]
     cut = sum(record.discarded_energy * energy for record, energy in zip(records, energies, strict=True))
     return cut / sum(energies) if cut > 0 else 0.0
 

@@ -113,7 +113,8 @@ class _Found:
             self.grams.update(zip(names, map(gram, products), strict=True))
         if evidence.triples:
             stacked = [(module.stack, module.products) for module in group]
-            self.triples.update(zip(names, triples_of(stacked, drift, self.pairs, dones), strict=True))
+            found = triples_of(stacked, drift, self.pairs, evidence.triples, dones)
+            self.triples.update(zip(names, found, strict=True))
         if evidence.parts:
             parts = parts_of(products, drift, tuple(sorted(evidence.parts)), dones)
             self.parts.update(zip(names, parts, strict=True))
@@ -150,5 +151,5 @@ def _wanted_products(
         return None
     deltas = [drift.spans(0, len(drift.steps) - 1)]
     if evidence.triples:
-        deltas += seen_deltas(drift, pairs)
+        deltas += seen_deltas(drift, pairs, evidence.triples)
     return [(one, other) for delta in deltas for one, other in product(points_of(delta), repeat=2)]

@@ -10,7 +10,7 @@ from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.module_geometry import ModuleGeometry
 from nextrapolate_numerics.parts import ModuleParts
 from nextrapolate_numerics.trajectory import Trajectory
-from nextrapolate_numerics.triples import ModuleTriples
+from nextrapolate_numerics.triples import ModuleTriples, Seen
 
 
 @dataclass(frozen=True)
@@ -19,20 +19,20 @@ class Evidence:
 
     Attributes:
         gram: inner products of the points' deltas.
-        triples: leading triples of the global, local and target deltas.
+        triples: of which deltas the leading triples are wanted.
         parts: ranks of the leading parts that are looked at.
         geometry: for readers, not for methods; told from the inner products, which come with it.
     """
 
     gram: bool = False
-    triples: bool = False
+    triples: Seen = Seen.NONE
     parts: frozenset[int] = frozenset()
     geometry: bool = False
 
     def __or__(self, other: "Evidence") -> "Evidence":
         return Evidence(
             self.gram or other.gram,
-            self.triples or other.triples,
+            max(self.triples, other.triples),
             self.parts | other.parts,
             self.geometry or other.geometry,
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from nextrapolate_numerics.drift import Drift
 
 _TIME_DIRECTIONS = 3
+_ROUNDING = 1e-12  # of squared norms: what scatters by less is at rest
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _r_squared(steps: Tensor, inner: Tensor, fitted: Tensor, judged: Tensor, sca
     residuals[torch.arange(len(judged)), judged] = 1.0
     residuals[:, fitted] -= design[judged] @ torch.linalg.pinv(design[fitted])
     missed = torch.einsum("ij,jk,ik->", residuals, inner, residuals)
-    return float(1 - missed / scatter) if scatter > 0 else 1.0
+    squared = inner.diagonal()[judged].sum()
+    return float(1 - missed / scatter) if scatter > _ROUNDING * squared else 1.0
 
 
 def _scatter(inner: Tensor, at: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ class Refit:
 
     Attributes:
         factors: float64, of the wanted rank.
-        discarded: share of the squared norm of what was wanted that the factors do not hold.
+        wanted: norm of what was wanted.
+        discarded: share of its square that the factors do not hold.
         gauge_condition: condition number of R; None where no gauge had to be found.
         in_gauge: False where R was too ill-conditioned and the factors are balanced instead.
         spectrum: float64 singular values of what was wanted, descending, as far as the factors hold them and
@@ -37,6 +38,7 @@ class Refit:
     """
 
     factors: LowRank
+    wanted: float
     discarded: float
     gauge_condition: float | None
     in_gauge: bool
@@ -67,9 +69,10 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     condition = float(spread[0] / spread[-1]) if spread[-1] > 0 else float("inf")
     if condition <= _MAX_CONDITION:
         factors = LowRank(B @ torch.linalg.pinv(gauge), gauge @ basis)
-        return Refit(factors, discarded, condition, in_gauge=True, spectrum=values, kept=found)
-    factors = padded(_balanced(LowRank(B, basis)), own.rank)
-    return Refit(factors, discarded, condition, in_gauge=False, spectrum=values, kept=found)
+    else:
+        factors = padded(_balanced(LowRank(B, basis)), own.rank)
+    in_gauge = condition <= _MAX_CONDITION
+    return Refit(factors, wanted.norm(), discarded, condition, in_gauge, spectrum=values, kept=found)
 
 
 def refit_grown(update: LowRank, own: LowRank) -> Refit:
@@ -77,11 +80,11 @@ def refit_grown(update: LowRank, own: LowRank) -> Refit:
     values = update.singular_values()
     found = int((values > _ROUNDING * values[0]).sum())
     added, cut = update.truncated(found)
-    wanted = (own.double() + update).singular_values()
-    energy = float(wanted.square().sum())
-    discarded = cut * update.norm() ** 2 / energy if energy > 0 else 0.0
+    spectrum = (own.double() + update).singular_values()
+    wanted = float(spectrum.norm())
+    discarded = cut * (update.norm() / wanted) ** 2 if wanted > 0 else 0.0
     factors = own.double() + _balanced(added)
-    return Refit(factors, discarded, None, in_gauge=True, spectrum=wanted, kept=len(wanted))
+    return Refit(factors, wanted, discarded, None, in_gauge=True, spectrum=spectrum, kept=len(spectrum))
 
 
 def padded(factors: LowRank, rank: int) -> LowRank:
@@ -95,12 +98,16 @@ def _completed(basis: Tensor, A: Tensor, rank: int) -> Tensor:
     """Orthonormal rows (rank, n): `basis` (k, n), and what A (r, n) has beyond it.
 
     Where the new matrix has less than r directions, the free rows stay the run's own and can go on training.
+    Where A has no more of its own, as after a refit that was padded, they are any.
     """
     missing = rank - len(basis)
     if missing == 0:
         return basis
     rest = A - (A @ basis.mT) @ basis
-    return torch.cat([basis, torch.linalg.svd(rest, full_matrices=False).Vh[:missing]])
+    directions = torch.linalg.svd(rest, full_matrices=False).Vh[:missing]
+    # What is left of A may be rounding, whose directions are not orthogonal to the basis.
+    orthonormal = torch.linalg.qr(torch.cat([basis, directions]).mT).Q.mT
+    return torch.cat([basis, orthonormal[len(basis) :]])
 
 
 def _balanced(factors: LowRank) -> LowRank:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import torch
 from torch import Tensor
@@ -15,6 +16,14 @@ from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.stack import Side, Stack
 
 
+class Seen(IntEnum):
+    """Whose leading triples are told; each includes those before it."""
+
+    NONE = 0
+    GLOBALS = 1
+    ALL = 2
+
+
 @dataclass(frozen=True)
 class ModuleTriples:
     """Leading triples of one module, u and v float32, sigma float64 with the LoRA scaling in it; on the CPU.
@@ -24,8 +33,8 @@ class ModuleTriples:
 
     Attributes:
         globals: (c) of G_i = drift_i, one for each step after the origin (NExt, arXiv 2604.11446, Eq. 6).
-        locals: (c) of L_i = drift_i - drift_{i-1}.
-        targets: (q) of T_i = drift_{i+k} - drift_i, one for each pair (i, i + k).
+        locals: (c) of L_i = drift_i - drift_{i-1}; none where the globals alone are wanted.
+        targets: (q) of T_i = drift_{i+k} - drift_i, one for each pair (i, i + k); likewise.
     """
 
     globals: Triple
@@ -41,19 +50,22 @@ def triples_of(
     modules: Sequence[tuple[Stack, FactorGrams]],
     drift: Drift,
     pairs: Sequence[tuple[int, int]],
+    seen: Seen,
     dones: Sequence[Done],
 ) -> list[ModuleTriples]:
     """Triples of each module; `pairs` are indices of the drift's steps."""
-    deltas, count = seen_deltas(drift, pairs), len(drift.steps) - 1
+    deltas, count = seen_deltas(drift, pairs, seen), len(drift.steps) - 1
     found = leading_triples([grams for _, grams in modules], deltas, range(count), dones, 1)
     triples = (_unit(each, stack, deltas) for each, (stack, _) in zip(found, modules, strict=True))
     return [ModuleTriples(all_[:count], all_[count : 2 * count], all_[2 * count :]) for all_ in triples]
 
 
-def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]]) -> list[Delta]:
-    """The global deltas, the local ones, and the targets."""
+def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]], seen: Seen) -> list[Delta]:
+    """The global deltas, and where all are seen the local ones and the targets."""
     checkpoints = range(1, len(drift.steps))
-    ends = [*((0, index) for index in checkpoints), *((index - 1, index) for index in checkpoints), *pairs]
+    ends = [(0, index) for index in checkpoints]
+    if seen is Seen.ALL:
+        ends += [*((index - 1, index) for index in checkpoints), *pairs]
     return [drift.spans(*each) for each in ends]
 
 

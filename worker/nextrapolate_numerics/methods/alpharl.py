@@ -24,7 +24,10 @@ from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.methods.scores import visible_scores
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.triples import Seen
 from nextrapolate_numerics.update import Combination, RankOne, Sum, Update
+
+_ROUNDING = 1e-12  # of the scores: what varies by less than this share of them is the same
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class AlphaRl:
     target_reward: float | None = None
     mode: Literal["last", "line"] = "last"
 
-    needs: ClassVar[Evidence] = Evidence(triples=True)
+    needs: ClassVar[Evidence] = Evidence(triples=Seen.GLOBALS)
 
     def __post_init__(self) -> None:
         if self.rewards is None and self.target_reward is not None:
@@ -134,7 +137,7 @@ class Line:
         X, y = vectors - mean, scores - mean_score
         component = X @ unit(X.T @ y)
         length = component @ component
-        if length == 0:
+        if length == 0 or y.norm() <= _ROUNDING * scores.norm():
             return None
         q = y @ component / length
         return cls(mean, float(mean_score), X.T @ component / length / q, float(q**2 * length / (y @ y)))

@@ -20,7 +20,7 @@ from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.methods.predictor import Training, predict
 from nextrapolate_numerics.progress import Progress, part_of, silent
-from nextrapolate_numerics.triples import ModuleTriples
+from nextrapolate_numerics.triples import ModuleTriples, Seen
 from nextrapolate_numerics.update import RankOne, Update
 
 
@@ -47,7 +47,7 @@ class NextPaper:
     epochs: int = 1000
     learning_rate: float = 2e-5
 
-    needs: ClassVar[Evidence] = Evidence(triples=True)
+    needs: ClassVar[Evidence] = Evidence(triples=Seen.ALL)
 
     def __post_init__(self) -> None:
         if not (self.use_global or self.use_local):

@@ -33,7 +33,8 @@ def origins(drift: Drift) -> range:
 
 def coming(drift: Drift, origin: int, horizon_steps: int, decay: float) -> Iterator[Increment]:
     """Increments from a step, up to the horizon long; the next one however long, or there may be none."""
-    age = (drift.last_step - drift.steps[origin]) / _DECAY_STEPS
+    # From the newest origin on: only shares of weights count, and at wide spacing all of them would be 0.
+    age = (drift.steps[-2] - drift.steps[origin]) / _DECAY_STEPS
     for end in range(origin + 1, len(drift.steps)):
         steps = drift.steps[end] - drift.steps[origin]
         if steps <= horizon_steps or end == origin + 1:
