@@ -14,8 +14,19 @@ from typing import Any
 import torch
 from datasets import load_dataset
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from trl_grpo import MODEL, exact, sums
+
+
+def log_probabilities(model: Any, asked: Any, tokens: Tensor) -> Tensor:
+    """Return those of the completions' tokens, (batch, completion); prompts are padded on the left."""
+    length = asked["input_ids"].shape[1]
+    mask = pad(asked["attention_mask"], (0, tokens.shape[1] - length), value=1)
+    positions = (mask.cumsum(-1) - 1).clamp(min=0)
+    logits: Tensor = model(tokens, attention_mask=mask, position_ids=positions).logits[:, length - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, tokens[:, length:, None]).squeeze(-1)
 
 
 def main() -> None:
@@ -37,7 +48,7 @@ def main() -> None:
     watch = subprocess.Popen([nextrapolate, "watch", options.out, *schedule])
 
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    tokenizer = AutoTokenizer.from_pretrained(options.model, padding_side="left")
     base: Any = AutoModelForCausalLM.from_pretrained(options.model)
     if options.adapter:
         model: Any = PeftModel.from_pretrained(base, options.adapter, is_trainable=True)
@@ -54,9 +65,8 @@ def main() -> None:
         tokens = model.generate(**asked, do_sample=True, top_k=0, max_new_tokens=options.completion_tokens)
         texts = tokenizer.batch_decode(tokens[:, length:], skip_special_tokens=True)
         reward = torch.tensor(exact(texts, batch["answer"]))
-        scores = model(tokens).logits[:, length - 1 : -1].log_softmax(-1)
-        chosen = scores.gather(-1, tokens[:, length:, None]).squeeze(-1)
-        written = (tokens[:, length:] != tokenizer.pad_token_id) * chosen
+        is_written = tokens[:, length:] != tokenizer.pad_token_id
+        written = is_written * log_probabilities(model, asked, tokens)
         loss = -((reward - reward.mean()) * written.sum(-1)).mean()
         optimizer.zero_grad()
         loss.backward()

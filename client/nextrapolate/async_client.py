@@ -19,7 +19,6 @@ from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
-    Announcement,
     CheckpointFile,
     Comparison,
     FileInfo,
@@ -127,8 +126,7 @@ class AsyncNExtClient:
         self, series_id: str, step: int, digests: Mapping[CheckpointFile, str]
     ) -> list[CheckpointFile]:
         """As `NExtClient.announce`."""
-        call = calls.announce(series_id, step, Announcement(files=dict(digests)))
-        return (await self._send(call)).missing
+        return (await self._send(calls.announce_digests(series_id, step, digests))).missing
 
     async def record_jump(self, series_id: str, step: int, job_id: str) -> Series:
         """As `NExtClient.record_jump`."""

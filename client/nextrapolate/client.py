@@ -19,7 +19,6 @@ from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
-    Announcement,
     CheckpointFile,
     Comparison,
     FileInfo,
@@ -150,7 +149,7 @@ class NExtClient:
 
         Returns the names of those that it does not have: they have to be put.
         """
-        return self._send(calls.announce(series_id, step, Announcement(files=dict(digests)))).missing
+        return self._send(calls.announce_digests(series_id, step, digests)).missing
 
     def record_jump(self, series_id: str, step: int, job_id: str) -> Series:
         """Tell that this job's adapter was swapped into the running trainer after this step."""
@@ -249,7 +248,7 @@ class NExtClient:
             **parameters: the method's own, such as horizon_steps=50, alpha=1.5; see `schemas.Method`.
 
         Raises:
-            ParameterError: an unknown method or parameter.
+            ParameterError: an unknown method or parameter, or a value out of its range.
             CheckpointError: a local folder that cannot be used, as source or as result.
             JobFailedError, JobCancelledError, WaitTimeoutError, DownloadError: as in `wait` and `download`.
         """
@@ -294,7 +293,7 @@ class NExtClient:
             timeout: seconds to wait for the job, uploads not counted.
 
         Raises:
-            ParameterError: an unknown method.
+            ParameterError: an unknown method, or a value out of its range.
             CheckpointError: a local folder that cannot be used.
             JobFailedError, JobCancelledError, WaitTimeoutError: as in `wait`.
         """

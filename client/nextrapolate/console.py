@@ -18,7 +18,7 @@ from nextrapolate.errors import (
 )
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.progress import OnProgress, Progress
-from nextrapolate.schemas import Job, Method, MethodInfo
+from nextrapolate.schemas import Job, MethodInfo
 
 JOB_FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 LINE_EVERY = 10.0
@@ -148,7 +148,3 @@ def show_job(job: Job) -> None:
     for name, value in facts.items():
         if value is not None:
             typer.echo(f"{name:<15} {value}")
-
-
-def _parameters(method: Method) -> str:
-    return " ".join(f"{name}={value}" for name, value in method.model_dump().items())

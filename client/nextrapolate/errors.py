@@ -3,7 +3,7 @@
     NextrapolateError
     ├── ConfigurationError        an address or a key that cannot be used
     ├── CheckpointError           a local folder that cannot be used
-    ├── ParameterError            an unknown method, or a parameter that it does not take
+    ├── ParameterError            an unknown method, or a value that a request cannot have
     ├── ServiceUnreachable        nobody answers at the address
     ├── DownloadError             a result that is not there yet, or arrived damaged
     ├── WaitTimeoutError          the caller's time is up; the job goes on
@@ -36,7 +36,7 @@ class CheckpointError(NextrapolateError):
 
 
 class ParameterError(NextrapolateError):
-    """A method that does not exist, or parameters that it does not take."""
+    """A method that does not exist, a parameter that it does not take, or a value out of its range."""
 
 
 class ServiceUnreachable(NextrapolateError):

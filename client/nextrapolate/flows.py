@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 
 from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
 from nextrapolate.folders import LocalCheckpoint
+from nextrapolate.parameters import making_a_request
 from nextrapolate.progress import Tracker
 from nextrapolate.schemas import CheckpointFile, FileInfo, Job, JobRequest, JobState, Labels, Series
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries
@@ -107,17 +108,25 @@ def submit_over(
     labels: Labels | None,
     tracker: Tracker,
 ) -> Flow[Job]:
-    """Upload what is local, and submit the job that `request` makes of where its trajectory is."""
+    """Upload what is local, and submit the job that `request` makes of where its trajectory is.
+
+    Raises:
+        ParameterError: it cannot be made; nothing was sent.
+    """
     match source:
-        case LocalRun(folder, checkpoints):
-            run = name or folder.absolute().name
-            series = yield from upload_run(run, checkpoints, labels, tracker)
-            where: dict[str, Any] = {"series": series.id}
+        case LocalRun():
+            where: dict[str, Any] = {"series": ""}  # told once it is there
         case RemoteCheckpoints(refs):
             where = {"checkpoints": list(refs)}
         case StoredSeries(series_id):
             where = {"series": series_id}
-    job = yield from ask(calls.submit(request(**where, labels=labels or {}), idempotency_key=None))
+    with making_a_request():
+        body = request(**where, labels=labels or {})
+    if isinstance(source, LocalRun):
+        run = name or source.folder.absolute().name
+        series = yield from upload_run(run, source.checkpoints, labels, tracker)
+        body = body.model_copy(update={"series": series.id})
+    job = yield from ask(calls.submit(body, idempotency_key=None))
     tracker.submitted(job)
     return job
 

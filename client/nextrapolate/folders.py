@@ -93,9 +93,13 @@ def read_checkpoints(folders: Iterable[Path], until: int | None = None) -> tuple
     return tuple(LocalCheckpoint(step, adapter_folder(by_step[step])) for step in chosen)
 
 
-def step_of(folder: Path) -> int | None:
-    """Read the training step from a path: 10 for run/checkpoint-10 and for run/global_step_10/actor."""
-    for part in reversed(folder.absolute().parts):
+def step_of(folder: Path, run: Path | None = None) -> int | None:
+    """Read the training step from a path: 10 for run/checkpoint-10 and for run/global_step_10/actor.
+
+    Of a path in `run`, only what comes after `run` is read.
+    """
+    path = folder.absolute() if run is None else folder.relative_to(run)
+    for part in reversed(path.parts):
         if match := _STEP.fullmatch(part):
             return int(match[1])
     return None

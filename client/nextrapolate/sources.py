@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint, find_checkpoints, read_checkpoints
+from nextrapolate.parameters import making_a_request
 from nextrapolate.schemas import CheckpointRef, Series
 
 Source = str | Path | Series | Sequence[str | Path]
@@ -37,11 +38,13 @@ class StoredSeries:
     id: str
 
 
+@making_a_request()
 def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints | StoredSeries:
     """Tell what `source` names; local folders are looked through, up to step `until`.
 
     Raises:
         CheckpointError: it names nothing, or a folder that cannot be used.
+        ParameterError: a URI that is none.
     """
     match source:
         case Series():
@@ -50,6 +53,8 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
             return LocalRun(source, find_checkpoints(source, until))
         case str():
             return _named(source, until)
+    if not source:
+        raise CheckpointError("no checkpoints were given: name a run's folder, or two checkpoints at least")
     if len(source) == 1:
         return resolve(source[0], until)
     uris = [str(item) for item in source if _is_uri(item)]

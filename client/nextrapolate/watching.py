@@ -12,18 +12,24 @@ from pydantic import BaseModel, ValidationError
 
 from nextrapolate.client import NExtClient
 from nextrapolate.errors import (
+    APIError,
     AuthenticationError,
     CheckpointError,
     JobCancelledError,
     JobFailedError,
     NextrapolateError,
     NotFoundError,
+    ParameterError,
 )
 from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
 from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
 
 NOTES = ".nextrapolate-watch.json"
 _REFERENCE = "ref"  # TRL keeps a reference model's adapter in a folder of this name
+_OF_THE_CONTENT = {409, 413, 422}  # the same files, sent again, would be refused again
+
+Stamp = list[tuple[int, int]]
+"""Size and time of the last change of a checkpoint's files."""
 
 
 class Jump(BaseModel):
@@ -84,36 +90,46 @@ class Watcher:
         self._plan = plan
         self._tell = tell
         self._told: set[str] = set()
-        self._sizes: dict[int, list[tuple[int, int]]] = {}
+        self._stamps: dict[int, Stamp] = {}
+        self._refused: dict[int, Stamp] = {}
         self.notes = _read_notes(folder / NOTES)
 
     def run(self, every: float) -> None:
         """Look every so many seconds until no jump is left to make."""
+        if not self._has_more():
+            made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
+            self._tell(f"every jump is made: {made}; remove {self._folder / NOTES} to begin anew")
+            return
         while self.look():
             time.sleep(every)
 
     def look(self) -> bool:
         """Do what there is to do now; returns whether there will be more.
 
-        What a service cannot do now is tried again at the next look.
+        What a service cannot do now is tried again at the next look. A checkpoint that it refuses for what is
+        in it is left out until it is written anew.
 
         Raises:
             AuthenticationError: the key will not be another by then.
         """
         try:
             for checkpoint in list(self._settled()):
-                self._post(checkpoint)
+                self._post_or_leave_out(checkpoint)
             self._jump_if_due()
         except AuthenticationError:
             raise
         except (NextrapolateError, OSError) as error:
             self._tell_once(f"trying again: {error}")
+        return self._has_more()
+
+    def _has_more(self) -> bool:
         return self._next_jump() is not None or self._pending() is not None
 
     def _settled(self) -> Iterator[LocalCheckpoint]:
         """Give the checkpoints that are new, and that nobody has written to since the last look."""
-        before, self._sizes = self._sizes, {}
-        found = {step: path.parent for path in self._configs() if (step := step_of(path.parent)) is not None}
+        before, self._stamps = self._stamps, {}
+        folders = [path.parent for path in self._configs()]
+        found = {step: folder for folder in folders if (step := step_of(folder, self._folder)) is not None}
         for step in sorted(found.keys() - set(self.notes.posted)):
             try:
                 checkpoint = LocalCheckpoint(step, adapter_folder(found[step]))
@@ -121,8 +137,8 @@ class Watcher:
                 self._tell_once(f"step {step} is left out for now: {error}")
                 continue
             stats = [path.stat() for path in checkpoint.files.values()]
-            self._sizes[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-            if self._sizes[step] == before.get(step):
+            self._stamps[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+            if self._stamps[step] == before.get(step) and not self._is_left_out(step):
                 yield checkpoint
 
     def _configs(self) -> Iterator[Path]:
@@ -131,9 +147,21 @@ class Watcher:
             if _REFERENCE not in parts and not any(part.startswith(".") for part in parts):
                 yield path
 
+    def _is_left_out(self, step: int) -> bool:
+        return self._refused.get(step) == self._stamps[step]
+
+    def _post_or_leave_out(self, checkpoint: LocalCheckpoint) -> None:
+        try:
+            self._post(checkpoint)
+        except (CheckpointError, ParameterError, APIError) as error:
+            if isinstance(error, APIError) and error.problem.status not in _OF_THE_CONTENT:
+                raise
+            self._refused[checkpoint.step] = self._stamps[checkpoint.step]
+            self._tell_once(f"step {checkpoint.step} is left out: {error}")
+
     def _post(self, checkpoint: LocalCheckpoint) -> None:
+        config = checkpoint.config()
         if self.notes.series is None:
-            config = checkpoint.config()
             self.notes.series = self._client.create_series(
                 self._folder.absolute().name,
                 base_model=config.get("base_model_name_or_path"),
@@ -141,7 +169,9 @@ class Watcher:
             ).id
             self._save()
         try:
-            self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
+            # The model comes first: a config alone would stand in the way of every job on the series.
+            for name, path in reversed(checkpoint.files.items()):
+                self._client.put_file(self.notes.series, checkpoint.step, name, path)
         except NotFoundError:
             # The service has lost the series: all that is here goes into a new one.
             self.notes.series, self.notes.posted = None, []
@@ -154,7 +184,8 @@ class Watcher:
     def _jump_if_due(self) -> None:
         """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
         due, step = self._next_jump(), max(self.notes.posted, default=0)
-        missing = any(earlier < step for earlier in self._sizes.keys() - set(self.notes.posted))
+        waiting = {on_disk for on_disk in self._stamps if not self._is_left_out(on_disk)}
+        missing = any(earlier < step for earlier in waiting - set(self.notes.posted))
         if self._pending() is None and due is not None and step >= due and not missing:
             request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
             self.notes.jumps.append(Jump(step=step, job=self._client.submit(request).id))

@@ -104,6 +104,8 @@ def test_nothing_is_sent_before_all_is_checked(
     run = write_checkpoints(tmp_path, 10, 20, 30)
     with pytest.raises(ParameterError):
         client.extrapolate(run, apha=1)
+    with pytest.raises(ParameterError, match="horizon_steps: "):
+        client.backtest(run, at=20, horizon_steps=0)
     (run / "extrapolated-80").mkdir()
     (run / "extrapolated-80" / "adapter_model.safetensors").touch()
     with pytest.raises(CheckpointError, match="extrapolated-80 is there already"):
@@ -111,6 +113,30 @@ def test_nothing_is_sent_before_all_is_checked(
     (run / "checkpoint-20" / "adapter_config.json").unlink()
     with pytest.raises(CheckpointError, match="adapter_config"):
         client.extrapolate(run, out=tmp_path / "elsewhere")
+    assert service.received == []
+
+
+URIS = ["s3://bucket/checkpoint-10", "s3://bucket/checkpoint-20"]
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "named"),
+    [
+        ("create_series", {"name": "x" * 1000}, "name: "),
+        ("create_series", {"name": "run", "base_model": ["x"]}, "base_model: "),
+        ("record_jump", {"series_id": "s1", "step": -1, "job_id": "j1"}, "step: "),
+        ("announce", {"series_id": "s1", "step": 1, "digests": {"adapter_model.safetensors": "0"}}, "files"),
+        ("extrapolate", {"source": URIS, "until": -1}, "until: "),
+        ("extrapolate", {"source": [f"{uri}/{'x' * 4096}" for uri in URIS]}, "uri: "),
+        ("inspect", {"source": URIS, "until": -1}, "until: "),
+        ("backtest", {"source": URIS, "at": 10, "methods": []}, "methods: "),
+    ],
+)
+def test_what_no_request_can_have_is_named(
+    make_client: MakeClient, service: ScriptedServer, call: str, arguments: dict[str, object], named: str
+) -> None:
+    with pytest.raises(ParameterError, match=named):
+        getattr(make_client(service.url), call)(**arguments)
     assert service.received == []
 
 

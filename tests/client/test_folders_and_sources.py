@@ -116,3 +116,5 @@ def test_sources_that_name_nothing(tmp_path: Path) -> None:
         resolve("s3://bucket/checkpoint-10", None)
     with pytest.raises(CheckpointError, match="all as URIs or all as folders"):
         resolve(["s3://bucket/checkpoint-10", tmp_path], None)
+    with pytest.raises(CheckpointError, match="no checkpoints were given"):
+        resolve(sorted(tmp_path.glob("checkpoint-*")), None)

@@ -103,6 +103,45 @@ def test_a_job_on_its_way_is_fetched_after_a_restart(
     assert [jump.job for jump in again.notes.jumps] == [jump.job for jump in watcher.notes.jumps]
     assert (folder / "extrapolated-30").is_dir()
 
+    lines: list[str] = []
+    Watcher(client, folder, plan, lines.append).run(every=0.01)
+    made, notes = folder / "extrapolated-30", folder / NOTES
+    assert lines == [f"every jump is made: {made}; remove {notes} to begin anew"]
+
+
+@pytest.mark.integration
+def test_a_checkpoint_that_the_service_refuses_holds_up_no_other(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    appear(written, folder, 10, 20, 30, 40)
+    cut_short = folder / "checkpoint-20" / "adapter_model.safetensors"
+    whole = cut_short.read_bytes()
+    cut_short.write_bytes(whole[:-100])
+    (folder / "checkpoint-30" / "adapter_config.json").write_text("{")
+    lines: list[str] = []
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=30, jump_every=10, out=folder), lines.append)
+    for _ in range(3):
+        assert watcher.look()
+    assert lines[0] == "posted step 10"
+    assert lines[1].startswith("step 20 is left out: adapter_model.safetensors: the file is truncated")
+    assert lines[2].startswith(
+        f"step 30 is left out: {folder / 'checkpoint-30' / 'adapter_config.json'} is no JSON"
+    )
+    assert lines[3] == "posted step 40"
+    assert lines[4].startswith("extrapolated step 40 to 50: ")
+    assert not [line for line in lines[5:] if line.startswith(("step", "trying"))], "each is told of once"
+
+    lines.clear()
+    cut_short.write_bytes(whole)
+    appear(written, folder, 50)
+    for _ in range(3):
+        assert watcher.look()
+    assert lines[:2] == ["posted step 20", "posted step 50"]
+    assert lines[2].startswith("extrapolated step 50 to 60: ")
+    assert watcher.notes.series is not None
+    series = client.get_series(watcher.notes.series)
+    assert [checkpoint.step for checkpoint in series.checkpoints] == [10, 20, 40, 50]
+
 
 @pytest.mark.integration
 def test_what_the_service_has_lost_is_posted_again(client: NExtClient, written: Path, folder: Path) -> None:
@@ -125,6 +164,19 @@ def test_what_the_service_has_lost_is_posted_again(client: NExtClient, written: 
 )
 def test_steps_of_trainers(name: str, tmp_path: Path) -> None:
     assert step_of(tmp_path / name) == 10
+    assert step_of(tmp_path / "step_2" / name, tmp_path / "step_2") == 10
+
+
+def test_folders_above_the_run_tell_no_step(written: Path, tmp_path: Path, scripted: ScriptedServer) -> None:
+    folder = shutil.copytree(written / "checkpoint-60", tmp_path / "step_2" / "run")  # a final adapter
+    assert step_of(folder, folder) is None
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(NExtClient(scripted.url), folder, plan, lines.append)
+    for _ in range(2):
+        assert watcher.look()
+    assert scripted.received == []
+    assert lines == []
 
 
 @pytest.mark.integration

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_a_loop_of_one_s_own_learns_from_what_it_sampled_from(monkeypatch: pytes
     monkeypatch.syspath_prepend(EXAMPLES)
     example = importlib.import_module("watch_any_trainer")
     tokenizer = AutoTokenizer.from_pretrained(example.MODEL, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(example.MODEL)
+    model: Any = AutoModelForCausalLM.from_pretrained(example.MODEL)
     asked = tokenizer(["7+8=", "37+85="], return_tensors="pt", padding=True)
     sampled = model.generate(
         **asked, do_sample=False, max_new_tokens=5, return_dict_in_generate=True, output_logits=True

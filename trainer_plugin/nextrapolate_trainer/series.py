@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -86,11 +87,12 @@ class RunSeries:
         Raises:
             NextrapolateError: it does not take them now.
         """
-        while self._unrecorded:
-            jump = self._unrecorded[0]
+        for jump in tuple(self._unrecorded):
             assert self._id is not None  # noqa: S101 (a jump starts from a checkpoint that was posted)
             self._client.record_jump(self._id, jump.step, jump.job)
-            del self._unrecorded[0]
+            # A call that was given up tells on in its own thread: told twice, a jump is noted once.
+            with suppress(ValueError):
+                self._unrecorded.remove(jump)
 
     def _opened(self, step: int, digest: str) -> str:
         """Return the series to post to, where the first file to be posted is this one."""

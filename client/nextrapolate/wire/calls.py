@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
+from nextrapolate.parameters import making_a_request
 from nextrapolate.schemas import (
     Announcement,
     CheckpointFile,
@@ -50,6 +51,7 @@ def list_methods() -> Call[MethodList]:
     return Call("GET", "/methods", reader(MethodList))
 
 
+@making_a_request()
 def create_series(
     name: str, *, base_model: str | None, lora_config: dict[str, Any] | None, labels: Labels | None
 ) -> Call[Series]:
@@ -73,21 +75,25 @@ def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
     return Call("GET", "/series", reader(SeriesPage), params=_given(limit=limit, cursor=cursor))
 
 
-def announce(
-    series_id: str, step: int, files: Mapping[CheckpointFile, Upload] | Announcement
-) -> Call[Missing]:
+def announce(series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]) -> Call[Missing]:
     """Ask which files of a checkpoint the service does not have yet; it takes those that it has."""
-    path = _path("series", series_id, "checkpoints", str(step))
-    body = files if isinstance(files, Announcement) else Announced(files)
-    return Call("POST", path, reader(Missing), body=body)
+    return Call("POST", _checkpoint_path(series_id, step), reader(Missing), body=Announced(uploads))
+
+
+@making_a_request()
+def announce_digests(series_id: str, step: int, digests: Mapping[CheckpointFile, str]) -> Call[Missing]:
+    """Ask the same of files that are named by their sha256 alone."""
+    body = Announcement(files=dict(digests))
+    return Call("POST", _checkpoint_path(series_id, step), reader(Missing), body=body)
 
 
 def put_file(series_id: str, step: int, name: CheckpointFile, upload: Upload) -> Call[FileInfo]:
     """Upload one file of a checkpoint."""
-    path = _path("series", series_id, "checkpoints", str(step), name)
+    path = _checkpoint_path(series_id, step, name)
     return Call("PUT", path, reader(FileInfo), body=upload)
 
 
+@making_a_request()
 def record_jump(series_id: str, step: int, job_id: str) -> Call[Series]:
     """Tell that a job's adapter was swapped into the running trainer after this step."""
     return Call(
@@ -130,6 +136,10 @@ def events_path(job_id: str) -> str:
 def adapter_path(job_id: str, name: str) -> str:
     """Tell where a file of a job's result is."""
     return _path("jobs", job_id, "adapter", name)
+
+
+def _checkpoint_path(series_id: str, step: int, *name: str) -> str:
+    return _path("series", series_id, "checkpoints", str(step), *name)
 
 
 def _path(*parts: str) -> str:
