@@ -26,6 +26,7 @@ from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.record import Record, Recorder, Settings, newest_checkpoint, step_of
 from benchmarks.rlvr.tasks import TASKS
 from nextrapolate import NExtClient
+from nextrapolate.schemas import Gate
 from nextrapolate_trainer.trl import NExtCallback
 
 TRAINERS: dict[str, Callable[..., GRPOTrainer | RLOOTrainer]] = {"grpo": grpo_trainer, "rloo": rloo_trainer}
@@ -68,7 +69,8 @@ def train(
     trainer.remove_callback(PrinterCallback)
     plugin = None
     if settings.jumps is not None:
-        plugin = NExtCallback(client or NExtClient(), name=out.name, **settings.jumps).attach(trainer)
+        jumps = {**settings.jumps, "gate": Gate.model_validate(settings.jumps.get("gate", {}))}
+        plugin = NExtCallback(client or NExtClient(), name=out.name, **jumps).attach(trainer)
     _, questions = task.split(held_out)
     model = cast(nn.Module, trainer.model)
     trainer.add_callback(Recorder(record, out, model, task, questions, on_step, plugin))

@@ -10,7 +10,7 @@ from demo.trainer import GUARD_QUESTIONS, SETTINGS
 
 from benchmarks.rlvr.campaign.plan import Planned, planned, runs_of
 from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
-from benchmarks.rlvr.campaign.variants import VANILLA, VARIANTS
+from benchmarks.rlvr.campaign.variants import CYCLE_STEPS, VANILLA, VARIANTS
 from benchmarks.rlvr.record import Record
 
 
@@ -106,6 +106,9 @@ def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:
 
 
 def gain_for_100_steps(record: Record) -> float:
-    """Return the sampled accuracy gained over the base model for each 100 steps paid (an ICER)."""
-    end = record.settings.steps
+    """Return the sampled accuracy gained over the base model for each 100 steps paid (an ICER).
+
+    Over the steps that runs with jumps have: later ones gain less, jumps or none.
+    """
+    end = min(record.settings.steps, CYCLE_STEPS)
     return 100 * (at(record, end) - at(record, 0)) / end

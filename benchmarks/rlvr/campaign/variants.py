@@ -36,6 +36,9 @@ def _told(settings: dict[str, Any]) -> str:
     return told
 
 
+CYCLE_STEPS = 250
+"""Of runs with jumps at the usual rate; at larger ones they go as far as vanilla's."""
+
 BRANCHES_AT = 150
 """Where the one jump is made, from the vanilla run of the same task, rate and seed."""
 
@@ -44,7 +47,7 @@ def cycles(method: str, every: int, ahead: int, start: int = 40, **jumps: Any) -
     """Jumps of `ahead` steps after every `every` steps of training, the first of them after `start`."""
     arguments = {"collect_every": 10, "jump_at": start, "jump_every": every, "horizon_steps": ahead}
     named = f"{method}, every {every} steps from {start} on, {ahead} ahead"
-    return Variant(named + _told(jumps), 250, {"method": method, **arguments, **jumps})
+    return Variant(named + _told(jumps), CYCLE_STEPS, {"method": method, **arguments, **jumps})
 
 
 def lines(every: int, ahead: int) -> dict[str, Variant]:
@@ -60,7 +63,17 @@ def lines(every: int, ahead: int) -> dict[str, Variant]:
 def one_jump(method: str, ahead: int = 50, **parameters: Any) -> Variant:
     """150 steps, one jump, 100 more steps."""
     jumps = {"method": method, "jump_at": BRANCHES_AT, "horizon_steps": ahead, **parameters}
-    return Variant(f"{method}, {ahead} ahead{_told(parameters)}", 250, jumps, branches=True)
+    return Variant(f"{method}, {ahead} ahead{_told(parameters)}", CYCLE_STEPS, jumps, branches=True)
+
+
+def gated(variant: Variant, cosine: float) -> Variant:
+    """The same where modules whose backtest has a lower cosine keep the run's own adapter."""
+    assert variant.jumps is not None
+    return replace(
+        variant,
+        title=f"{variant.title}, gated at {cosine:g}",
+        jumps={**variant.jumps, "gate": {"min_backtest_cosine": cosine}},
+    )
 
 
 def guarded(variant: Variant, **jumps: Any) -> Variant:
@@ -136,6 +149,8 @@ GUARDED = {
     "guarded-tolerant": guarded(CYCLES[BEST], guard_tolerance=0.02),
     "guarded-alphas": guarded(CYCLES[BEST], alphas=[0.25, 1.0]),
     "guarded-averages": guarded(CYCLES[SHORTER], others=["wsm"]),
+    "guarded-often": guarded(CYCLES[OFTEN]),
+    "gated-often": gated(CYCLES[OFTEN], 0.2),
 }
 """The same cycles where each jump is tried out first; of several alphas, or methods, the best stays.
 

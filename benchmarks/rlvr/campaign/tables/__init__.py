@@ -4,6 +4,7 @@ at_one_rate.py    steps saved at the usual rate
 at_rates.py       at larger rates, and at the best of them
 with_guard.py     beside vanilla at equal steps
 of_jumps.py       one jump by every method, and by alpha
+of_worth.py       what jumps change at once, and what they are worth
 of_cycles.py      other cycles, and other algorithms
 cells.py          what goes into cells
 """
@@ -17,6 +18,7 @@ from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
+from benchmarks.rlvr.campaign.tables.of_worth import worth
 from benchmarks.rlvr.campaign.tables.with_guard import guard
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
@@ -24,6 +26,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "rates": rates,
     "best": best,
     "guard": guard,
+    "worth": worth,
     "one-jump": one_jump,
     "cycles": cycles,
     "algorithms": algorithms,
