@@ -50,8 +50,8 @@ def test_after_a_failed_write_the_run_s_own_adapter_is_restored(model: PeftModel
 
 def test_whoever_interrupts_finds_the_run_s_own_adapter(model: PeftModel) -> None:
     before = copied(read_adapter(model))
+    write_adapter(model, {name: tensor + 1 for name, tensor in before.items()})
     with pytest.raises(KeyboardInterrupt), restoring(model, before):
-        write_adapter(model, {name: tensor + 1 for name, tensor in before.items()})
         raise KeyboardInterrupt
     assert distance(copied(read_adapter(model)), before) == 0.0
 

@@ -1,10 +1,10 @@
-"""A GRPO run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT [CHECKPOINT]`.
+"""A run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT [CHECKPOINT]`.
 
-The launcher says whether by DDP, FSDP2 or DeepSpeed. The first step after the jump has a learning rate of 0:
-what it ends with is what it began with, unless something brings old weights back. With CHECKPOINT the run goes
-on from there. Each process leaves in
-OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one that the forward passes of the
-step after the jump computed with; and in OUT/rank-<n>.json the jumps that it made.
+The launcher says whether by DDP, FSDP2 or DeepSpeed. With CHECKPOINT the run goes on from there. The first
+step after the jump has a learning rate of 0: what it ends with is what it began with, unless something brings
+old weights back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended,
+and the one that the forward passes of the step after the jump computed with; and in OUT/rank-<n>.json the
+jumps that it made.
 """
 
 import json
