@@ -6,6 +6,7 @@ ServiceError                       base; `field` is what of the request is meant
 ├── ForeignFormError           403 a form that was not made for this session
 ├── RateLimitedError           429 the key came too often
 ├── MalformedHeaderError       400 a header that cannot be read
+├── MalformedFormError         400 a form that cannot be read
 ├── UploadBrokenOffError       400 the caller went away before the file was whole
 ├── ResultsNotReadyError       409 the job has no results yet, or never will
 ├── RangeRefusedError          416 ranges that cannot be served
@@ -16,6 +17,7 @@ ServiceError                       base; `field` is what of the request is meant
     ├── UnknownStepError           no step given, and none in the path
     ├── StepOrderError             steps repeated or not ascending
     ├── TooFewCheckpointsError     less than the method needs
+    ├── TooManyCheckpointsError    more than a job may have
     ├── MissingCheckpointError     a backtest's origin or target is not there
     └── MismatchedAdaptersError    ranks differ within one series
 """
@@ -82,6 +84,13 @@ class MalformedHeaderError(ServiceError):
 
     status = 400
     code = "malformed-header"
+
+
+class MalformedFormError(ServiceError):
+    """A form that cannot be read."""
+
+    status = 400
+    code = "malformed-form"
 
 
 class UploadBrokenOffError(ServiceError):
@@ -158,6 +167,12 @@ class TooFewCheckpointsError(UnusableError):
     """The series is shorter than the method needs."""
 
     code = "too-few-checkpoints"
+
+
+class TooManyCheckpointsError(UnusableError):
+    """More checkpoints than a job may have."""
+
+    code = "too-many-checkpoints"
 
 
 class StillSeriesError(UnusableError):

@@ -7,6 +7,9 @@ from nextrapolate_service.methods import METHODS
 
 TASKS = ["extrapolate", "backtest", "inspect"]
 
+_NO_OBJECT = ("model_attributes_type", "missing", "union_tag_not_found")
+"""What pydantic finds in a body that is no JSON object, or did not come as one."""
+
 
 def explain(errors: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Give one entry for each error: `field`, `message`, and `known` where a name is unknown.
@@ -26,6 +29,8 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
         path.remove(method)
     field = ".".join(str(part) for part in path) or str(where)
     kind = error["type"]
+    if field == "body" and kind in _NO_OBJECT:
+        return _entry("body", "send a JSON object, with Content-Type: application/json")
     if kind == "union_tag_invalid" and not path:
         return _entry("task", f"there is no task {error['ctx']['tag']!r}: use {_either(TASKS)}", TASKS)
     if kind == "union_tag_invalid":
@@ -43,8 +48,6 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
         return _entry(field, "there is no such field: leave it out, or mend its name")
     if kind == "json_invalid":
         return _entry("body", f"this is not JSON ({error['ctx']['error']} at character {path[0]})")
-    if field == "body" and kind in ("model_attributes_type", "missing"):
-        return _entry("body", "send a JSON object, with Content-Type: application/json")
     if kind == "too_short":
         least, came = error["ctx"]["min_length"], error["ctx"]["actual_length"]
         return _entry(field, f"{least} at least are needed, {came} came")

@@ -47,6 +47,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.UnsupportedAdapter: (422, "unsupported-adapter"),
     store_errors.FileTooLarge: (413, "body-too-large"),
     store_errors.RemoteNotFound: (422, "checkpoint-not-found"),
+    store_errors.RemoteChanged: (422, "checkpoint-changed"),
     store_errors.RemoteUnavailable: (424, "source-unavailable"),
     store_errors.InvalidCursor: (422, "invalid-cursor"),
 }

@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nextrapolate.schemas import BacktestCreate, InspectCreate, JobCreate, JobRequest
+from nextrapolate.schemas import MOST_CHECKPOINTS, BacktestCreate, InspectCreate, JobCreate, JobRequest
 from nextrapolate_service import uris
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
@@ -13,6 +13,7 @@ from nextrapolate_service.errors import (
     StepOrderError,
     StillSeriesError,
     TooFewCheckpointsError,
+    TooManyCheckpointsError,
 )
 from nextrapolate_service.method_checks import check_method
 from nextrapolate_service.settings import ServiceSettings
@@ -52,14 +53,19 @@ def submit(
 ) -> JobRecord:
     """Accept a job, and wake a worker up for it.
 
+    A request that has made a job before is answered with it, whatever has become of its checkpoints since.
+
     Raises:
         UnusableError: the checkpoints cannot be extrapolated, whoever tries.
         DiskReserveError, QuotaExceeded: there is no room for results, or for what has to be fetched.
         StoreError: the series is not there, a checkpoint is not there for this caller or cannot be used, or
             the idempotency key is taken.
     """
+    request, key = submission.request, submission.idempotency_key
+    digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    if key is not None and (made := store.jobs.submitted(submission.tenant, key, digest)):
+        return made
     require_space(store.blobs, settings)
-    request = submission.request
     if request.webhook is not None:
         check_webhook(request.webhook.url, settings.webhook_networks)
     inputs = _inputs(store, settings, submission)
@@ -69,8 +75,8 @@ def submit(
         submission.tenant,
         _without_secret(request),
         inputs,
-        idempotency_key=submission.idempotency_key,
-        body_digest=hashlib.sha256(request.model_dump_json().encode()).hexdigest(),
+        idempotency_key=key,
+        body_digest=digest,
         credentials=_credentials(submission, inputs),
         bytes_to_fetch=to_fetch,
     )
@@ -121,6 +127,12 @@ def _without_secret(request: JobRequest) -> JobRequest:
 
 
 def _check_steps(request: JobRequest, steps: list[int]) -> None:
+    if len(steps) > MOST_CHECKPOINTS:
+        raise TooManyCheckpointsError(
+            f"a job takes at most {MOST_CHECKPOINTS} checkpoints, there are {len(steps)}: end at an earlier "
+            "step (`until`), or post every second one to another series",
+            field="series" if request.series else "checkpoints",
+        )
     for before, after in pairwise(steps):
         if after <= before:
             what = f"step {after} comes twice" if after == before else f"step {after} comes after {before}"

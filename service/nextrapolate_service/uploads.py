@@ -74,6 +74,7 @@ def announce(
     Gives the names of those that still have to be sent.
 
     Raises:
+        SeriesNotFound: the series was deleted in the meantime.
         FileTaken: the checkpoint has another file of that name.
         UnusableContent: what is stored cannot be the file of that name.
     """
@@ -108,6 +109,7 @@ async def receive(
 
     Raises:
         UnusableContent: the content cannot be used.
+        SeriesNotFound: the series was deleted in the meantime.
         FileTaken: the checkpoint has another file of that name already.
         DigestMismatch: it is not what was announced.
         DiskReserveError: the disk has become too full for the rest of it.

@@ -8,7 +8,7 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 from ulid import ULID
@@ -17,6 +17,9 @@ from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavail
 
 SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
+_PASSING = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
+_BUSY = "BUSY "
+"""How an answer begins while another script runs; redis-py has no error of its own for it."""
 
 
 class Key(StrEnum):
@@ -121,7 +124,9 @@ class Connection(Redis):
         """
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
-        except (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError) as error:
+        except RedisError as error:
+            if not (isinstance(error, _PASSING) or str(error).startswith(_BUSY)):
+                raise
             raise StoreUnavailable(
                 f"Redis does not answer as it should ({error}); try again later"
             ) from error
@@ -176,8 +181,8 @@ class Connection(Redis):
         schema = int(self.get(Key.SCHEMA_VERSION) or 0)
         if not schema:
             raise StoreLost(
-                "Redis is empty, but the data folder holds the records of jobs or series: bring them back "
-                "with `nextrapolate-server rebuild`, or begin anew in another folder"
+                "Redis is empty, but the data folder holds records of jobs, series, keys or quotas: bring "
+                "them back with `nextrapolate-server rebuild`, or begin anew in another folder"
             )
         if schema != SCHEMA_VERSION:
             whose = "a newer" if schema > SCHEMA_VERSION else "an older"

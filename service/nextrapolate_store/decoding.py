@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pydantic import TypeAdapter
 
 from nextrapolate.schemas import (
+    AS_KEPT,
     Delivery,
     FileInfo,
     JobError,
@@ -41,7 +42,7 @@ def job_record(fields: Fields) -> JobRecord:
     return JobRecord(
         id=fields["id"],
         tenant=fields["tenant"],
-        request=REQUEST.validate_json(fields["request"]),
+        request=REQUEST.validate_json(fields["request"], context=AS_KEPT),
         inputs=INPUTS.validate_json(fields["inputs"]),
         state=state,
         stage=Stage(fields["stage"]) if fields["stage"] else None,
@@ -65,6 +66,7 @@ def _deliveries(fields: Fields) -> tuple[Delivery, ...]:
 
 def job_fields(job: JobRecord) -> dict[str, str]:
     """Write the hash of a job that has ended."""
+    attempts = {f"delivery:{delivery.attempt}": delivery.model_dump_json() for delivery in job.deliveries}
     times = {"created_at": job.created_at, "started_at": job.started_at, "finished_at": job.finished_at}
     return {
         "id": job.id,
@@ -79,6 +81,8 @@ def job_fields(job: JobRecord) -> dict[str, str]:
         "fence": str(job.fence),
         "last_error": job.error.model_dump_json() if job.error else "",
         "artifacts": ARTIFACTS.dump_json(dict(job.artifacts)).decode(),
+        "delivery": str(job.deliveries[-1].attempt if job.deliveries else 0),
+        **attempts,
         **{name: str(timestamp_ms(time)) for name, time in times.items() if time is not None},
     }
 
@@ -97,7 +101,7 @@ def event_fields(event: JobEvent) -> list[str]:
 
 def series_record(record: Fields, files: Fields, jumps: Fields) -> SeriesRecord:
     """Read the three hashes of a series."""
-    request = SeriesCreate.model_validate_json(record["request"])
+    request = SeriesCreate.model_validate_json(record["request"], context=AS_KEPT)
     config = record.get("lora_config_file")
     checkpoints: dict[int, dict[str, FileInfo]] = {}
     for path in sorted(files, key=lambda path: int(path.split("/")[0])):

@@ -3,6 +3,8 @@
 from nextrapolate.schemas import Delivery
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record, timestamp_ms, when
+from nextrapolate_store.documents import WebhookDocument
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.records import DueDelivery
 
 _HOLD_SECONDS = 60.0
@@ -12,8 +14,9 @@ _HOLD_SECONDS = 60.0
 class DeliveryStore:
     """The webhooks of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
 
-    def __init__(self, redis: Connection) -> None:
+    def __init__(self, redis: Connection, journal: Journal) -> None:
         self._redis = redis
+        self._journal = journal
         self._claim, self._settle = redis.load("claim_deliveries"), redis.load("settle_delivery")
 
     def claim(self, limit: int, *, hold_seconds: float = _HOLD_SECONDS) -> list[DueDelivery]:
@@ -37,4 +40,8 @@ class DeliveryStore:
         next_at = None if wait_seconds is None else when(now_ms + round(wait_seconds * 1000))
         record = Delivery(attempt=due.attempt, at=when(now_ms), status=status, error=error, next_at=next_at)
         next_ms = "" if next_at is None else timestamp_ms(next_at)
-        return bool(self._settle(args=[due.job.id, due.attempt, record.model_dump_json(), next_ms]))
+        settled = bool(self._settle(args=[due.job.id, due.attempt, record.model_dump_json(), next_ms]))
+        if settled and next_at is None:
+            told = WebhookDocument(deliveries=(*due.job.deliveries, record))
+            self._journal.write_webhook(due.job.id, told)
+        return settled

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from nextrapolate.schemas import FileInfo, JobEvent, JobRequest, SeriesCreate
+from nextrapolate.schemas import Delivery, FileInfo, JobEvent, JobRequest, SeriesCreate
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord
 
 
@@ -36,6 +36,12 @@ class EndDocument(Document):
 
     job: JobRecord
     events: tuple[JobEvent, ...]
+
+
+class WebhookDocument(Document):
+    """webhook.json: how a job's webhook was told of its end, once it will not be told again."""
+
+    deliveries: tuple[Delivery, ...]
 
 
 class SeriesDocument(Document):

@@ -18,11 +18,21 @@ def temporary_in(folder: Path) -> Path:
     return folder / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
-def write_once(path: Path, text: str) -> str:
-    """Write a file, unless it is there; gives the text that stands there from now on."""
+def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
+    """Write a file, unless it is there; gives the text that stands there from now on.
+
+    Args:
+        path: the file.
+        text: what it holds.
+        into_new_folder: make its folder where it is missing.
+
+    Raises:
+        FileNotFoundError: the folder is not there, or was discarded in the meantime.
+    """
     folder = path.parent
-    make_folder(folder.parent)
-    folder.mkdir(mode=0o700, exist_ok=True)
+    if into_new_folder:
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
     temporary = temporary_in(folder)
     try:
         with temporary.open("x", encoding="utf-8") as file:

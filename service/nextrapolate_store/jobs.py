@@ -4,10 +4,12 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import cast
 
-from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
+from nextrapolate.schemas import Delivery, FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.credentials import Credential, CredentialStore
 from nextrapolate_store.decoding import (
@@ -44,8 +46,12 @@ _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 _EVENTS_A_CALL = 1000
 _JOBS_A_PASS = 1000
+_JOBS_A_SEARCH, _BYTES_A_SEARCH = 100, 1 << 20
+"""How much one script looks at: Redis serves nobody else meanwhile."""
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
+_TOLD_WITHIN = timedelta(days=1)
+"""How long after a job's end a rebuild still has its webhook told; all attempts together take less."""
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -134,6 +140,20 @@ class JobStore:
         self._queue(document, bytes_to_fetch=bytes_to_fetch)
         return self.get(tenant, job_id)
 
+    def submitted(self, tenant: str, idempotency_key: str, body_digest: str) -> JobRecord | None:
+        """Read the job that a request with this idempotency key has made; None where there is none yet.
+
+        Raises:
+            IdempotencyMismatch: the key was used with another body.
+        """
+        known = self._redis.fields(f"{Key.IDEMPOTENCY}{tenant}:{idempotency_key}")
+        if not known:
+            return None
+        if known["digest"] != body_digest:
+            raise _mismatch(idempotency_key)
+        fields = self._redis.fields(Key.JOB + known["job"])
+        return job_record(fields) if fields else None
+
     def _queue(self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0) -> bool:
         request, inputs = document.request.model_dump_json(), INPUTS.dump_json(document.inputs)
         created_at = timestamp_ms(document.created_at)
@@ -154,9 +174,7 @@ class JobStore:
         if outcome == "quota":
             raise exceeded(tenant, *found)
         if outcome == "mismatch":
-            raise IdempotencyMismatch(
-                f"the idempotency key {key!r} was used with another body: use a new key for a new request"
-            )
+            raise _mismatch(key)
         if outcome == "in-flight":
             raise IdempotencyInFlight(
                 f"a request with the idempotency key {key!r} is being worked on: repeat this one in a moment"
@@ -198,18 +216,25 @@ class JobStore:
         """Read those of the tenant's jobs, newest first, that have a text in their words.
 
         Words are the id, the task, the method, the labels, and the id and the name of the series; capitals
-        are as good as small letters. No more than `look_at` jobs are looked at. The cursor leads on from
-        there, and is None where there are no more.
+        are as good as small letters. No more than `look_at` jobs are looked at, less where their requests are
+        long. The cursor leads on from there, and is None where there are no more.
 
         Raises:
             InvalidCursor: the cursor is no id.
         """
         lowered = text.encode().lower()  # of ASCII alone, as the script does it
-        found, last = self._find(
-            keys=[_index(tenant, state)], args=[page_start(cursor), lowered, limit, look_at]
-        )
+        found: list[str] = []
+        while True:
+            amounts = [limit - len(found), min(look_at, _JOBS_A_SEARCH), _BYTES_A_SEARCH]
+            more, last = self._find(
+                keys=[_index(tenant, state)], args=[page_start(cursor), lowered, *amounts]
+            )
+            found += more
+            cursor, look_at = last or None, look_at - _JOBS_A_SEARCH
+            if cursor is None or len(found) == limit or look_at <= 0:
+                break
         fields = [self._redis.fields(Key.JOB + job_id) for job_id in found]
-        return [job_record(record) for record in fields if record], last or None
+        return [job_record(record) for record in fields if record], cursor
 
     def list(
         self, tenant: str, *, limit: int, cursor: str | None, state: JobState | None = None
@@ -341,11 +366,12 @@ class JobStore:
         if end is None:
             # A worker may still hold a claim from before; the time is above all fences that were given out.
             return self._queue(document, fence=now_ms)
-        fields = job_fields(end.job)
+        job = _without_old_webhook(end.job, when(now_ms))
+        tell_at = "" if _is_told(job) else now_ms
+        fields = job_fields(job)
         events = [[event.id, event_fields(event)] for event in end.events]
-        return bool(
-            self._restore(args=[end.job.id, fields["finished_at"], json.dumps(fields), json.dumps(events)])
-        )
+        args = [job.id, fields["finished_at"], json.dumps(fields), json.dumps(events), tell_at]
+        return bool(self._restore(args=args))
 
     def _restore_key(self, document: JobDocument, now_ms: int) -> None:
         remembered_ms = timestamp_ms(document.created_at) + self._remembered_ms - now_ms
@@ -360,3 +386,24 @@ def _index(tenant: str, state: JobState | None) -> str:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"there is no job {job_id}: GET /jobs lists those there are")
+
+
+def _is_told(job: JobRecord) -> bool:
+    """Tell whether nobody will be told of the job's end any more."""
+    return job.request.webhook is None or any(delivery.next_at is None for delivery in job.deliveries)
+
+
+def _without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
+    """Give a webhook up of which nobody knows whether it was told, where its job ended too long ago."""
+    if _is_told(job) or job.finished_at is None or job.finished_at > now - _TOLD_WITHIN:
+        return job
+    attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
+    error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"
+    given_up = Delivery(attempt=attempt, at=now, status=None, error=error, next_at=None)
+    return replace(job, deliveries=(*job.deliveries, given_up))
+
+
+def _mismatch(key: str) -> IdempotencyMismatch:
+    return IdempotencyMismatch(
+        f"the idempotency key {key!r} was used with another body: use a new key for a new request"
+    )

@@ -2,6 +2,7 @@
 
     {data_dir}/jobs/{job}/job.json                  what was asked; there before the job is acknowledged
     {data_dir}/jobs/{job}/end.json                  how it ended, with the digests of its results
+    {data_dir}/jobs/{job}/webhook.json              how its webhook was told of that
     {data_dir}/series/{series}/series.json          the run, as it was announced
     {data_dir}/series/{series}/{step}.{file}.json   a file of a checkpoint: its size and digest
     {data_dir}/series/{series}/{step}.jump.json     the adapter that was swapped in after this step
@@ -17,13 +18,15 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
 from pydantic import ValidationError
 
-from nextrapolate.schemas import FileInfo
+from nextrapolate.schemas import AS_KEPT, FileInfo
 from nextrapolate_store.documents import (
     Document,
     EndDocument,
@@ -36,13 +39,14 @@ from nextrapolate_store.documents import (
     RevocationDocument,
     SeriesDocument,
     SeriesHistory,
+    WebhookDocument,
 )
 from nextrapolate_store.errors import RecordUnreadable
-from nextrapolate_store.files import discard_folder, write_once, write_over
+from nextrapolate_store.files import discard_folder, is_older, write_once, write_over
 from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import JobInputs, JumpRecord
 
-_JOB, _END, _SERIES = "job.json", "end.json", "series.json"
+_JOB, _END, _WEBHOOK, _SERIES = "job.json", "end.json", "webhook.json", "series.json"
 _JUMP, _REVOKED = "jump", ".revoked.json"
 _OF_STEP = re.compile(r"(?P<step>[0-9]+)\.(?P<what>.+)\.json")
 _D = TypeVar("_D", bound=Document)
@@ -67,17 +71,32 @@ class Journal:
         """Write down how a job ended."""
         return _write(self._jobs / document.job.id / _END, document)
 
+    def write_webhook(self, job_id: str, document: WebhookDocument) -> None:
+        """Write down how a job's webhook was told; nothing where the job was swept in the meantime."""
+        with suppress(FileNotFoundError):
+            _write(self._jobs / job_id / _WEBHOOK, document, into_new_folder=False)
+
     def write_series(self, document: SeriesDocument) -> SeriesDocument:
         """Write down a run as it was announced."""
         return _write(self._series / document.id / _SERIES, document)
 
     def write_file(self, series_id: str, step: int, name: str, info: FileInfo) -> FileInfo:
-        """Write down which blob is this file of the checkpoint."""
-        return _write(self._series / series_id / f"{step}.{name}.json", FileDocument(file=info)).file
+        """Write down which blob is this file of the checkpoint.
+
+        Raises:
+            FileNotFoundError: the series was never announced, or is deleted.
+        """
+        path = self._series / series_id / f"{step}.{name}.json"
+        return _write(path, FileDocument(file=info), into_new_folder=False).file
 
     def write_jump(self, series_id: str, jump: JumpRecord) -> JumpRecord:
-        """Write down which adapter was swapped in."""
-        return _write(self._series / series_id / f"{jump.step}.{_JUMP}.json", JumpDocument(jump=jump)).jump
+        """Write down which adapter was swapped in.
+
+        Raises:
+            FileNotFoundError: the series was never announced, or is deleted.
+        """
+        path = self._series / series_id / f"{jump.step}.{_JUMP}.json"
+        return _write(path, JumpDocument(jump=jump), into_new_folder=False).jump
 
     def discard_series(self, series_id: str) -> None:
         """Remove all records of a series."""
@@ -107,6 +126,15 @@ class Journal:
         """Ids of all series that were announced, oldest first."""
         return _ids(self._series, _SERIES)
 
+    def nameless_series(self, older_than_seconds: float) -> list[str]:
+        """Ids of folders without a series.json that nobody has written to for so long."""
+        folders = [folder for folder in self._series.glob("*") if is_id(folder.name)]
+        return [
+            folder.name
+            for folder in folders
+            if not (folder / _SERIES).exists() and is_older(folder, older_than_seconds)
+        ]
+
     def key_names(self) -> Iterator[str]:
         """What `read_key` takes, of all keys that were made."""
         return (path.stem for path in sorted(self._keys.glob("*.json")) if _REVOKED not in path.name)
@@ -116,12 +144,17 @@ class Journal:
         return (path.stem for path in self._tenants.glob("*.json"))
 
     def is_empty(self) -> bool:
-        """True where there is neither a job nor a series."""
-        return next(self.job_ids(), None) is None and next(self.series_ids(), None) is None
+        """True where nothing was ever written down: no job, no series, no key, no quotas."""
+        return not any(chain(self.job_ids(), self.series_ids(), self.key_names(), self.tenants()))
 
     def read_job(self, job_id: str) -> tuple[JobDocument, EndDocument | None]:
-        """Read what was asked, and how it ended."""
-        return _read(self._jobs / job_id / _JOB, JobDocument), self.read_end(job_id)
+        """Read what was asked, and how it ended and was told of."""
+        end = self.read_end(job_id)
+        path = self._jobs / job_id / _WEBHOOK
+        if end is not None and path.exists():
+            told = replace(end.job, deliveries=_read(path, WebhookDocument).deliveries)
+            end = end.model_copy(update={"job": told})
+        return _read(self._jobs / job_id / _JOB, JobDocument), end
 
     def read_end(self, job_id: str) -> EndDocument | None:
         """Read how a job ended; None where that has not been written down."""
@@ -144,9 +177,11 @@ class Journal:
     def read_key(self, name: str) -> tuple[KeyDocument, datetime | None]:
         """Read an API key, and since when it is refused."""
         path = self._keys / f"{name}.json"
-        revoked = path.with_suffix(_REVOKED)
-        revoked_at = _read(revoked, RevocationDocument).revoked_at if revoked.exists() else None
-        return _read(path, KeyDocument), revoked_at
+        return _read(path, KeyDocument), _revoked_at(path)
+
+    def read_revocation(self, key_id: str, digest: str) -> datetime | None:
+        """Read since when an API key is refused; None where it is not."""
+        return _revoked_at(self._key(key_id, digest))
 
     def read_quotas(self, tenant: str) -> QuotasDocument:
         """Read the quotas of a tenant."""
@@ -169,6 +204,11 @@ class Journal:
         return self._keys / f"{key_id}-{digest[:16]}.json"
 
 
+def _revoked_at(key: Path) -> datetime | None:
+    revoked = key.with_suffix(_REVOKED)
+    return _read(revoked, RevocationDocument).revoked_at if revoked.exists() else None
+
+
 def _blobs(inputs: JobInputs) -> Iterator[str]:
     for adapter in (*inputs.checkpoints, *inputs.jumps):
         for source in (adapter.model, adapter.config):
@@ -176,8 +216,8 @@ def _blobs(inputs: JobInputs) -> Iterator[str]:
                 yield source.location
 
 
-def _write(path: Path, document: _D) -> _D:
-    text = write_once(path, document.model_dump_json(indent=1))
+def _write(path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
+    text = write_once(path, document.model_dump_json(indent=1), into_new_folder=into_new_folder)
     return _parse(path, text, type(document))
 
 
@@ -190,7 +230,7 @@ def _read(path: Path, kind: type[_D]) -> _D:
 
 def _parse(path: Path, text: str, kind: type[_D]) -> _D:
     try:
-        return kind.model_validate_json(text)
+        return kind.model_validate_json(text, context=AS_KEPT)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])

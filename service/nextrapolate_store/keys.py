@@ -118,7 +118,8 @@ class KeyStore:
             scopes=tuple(sorted(opens)),
             created_at=when(self._redis.now_ms()),
         )
-        self._note(self._journal.write_key(document))
+        revoked_at = self._journal.read_revocation(key.id, key.digest)
+        self.restore(self._journal.write_key(document), revoked_at)
         return self.get(key.id)
 
     def _note(self, document: KeyDocument) -> None:

@@ -1,6 +1,8 @@
 """Series: runs that post their checkpoints, and the jumps that were taken in them."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
@@ -12,11 +14,13 @@ from nextrapolate.schemas import (
 )
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES
 from nextrapolate_store.decoding import JUMP, series_record, timestamp_ms, when
 from nextrapolate_store.documents import SeriesDocument, SeriesHistory
 from nextrapolate_store.errors import (
     CheckpointIncomplete,
     FileTaken,
+    FileTooLarge,
     JobNotSucceeded,
     JumpTaken,
     SeriesNotFound,
@@ -43,19 +47,21 @@ class SeriesStore:
         self._blobs = blobs
         self._jobs = jobs
         self._create, self._delete = redis.load("create_series"), redis.load("delete_series")
-        self._page = redis.load("page")
+        self._note, self._page = redis.load("note_in_series"), redis.load("page")
 
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
         """Begin a series.
 
         Raises:
+            FileTooLarge: its LoRA configuration is larger than an adapter_config.json may be.
             QuotaExceeded: the tenant has as many series as it may, or no room for its LoRA configuration.
         """
+        content = _config_file(request)
         series_id, now_ms = self._redis.new_id()
         self._quotas.hold(tenant, series_id, {Quota.SERIES: 1})
         config = None
-        if request.lora_config is not None:
-            config = self._blobs.put_bytes(tenant, json.dumps(request.lora_config, indent=2).encode())
+        if content is not None:
+            config = self._blobs.put_bytes(tenant, content)
         document = SeriesDocument(
             id=series_id, tenant=tenant, created_at=when(now_ms), request=request, lora_config_file=config
         )
@@ -77,7 +83,7 @@ class SeriesStore:
         """
         hashes = [self._redis.fields(prefix + series_id) for prefix in _PREFIXES if is_id(series_id)]
         if not hashes or hashes[0].get("tenant") != tenant:
-            raise SeriesNotFound(f"there is no series {series_id}: GET /series lists those there are")
+            raise _not_found(series_id)
         return series_record(*hashes)
 
     def list(self, tenant: str, *, limit: int, cursor: str | None) -> tuple[list[SeriesRecord], str | None]:
@@ -110,13 +116,16 @@ class SeriesStore:
             FileTaken: another blob is that file already: a checkpoint does not change.
         """
         self.get(tenant, series_id)
-        there = self._journal.write_file(series_id, step, name, info)
-        self._note_file(series_id, step, name, there)
+        with _unless_deleted(series_id):
+            there = self._journal.write_file(series_id, step, name, info)
+        if not self._note_file(series_id, step, name, there):
+            raise _not_found(series_id)
         check_same(step, name, there, info.sha256)
         return self.get(tenant, series_id)
 
-    def _note_file(self, series_id: str, step: int, name: str, info: FileInfo) -> None:
-        self._redis.hsetnx(Key.SERIES_FILES + series_id, f"{step}/{name}", info.model_dump_json())
+    def _note_file(self, series_id: str, step: int, name: str, info: FileInfo) -> bool:
+        args = [series_id, Key.SERIES_FILES, f"{step}/{name}", info.model_dump_json()]
+        return bool(self._note(args=args))
 
     def add_jump(self, tenant: str, series_id: str, step: int, job_id: str) -> SeriesRecord:
         """Note that the job's adapter was swapped in after this step, and keep its files as blobs.
@@ -138,8 +147,10 @@ class SeriesStore:
             name: self._blobs.put_file(tenant, self._blobs.result_path(job, name), job.artifacts[name])
             for name in (ADAPTER_MODEL, ADAPTER_CONFIG)
         }
-        there = self._journal.write_jump(series_id, JumpRecord(step=step, job=job_id, files=files))
-        self._note_jump(series_id, there)
+        with _unless_deleted(series_id):
+            there = self._journal.write_jump(series_id, JumpRecord(step=step, job=job_id, files=files))
+        if not self._note_jump(series_id, there):
+            raise _not_found(series_id)
         if there.job != job_id:
             raise JumpTaken(
                 f"the series has a jump after step {step} already, by job {there.job}: a run jumps once from "
@@ -147,8 +158,8 @@ class SeriesStore:
             )
         return self.get(tenant, series_id)
 
-    def _note_jump(self, series_id: str, jump: JumpRecord) -> None:
-        self._redis.hsetnx(Key.SERIES_JUMPS + series_id, str(jump.step), JUMP.dump_json(jump))
+    def _note_jump(self, series_id: str, jump: JumpRecord) -> bool:
+        return bool(self._note(args=[series_id, Key.SERIES_JUMPS, jump.step, JUMP.dump_json(jump)]))
 
     def restore(self, history: SeriesHistory) -> bool:
         """Bring a series back from its records; False where it was there, or at least a part of it."""
@@ -194,6 +205,37 @@ def check_same(step: int, name: str, there: FileInfo | None, sha256: str) -> Non
             "send it under its own step, or begin a new series",
             field=name,
         )
+
+
+def _config_file(request: SeriesCreate) -> bytes | None:
+    """Write the adapter_config.json that stands in for those of the checkpoints."""
+    if request.lora_config is None:
+        return None
+    content = json.dumps(request.lora_config, indent=2).encode()
+    if len(content) > MAX_CONFIG_BYTES:
+        raise FileTooLarge(
+            f"lora_config has {len(content)} bytes, more than the {MAX_CONFIG_BYTES} that an "
+            "adapter_config.json may have: send what PEFT has written",
+            field="lora_config",
+        )
+    return content
+
+
+@contextmanager
+def _unless_deleted(series_id: str) -> Iterator[None]:
+    """Write into the folder of a series, which goes at once when it is deleted.
+
+    Raises:
+        SeriesNotFound: it was, since it was read.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise _not_found(series_id) from None
+
+
+def _not_found(series_id: str) -> SeriesNotFound:
+    return SeriesNotFound(f"there is no series {series_id}: GET /series lists those there are")
 
 
 def _file(series: SeriesRecord, step: int, name: str) -> FileSource:

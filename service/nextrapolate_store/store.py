@@ -35,7 +35,7 @@ class Store:
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
-        self.deliveries = DeliveryStore(redis)
+        self.deliveries = DeliveryStore(redis, self._journal)
         self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs)
         self.sweeper = Sweeper(redis, self._journal, self.quotas, self.blobs, settings.retention)
 

@@ -38,6 +38,8 @@ class Swept:
     idempotency_keys: int
     orphans: int
     """Folders of jobs that Redis does not know."""
+    series: int
+    """Folders of series that were deleted, with files that came late."""
     temporary_files: int
     blobs: int
 
@@ -80,6 +82,7 @@ class Sweeper:
             events=events,
             idempotency_keys=idempotency_keys,
             orphans=self._remove_orphans(),
+            series=self._remove_nameless_series(uploads),
             temporary_files=self._blobs.remove_abandoned(uploads),
             blobs=self._remove_unused_blobs(uploads),
         )
@@ -106,6 +109,15 @@ class Sweeper:
                 self._blobs.discard_job(job_id)
                 count += 1
         return count
+
+    def _remove_nameless_series(self, older_than_seconds: float) -> int:
+        """Remove what earlier versions wrote for series while these were being deleted."""
+        found = self._journal.nameless_series(older_than_seconds)
+        gone = [series_id for series_id in found if not self._redis.exists(Key.SERIES + series_id)]
+        for series_id in gone:
+            self._redis.delete(Key.SERIES_FILES + series_id, Key.SERIES_JUMPS + series_id)
+            self._journal.discard_series(series_id)
+        return len(gone)
 
     def _old_jobs(self) -> Iterator[str]:
         limit = when(self._redis.now_ms()) - self._retention.jobs

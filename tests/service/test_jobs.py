@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
 
+from nextrapolate.schemas import MOST_CHECKPOINTS, FileInfo, SeriesCreate
+from nextrapolate_store.journal import Journal
+from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 
 Finish = Callable[[str], dict[str, bytes]]
@@ -167,6 +171,32 @@ def test_the_series_lora_config_stands_in(client: TestClient) -> None:
     problem(client.post("/series", json={"name": "run", "lora_config": dora}), 422, "unsupported-adapter")
 
 
+def test_a_lora_config_is_bounded_as_an_adapter_config_is(client: TestClient) -> None:
+    config = {**json.loads(CONFIG), "target_modules": ["q_proj"] * 6000}
+    begun = client.post("/series", json={"name": "run", "lora_config": config})
+    found = problem(begun, 413, "body-too-large")
+    assert found.errors[0]["field"] == "lora_config"
+    fewer = {**config, "target_modules": ["q_proj"] * 2000}
+    assert client.post("/series", json={"name": "run", "lora_config": fewer}).status_code == 201
+
+
+def test_a_series_may_have_more_checkpoints_than_a_job(
+    client: TestClient, store: Store, store_settings: StoreSettings
+) -> None:
+    series = store.series.create("tests", SeriesCreate(name="long", lora_config=json.loads(CONFIG))).id
+    history = Journal(store_settings.data_dir).read_series(series)
+    weights = {
+        step: {"adapter_model.safetensors": FileInfo(bytes=56, sha256=f"{step:064x}")}
+        for step in range(MOST_CHECKPOINTS + 1)
+    }
+    store.series.restore(replace(history, checkpoints=weights))  # uploading them would take long
+    answer = client.post("/jobs", json={"series": series, "method": LINE})
+    found = problem(answer, 422, "too-many-checkpoints")
+    assert f"at most {MOST_CHECKPOINTS} checkpoints, there are {MOST_CHECKPOINTS + 1}" in found.detail
+    until = {"series": series, "method": LINE, "until": MOST_CHECKPOINTS - 1}
+    assert len(client.post("/jobs", json=until).json()["steps"]) == MOST_CHECKPOINTS
+
+
 def test_what_is_not_there_is_404(client: TestClient) -> None:
     for unknown in ("nope", "01ARZ3NDEKTSV4RRFFQ69G5FAV", "\u00e4", "a b"):
         problem(client.get(f"/series/{unknown}"), 404, "series-not-found")
@@ -194,6 +224,17 @@ def test_the_same_key_and_body_are_the_same_job(client: TestClient, series_id: s
     other = client.post("/jobs", json={"series": series_id, "until": 60}, headers=key)
     problem(other, 422, "idempotency-mismatch")
     assert len(client.get("/jobs").json()["items"]) == 1
+
+
+def test_a_repeat_is_the_same_job_although_its_series_is_gone(client: TestClient, series_id: str) -> None:
+    key = {"Idempotency-Key": "once"}
+    first = client.post("/jobs", json={"series": series_id}, headers=key).json()
+    assert client.delete(f"/series/{series_id}").status_code == 204
+    again = client.post("/jobs", json={"series": series_id}, headers=key)
+    assert (again.status_code, again.json()["id"]) == (202, first["id"])
+    other = client.post("/jobs", json={"series": series_id, "until": 60}, headers=key)
+    problem(other, 422, "idempotency-mismatch")
+    problem(client.post("/jobs", json={"series": series_id}), 404, "series-not-found")
 
 
 def test_prefer_wait_answers_with_the_end(client: TestClient, series_id: str, finish: Finish) -> None:

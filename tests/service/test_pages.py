@@ -85,6 +85,12 @@ def test_a_wrong_key_is_refused_in_words(visitor: TestClient) -> None:
         assert "Set-Cookie" not in answer.headers
 
 
+def test_a_form_of_more_fields_than_any_of_ours_cannot_be_read(visitor: TestClient) -> None:
+    answer = visitor.post("/login", data={f"field-{number}": "1" for number in range(201)})
+    assert answer.status_code == 400
+    assert "more than 200 fields" in answer.text
+
+
 @pytest.mark.parametrize("target", ["https://elsewhere.example", "//elsewhere.example", "/\\elsewhere", "x"])
 def test_signing_in_leads_nowhere_else(visitor: TestClient, api_key: str, target: str) -> None:
     answer = visitor.post("/login", data={"key": api_key, "next": target})

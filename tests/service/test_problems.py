@@ -63,10 +63,46 @@ def test_an_unknown_parameter_is_answered_with_those_of_its_method(client: TestC
     assert "alpha" in error["message"]
 
 
+@pytest.mark.parametrize("task", ["train", "", None, 5, ["inspect"]])
+def test_an_unknown_task_is_answered_with_those_there_are(client: TestClient, task: object) -> None:
+    (error,) = problem(
+        client.post("/jobs", json={"series": "x", "task": task}), 422, "invalid-request"
+    ).errors
+    assert (error["field"], error["known"]) == ("task", ["extrapolate", "backtest", "inspect"])
+
+
 def test_each_wrong_field_is_named(client: TestClient) -> None:
     body = {"series": "x", "method": {"name": "next", "alpha": -1, "seed": "a"}, "gates": {}}
     found = problem(client.post("/jobs", json=body), 422, "invalid-request")
     assert {error["field"] for error in found.errors} == {"method.alpha", "method.seed", "gates"}
+
+
+@pytest.mark.parametrize("step", [2**53, 10**300])
+def test_a_step_that_not_every_reader_can_tell_from_the_next_is_refused(
+    client: TestClient, series_id: str, step: int
+) -> None:
+    references = [{"uri": "file:///run/a", "step": 1}, {"uri": "file:///run/b", "step": step}]
+    for path, body, field in (
+        (f"/series/{series_id}/jumps", {"step": step, "job": "x"}, "step"),
+        ("/jobs", {"series": series_id, "until": step}, "until"),
+        ("/jobs", {"series": series_id, "task": "inspect", "until": step}, "until"),
+        ("/jobs", {"series": series_id, "task": "backtest", "at": step}, "at"),
+        ("/jobs", {"checkpoints": references}, "checkpoints.1.step"),
+    ):
+        found = problem(client.post(path, json=body), 422, "invalid-request")
+        assert found.detail == f"{field}: a step is less than {2**53}"
+
+
+def test_labels_are_bounded(client: TestClient, series_id: str) -> None:
+    many = {str(number): "x" for number in range(33)}
+    for path, body in (("/jobs", {"series": series_id}), ("/series", {"name": "run"})):
+        found = problem(client.post(path, json={**body, "labels": many}), 422, "invalid-request")
+        assert found.detail == "labels: 32 at most are taken, 33 came"
+        for long in ({"x" * 65: ""}, {"x": "y" * 257}):
+            problem(client.post(path, json={**body, "labels": long}), 422, "invalid-request")
+        del many["32"]
+        assert client.post(path, json={**body, "labels": many}).is_success
+        many["32"] = "x"
 
 
 @pytest.mark.parametrize(
@@ -128,14 +164,27 @@ def test_every_error_in_the_document_is_a_problem(client: TestClient) -> None:
     assert "create_job" in names
 
 
+@pytest.mark.parametrize("path", ["/series", "/jobs"])
 @pytest.mark.parametrize(
-    ("body", "content_type"), [(b"", "application/json"), (b"[]", "application/json"), (b"{}", "text/plain")]
+    ("body", "content_type"),
+    [
+        (b"", "application/json"),
+        (b"[]", "application/json"),
+        (b"[1]", "application/json"),
+        (b"null", "application/json"),
+        (b"1", "application/json"),
+        (b"{}", "text/plain"),
+        (b'{"series": "x"}', "application/x-www-form-urlencoded"),
+        (b'{"series": "x"}', None),
+    ],
 )
 def test_a_body_that_is_no_json_object_is_told_what_to_be(
-    client: TestClient, body: bytes, content_type: str
+    client: TestClient, path: str, body: bytes, content_type: str | None
 ) -> None:
-    answer = client.post("/series", content=body, headers={"Content-Type": content_type})
-    assert "Content-Type: application/json" in problem(answer, 422, "invalid-request").detail
+    headers = {"Content-Type": content_type} if content_type else {}
+    answer = client.post(path, content=body, headers=headers)
+    found = problem(answer, 422, "invalid-request")
+    assert found.detail == "body: send a JSON object, with Content-Type: application/json"
 
 
 def test_a_single_checkpoint_is_told_how_many_are_needed(client: TestClient) -> None:

@@ -15,6 +15,7 @@ from fixtures.s3 import Bucket
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.records import HubFile, S3File
+from nextrapolate_store.remote import buckets
 from nextrapolate_store.store import Store
 
 MODEL, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
@@ -106,6 +107,21 @@ def test_a_token_that_is_none_is_refused_and_not_repeated(reader: TestClient, to
     answer = reader.post("/jobs", json={"checkpoints": checkpoints(RUN)}, headers=headers)
     assert problem(answer, 422, "invalid-request").errors[0]["field"] == "x-hub-token"
     assert not token or token not in answer.text
+
+
+def test_a_configuration_that_changes_while_it_is_read_is_told(
+    reader: TestClient, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look_up(name: str, key: str) -> S3File:
+        found = buckets.look_up(name, key)
+        bucket.put(key, b"{}")  # by somebody else, between the look and the download
+        return found
+
+    for key, content in run_files().items():
+        bucket.put(f"grpo/{key}", content)
+    monkeypatch.setattr("nextrapolate_service.uris.buckets.look_up", look_up)
+    answer = submit(reader, checkpoints(f"s3://{bucket.name}/grpo/checkpoint-{{}}"))
+    assert "is not any more what it was" in problem(answer, 422, "checkpoint-changed").detail
 
 
 def test_objects_are_pinned_by_their_tags(reader: TestClient, bucket: Bucket, store: Store) -> None:

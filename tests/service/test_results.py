@@ -36,6 +36,8 @@ def test_a_download_goes_on_where_it_broke_off(client: TestClient, job_id: str, 
     etag = client.head(path).headers["ETag"]
     rest = client.get(path, headers={"Range": "bytes=10-", "If-Range": etag})
     assert (rest.status_code, rest.content) == (206, content[10:])
+    rest = client.get(path, headers={"Range": "bytes=10-", "If-Range": rest.headers["Last-Modified"]})
+    assert (rest.status_code, rest.content) == (206, content[10:])
     assert client.get(path, headers={"Range": "bytes=2-4"}).content == content[2:5]
     assert client.get(path, headers={"Range": "bytes=-3"}).content == content[-3:]
     changed = client.get(path, headers={"Range": "bytes=999999-", "If-Range": '"another"'})
@@ -50,6 +52,8 @@ def test_a_download_goes_on_where_it_broke_off(client: TestClient, job_id: str, 
         "bytes=a-b",
         "bytes=5-2",
         "bytes=999999-",
+        "bytes=-0",
+        "bytes=0-1,-00",
         "bytes=0-1,",
         "rows=0-1",
         "nonsense",
@@ -61,9 +65,12 @@ def test_ranges_that_make_no_sense_are_refused(
     client: TestClient, job_id: str, finish: Finish, ranges: str
 ) -> None:
     size = len(finish(job_id)[MODEL])
-    answer = client.get(f"/jobs/{job_id}/adapter/{MODEL}", headers={"Range": ranges})
-    problem(answer, 416, "range-refused")
-    assert answer.headers["Content-Range"] == f"bytes */{size}"
+    path = f"/jobs/{job_id}/adapter/{MODEL}"
+    whole = client.head(path).headers
+    for condition in ({}, {"If-Range": whole["ETag"]}, {"If-Range": whole["Last-Modified"]}):
+        answer = client.get(path, headers={"Range": ranges, **condition})
+        problem(answer, 416, "range-refused")
+        assert answer.headers["Content-Range"] == f"bytes */{size}"
 
 
 def test_what_the_caller_has_is_not_sent_again(client: TestClient, job_id: str, finish: Finish) -> None:

@@ -17,9 +17,11 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
+from fixtures.store import INPUTS, REQUEST
 from fixtures.webhooks import Receiver
+from redis import Redis
 
-from nextrapolate.schemas import SeriesCreate, WebhookMessage, WebhookState
+from nextrapolate.schemas import SeriesCreate, Webhook, WebhookMessage, WebhookState
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.webhooks.addresses import AddressRefused, check_address
@@ -199,6 +201,31 @@ def test_nobody_listening_is_no_mistake_of_the_servers(
         assert through(teller, job["id"]).deliveries[0].error
 
 
+@pytest.mark.parametrize("host", ["a..b", "a" * 64 + ".example.org"])
+def test_what_an_earlier_version_took_for_a_name_is_given_up_at_once(
+    teller: TestClient, store: Store, host: str
+) -> None:
+    request = REQUEST.model_copy(update={"webhook": Webhook(url=f"https://{host}/")})
+    job = store.jobs.submit("tests", request, INPUTS, idempotency_key=None, body_digest="")
+    store.jobs.cancel("tests", job.id)
+    webhook = through(teller, job.id)
+    assert (webhook.state, len(webhook.deliveries)) == ("given-up", 1)
+    assert "label empty or too long" in (webhook.deliveries[0].error or "")
+
+
+def test_what_nobody_foresaw_is_given_up_in_the_end_and_holds_up_no_other(
+    teller: TestClient, series: str, receiver: Receiver, finish: Finish, store: Store
+) -> None:
+    spoilt, good = (submit(teller, series, url=receiver.url, secret=SECRET).json()["id"] for _ in range(2))
+    store.credentials.put(spoilt, "webhook-secret", "whsec_!")  # nothing can be signed with it
+    finish(spoilt)
+    finish(good)
+    webhook = through(teller, spoilt)
+    assert (webhook.state, len(webhook.deliveries)) == ("given-up", 3)
+    assert "the server made a mistake" in (webhook.deliveries[0].error or "")
+    assert through(teller, good).state == "delivered"
+
+
 def test_a_name_for_a_private_address_is_told_nothing(
     settings: ServiceSettings, series: str, receiver: Receiver, finish: Finish, api_key: str
 ) -> None:
@@ -231,6 +258,10 @@ def test_a_name_for_a_private_address_is_told_nothing(
         "https://[::ffff:127.0.0.1]/",
         "https://[fe80::1]/",
         "https://0.0.0.0/",
+        "https://a..b/",
+        "https://.example.org/",
+        "https://" + "a" * 64 + ".example.org/",
+        "https://xn--zz/",
     ],
 )
 def test_what_is_no_public_https_address_is_refused(client: TestClient, series: str, url: str) -> None:
@@ -302,6 +333,34 @@ def test_a_webhook_outlives_the_api(
         webhook = through(client, job["id"])
     assert (webhook.state, len(receiver.told)) == ("delivered", 2)
     assert "webhook-signature" in receiver.told[1].headers
+
+
+def test_a_webhook_outlives_redis(
+    allowed: ServiceSettings, series: str, receiver: Receiver, finish: Finish, api_key: str
+) -> None:
+    receiver.statuses = [204, 503, 200]
+    patient = replace(allowed, webhook_pauses=(3600,))
+    headers = {"Authorization": f"Bearer {api_key}"}
+    with (
+        TestClient(create_app(patient), headers=headers) as client,
+        Redis.from_url(allowed.store.redis_url) as redis,
+    ):
+        told, waiting = (
+            submit(client, series, url=receiver.url, secret=SECRET).json()["id"] for _ in range(2)
+        )
+        finish(told)
+        before = through(client, told)
+        finish(waiting)
+        while not webhook_of(client, waiting).deliveries or redis.scard("next:unrecorded"):
+            time.sleep(0.02)
+        redis.flushall()
+        Store.rebuild(allowed.store, add_missing=False)
+        assert webhook_of(client, told) == before
+        assert through(client, waiting).state == "delivered"
+    assert [message.headers["webhook-id"] for message in receiver.told] == [
+        f"msg_{job}" for job in (told, waiting, waiting)
+    ]
+    assert all("webhook-signature" in message.headers for message in receiver.told)
 
 
 def test_two_processes_tell_each_job_once(

@@ -4,7 +4,7 @@ import pytest
 from fixtures.store import INPUTS
 
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import BacktestCreate, JobCreate, JobRequest, JobState, SeriesCreate
+from nextrapolate.schemas import BacktestCreate, CheckpointRef, JobCreate, JobRequest, JobState, SeriesCreate
 from nextrapolate_store.errors import InvalidCursor
 from nextrapolate_store.store import Store
 
@@ -13,8 +13,8 @@ def submit(store: Store, request: JobRequest, tenant: str = "lab") -> str:
     return store.jobs.submit(tenant, request, INPUTS, idempotency_key=None, body_digest="").id
 
 
-def found(store: Store, text: str, state: JobState | None = None) -> list[str]:
-    records, cursor = store.jobs.find("lab", text, limit=50, look_at=100, cursor=None, state=state)
+def found(store: Store, text: str, state: JobState | None = None, *, look_at: int = 100) -> list[str]:
+    records, cursor = store.jobs.find("lab", text, limit=50, look_at=look_at, cursor=None, state=state)
     assert cursor is None
     return [record.id for record in records]
 
@@ -55,3 +55,25 @@ def test_finding_goes_on_from_where_it_stopped(store: Store) -> None:
     assert [record.id for record in first + second] == wanted[:4]
     with pytest.raises(InvalidCursor):
         store.jobs.find("lab", "run", limit=2, look_at=100, cursor="nonsense")
+
+
+def test_a_search_goes_on_from_script_to_script(store: Store) -> None:
+    jobs = [submit(store, JobCreate(series="s", labels={"run": f"run-{number}."})) for number in range(250)]
+    for number in (249, 150, 149, 0):
+        assert found(store, f"run-{number}.", look_at=1000) == [jobs[number]]
+    records, cursor = store.jobs.find("lab", "run-0.", limit=1, look_at=249, cursor=None)
+    assert (records, cursor) == ([], jobs[1])
+    records, cursor = store.jobs.find("lab", "run-", limit=120, look_at=1000, cursor=None)
+    assert ([record.id for record in records], cursor) == (jobs[:129:-1], jobs[130])
+
+
+def test_of_long_requests_no_script_reads_many(store: Store) -> None:
+    long = [CheckpointRef(uri=f"file:///{'long' * 1000}/checkpoint-{step}") for step in range(250)]
+    jobs = [submit(store, JobCreate(checkpoints=long)) for _ in range(7)]
+    cursors: list[str | None] = [None]
+    while cursors == [None] or cursors[-1]:
+        records, after = store.jobs.find("lab", "elsewhere", limit=9, look_at=100, cursor=cursors[-1])
+        assert records == []
+        cursors.append(after)
+    assert cursors == [None, jobs[5], jobs[3], jobs[1], None], "two of a million bytes are too many for one"
+    assert found(store, "elsewhere", look_at=1000) == []

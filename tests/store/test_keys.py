@@ -59,6 +59,19 @@ def test_a_key_from_a_file_is_adopted_once(store: Store) -> None:
     assert [key.id for key in store.keys.list()] == ["local"]
 
 
+def test_a_key_that_was_revoked_is_not_let_in_again_by_a_redis_that_has_forgotten_it(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    text = new_key("local")
+    store.keys.adopt(KeyText.parse(text), "local", list(Scope))
+    revoked = store.keys.revoke("local")
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.flushall()
+    assert store.keys.adopt(KeyText.parse(text), "local", list(Scope)) == revoked
+    with pytest.raises(KeyRevoked):
+        store.keys.verify(text)
+
+
 def test_nothing_of_a_secret_is_kept(store: Store, store_settings: StoreSettings) -> None:
     _, text = store.keys.create("lab", [Scope.READ])
     secret = text.rsplit("_", 1)[1]

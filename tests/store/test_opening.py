@@ -1,12 +1,16 @@
 """Opening a store: what it needs, and what it refuses."""
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from fixtures.redis import running
 from redis import Redis
+from redis.exceptions import ResponseError
 
+from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_store import errors
 from nextrapolate_store.errors import StoreError, StoreIncompatible, StoreUnavailable
 from nextrapolate_store.queue import broker_url
@@ -34,6 +38,26 @@ def test_data_of_another_version_is_refused(store_settings: StoreSettings, schem
 def test_no_redis_is_said_so(store_settings: StoreSettings, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="try again later"):
         Store.open(replace(store_settings, redis_url=f"unix://{tmp_path}/none.sock"))
+
+
+def test_a_redis_that_is_busy_with_a_script_is_away(store_settings: StoreSettings, tmp_path: Path) -> None:
+    embedded = EmbeddedRedis.prepare(find_redis_server(None), tmp_path)
+    with running(embedded, "--lua-time-limit", "20") as (redis, _), ThreadPoolExecutor(1) as beside:
+        store = Store.open(replace(store_settings, redis_url=embedded.url))
+        long = beside.submit(redis.eval, "for _ = 1, 2e9 do end", 0)
+
+        def ping() -> None:
+            while not long.done():
+                store.ping()
+
+        with pytest.raises(StoreUnavailable, match="BUSY"):
+            ping()
+        with Redis.from_url(embedded.url) as other:
+            other.script_kill()
+        with pytest.raises(ResponseError, match="killed"):
+            long.result()
+        store.ping()
+        store.close()
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,15 +1,16 @@
 """Redis loses everything, and comes back from the records on disk."""
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import pytest
 from fixtures.kills import dies_after
-from fixtures.store import ARTIFACTS, OUT_OF_MEMORY, TENANT, claim, submit
+from fixtures.store import ARTIFACTS, INPUTS, OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
 
-from nextrapolate.schemas import CheckpointFile, JobState, SeriesCreate
+from nextrapolate.schemas import AS_KEPT, CheckpointFile, JobCreate, JobState, SeriesCreate, Webhook
 from nextrapolate_store.errors import (
     FileTaken,
     IdempotencyMismatch,
@@ -44,6 +45,22 @@ def test_an_empty_redis_beside_a_full_folder_is_not_taken_for_a_new_start(
     Store.rebuild(store_settings, add_missing=False)
     store.ping()
     Store.open(store_settings).close()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda store: store.keys.create("lab", [Scope.READ]),
+        lambda store: store.quotas.set("lab", {Quota.SERIES: 3}),
+    ],
+)
+def test_a_folder_with_nothing_but_keys_or_quotas_is_a_full_one(
+    store: Store, store_settings: StoreSettings, redis: Redis, write: Callable[[Store], object]
+) -> None:
+    write(store)
+    redis.flushall()
+    with pytest.raises(StoreLost, match="nextrapolate-server rebuild"):
+        Store.open(store_settings)
 
 
 def test_nothing_is_rebuilt_over_data_that_is_there(store: Store, store_settings: StoreSettings) -> None:
@@ -150,6 +167,21 @@ def test_what_cannot_be_read_is_named_and_the_rest_brought_back(
     assert store.series.get(TENANT, series.id) == series
 
 
+def test_what_was_accepted_before_requests_were_bounded_is_read(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    labels = {str(number): "x" for number in range(100)}
+    old = {"series": "gone", "until": 2**60, "labels": labels}
+    request = JobCreate.model_validate(old, context=AS_KEPT)
+    job = store.jobs.submit(TENANT, request, INPUTS, idempotency_key=None, body_digest="")
+    run = SeriesCreate.model_validate({"name": "run", "labels": labels}, context=AS_KEPT)
+    series = store.series.create(TENANT, run)
+    redis.flushall()
+    assert Store.rebuild(store_settings, add_missing=False).unreadable == ()
+    assert store.jobs.get(TENANT, job.id).request == request
+    assert store.series.get(TENANT, series.id) == series
+
+
 def test_an_idempotency_key_is_remembered(store: Store, store_settings: StoreSettings, redis: Redis) -> None:
     first = submit(store, key="k", digest="a")
     redis.flushall()
@@ -157,6 +189,45 @@ def test_an_idempotency_key_is_remembered(store: Store, store_settings: StoreSet
     assert submit(store, key="k", digest="a").id == first.id
     with pytest.raises(IdempotencyMismatch):
         submit(store, key="k", digest="b")
+
+
+def test_webhooks_that_were_not_told_are_due_again_and_no_others(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    wanted = REQUEST.model_copy(update={"webhook": Webhook(url="https://example.org/")})
+    told, tried, waiting, old, told_long_ago = (
+        store.jobs.submit(TENANT, wanted, INPUTS, idempotency_key=None, body_digest="").id for _ in range(5)
+    )
+    for job in (told, tried, waiting, old, told_long_ago):
+        store.jobs.cancel(TENANT, job)
+        store.recorder.record_ends()
+        if job in (told, told_long_ago):
+            (due,) = store.deliveries.claim(9)
+            assert store.deliveries.settle(due, status=200, error=None, wait_seconds=None)
+        elif job == tried:
+            (due,) = store.deliveries.claim(9)
+            assert store.deliveries.settle(due, status=500, error="it answered 500", wait_seconds=3600)
+        else:
+            store.deliveries.claim(9)
+    for job in (old, told_long_ago):
+        record = store_settings.data_dir / "jobs" / job / "end.json"
+        fields = json.loads(record.read_text())
+        fields["job"]["finished_at"] = "2020-01-01T00:00:00Z"
+        record.write_text(json.dumps(fields))
+    before = {job: store.jobs.get(TENANT, job).deliveries for job in (told, told_long_ago)}
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert {job: store.jobs.get(TENANT, job).deliveries for job in before} == before
+    (given_up,) = store.jobs.get(TENANT, old).deliveries
+    assert given_up.next_at is None
+    assert "Redis was rebuilt" in (given_up.error or "")
+    due_again = store.deliveries.claim(9)
+    assert {due.job.id for due in due_again} == {tried, waiting}
+    for due in due_again:
+        assert store.deliveries.settle(due, status=200, error=None, wait_seconds=None)
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert store.deliveries.claim(9) == []
 
 
 def test_keys_open_what_they_opened_and_the_revoked_open_nothing(

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,11 @@ def renamed(before: str, after: str) -> bytes:
         (changed(A, shape=[2, 5]), f"{A}.data_offsets", "offsets say otherwise"),
         (changed(A, shape=[-2, -4]), A, "lacks a dtype"),
         (changed(A, shape=[True, 8]), A, "lacks a dtype"),
+        (changed(A, shape=[2**63, 0]), A, "lacks a dtype"),
+        (changed(A, shape=[10**4000, 10**4000]), A, "lacks a dtype"),
+        (changed(A, shape=[2**62] * 100_000), A, "lacks a dtype"),
+        (changed(A, shape=[2**62] * 8), f"{A}.data_offsets", "offsets say otherwise"),
+        (changed(A, data_offsets=[0, 10**4000]), f"{A}.data_offsets", "offsets say otherwise"),
         (changed(A, data_offsets=[0]), A, "lacks a dtype"),
         (changed(A, data_offsets=[8, 40]), f"{A}.data_offsets", "leaves a gap"),
         (changed(B, data_offsets=[0, 24]), f"{A}.data_offsets", "overlaps"),
@@ -77,6 +83,17 @@ def test_what_is_wrong_is_named(content: bytes, field: str, says: str) -> None:
     with pytest.raises(BrokenAdapter, match=says) as refused:
         check(content)
     assert refused.value.field == field
+
+
+def test_a_large_header_with_a_name_twice_is_refused_in_no_time() -> None:
+    names = [f"{number:x}" for number in range(500_000)]
+    content = with_header_text("{" + ",".join(f'"{name}":0' for name in [*names, "7a11f"]) + "}")
+    assert len(content) > MAX_HEADER_BYTES / 2
+    started = time.monotonic()
+    with pytest.raises(BrokenAdapter, match="twice") as refused:
+        check(content)
+    assert refused.value.field == "'7a11f'"
+    assert time.monotonic() - started < 10, "one look at each name takes a second, one for each pair hours"
 
 
 def test_dora_is_refused_by_name() -> None:

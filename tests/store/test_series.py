@@ -3,8 +3,12 @@
 import json
 import os
 import shutil
+from contextlib import suppress
+from functools import partial
+from itertools import count
 
 import pytest
+from fixtures.kills import interrupted_after
 from fixtures.store import REQUEST, TENANT, claim, submit
 from redis import Redis
 
@@ -142,6 +146,33 @@ def test_pages_hold_every_series_once_newest_first(store: Store) -> None:
     assert end is None
     with pytest.raises(InvalidCursor):
         store.series.list(TENANT, limit=3, cursor="(")
+
+
+@pytest.mark.parametrize("what", ["file", "jump"])
+def test_what_comes_while_its_series_is_deleted_leaves_nothing(
+    store: Store, store_settings: StoreSettings, what: str
+) -> None:
+    info, job = store.blobs.put_bytes(TENANT, b"model"), succeeded_job(store)
+
+    def come(series_id: str) -> None:
+        with suppress(SeriesNotFound):
+            if what == "file":
+                store.series.put_file(TENANT, series_id, 10, ADAPTER_MODEL, info)
+            else:
+                store.series.add_jump(TENANT, series_id, 10, job.id)
+            answered.append(series_id)
+
+    answered: list[str] = []
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for steps in count():
+            series_id = begin(store).id
+            delete = partial(store.series.delete, TENANT, series_id)
+            if not interrupted_after(steps, partial(come, series_id), delete):
+                break
+            assert not (store_settings.data_dir / "series" / series_id).exists()
+            assert redis.keys(f"*{series_id}*") == []
+    assert steps > 5, "it was deleted in between"
+    assert len(answered) == 1 + 2, "what was noted is answered although it goes while it is read"
 
 
 def test_a_deleted_series_is_gone_and_its_files_with_the_last_job_that_needs_them(

@@ -14,7 +14,7 @@ from nextrapolate_worker.leash import die_with_parent
 if __name__ == "__main__":
     die_with_parent()  # first of all: a worker may die in the seconds that it takes to import torch
 
-from nextrapolate.schemas import Stage
+from nextrapolate.schemas import AS_KEPT, Stage
 from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final
@@ -38,7 +38,7 @@ def main() -> None:
         answers.write(Progress(stage=stage, fraction=fraction).line())
 
     configure_logging()
-    work = Start.model_validate_json(line)
+    work = Start.model_validate_json(line, context=AS_KEPT)
     try:
         artifacts = pipeline.run(work, tell)
     except Exception as error:  # noqa: BLE001 - whatever happened, the worker must hear of it

@@ -7,7 +7,9 @@ Responses allow them, so that an older client reads a newer server.
 from nextrapolate.schemas.common import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
+    AS_KEPT,
     MOST_CHECKPOINTS,
+    STEPS_END,
     CheckpointFile,
     FileInfo,
     Labels,
@@ -99,7 +101,9 @@ from nextrapolate.schemas.series import (
 __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_MODEL",
+    "AS_KEPT",
     "MOST_CHECKPOINTS",
+    "STEPS_END",
     "AlphaRlMethod",
     "Announcement",
     "AnyReport",

@@ -2,13 +2,44 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
+
+AS_KEPT = {"as_kept": True}
+"""Validation context for requests that were accepted before: bounds that came later do not hold for them."""
+
+STEPS_END = 2**53
+"""Steps are below: from there on, not every JSON reader tells one integer from the next."""
+MOST_LABELS = 32
+"""How many labels a request may bring: searches read all of them."""
+
+
+def _check_step(step: int, info: ValidationInfo) -> int:
+    if step >= STEPS_END and not info.context:
+        raise ValueError(f"a step is less than {STEPS_END}")
+    return step
+
+
+def _check_labels(labels: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    if len(labels) > MOST_LABELS and not info.context:
+        raise ValueError(f"{MOST_LABELS} at most are taken, {len(labels)} came")
+    return labels
+
 
 Step = Annotated[
-    int, Field(ge=0, description="training step of the optimizer, never the index of a saved checkpoint")
+    int,
+    Field(
+        ge=0,
+        description="training step of the optimizer, never the index of a saved checkpoint",
+        json_schema_extra={"exclusiveMaximum": STEPS_END},
+    ),
+    AfterValidator(_check_step),
 ]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
 Labels = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]]
+NewLabels = Annotated[
+    Labels, Field(json_schema_extra={"maxProperties": MOST_LABELS}), AfterValidator(_check_labels)
+]
+"""Labels of a request."""
 MOST_CHECKPOINTS = 1024
 """How many checkpoints one job may have."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from nextrapolate.schemas.common import MOST_CHECKPOINTS, Labels, Request, Step
+from nextrapolate.schemas.common import MOST_CHECKPOINTS, NewLabels, Request, Step
 from nextrapolate.schemas.methods import AutoMethod, Method
 
 
@@ -79,7 +79,7 @@ class _OnTrajectory(Request):
 
     checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
     series: str | None = None
-    labels: Labels = Field(default_factory=dict)
+    labels: NewLabels = Field(default_factory=dict)
     webhook: Webhook | None = Field(None, description="told once the job has ended, however it did")
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class InspectCreate(_OnTrajectory):
 def _task(body: object) -> object:
     """Tell which task a body asks for; one that names none asks for an extrapolation."""
     if isinstance(body, dict):
-        return body.get("task", "extrapolate")
+        return str(body.get("task", "extrapolate"))  # null is the name of none, too
     return getattr(body, "task", None)
 
 

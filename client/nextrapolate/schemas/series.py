@@ -3,9 +3,18 @@
 from datetime import datetime
 from typing import Any
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from nextrapolate.schemas.common import CheckpointFile, FileInfo, Labels, Request, Response, Sha256, Step
+from nextrapolate.schemas.common import (
+    CheckpointFile,
+    FileInfo,
+    Labels,
+    NewLabels,
+    Request,
+    Response,
+    Sha256,
+    Step,
+)
 
 
 class SeriesCreate(Request):
@@ -19,7 +28,7 @@ class SeriesCreate(Request):
         None,
         description="the run's adapter_config.json; stands in for checkpoints that bring none of their own",
     )
-    labels: Labels = Field(default_factory=dict)
+    labels: NewLabels = Field(default_factory=dict)
 
 
 class Announcement(Request):
@@ -49,10 +58,11 @@ class JumpCreate(Request):
     job: str
 
 
-class JumpInfo(JumpCreate):
+class JumpInfo(Response):
     """A jump of the series: increments after `step` are measured from the job's adapter."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    step: int
+    job: str
 
 
 class Series(Response):

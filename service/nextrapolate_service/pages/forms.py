@@ -9,10 +9,12 @@ from fastapi import Depends, Request
 
 from nextrapolate_service.auth import let_in
 from nextrapolate_service.dependencies import OpenStore, Settings
-from nextrapolate_service.errors import ForeignFormError
+from nextrapolate_service.errors import ForeignFormError, MalformedFormError
 from nextrapolate_service.sessions import FORM_TOKEN, is_own_form, is_own_origin, token_of
 from nextrapolate_store.errors import SessionEnded
 from nextrapolate_store.keys import Scope
+
+_MOST_FIELDS = 200
 
 Fields = Mapping[str, list[str]]
 
@@ -39,11 +41,17 @@ async def read_fields(request: Request) -> Fields:
 
     Raises:
         ForeignFormError: another site's page sent it.
+        MalformedFormError: it has more fields than any of ours.
     """
     if not is_own_origin(request):
         raise ForeignFormError("this form was sent by another site: open the page here, and send it again")
     body = (await request.body()).decode("utf-8", "replace")
-    return parse_qs(body, keep_blank_values=True, max_num_fields=200)
+    try:
+        return parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise MalformedFormError(
+            f"this form has more than {_MOST_FIELDS} fields: open the page again, and send it then"
+        ) from None
 
 
 def _signed(

@@ -21,12 +21,13 @@ REPORT = "report.json"
 MOST_RANGES = 16
 
 _MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown"}
-_RANGE = re.compile(r"(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})?|-[0-9]{1,18}")
+_RANGE = re.compile(r"(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})?|-(?P<length>[0-9]{1,18})")
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 IfNoneMatch = Annotated[str | None, Header(description="ETags the caller has; an ETag is the file's sha256")]
 IfRange = Annotated[
-    str | None, Header(description="the ETag that Range is meant for; all of another file is sent")
+    str | None,
+    Header(description="the ETag or Last-Modified that Range is meant for; all of another file is sent"),
 ]
 Range = Annotated[str | None, Header(description=f"`bytes=first-last`; at most {MOST_RANGES} ranges")]
 
@@ -54,7 +55,11 @@ def get_adapter_file(
 ) -> Response:
     """What PEFT and vLLM load: adapter_model.safetensors and adapter_config.json; and their README.md."""
     response = _result(store, tenant, job_id, file, if_none_match)
-    if range is not None and if_range in (None, response.headers["ETag"]):
+    if range is not None and if_range in (
+        None,
+        response.headers["ETag"],
+        response.headers.get("Last-Modified"),
+    ):
         check_ranges(range, int(response.headers["Content-Length"]))
     return response
 
@@ -82,7 +87,8 @@ def check_ranges(header: str, size: int) -> None:
         if not found:
             raise RangeRefusedError("write each range as first-last, first- or -length", size=size)
         first, last = int(found["first"] or 0), int(found["last"] or size)
-        if first >= size or last < first:
+        is_empty = found["length"] is not None and int(found["length"]) == 0
+        if first >= size or last < first or is_empty:
             raise RangeRefusedError(
                 f"the file has {size} bytes: ask for bytes 0-{max(size - 1, 0)}", size=size
             )

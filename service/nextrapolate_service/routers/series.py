@@ -7,6 +7,7 @@ from fastapi.concurrency import run_in_threadpool
 from pydantic import BeforeValidator
 
 from nextrapolate.schemas import (
+    STEPS_END,
     Announcement,
     CheckpointFile,
     FileInfo,
@@ -28,14 +29,14 @@ from nextrapolate_store.errors import BlobNotFound
 router = APIRouter(prefix="/series", tags=["series"])
 
 Step = Annotated[
-    int, Path(ge=0, lt=2**53, description="training step, never the index of a saved checkpoint")
+    int, Path(ge=0, lt=STEPS_END, description="training step, never the index of a saved checkpoint")
 ]
 File = Annotated[CheckpointFile, BeforeValidator(uploads.accepted_name)]
 Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 
 
-@router.post("", status_code=201, responses=problems(507), summary="Begin a series")
+@router.post("", status_code=201, responses=problems(413, 507), summary="Begin a series")
 def create_series(
     request: SeriesBody, tenant: WritingTenant, store: OpenStore, settings: Settings, response: Response
 ) -> Series:

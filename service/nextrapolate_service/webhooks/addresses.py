@@ -26,11 +26,13 @@ def check_webhook(url: str, networks: Iterable[Network]) -> None:
     """Refuse what can be refused of a webhook without asking anybody.
 
     Raises:
-        RefusedWebhookError: it is no URL, or its host is an address that is not allowed.
+        RefusedWebhookError: it is no URL, its host can be no name, or is an address that is not allowed.
     """
     try:
-        host = httpx.URL(url).host
-    except httpx.InvalidURL as error:
+        parsed = httpx.URL(url)
+        parsed.raw_host.decode("ascii").encode("idna")  # as it will be where it is looked up
+        host = parsed.host
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise RefusedWebhookError(f"this is no URL ({error}): mend it", field="webhook.url") from None
     try:
         check_address(ip_address(host), networks)

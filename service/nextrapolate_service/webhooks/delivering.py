@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.webhooks.message import message
-from nextrapolate_service.webhooks.sending import Sender
+from nextrapolate_service.webhooks.sending import Outcome, Sender
 from nextrapolate_store.errors import StoreUnavailable
 from nextrapolate_store.records import DueDelivery
 from nextrapolate_store.store import Store
@@ -38,7 +38,11 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
     if webhook is None:
         return
     secret = await run_in_threadpool(store.credentials.get, job.id, "webhook-secret")
-    outcome = await sender.send(webhook.url, message(job, secret, datetime.now(UTC)))
+    try:
+        outcome = await sender.send(webhook.url, message(job, secret, datetime.now(UTC)))
+    except Exception:  # noqa: BLE001 - logged, and noted: it must hold up neither this webhook nor others
+        _log.exception("a webhook cannot be told", extra={"job_id": job.id, "attempt": due.attempt})
+        outcome = Outcome(None, "the server made a mistake; its log has more")
     wait = None
     if outcome.error is not None and not outcome.is_final and due.attempt <= len(pauses):
         wait = pauses[due.attempt - 1] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter is no secret

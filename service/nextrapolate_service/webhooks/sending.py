@@ -60,7 +60,7 @@ class Sender:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN_SECONDS):
                 status = await self._post(httpx.URL(url), message)
-        except AddressRefused as refused:
+        except (AddressRefused, UnicodeError) as refused:  # UnicodeError: no name has such labels
             return Outcome(None, str(refused), is_final=True)
         except TimeoutError:
             return Outcome(None, f"no answer within {_ANSWERS_WITHIN_SECONDS:g} s")

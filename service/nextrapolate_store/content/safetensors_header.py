@@ -8,6 +8,7 @@ and overlaps are refused, so that every reader of the file sees the same tensors
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +25,7 @@ _DTYPE_BYTES = {
     **dict.fromkeys(("U32", "I32", "F32"), 4),
     **dict.fromkeys(("U64", "I64", "F64"), 8),
 }
+_SIZES_END, _MOST_SIZES = 2**63, 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,511}")
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?P<rest>(\.[A-Za-z0-9_-]+)?\.weight)")
 _SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained (safe_serialization=True)"
@@ -124,8 +126,8 @@ def _header_length(prefix: bytes) -> int:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     unique = dict(pairs)
     if len(unique) != len(pairs):
-        names = [name for name, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        repeated = next(name for name, count in counts.items() if count > 1)
         raise _broken(_shown(repeated), f"the header has the key {_shown(repeated)} twice; {_SAVE_AGAIN}")
     return unique
 
@@ -137,12 +139,12 @@ def _tensor(name: str, entry: Any) -> Tensor:
             f"{_shown(name)} is not the name of a tensor: letters, digits, _ . - only; {_SAVE_AGAIN}",
         )
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if all(
-            type(size) is int and size >= 0 for size in shape
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if _is_shape(
+            shape
         ):
             tensor = Tensor(name, dtype, tuple(shape), begin, end)
         case _:
-            raise _broken(name, f"{name} lacks a dtype, a shape or data_offsets; {_SAVE_AGAIN}")
+            raise _broken(name, f"{name} lacks a dtype, a usable shape or data_offsets; {_SAVE_AGAIN}")
     if dtype not in _DTYPE_BYTES:
         raise _broken(f"{name}.dtype", f"{name} has the unknown dtype {_shown(dtype)}; save it as float32")
     size = math.prod(tensor.shape) * _DTYPE_BYTES[dtype]
@@ -152,6 +154,12 @@ def _tensor(name: str, entry: Any) -> Tensor:
             f"{name} has {size} bytes by its dtype and shape, but its offsets say otherwise; {_SAVE_AGAIN}",
         )
     return tensor
+
+
+def _is_shape(sizes: list[Any]) -> bool:
+    """Bounded, or multiplying the sizes would take for ever, and saying their product be impossible."""
+    bounded = all(type(size) is int and 0 <= size < _SIZES_END for size in sizes)
+    return bounded and len(sizes) <= _MOST_SIZES
 
 
 def _check_contiguous(tensors: tuple[Tensor, ...]) -> None:

@@ -3,20 +3,26 @@
 --
 -- KEYS    1 the index
 -- ARGV    1 where to start, as ZRANGE BYLEX wants it, 2 the text, in lower case, 3 how many to find,
---         4 how many to look at
+--         4 how many to look at, 5 after how many bytes to look at no more
 -- reply   the ids that were found, and the last one that was looked at where there are more
-local runs = {}
+local limit, look_at, most_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local runs, read = {}, 0
+
+local function decode(request)
+  read = read + #request
+  return cjson.decode(request)
+end
 
 local function name(series)
   if not runs[series] then
     local request = redis.call('HGET', key.series .. series, 'request')
-    runs[series] = request and cjson.decode(request).name or ''
+    runs[series] = request and decode(request).name or ''
   end
   return runs[series]
 end
 
 local function words(id)
-  local request = cjson.decode(get(id, 'request') or '{"labels": {}}')
+  local request = decode(get(id, 'request') or '{"labels": {}}')
   local found = {id, request.task, request.method and request.method.name}
   for label, value in pairs(request.labels) do
     table.insert(found, label .. '\n' .. value)
@@ -27,10 +33,10 @@ local function words(id)
   return string.lower(table.concat(found, '\n'))
 end
 
-local ids = redis.call('ZRANGE', KEYS[1], ARGV[1], '-', 'BYLEX', 'REV', 'LIMIT', 0, ARGV[4] + 1)
+local ids = redis.call('ZRANGE', KEYS[1], ARGV[1], '-', 'BYLEX', 'REV', 'LIMIT', 0, look_at + 1)
 local found = {}
 for position, id in ipairs(ids) do
-  if #found == tonumber(ARGV[3]) or position > tonumber(ARGV[4]) then
+  if #found == limit or position > look_at or read > most_bytes then
     return {found, ids[position - 1]}
   end
   if string.find(words(id), ARGV[2], 1, true) then

@@ -1,9 +1,11 @@
 -- Bring back a job that ended, from its record on disk.
 --
--- ARGV    1 id, 2 when it ended (ms), 3 its fields (JSON), 4 its events (JSON): pairs of an id and the fields
+-- ARGV    1 id, 2 when it ended (ms), 3 its fields (JSON), 4 its events (JSON): pairs of an id and the fields,
+--         5 when its webhook is to be told (ms), '' for never
 -- reply   1, or 0 where it is there, ended, already
 -- keeps   An end never changes, so it replaces whatever an older Redis knew of the job.
 local id, finished_at, fields, events = ARGV[1], ARGV[2], cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
+local tell_at = ARGV[5]
 if has_ended(get(id, 'state')) then
   return 0
 elseif get(id, 'state') then
@@ -19,6 +21,9 @@ redis.call('ZADD', index, 0, id)
 redis.call('ZADD', index .. ':' .. fields.state, 0, id)
 redis.call('ZADD', key.ended, finished_at, id)
 redis.call('ZADD', key.told, finished_at, id)
+if tell_at ~= '' then
+  redis.call('ZADD', key.deliveries, tell_at, id)
+end
 for _, event in ipairs(events) do
   redis.call('XADD', key.events .. id, event[1], unpack(event[2]))
 end
