@@ -17,9 +17,10 @@ from transformers import TrainerCallback
 from nextrapolate import Gate, NExtClient
 from nextrapolate.schemas import ExpoMethod, NextMethod
 from nextrapolate_trainer.adapter import copied
-from nextrapolate_trainer.guard import Trial, measure, own_evaluation
+from nextrapolate_trainer.guard import Trial, measure
 from nextrapolate_trainer.peft_model import read_adapter
 from nextrapolate_trainer.trl import NExtCallback
+from nextrapolate_trainer.trl_evaluation import own_evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

@@ -9,14 +9,10 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
 from peft import PeftModel
-
-from nextrapolate_trainer.trl_internals import Trainer
 
 Score = Callable[[PeftModel], float]
 """Tells how good a model is; higher is better."""
@@ -62,34 +58,6 @@ def measure(model: PeftModel, score: Score) -> float:
             return float(score(model))
     finally:
         model.train(training)
-
-
-def own_evaluation(trainer: Trainer) -> Score:
-    """The mean reward of the trainer's own evaluation; of several sets of prompts each counts once.
-
-    Its callbacks do not hear of it, for some steer the run by evaluations; nor does its history keep it.
-    """
-    questions = trainer.eval_dataset
-    # One by one, by name, which its type does not say: of all at once TRL tells the last one's reward alone.
-    names: list[Any] = list(questions) if isinstance(questions, dict) else [None]
-
-    def score(_: PeftModel) -> float:
-        with _unheard(trainer):
-            return fmean(trainer.evaluate(name)["eval_reward"] for name in names)
-
-    return score
-
-
-@contextmanager
-def _unheard(trainer: Trainer) -> Iterator[None]:
-    handler, history = trainer.callback_handler, trainer.state.log_history
-    callbacks, known = handler.callbacks, len(history)
-    handler.callbacks = []
-    try:
-        yield
-    finally:
-        handler.callbacks = callbacks
-        del history[known:]
 
 
 @contextmanager

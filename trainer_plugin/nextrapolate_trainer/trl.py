@@ -19,7 +19,7 @@ from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
-from nextrapolate_trainer.guard import Score, own_evaluation
+from nextrapolate_trainer.guard import Score
 from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config
 from nextrapolate_trainer.ranks import Ranks
@@ -27,6 +27,7 @@ from nextrapolate_trainer.schedule import Schedule
 from nextrapolate_trainer.series import Run
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
+from nextrapolate_trainer.trl_evaluation import own_evaluation
 from nextrapolate_trainer.trl_internals import Trainer
 from nextrapolate_trainer.trl_run import OptimizerState, Policy, TrlRun, supported_model
 

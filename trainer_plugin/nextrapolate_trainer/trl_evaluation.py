@@ -1,0 +1,39 @@
+"""The guard's score by the evaluation that the trainer has of its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from statistics import fmean
+from typing import Any
+
+from peft import PeftModel
+
+from nextrapolate_trainer.guard import Score
+from nextrapolate_trainer.trl_internals import Trainer
+
+
+def own_evaluation(trainer: Trainer) -> Score:
+    """The mean reward of the trainer's own evaluation; of several sets of prompts each counts once.
+
+    Its callbacks do not hear of it, for some steer the run by evaluations; nor does its history keep it.
+    """
+    questions = trainer.eval_dataset
+    # One by one, by name, which its type does not say: of all at once TRL tells the last one's reward alone.
+    names: list[Any] = list(questions) if isinstance(questions, dict) else [None]
+
+    def score(_: PeftModel) -> float:
+        with _unheard(trainer):
+            return fmean(trainer.evaluate(name)["eval_reward"] for name in names)
+
+    return score
+
+
+@contextmanager
+def _unheard(trainer: Trainer) -> Iterator[None]:
+    handler, history = trainer.callback_handler, trainer.state.log_history
+    callbacks, known = handler.callbacks, len(history)
+    handler.callbacks = []
+    try:
+        yield
+    finally:
+        handler.callbacks = callbacks
+        del history[known:]
