@@ -94,7 +94,7 @@ STUDIES = {
         *runs_of(("guarded-averages", "guarded-often"), rates=LARGE[-1:], seeds=SEEDS[:1]),
         *runs_of(["gated-often"], rates=LARGE[:1], seeds=SEEDS[:1]),
     ),
-    "guard": runs_of(("guarded", "guarded-often")),
+    "guard": (*runs_of(["guarded"]), *runs_of(["guarded-often"], seeds=SEEDS[:1])),
     "one jump": runs_of(ONE_JUMP),
     "one jump, once": runs_of(ONCE, seeds=SEEDS[:1]),
     "algorithms": runs_of(ALGORITHMS, seeds=SEEDS[:1]),
