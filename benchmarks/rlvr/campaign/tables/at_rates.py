@@ -52,7 +52,8 @@ def best(results: Results) -> str:
         }
         everything = [steps for by_task in paid.values() for steps in by_task]
         if everything:
-            rows.append((VARIANTS[way].title, *map(together, paid.values()), _overall(everything)))
+            overall = _overall(everything) if all(paid.values()) else ""  # of all tasks, or of none
+            rows.append((VARIANTS[way].title, *map(together, paid.values()), overall))
     columns = ("run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all")
     return table(columns, rows)
 
