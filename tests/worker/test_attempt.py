@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from fixtures.jobs import job_over, run_inputs
+from fixtures.processes import children
 
 from nextrapolate.schemas import JobState, Method, NextMethod, WeightExtrapolationMethod
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
@@ -66,14 +67,6 @@ def while_running(
     finally:
         attempt.join(60)
     assert not attempt.is_alive()
-
-
-def children() -> set[int]:
-    return {
-        int(pid)
-        for task in Path("/proc/self/task").iterdir()
-        for pid in (task / "children").read_text().split()
-    }
 
 
 def test_a_job_is_done_and_committed(

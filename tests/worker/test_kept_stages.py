@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures.jobs import job_over, run_inputs
+from fixtures.processes import children
 from safetensors.torch import save_file
 
 from nextrapolate.schemas import (
@@ -243,8 +244,3 @@ def test_a_job_whose_child_was_killed_goes_on_where_it_was(
     assert taken_over == ["extraction", "update"]
     store.recorder.record_ends()
     assert not (store_settings.data_dir / "jobs" / job / "stages").exists()
-
-
-def children() -> set[int]:
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(pid) for task in tasks for pid in (task / "children").read_text().split()}

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from celery import Celery
 from fixtures.jobs import job_over, run_inputs
+from fixtures.processes import children
 from redis import Redis
 
 from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
@@ -128,8 +129,7 @@ def test_a_killed_workers_job_runs_again_and_commits_once(
         doomed = stack.enter_context(worker(settings))
         job = submit(SLOW)
         wait_until(leasing_store, job, lambda now: now.stage is Stage.FIT)
-        children = Path(f"/proc/{doomed.pid}/task")
-        pids = {pid for task in children.iterdir() for pid in (task / "children").read_text().split()}
+        pids = children(doomed.pid)
         doomed.send_signal(signal.SIGKILL)
         doomed.wait()
         assert pids
