@@ -87,4 +87,4 @@ class Plan:
 
 
 def _result_name(last_step: int, method: Method) -> str:
-    return f"extrapolated-{last_step + method.horizon_steps}"
+    return f"extrapolated-{method.target_step(last_step)}"

@@ -56,8 +56,10 @@ class Reading:
 def read(report: AnyReport) -> Reading:
     """Answer the questions that a report is opened with."""
     match report:
-        case Report():
+        case Report() if report.is_forecast:
             return _extrapolation(report)
+        case Report():
+            return _no_forecast(report)
         case Comparison():
             return _comparison(report)
         case Inspection():
@@ -96,6 +98,20 @@ def _extrapolation(report: Report) -> Reading:
         sure,
         f"Train on from checkpoint {last}, "
         + (f"or run the job again with {instead}." if instead else "and ask again later or for fewer steps."),
+    )
+
+
+def _no_forecast(report: Report) -> Reading:
+    name, last = report.method.name, report.steps[-1]
+    back = ""
+    if report.backtest is not None:
+        back = f" {_asked(report.backtest)}, it {_against_no_jump(report.backtest.total)}: so far it leads back."
+    return Reading(
+        "unknown",
+        f"Yes: an adapter for step {last} was made from {len(report.steps)} checkpoints.",
+        f"{name} forecasts nothing, so that no backtest speaks for or against it.{back}",
+        _NOT_AT_ALL,
+        f"Evaluate the adapter against checkpoint {last}, and use the better of the two.",
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.reading import read
-from nextrapolate.schemas import ChoiceReport
+from nextrapolate.schemas import ChoiceReport, WsmMethod
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,17 @@ def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     applied = report.backtest.total.model_copy(update={"relative_error": 1.4})
     scaled = report.model_copy(update={"backtest": report.backtest.model_copy(update={"applied": applied})})
     assert read(scaled).tone == "bad"
+
+
+def test_an_average_is_not_held_against_a_forecast() -> None:
+    report = extrapolation(relative_error=1.3)
+    average = report.model_copy(update={"method": WsmMethod(), "target_step": report.steps[-1]})
+    reading = read(average)
+    assert reading.tone == "unknown"
+    assert "wsm forecasts nothing" in reading.why
+    assert "Evaluate the adapter against checkpoint 150" in reading.following
+    without = read(average.model_copy(update={"backtest": None}))
+    assert without.why == "wsm forecasts nothing, so that no backtest speaks for or against it."
 
 
 def test_auto_tells_of_all_its_backtests() -> None:

@@ -98,7 +98,8 @@ def test_every_method_leaves_an_adapter_and_its_report(
     assert counted[Stage.RESOLVE] == sum(sizes)
     assert 0.5 * sum(sizes) < counted[Stage.EXTRACT] < sum(sizes)  # no headers
     assert [profile.stage for profile in report.stages if profile.flop_rate] == [Stage.EXTRACT]
-    assert report.target_step == (120 if method in NO_FORECASTS else 140)
+    assert report.target_step == method.target_step(120) == (120 if method in NO_FORECASTS else 140)
+    assert (report.recommended is None) is report.verdict.startswith("No forecast") is (method in NO_FORECASTS)
     assert report.backtest is not None
     assert report.peak_memory_bytes > 0
     assert len(set(report.warnings)) == len(report.warnings)
@@ -141,7 +142,8 @@ def test_none_leaves_the_last_checkpoint_and_scores_as_no_jump(run_folder: Path,
     pipeline.run(work(run_folder, tmp_path / "out", NoneMethod(horizon_steps=20)), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert report.target_step == 120
-    assert "no better than no jump (relative error 1.00 at alpha 1" in report.verdict
+    assert report.backtest is not None
+    assert report.backtest.total.relative_error == 1
     made = load_file(tmp_path / "out" / "adapter_model.safetensors")
     last = load_file(run_folder / "checkpoint-120" / "adapter_model.safetensors")
     assert all(torch.equal(made[key], last[key]) for key in last)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
-from nextrapolate.schemas import AnyReport, Comparison, Inspection, Report
+from nextrapolate.schemas import AnyReport, Comparison, Inspection, Report, WsmMethod
 from nextrapolate_worker.rendering import report_page
 from nextrapolate_worker.rendering.grid import Grid
 
@@ -114,6 +114,8 @@ def test_the_verdict_stands_first(relative_error: float, judgement: str) -> None
 def test_reports_without_evidence_say_so() -> None:
     short = extrapolation().model_copy(update={"backtest": None, "rivals": []})
     assert "? Not measured" in report_page(short)
+    average = extrapolation().model_copy(update={"method": WsmMethod(), "target_step": 150})
+    assert "No forecast: evaluate it." in report_page(average)
     nothing: Comparison = comparison()
     silent = [
         scores.model_copy(update={"total": None, "reason": "2 checkpoints are too few", "modules": []})

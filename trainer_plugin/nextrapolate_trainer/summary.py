@@ -35,7 +35,7 @@ class JumpSummary:
         report = jump.report
         return cls(
             step=jump.step,
-            target_step=report.target_step if report else jump.step + jump.method.horizon_steps,
+            target_step=report.target_step if report else jump.method.target_step(jump.step),
             job=jump.job,
             method=jump.method.name,
             alpha=jump.method.alpha,

@@ -46,6 +46,10 @@ class MethodParameters(BaseModel):
         """Parameters that hold one number for each checkpoint, by name; those that are not given left out."""
         return {}
 
+    def target_step(self, last_step: int) -> int:
+        """Tell which step of training the update stands for, made at `last_step`."""
+        return last_step + self.horizon_steps
+
 
 class AutoMethod(MethodParameters):
     """Auto: kriging, straight lines and no jump, weighed per module by backtests on this run's own past."""
@@ -252,7 +256,15 @@ class ExpoMethod(HorizonFreeParameters):
     )
 
 
-class SoupMethod(HorizonFreeParameters):
+class NoForecastParameters(HorizonFreeParameters):
+    """What methods take that stay at the last checkpoint's step: averages, and what drops parts of a delta."""
+
+    def target_step(self, last_step: int) -> int:
+        """Tell which step of training the update stands for: the last."""
+        return last_step
+
+
+class SoupMethod(NoForecastParameters):
     """A soup: the mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
 
     name: Literal["soup"] = "soup"
@@ -286,7 +298,7 @@ class SoupMethod(HorizonFreeParameters):
         return self
 
 
-class DareMethod(HorizonFreeParameters):
+class DareMethod(NoForecastParameters):
     """DARE: entries of the last delta dropped at random, the others rescaled (arXiv 2311.03099)."""
 
     name: Literal["dare"] = "dare"
@@ -301,7 +313,7 @@ class DareMethod(HorizonFreeParameters):
     )
 
 
-class WsmMethod(HorizonFreeParameters):
+class WsmMethod(NoForecastParameters):
     """WSM: the average of checkpoints that stands in for a linear decay of the rate (arXiv 2507.17634)."""
 
     name: Literal["wsm"] = "wsm"
@@ -316,7 +328,7 @@ class WsmMethod(HorizonFreeParameters):
     )
 
 
-class NoneMethod(HorizonFreeParameters):
+class NoneMethod(NoForecastParameters):
     """No update: the last checkpoint as it is, the baseline that every backtest is read against."""
 
     name: Literal["none"] = "none"

@@ -83,7 +83,7 @@ class Report(_JobReport):
     task: Literal["extrapolate"] = "extrapolate"
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
     recommended: bool | None = Field(
-        None, description="true where the evidence speaks for the jump; null where there is none"
+        None, description="true where the evidence speaks for the jump; null where there is none, or no forecast"
     )
     method: Method
     target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
@@ -103,6 +103,11 @@ class Report(_JobReport):
     update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
     gated_modules: list[str]
     modules: list[ModuleReport]
+
+    @property
+    def is_forecast(self) -> bool:
+        """Whether the update leads ahead; that of an average, or of `dare` and `none`, does not."""
+        return self.target_step > self.steps[-1]
 
 
 class Comparison(_JobReport):

@@ -77,8 +77,8 @@ def _geometry(
 
 
 def _reached(report: Report) -> tuple[int, float] | None:
-    """Where the update leads, over all modules; None for an average, which leads nowhere ahead."""
+    """Where the update leads, over all modules; None where it leads nowhere ahead."""
     norms = [module.reached_norm for module in report.modules if module.reached_norm is not None]
-    if not norms or report.target_step <= report.steps[-1]:
+    if not norms or not report.is_forecast:
         return None
     return report.target_step, sum(norm**2 for norm in norms) ** 0.5

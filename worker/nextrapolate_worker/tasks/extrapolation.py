@@ -8,6 +8,7 @@ from nextrapolate.schemas import (
     ChoiceReport,
     FileInfo,
     JobCreate,
+    MethodParameters,
     MethodScores,
     ModuleReport,
     Report,
@@ -111,8 +112,8 @@ def _report(
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
     return Report(
-        verdict=_verdict(backtest, method.alpha, method.horizon_steps),
-        recommended=_is_better(backtest, method.alpha) if backtest else None,
+        verdict=_verdict(update, backtest, method),
+        recommended=_is_better(backtest, method.alpha) if backtest and update.horizon_steps else None,
         method=method,
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
@@ -130,13 +131,19 @@ def _report(
     )
 
 
-def _verdict(backtest: Backtest | None, alpha: float, horizon_steps: int) -> str:
+def _verdict(update: Update, backtest: Backtest | None, method: MethodParameters) -> str:
     """Say in a sentence whether the run's own past speaks for the jump."""
+    if update.horizon_steps == 0:
+        return (
+            "No forecast: the adapter stands for the last checkpoint's step, which the run's own past speaks "
+            "neither for nor against; evaluate it beside that checkpoint before you trust it."
+        )
     if backtest is None:
         return (
-            f"Not measured: the series is too short to hold out {horizon_steps} steps, "
+            f"Not measured: the series is too short to hold out {method.horizon_steps} steps, "
             "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
         )
+    alpha = method.alpha
     scores = backtest.total.scaled(alpha)
     better = _is_better(backtest, alpha)
     return (
