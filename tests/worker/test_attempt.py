@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,6 +156,57 @@ def test_a_cancel_frees_the_device(
     while_running(store, store_settings, nursery, job, cancel)
     assert state(store, job) is JobState.CANCELLED
     assert not Path(f"/proc/{ended[0]}").exists()
+
+
+@pytest.fixture
+def hung_nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
+    """Its children live, and never read what they are told."""
+    monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", ("sleep", "600"))
+    nursery = Nursery()
+    yield nursery
+    nursery.close()
+
+
+def test_a_child_that_never_reads_its_work_can_be_cancelled(
+    store: Store, store_settings: StoreSettings, hung_nursery: Nursery, run_folder: Path
+) -> None:
+    inputs = JobInputs(run_inputs(run_folder).checkpoints * 100)  # more than a pipe holds
+    request = job_over(run_folder, QUICK)
+    job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="")
+    worker, before = WorkerSettings(replace(store_settings, lease_seconds=3), "cpu"), children()
+    attempt = threading.Thread(
+        target=run_job,
+        args=(store, worker, hung_nursery, job.id, threading.Event()),
+        daemon=True,  # one that waits for the child would keep the test run from ending
+    )
+    attempt.start()
+    while state(store, job) is not JobState.RUNNING:
+        time.sleep(0.02)
+    store.jobs.cancel("default", job.id)
+    attempt.join(30)
+    assert not attempt.is_alive()
+    assert state(store, job) is JobState.CANCELLED
+    assert children() == before
+
+
+def test_a_child_that_does_not_begin_costs_an_attempt_and_no_more(
+    store: Store,
+    store_settings: StoreSettings,
+    hung_nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextrapolate_worker.attempt._BEGINS_WITHIN_SECONDS", 0.1)
+    job, before = submit(store, run_folder, QUICK), children()
+    for _ in range(store_settings.max_attempts):
+        assert state(store, job) is JobState.QUEUED
+        run_job(store, WorkerSettings(store_settings, "cpu"), hung_nursery, job.id, threading.Event())
+    failed = store.jobs.get("default", job.id)
+    assert failed.state is JobState.FAILED
+    assert failed.error is not None
+    assert (failed.error.code, failed.error.blame) == ("child-hung", "server")
+    assert "did not begin" in failed.error.detail
+    assert children() == before
 
 
 def test_a_worker_that_is_asked_to_stop_gives_its_job_back(

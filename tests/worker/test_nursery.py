@@ -35,6 +35,7 @@ def test_a_child_that_died_while_it_waited_says_so(
         device="cpu",
         threads=1,
     )
+    child.start(work)
     with pytest.raises(ChildDied) as died:
-        child.start(work)
+        child.answer(timeout=60)
     assert died.value.code == -signal.SIGKILL

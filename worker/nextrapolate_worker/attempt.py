@@ -26,6 +26,8 @@ from nextrapolate_worker.stopwatch import Stopwatch
 _log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 0.5
+_BEGINS_WITHIN_SECONDS = 300.0
+"""How long a child may say nothing: it names its first stage as soon as it has imported torch."""
 
 
 def run_job(
@@ -75,8 +77,9 @@ def _watch(
 ) -> Done | Failed | Beat | Stopped:
     """Beat until the child is done or has died, or the lease or `stopping` says to stop it."""
     progress: Progress | None = None
+    hangs_at = time.monotonic() + _BEGINS_WITHIN_SECONDS
+    child.start(work)
     try:
-        child.start(work)
         while True:
             answer = child.answer(timeout=_LOOK_SECONDS)
             if isinstance(answer, Failed):
@@ -88,11 +91,21 @@ def _watch(
             if answer is not None:
                 stopwatch.hear(answer.stage)
                 progress = answer
+            elif progress is None and time.monotonic() > hangs_at:
+                return _did_not_begin()
             beat = lease.keep(progress)
             if beat is not Beat.HELD:
                 return beat
     except ChildDied as death:
         return _failure(death.code)
+
+
+def _did_not_begin() -> Failed:
+    detail = (
+        f"the process that does the work did not begin within {_BEGINS_WITHIN_SECONDS:g} s: look at the "
+        "worker's log, and whether that machine's disks and GPU answer"
+    )
+    return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
 
 
 def _failure(code: int) -> Failed:

@@ -44,6 +44,7 @@ class Child:
         self._answers: queue.SimpleQueue[Progress | Done | Failed | _EndOfAnswers] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="child-reader", daemon=True)
         self._reader.start()
+        self._writer: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -57,17 +58,11 @@ class Child:
         return self._process.poll() is None
 
     def start(self, work: Start) -> None:
-        """Hand over the work.
-
-        Raises:
-            ChildDied: it died while it waited.
-        """
-        stdin = self._pipe(self._process.stdin)
-        try:
-            stdin.write(work.line())
-            stdin.flush()
-        except BrokenPipeError:
-            raise ChildDied(self.stop()) from None
+        """Hand over the work. Nobody waits until it is read: a child that died is told of by `answer`."""
+        self._writer = threading.Thread(
+            target=self._write, args=(work.line(),), name="child-writer", daemon=True
+        )
+        self._writer.start()
 
     def answer(self, timeout: float) -> Progress | Done | Failed | None:
         """Wait for the next message; None where none came in `timeout` seconds.
@@ -93,10 +88,19 @@ class Child:
                 self._process.kill()
         code = self._process.wait()
         self._reader.join()
+        if self._writer is not None:
+            self._writer.join()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):  # what it was still to be told
                 self._pipe(pipe).close()
         return code
+
+    def _write(self, line: str) -> None:
+        # More than a pipe holds would wait for a child that imports for long, or hangs.
+        stdin = self._pipe(self._process.stdin)
+        with suppress(BrokenPipeError):  # whoever waits for its answers hears that it died
+            stdin.write(line)
+            stdin.flush()
 
     def _read(self) -> None:
         try:
