@@ -43,7 +43,7 @@ class EventReader:
             InvalidCursor: the id to go on from is none.
         """
         # First the state, then the events: a job that is final has written its last event by then.
-        self._store.keys.check_revoked(self._key.id)
+        self._store.keys.check_current(self._key)
         state = self._store.jobs.get(self._key.tenant, self._job_id).state
         events = self._store.jobs.events(self._job_id, self._after)
         if events:

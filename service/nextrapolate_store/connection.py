@@ -85,7 +85,7 @@ class Key(StrEnum):
     API_KEYS = "next:api-keys"
     """Set of the ids of all API keys ever made."""
     SESSION = "next:session:"
-    """Id of the API key that began it; followed by the digest of the session's token."""
+    """Id and fingerprint of the API key that began it; followed by the digest of the session's token."""
     INVITATION = "next:invitation:"
     """The same for an invitation to begin one."""
     API_KEY_BUCKET = "next:api-key-bucket:"

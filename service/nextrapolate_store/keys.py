@@ -20,6 +20,7 @@ from nextrapolate_store.tenants import checked_tenant
 
 _FORM = re.compile(r"nx_(?P<id>[A-Za-z0-9]{1,64})_[A-Za-z0-9]{16,256}")
 _NOBODYS_DIGEST = "0" * 64
+_FINGERPRINT_LENGTH = 16
 
 
 class Scope(StrEnum):
@@ -39,6 +40,7 @@ class KeyRecord:
 
     Attributes:
         id: the part of the key that is no secret.
+        fingerprint: what tells it from another key of the same id, as an id may come again; no secret either.
         tenant: whatever is posted with the key is this tenant's.
         name: what the key is for, in the words of whoever made it.
         used_at: when it was last let in, to the hour; None where it never was.
@@ -46,6 +48,7 @@ class KeyRecord:
     """
 
     id: str
+    fingerprint: str
     tenant: str
     name: str
     scopes: frozenset[Scope]
@@ -190,13 +193,16 @@ class KeyStore:
         _check_revoked(record)
         return record
 
-    def check_revoked(self, key_id: str) -> None:
+    def check_current(self, key: KeyRecord) -> None:
         """Make sure that a key which was let in still would be.
 
         Raises:
-            KeyRevoked: it would not.
+            KeyRevoked: it would not: it was revoked, or replaced by another of its id.
         """
-        _check_revoked(self.get(key_id))
+        current = self.get(key.id)
+        _check_revoked(current)
+        if current.fingerprint != key.fingerprint:
+            raise KeyRevoked(f"the key {key.id} was replaced: get the new one")
 
     def admit(self, key_id: str, *, per_second: float, at_once: int) -> float:
         """Count a request of this key; gives 0, or the seconds after which there is room for it."""
@@ -212,6 +218,7 @@ def _check_revoked(key: KeyRecord) -> None:
 def _record(fields: Fields) -> KeyRecord:
     return KeyRecord(
         id=fields["id"],
+        fingerprint=fields["digest"][:_FINGERPRINT_LENGTH],
         tenant=fields["tenant"],
         name=fields["name"],
         scopes=frozenset(Scope(scope) for scope in fields["scopes"].split()),

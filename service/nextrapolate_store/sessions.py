@@ -1,6 +1,7 @@
 """Sessions of browsers: who has shown an API key, and need not show it again for some hours.
 
-A session stands for the key that began it and ends with it at the latest. What a browser keeps is a token of
+A session stands for the key that began it and ends with it at the latest, also where another key takes over its
+id. What a browser keeps is a token of
 256 random bits; Redis keeps its digest alone. Sessions are on no disk: whoever loses one shows the key again.
 """
 
@@ -25,13 +26,14 @@ class SessionStore:
 
     def begin(self, key: KeyRecord) -> str:
         """Begin a session of whoever has just shown this key, and give its token."""
-        return self._make(Key.SESSION, key.id, SESSION_SECONDS)
+        return self._make(Key.SESSION, key, SESSION_SECONDS)
 
     def find(self, token: str) -> KeyRecord:
         """Tell whose session this is.
 
         Raises:
-            SessionEnded: nobody's any more; or its key was revoked.
+            SessionEnded: nobody's any more; or its key was replaced.
+            KeyRevoked: its key was revoked.
         """
         return self._key(cast(str | None, self._redis.get(Key.SESSION + _digest(token))))
 
@@ -39,32 +41,36 @@ class SessionStore:
         """End a session, if there is one."""
         self._redis.delete(Key.SESSION + _digest(token))
 
-    def invite(self, key_id: str) -> str:
+    def invite(self, key: KeyRecord) -> str:
         """Let one browser in without showing the key; gives the token of an invitation."""
-        return self._make(Key.INVITATION, key_id, INVITATION_SECONDS)
+        return self._make(Key.INVITATION, key, INVITATION_SECONDS)
 
     def accept(self, invitation: str) -> KeyRecord:
         """Take an invitation, which is good for once.
 
         Raises:
-            SessionEnded: it was taken, or is too old; or its key was revoked.
+            SessionEnded: it was taken, or is too old; or its key was replaced.
+            KeyRevoked: its key was revoked.
         """
         return self._key(cast(str | None, self._redis.getdel(Key.INVITATION + _digest(invitation))))
 
-    def _make(self, prefix: Key, key_id: str, seconds: int) -> str:
+    def _make(self, prefix: Key, key: KeyRecord, seconds: int) -> str:
         token = secrets.token_urlsafe(32)
-        self._redis.set(prefix + _digest(token), key_id, ex=seconds)
+        self._redis.set(prefix + _digest(token), f"{key.id} {key.fingerprint}", ex=seconds)
         return token
 
-    def _key(self, key_id: str | None) -> KeyRecord:
-        if key_id is None:
+    def _key(self, stands_for: str | None) -> KeyRecord:
+        if stands_for is None:
             raise SessionEnded("this session has ended: sign in again with your API key")
+        key_id, _, fingerprint = stands_for.partition(" ")
         try:
             key = self._keys.get(key_id)
         except KeyNotFound as error:
             raise SessionEnded(str(error)) from None
         if key.revoked_at is not None:
             raise KeyRevoked(f"the key {key.id} was revoked: sign in with another one")
+        if key.fingerprint != fingerprint:
+            raise SessionEnded(f"the key {key.id} was replaced: sign in with the new one")
         return key
 
 

@@ -12,7 +12,9 @@ from fixtures.problems import problem
 from httpx_sse import EventSource, ServerSentEvent, connect_sse
 
 from nextrapolate.schemas import JobEvent, Stage
-from nextrapolate_store.keys import Scope
+from nextrapolate_service.events import EventReader
+from nextrapolate_store.errors import KeyRevoked
+from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.store import Store
 
 Finish = Callable[[str], dict[str, bytes]]
@@ -119,3 +121,12 @@ def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store
             store.keys.revoke(record.id)
         answer = guest.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": event.id})
         problem(answer, 401, "key-revoked")
+
+
+def test_a_stream_does_not_go_on_with_another_key_of_the_same_id(job_id: str, store: Store) -> None:
+    opened = store.keys.adopt(KeyText.parse(new_key("tests2")), "tests", [Scope.READ])
+    reader = EventReader(store, opened, job_id, after=None)
+    assert reader.read()[0]
+    store.keys.adopt(KeyText.parse(new_key("tests2")), "tests", [Scope.READ])
+    with pytest.raises(KeyRevoked, match="replaced"):
+        reader.read()

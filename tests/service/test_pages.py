@@ -106,7 +106,7 @@ def test_signing_out_ends_the_session(browser: TestClient) -> None:
 
 
 def test_an_invitation_lets_a_browser_in_once(visitor: TestClient, store: Store, api_key: str) -> None:
-    invitation = store.sessions.invite("tests")
+    invitation = store.sessions.invite(store.keys.get("tests"))
     page = visitor.get(f"/login?invitation={invitation}")
     assert visitor.get("/").status_code == 303, "looking at an invitation takes nothing"
     form = Forms(page.text).to("/login")

@@ -1,10 +1,12 @@
 """Sessions: they stand for a key, end with it, and leave nothing of their token behind."""
 
+import hashlib
+
 import pytest
 from redis import Redis
 
 from nextrapolate_store.errors import KeyRevoked, SessionEnded
-from nextrapolate_store.keys import Scope
+from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.sessions import SESSION_SECONDS
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -34,7 +36,7 @@ def test_a_session_ends_by_itself_and_its_token_is_nowhere(
 
 def test_a_revoked_key_ends_its_sessions(store: Store) -> None:
     key, _ = store.keys.create("lab", [Scope.READ])
-    token, invitation = store.sessions.begin(key), store.sessions.invite(key.id)
+    token, invitation = store.sessions.begin(key), store.sessions.invite(key)
     store.keys.revoke(key.id)
     with pytest.raises(KeyRevoked, match="sign in with another one"):
         store.sessions.find(token)
@@ -42,9 +44,31 @@ def test_a_revoked_key_ends_its_sessions(store: Store) -> None:
         store.sessions.accept(invitation)
 
 
+def test_a_session_does_not_come_back_with_another_key_of_the_same_id(store: Store) -> None:
+    """As the guide has the embedded server's key replaced: revoked, and another one adopted."""
+    leaked = store.keys.adopt(KeyText.parse(new_key("local")), "local", list(Scope))
+    token, invitation = store.sessions.begin(leaked), store.sessions.invite(leaked)
+    store.keys.revoke("local")
+    replaced = store.keys.adopt(KeyText.parse(new_key("local")), "local", list(Scope))
+    for use, shown in ((store.sessions.find, token), (store.sessions.accept, invitation)):
+        with pytest.raises(SessionEnded, match="replaced: sign in with the new one"):
+            use(shown)
+    assert store.sessions.find(store.sessions.begin(replaced)) == replaced
+
+
+def test_a_session_of_an_earlier_version_has_ended(store: Store, store_settings: StoreSettings) -> None:
+    """It says the key's id alone, so nobody knows which key of that id began it."""
+    key, _ = store.keys.create("lab", [Scope.READ])
+    token = store.sessions.begin(key)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.set(f"next:session:{hashlib.sha256(token.encode()).hexdigest()}", key.id)
+    with pytest.raises(SessionEnded, match="sign in"):
+        store.sessions.find(token)
+
+
 def test_an_invitation_is_good_for_once_and_is_no_session(store: Store) -> None:
     key, _ = store.keys.create("lab", [Scope.READ])
-    invitation = store.sessions.invite(key.id)
+    invitation = store.sessions.invite(key)
     with pytest.raises(SessionEnded):
         store.sessions.find(invitation)
     assert store.sessions.accept(invitation) == key

@@ -73,7 +73,7 @@ def run_embedded(
 def _invitation(folder: DataFolder, redis: EmbeddedRedis) -> str:
     """Let the browser of whoever sits at this terminal in, without a key to copy."""
     with closing(Store.open(StoreSettings(redis.url, folder.path))) as store:
-        return store.sessions.invite(read_key_file(folder.api_key).id)
+        return store.sessions.invite(store.keys.get(read_key_file(folder.api_key).id))
 
 
 def visible_gpus() -> list[str]:
