@@ -2,6 +2,7 @@
 
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,8 +66,13 @@ Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 def main() -> None:
     """Run the command; what goes wrong becomes a plain message and an exit code.
 
-    0: done. 1: the job failed or was cancelled. 2: bad input. 3: no server answers, or it cannot do its part.
+    0: done. 1: the job failed or was cancelled, or a file on this machine could not be read or written.
+    2: bad input: an option, a folder, a key, or what the service refuses. 3: no server answers, or it cannot
+    do its part. 130: Ctrl-C.
     """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A name that the terminal's encoding lacks must not cost the result of a job.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except (NextrapolateError, OSError) as error:

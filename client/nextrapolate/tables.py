@@ -1,5 +1,6 @@
 """Reports as a terminal shows them: tables, and small plots of one character a step."""
 
+import sys
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from statistics import fmean, median
@@ -10,6 +11,12 @@ from rich.table import Table
 from nextrapolate.schemas import Comparison, Inspection, ModuleLinearity
 
 _BARS = "▁▂▃▄▅▆▇█"
+_PLAIN_BARS = "_.-:=+*#"
+_MOST_BARS = 24
+"""So that a table with a plot in it fits a terminal of 80 columns, however long the run."""
+
+WIDE = 1000
+"""Columns of what is no terminal, so that a file or a pipe gets each row whole, on one line."""
 
 
 def show_comparison(comparison: Comparison) -> None:
@@ -29,32 +36,52 @@ def show_comparison(comparison: Comparison) -> None:
 def show_inspection(inspection: Inspection) -> None:
     """Print the geometry of a run: each kind of module over the steps, then how straight it is."""
     first, last = inspection.steps[0], inspection.steps[-1]
+    bars = _bars()
     kinds = _table("kind", "modules", f"energy ratio, {first}-{last}", "at the end", "in 1, 2, 3 directions")
+    kinds.columns[2].no_wrap = True
     for kind in inspection.kinds:
         shares = " ".join(f"{share:.3f}" for share in kind.variance_explained)
         row = (
             kind.kind,
             str(kind.modules),
-            sparkline(kind.energy_ratio),
+            sparkline(kind.energy_ratio, bars),
             f"{kind.energy_ratio[-1]:.3f}",
             shares,
         )
         kinds.add_row(*row)
     track = _table("drift", f"{first}-{last}", "from", "to")
+    track.columns[1].no_wrap = True
     for name, values in _track(inspection):
-        track.add_row(name, sparkline(values), f"{values[0]:.3g}", f"{values[-1]:.3g}")
+        track.add_row(name, sparkline(values, bars), f"{values[0]:.3g}", f"{values[-1]:.3g}")
     straight = _table("R^2 of a line", "< 0", "0-0.7", "0.7-0.9", "> 0.9", "median")
     for name, values in _linearity(inspection.linearity):
         straight.add_row(name, *_shares(values), f"{median(values):.2f}")
     _print(inspection.verdict, kinds, inspection.warnings, track, straight)
 
 
-def sparkline(values: Sequence[float]) -> str:
-    """Draw values as bars from 0 to the largest, one character each."""
-    top = max(values, default=0.0)
+def sparkline(values: Sequence[float], bars: str = _BARS) -> str:
+    """Draw values as bars from 0 to the largest, one each; of many values, one for the mean of a stretch."""
+    drawn = _means(values, _MOST_BARS)
+    top = max(drawn, default=0.0)
     if top <= 0:
-        return _BARS[0] * len(values)
-    return "".join(_BARS[min(int(max(value, 0.0) / top * len(_BARS)), len(_BARS) - 1)] for value in values)
+        return bars[0] * len(drawn)
+    return "".join(bars[min(int(max(value, 0.0) / top * len(bars)), len(bars) - 1)] for value in drawn)
+
+
+def _means(values: Sequence[float], most: int) -> list[float]:
+    """Take the means of as many stretches as may be, all about as long, in order."""
+    count = min(len(values), most)
+    bounds = [len(values) * number // count for number in range(count + 1)] if count else []
+    return [fmean(values[start:end]) for start, end in pairwise(bounds)]
+
+
+def _bars() -> str:
+    """Choose bars that whoever reads stdout can take."""
+    try:
+        _BARS.encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return _PLAIN_BARS
+    return _BARS
 
 
 def _track(inspection: Inspection) -> Iterable[tuple[str, list[float]]]:
@@ -93,6 +120,8 @@ def _table(first: str, *others: str) -> Table:
 
 def _print(verdict: str, table: Table, notes: Sequence[str], *more: Table) -> None:
     console = Console(soft_wrap=True, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = WIDE
     console.print(verdict, highlight=False)
     for part in (table, *more):
         if part.row_count:

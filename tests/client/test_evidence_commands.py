@@ -2,18 +2,20 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
+from fixtures.reports import inspection
 from fixtures.scripted_server import MakeClient
 from fixtures.server import EmbeddedServer
 
 from nextrapolate import CheckpointError, NExtClient, ParameterError, Progress
 from nextrapolate.schemas import Comparison, Inspection
-from nextrapolate.tables import sparkline
+from nextrapolate.tables import show_inspection, sparkline
 
 COMMAND = str(Path(sys.executable).with_name("nextrapolate"))
 METHODS = ["none", "weight-extrapolation", "autoregression"]
@@ -24,11 +26,12 @@ def run_of_steps(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_run(tmp_path_factory.mktemp("evidence") / "grpo", range(10, 130, 10))
 
 
-def nextrapolate(server: EmbeddedServer, *arguments: object) -> str:
+def nextrapolate(server: EmbeddedServer, *arguments: object, encoding: str = "utf-8") -> str:
     environment = os.environ | {
         "NEXTRAPOLATE_URL": server.url,
         "NEXTRAPOLATE_API_KEY": server.api_key,
-        "COLUMNS": "120",
+        "COLUMNS": "80",
+        "PYTHONIOENCODING": encoding,
     }
     done = subprocess.run(
         [COMMAND, *map(str, arguments)], env=environment, capture_output=True, text=True, check=True
@@ -62,6 +65,17 @@ def test_inspect_shows_the_geometry(embedded_server: EmbeddedServer, run_of_step
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_inspect_in_an_encoding_without_bars(
+    embedded_server: EmbeddedServer, run_of_steps: Path, encoding: str
+) -> None:
+    printed = nextrapolate(embedded_server, "inspect", run_of_steps, encoding=encoding)
+    (drift,) = [line for line in printed.splitlines() if line.startswith("norm since the base")]
+    assert drift.isascii()
+    assert drift.split()[4].endswith("#")
+
+
+@pytest.mark.integration
 def test_both_clients_ask_the_same(
     make_client: MakeClient, embedded_server: EmbeddedServer, run_of_steps: Path
 ) -> None:
@@ -88,3 +102,25 @@ def test_what_is_wrong_here_is_said_before_anything_is_sent(run_of_steps: Path) 
 def test_a_sparkline_reaches_from_nothing_to_the_largest() -> None:
     assert sparkline([0.0, 0.5, 1.0]) == "▁▅█"
     assert sparkline([0.0, -1.0]) == "▁▁"
+
+
+def test_a_sparkline_of_a_long_run_has_all_of_it() -> None:
+    assert sparkline(range(1, 151))[-1] == "█"
+    assert len(sparkline(range(1, 151))) == len(sparkline(range(24))) == 24
+    assert sparkline([0.0] * 75 + [1.0] * 75) == "▁" * 12 + "█" * 12
+    assert sparkline([]) == ""
+
+
+@pytest.mark.parametrize("on_a_terminal", [True, False])
+def test_inspect_shows_a_long_run_to_its_end_in_80_columns(
+    on_a_terminal: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if on_a_terminal else "0")
+    show_inspection(inspection(steps=range(10, 1510, 10)))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+    assert "…" not in plain
+    bars = [found for line in plain.splitlines() for found in re.findall("[▁▂▃▄▅▆▇█]+", line)]
+    assert [(len(found), found[-1]) for found in bars] == [(24, "█")] * len(bars)
+    assert len(bars) == 7 + 3  # one for each kind of module; norm, speed and steadiness

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Sequence
 from rich.console import Console
 from rich.table import Table
 
-_WIDE = 1000
-"""Columns of what is no terminal, so that a file or a pipe gets each row whole, on one line."""
+from nextrapolate.tables import WIDE
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -15,4 +14,4 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = Table(*columns, box=None, pad_edge=False, header_style="bold")
     for row in rows:
         table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else _WIDE, markup=False, highlight=False).print(table)
+    Console(width=None if sys.stdout.isatty() else WIDE, markup=False, highlight=False).print(table)
