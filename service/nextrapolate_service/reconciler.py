@@ -39,6 +39,12 @@ def _reconcile(store: Store, wake_ups: WakeUps) -> None:
     for what in ("requeued", "failed", "cancelled"):
         for job_id in getattr(done, what):
             _log.warning("%s: its worker stopped beating", what, extra={"job_id": job_id})
+    for job_id in done.gone:
+        _log.error(
+            "Redis has lost the record of this job: see that its maxmemory-policy is noeviction, and bring "
+            "the job back with `nextrapolate-server rebuild --add-missing`",
+            extra={"job_id": job_id},
+        )
     for job_id in done.wake:
         wake_ups.send(job_id)
     store.recorder.record_ends()

@@ -1,5 +1,6 @@
 """The connection to Redis: its keys, its scripts, its timeouts and retries."""
 
+import logging
 from enum import StrEnum
 from importlib import resources
 from typing import Any, cast
@@ -14,6 +15,8 @@ from redis.retry import Retry
 from ulid import ULID
 
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
+
+_log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
@@ -152,13 +155,14 @@ class Connection(Redis):
         now_ms = self.now_ms()
         return str(ULID.from_timestamp(now_ms)), now_ms
 
-    def check_version(self) -> None:
-        """Check that this package can use this Redis.
+    def check_redis(self) -> None:
+        """Check that this package can use this Redis, and warn where it may lose what was acknowledged.
 
         Raises:
-            StoreIncompatible: it is too old.
+            StoreIncompatible: it is too old, or evicts what is needed.
         """
-        version = str(self.info("server")["redis_version"])
+        info = self.info()  # and not CONFIG GET, which a managed Redis may refuse
+        version = str(info["redis_version"])
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
             oldest = ".".join(map(str, _OLDEST_REDIS))
             raise StoreIncompatible(f"this is Redis {version}: run Redis {oldest} or newer, or Valkey")
@@ -168,6 +172,17 @@ class Connection(Redis):
         self.set(Key.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
 
     def is_marked(self) -> bool:
+        policy = str(info.get("maxmemory_policy", "noeviction"))
+        if policy.startswith("allkeys"):  # volatile-* evict nothing but sessions and rate limits
+            raise StoreIncompatible(
+                f"this Redis evicts jobs when its memory is full (maxmemory-policy {policy}): set "
+                "maxmemory-policy to noeviction"
+            )
+        if info.get("aof_enabled") == 0:
+            _log.warning(
+                "this Redis has no append-only file: what it loses when it restarts has to be brought back "
+                "with `nextrapolate-server rebuild`; set appendonly to yes and appendfsync to always"
+            )
         """Tell whether there is data in it, and all of it."""
         return bool(self.exists(Key.SCHEMA_VERSION))
 

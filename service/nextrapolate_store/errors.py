@@ -2,7 +2,7 @@
 
 StoreError
 ├── StoreUnavailable         Redis cannot be reached, or cannot write
-├── StoreIncompatible        Redis, or the data in it, is of a version that this package cannot use
+├── StoreIncompatible        Redis is too old or evicts, or the data in it is of another version
 ├── StoreLost                Redis is empty, the data folder is not
 ├── StoreNotEmpty            there is nothing to rebuild: Redis has its data
 ├── RecordUnreadable         a record on disk is damaged, or of another version
@@ -49,7 +49,7 @@ class StoreUnavailable(StoreError):
 
 
 class StoreIncompatible(StoreError):
-    """Redis, or the data in it, is of a version that this package cannot use."""
+    """Redis is too old or evicts, or the data in it is of a version that this package cannot use."""
 
 
 class StoreLost(StoreError):

@@ -347,8 +347,9 @@ class JobStore:
 
         Leases that ended give their jobs back, or fail or cancel them. Queued jobs are named in `wake` where
         they have waited so long that their message must be lost, and the broker's list does not explain it.
+        One whose record is gone holds up no other: it leaves the indexes, and is named in `gone`.
         """
-        requeued, failed, cancelled, wake = self._reconcile(
+        ids = self._reconcile(
             keys=[BROKER_LIST],
             args=[
                 self._max_attempts,
@@ -357,7 +358,7 @@ class JobStore:
                 _JOBS_A_PASS,
             ],
         )
-        return Reconciled(tuple(requeued), tuple(failed), tuple(cancelled), tuple(wake))
+        return Reconciled(*map(tuple, ids))
 
     def restore(self, document: JobDocument, end: EndDocument | None) -> bool:
         """Bring a job back from its records, as it ended or queued again; False where it is there already."""

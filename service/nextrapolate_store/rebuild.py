@@ -56,9 +56,9 @@ class Rebuild:
 
         Raises:
             StoreNotEmpty: Redis has data, and nobody said that this is meant.
-            StoreIncompatible: Redis, or the data in it, is of another version.
+            StoreIncompatible: Redis is too old or evicts, or the data in it is of another version.
         """
-        self._redis.check_version()
+        self._redis.check_redis()
         if self._redis.is_marked():
             self._redis.check_schema()
             if not add_missing:

@@ -138,6 +138,8 @@ class Reconciled:
     """Their lease ended while they were being cancelled."""
     wake: tuple[str, ...] = ()
     """Queued jobs whose message has to be sent again; those just requeued are among them."""
+    gone: tuple[str, ...] = ()
+    """They were in an index, and Redis has no record of them: it must have evicted or lost it."""
 
 
 @dataclass(frozen=True)

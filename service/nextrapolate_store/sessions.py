@@ -1,8 +1,8 @@
 """Sessions of browsers: who has shown an API key, and need not show it again for some hours.
 
-A session stands for the key that began it and ends with it at the latest, also where another key takes over its
-id. What a browser keeps is a token of
-256 random bits; Redis keeps its digest alone. Sessions are on no disk: whoever loses one shows the key again.
+A session stands for the key that began it and ends with it at the latest, also where another key takes over
+its id. What a browser keeps is a token of 256 random bits; Redis keeps its digest alone. Sessions are on no
+disk: whoever loses one shows the key again.
 """
 
 import hashlib

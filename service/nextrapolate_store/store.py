@@ -45,11 +45,11 @@ class Store:
 
         Raises:
             StoreUnavailable: Redis does not answer.
-            StoreIncompatible: Redis, or the data in it, is of a version that this package cannot use.
+            StoreIncompatible: Redis is too old or evicts, or the data in it is of another version.
             StoreLost: Redis is empty, the data folder is not.
         """
         store = cls._connect(settings)
-        store._redis.check_version()
+        store._redis.check_redis()
         if store._journal.is_empty():
             store._redis.mark()
         store._redis.check_schema()

@@ -1,6 +1,7 @@
 """Opening a store: what it needs, and what it refuses."""
 
 import pickle
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,18 @@ from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 
 
+@pytest.fixture
+def configured(store_settings: StoreSettings) -> Iterator[Callable[..., None]]:
+    """Sets up the tests' Redis in another way, until the test is over."""
+    with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
+        before = {name: redis.config_get(name)[name] for name in ("maxmemory-policy", "appendonly")}
+        yield lambda **options: [
+            redis.config_set(name.replace("_", "-"), value) for name, value in options.items()
+        ]
+        for name, value in before.items():
+            redis.config_set(name, value)
+
+
 def test_a_store_opens_twice_and_answers(store: Store, store_settings: StoreSettings) -> None:
     second = Store.open(store_settings)
     store.ping()
@@ -33,6 +46,30 @@ def test_data_of_another_version_is_refused(store_settings: StoreSettings, schem
         StoreIncompatible, match=rf"{whose} nextrapolate \(schema {schema}, this one knows 2\)"
     ):
         Store.open(store_settings)
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
+def test_a_redis_that_evicts_jobs_is_refused(
+    store: Store, store_settings: StoreSettings, configured: Callable[..., None], policy: str
+) -> None:
+    configured(maxmemory_policy=policy)
+    for refused in (
+        lambda: Store.open(store_settings),
+        lambda: Store.rebuild(store_settings, add_missing=True),
+    ):
+        with pytest.raises(StoreIncompatible, match=rf"{policy}\): set maxmemory-policy to noeviction"):
+            refused()
+
+
+def test_a_redis_that_writes_nothing_down_is_warned_about(
+    store_settings: StoreSettings, configured: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    configured(maxmemory_policy="volatile-lru")
+    Store.open(store_settings).close()
+    assert caplog.messages == []
+    configured(appendonly="no")
+    Store.open(store_settings).close()
+    assert "set appendonly to yes" in caplog.text
 
 
 def test_no_redis_is_said_so(store_settings: StoreSettings, tmp_path: Path) -> None:

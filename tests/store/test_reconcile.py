@@ -2,14 +2,18 @@
 
 import time
 from dataclasses import replace
+from datetime import timedelta
 
 from celery import Celery
-from fixtures.store import OUT_OF_MEMORY, TENANT, claim, submit
+from fixtures.store import INPUTS, OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
+from redis import Redis
 
 from nextrapolate.schemas import JobState
 from nextrapolate_store.queue import TASK_NAME, celery_settings
+from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota
 
 
 def impatient(settings: StoreSettings) -> Store:

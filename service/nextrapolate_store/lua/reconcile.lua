@@ -3,16 +3,24 @@
 -- KEYS    1 the broker's list of messages
 -- ARGV    1 how many attempts a job has, 2 how long a message may take (ms), 3 error of a job whose worker
 --         was lost (JSON), 4 how many to look at in one pass
--- reply   ids: {requeued, failed, cancelled, wake}
+-- reply   ids: {requeued, failed, cancelled, wake, gone}; the last had no record and left their indexes
 -- keeps   Any number of processes may run this at any time. A job is woken again at most once in the time a
 --         message may take, and no more are woken than messages are missing, so the list stays short.
 local max_attempts, patience = tonumber(ARGV[1]), tonumber(ARGV[2])
 local worker_lost, limit = ARGV[3], tonumber(ARGV[4])
 local now = now_ms()
 local ended = { queued = {}, failed = {}, cancelled = {} }
-local wake = {}
+local wake, gone = {}, {}
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT', 0, limit)) do
+local function present(index, ids)
+  local found, without_record = with_records(index, ids)
+  for _, id in ipairs(without_record) do
+    table.insert(gone, id)
+  end
+  return found
+end
+
+for _, id in ipairs(present(key.leases, redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT', 0, limit))) do
   count('lease_expired')
   if get(id, 'last_error') == '' then
     set(id, 'last_error', worker_lost)
@@ -23,7 +31,7 @@ end
 for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
   local parked = key.tenant_parked .. tenant
   local room = quota_of(tenant, 'running_jobs') - used(tenant, 'running_jobs')
-  for _, id in ipairs(room > 0 and redis.call('ZRANGE', parked, 0, room - 1) or {}) do
+  for _, id in ipairs(room > 0 and present(parked, redis.call('ZRANGE', parked, 0, room - 1)) or {}) do
     redis.call('ZREM', parked, id)
     redis.call('ZADD', key.queued, get(id, 'created_at'), id)
     set(id, 'woken_at', 0)
@@ -33,8 +41,9 @@ for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
   end
 end
 
+local queued = present(key.queued, redis.call('ZRANGE', key.queued, 0, limit - 1))
 local missing = redis.call('ZCARD', key.queued) - redis.call('LLEN', KEYS[1])
-for _, id in ipairs(redis.call('ZRANGE', key.queued, 0, limit - 1)) do
+for _, id in ipairs(queued) do
   local woken_at = tonumber(get(id, 'woken_at'))
   -- 0: it came back from an attempt, or was parked, so it has no message at all.
   if woken_at == 0 or (missing > 0 and woken_at + patience <= now) then
@@ -45,4 +54,4 @@ for _, id in ipairs(redis.call('ZRANGE', key.queued, 0, limit - 1)) do
   end
 end
 
-return { ended.queued, ended.failed, ended.cancelled, wake }
+return { ended.queued, ended.failed, ended.cancelled, wake, gone }

@@ -21,6 +21,21 @@ local function count(counter)
   redis.call('HINCRBY', key.counters, counter, 1)
 end
 
+-- Those of some ids in an index whose job has a record. One without, which Redis has lost in some way, leaves
+-- the index, lest it hold up the others for ever. Gives both: those with a record, and those that left.
+local function with_records(index, ids)
+  local present, gone = {}, {}
+  for _, id in ipairs(ids) do
+    if get(id, 'state') then
+      table.insert(present, id)
+    else
+      redis.call('ZREM', index, id)
+      table.insert(gone, id)
+    end
+  end
+  return present, gone
+end
+
 local function tell(id, event, message)
   local job = redis.call('HMGET', key.job .. id, 'state', 'stage', 'progress', 'attempt')
   redis.call('XADD', key.events .. id, '*', 'type', event, 'message', message or '',

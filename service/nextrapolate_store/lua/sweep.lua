@@ -16,7 +16,7 @@ for _, id in ipairs(told) do
   redis.call('ZREM', key.told, id)
 end
 
-local ended = oldest(key.ended, now - jobs_age)
+local ended = with_records(key.ended, oldest(key.ended, now - jobs_age))
 for _, id in ipairs(ended) do
   forget(id)
 end
