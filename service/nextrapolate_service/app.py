@@ -49,6 +49,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     site.install(app)
     for part in (series, jobs, artifacts, methods, health, metrics):
         app.include_router(part.router)
+    app.webhooks = openapi.webhooks
     problems.install(app)
     openapi.describe(app)
     app.add_middleware(JsonBodyLimit)

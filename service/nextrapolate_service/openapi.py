@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
-from nextrapolate.schemas import JobEvent, Problem
+from nextrapolate.schemas import JobEvent, Problem, WebhookMessage
 from nextrapolate_service.problems import PROBLEM_JSON
 
 DESCRIPTION = """
@@ -25,10 +25,14 @@ Every error is `application/problem+json` (RFC 9457) with a `code`, whether it i
 
 TAGS = [
     {"name": "series", "description": "Runs, and the checkpoints that have arrived of them."},
-    {"name": "jobs", "description": "Extrapolations: submit, follow, cancel."},
-    {"name": "results", "description": "The extended adapter and the report of a job that succeeded."},
+    {"name": "jobs", "description": "Extrapolations, backtests and inspections: submit, follow, cancel."},
+    {
+        "name": "results",
+        "description": "The report of a job that succeeded, and the adapter of an extrapolation.",
+    },
     {"name": "methods", "description": "What this server can compute."},
     {"name": "health", "description": "For probes; no key needed."},
+    {"name": "metrics", "description": "For Prometheus, with a key of scope `metrics`."},
 ]
 
 _PROBLEMS = {
@@ -37,12 +41,12 @@ _PROBLEMS = {
     403: "The key does not open this, or a quota of its tenant is used up.",
     404: "There is no such thing, or it is another tenant's.",
     409: "It contradicts what is there.",
-    413: "The body is too large.",
+    413: "The body is too large; JSON may have 1 MiB.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
     424: "The Hub or the bucket does not answer; try again after Retry-After.",
     429: "The key came too often, or too much is under way; try again after Retry-After.",
-    503: "The store does not answer; try again after Retry-After.",
+    503: "The store does not answer: try again after Retry-After. Or it wants the operator: not `retryable`.",
     507: "The server's disk is nearly full.",
 }
 
@@ -58,6 +62,25 @@ def problems(*statuses: int) -> Responses:
         status: {"model": Problem, "description": _PROBLEMS[status]}
         for status in sorted({401, 403, 422, 429, 503, *statuses})
     }
+
+
+webhooks = APIRouter()
+
+
+@webhooks.post(
+    "job-ended",
+    status_code=204,
+    responses={
+        204: {"description": "Any 2xx: it was heard."},
+        410: {"description": "Nobody listens any more; it is not tried again."},
+        "default": {
+            "description": "Anything else, or none within 15 s: tried again, 8 times in most of a day."
+        },
+    },
+    summary="Hear of a job's end",
+)
+def job_ended(message: WebhookMessage) -> None:
+    """What the service posts to a job's `webhook.url`, signed as Standard Webhooks are."""
 
 
 def operation_id(route: APIRoute) -> str:

@@ -54,3 +54,14 @@ def test_what_cannot_be_done_is_said(
 def test_the_task_of_a_job_is_in_the_schema(client: TestClient) -> None:
     schemas = client.get("/openapi.json").json()["components"]["schemas"]
     assert {"JobCreate", "BacktestCreate", "InspectCreate"} <= schemas.keys()
+
+
+def test_the_report_of_each_task_and_the_webhook_are_in_the_schema(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    shown = document["paths"]["/jobs/{job_id}/report"]["get"]["responses"]["200"]
+    reports = shown["content"]["application/json"]["schema"]["discriminator"]["mapping"]
+    assert reports.keys() == {"extrapolate", "backtest", "inspect"}
+    told = document["webhooks"]["job-ended"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert {*reports.values(), told["$ref"]} <= {
+        f"#/components/schemas/{name}" for name in document["components"]["schemas"]
+    }

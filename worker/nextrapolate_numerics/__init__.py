@@ -18,7 +18,8 @@ Data flows one way, each arrow a function from one frozen carrier to the next:
 
 The contract:
 
-- A delta dW = s B A is carried as its factors (LowRank), and a dense (m, n) matrix is built nowhere.
+- A delta dW = s B A is carried as its factors (LowRank). Rows of a dense (m, n) matrix are made only where
+  `maec` and `dare` select entries, 2^22 at a time.
 - Files are read a few modules at a time: of a series no more than these are held, of a result one adapter.
 - Steps of training are the time axis, never the index of a checkpoint.
 - Factors are float32; inner products and small cores are float64.

@@ -1,7 +1,7 @@
 """Entries of a low-rank matrix, selected one by one, and the low-rank matrix nearest to what is left.
 
 Selecting entries takes the low rank away: of X (m, n) of rank r, half of the entries are a matrix of rank
-min(m, n). It is never held. Its rows are made a chunk at a time, from the factors, as often as they are
+min(m, n). Its rows are made a chunk of 2^22 entries at a time, from the factors, as often as they are
 needed, and its leading singular vectors come from subspace iteration (Halko, Martinsson and Tropp, arXiv
 0909.4061, Algorithm 4.4), each iteration one pass over the chunks:
 

@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 
-from nextrapolate.schemas import JobState, Report
+from nextrapolate.schemas import AnyReport, JobState
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.errors import RangeRefusedError, ResultsNotReadyError
@@ -64,9 +64,9 @@ def get_adapter_file(
     return response
 
 
-@router.get("/report", responses={200: {"model": Report}, **problems(404, 409)}, summary="Show the report")
+@router.get("/report", responses={200: {"model": AnyReport}, **problems(404, 409)}, summary="Show the report")
 def get_report(job_id: str, tenant: Tenant, store: OpenStore, if_none_match: IfNoneMatch = None) -> Response:
-    """What was done, on what evidence, and what it cost."""
+    """What was done, on what evidence, and what it cost; by the job's task."""
     return _result(store, tenant, job_id, REPORT, if_none_match)
 
 

@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.1
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 424, 507), summary="Submit a job")
+@router.post("", status_code=202, responses=problems(404, 409, 413, 424, 507), summary="Submit a job")
 async def create_job(
     request: JobBody,
     tenant: WritingTenant,
@@ -59,7 +59,7 @@ async def create_job(
         ),
     ] = None,
 ) -> Job:
-    """Extrapolate a trajectory. An acknowledged job is never lost, whatever dies in between."""
+    """Extrapolate, backtest or inspect a run. An acknowledged job is never lost, whatever dies in between."""
     submission = Submission(tenant, request, idempotency_key, x_hub_token)
     job = await run_in_threadpool(submit, store, settings, wake_ups, submission)
     response.headers["Location"] = f"/jobs/{job.id}"

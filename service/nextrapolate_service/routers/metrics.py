@@ -15,7 +15,7 @@ from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavail
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.statistics import Statistics
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["metrics"])
 
 _METRICS = {CONTENT_TYPE_PLAIN_0_0_4: {"schema": {"type": "string"}}}
 

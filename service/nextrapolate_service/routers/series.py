@@ -70,7 +70,7 @@ def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> No
 
 @router.post(
     "/{series_id}/checkpoints/{step}",
-    responses=problems(404, 409),
+    responses=problems(404, 409, 413),
     summary="Announce a checkpoint, and learn what of it to upload",
 )
 def announce_checkpoint(
@@ -142,7 +142,7 @@ def head_checkpoint_file(
 
 
 @router.post(
-    "/{series_id}/jumps", status_code=201, responses=problems(404, 409, 507), summary="Record a jump"
+    "/{series_id}/jumps", status_code=201, responses=problems(404, 409, 413, 507), summary="Record a jump"
 )
 def record_jump(
     series_id: str, request: JumpCreate, tenant: WritingTenant, store: OpenStore, settings: Settings

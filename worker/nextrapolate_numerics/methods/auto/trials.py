@@ -69,7 +69,10 @@ class Products:
 
 
 def trials(candidates: Candidates) -> list[Trial]:
-    """Every pair of steps up to a horizon apart, and each step with the next one however far."""
+    """Pairs of steps up to a horizon apart, and each step with the next one however far.
+
+    All of them in a short run; in a long one at most `_MOST_ORIGINS` steps with `_MOST_ENDS` each.
+    """
     found = []
     drift = candidates.drift
     for known in _some(range(1, len(drift.steps) - 1), _MOST_ORIGINS):
