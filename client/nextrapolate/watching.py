@@ -5,6 +5,7 @@ The trainer is told nothing and asked nothing. What a jump leaves is a folder wi
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,13 +96,20 @@ class Watcher:
         self.notes = _read_notes(folder / NOTES)
 
     def run(self, every: float) -> None:
-        """Look every so many seconds until no jump is left to make."""
+        """Call the server, then look every so many seconds until no jump is left to make.
+
+        Raises:
+            AuthenticationError: the key is none, said now and not at the first checkpoint, hours later.
+        """
         if not self._has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
             self._tell(f"every jump is made: {made}; remove {self._folder / NOTES} to begin anew")
             return
+        self._tell(f"watching {self._folder} for {self._client.url}: {self._coming()}")
+        reached = self._reach()
         while self.look():
             time.sleep(every)
+            reached = reached or self._reach()
 
     def look(self) -> bool:
         """Do what there is to do now; returns whether there will be more.
@@ -112,15 +120,35 @@ class Watcher:
         Raises:
             AuthenticationError: the key will not be another by then.
         """
-        try:
+        with self._trying_again():
             for checkpoint in list(self._settled()):
                 self._post_or_leave_out(checkpoint)
             self._jump_if_due()
+        return self._has_more()
+
+    def _reach(self) -> bool:
+        """Make a call that needs nothing but the server and a key that it knows."""
+        with self._trying_again():
+            self._client.methods()
+            return True
+        return False
+
+    @contextmanager
+    def _trying_again(self) -> Iterator[None]:
+        """Tell of what another look may mend; a key will not be another by then."""
+        try:
+            yield
         except AuthenticationError:
             raise
         except (NextrapolateError, OSError) as error:
             self._tell_once(f"trying again: {error}")
-        return self._has_more()
+
+    def _coming(self) -> str:
+        """Say what comes next."""
+        if (jump := self._pending()) is not None:
+            return f"the jump from step {jump.step} is job {jump.job}"
+        which = "next" if self.notes.jumps else "first"
+        return f"the {which} jump is from step {self._next_jump()}, or the first checkpoint after it"
 
     def _has_more(self) -> bool:
         return self._next_jump() is not None or self._pending() is not None

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
-from fixtures.scripted_server import ScriptedServer
+from fixtures.scripted_server import ScriptedServer, problem
 from fixtures.server import EmbeddedServer
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import CheckpointError
+from nextrapolate.errors import AuthenticationError, CheckpointError
 from nextrapolate.folders import step_of
 from nextrapolate.methods import make_method
+from nextrapolate.schemas import MethodInfo
 from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
 
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
@@ -42,6 +43,57 @@ def folder(tmp_path: Path) -> Path:
 def appear(written: Path, folder: Path, *steps: int) -> None:
     for step in steps:
         shutil.copytree(written / f"checkpoint-{step}", folder / f"checkpoint-{step}")
+
+
+@pytest.mark.integration
+def test_a_wrong_key_ends_it_before_the_first_checkpoint(
+    embedded_server: EmbeddedServer, folder: Path
+) -> None:
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder)
+    with NExtClient(embedded_server.url, "nx_local_wrong") as stranger, pytest.raises(AuthenticationError):
+        Watcher(stranger, folder, plan, lines.append).run(every=0.01)
+    first_jump = "the first jump is from step 30, or the first checkpoint after it"
+    assert lines == [f"watching {folder} for {embedded_server.url}: {first_jump}"]
+
+
+@pytest.mark.integration
+def test_a_server_that_is_missing_is_told_of_and_called_again(
+    embedded_server: EmbeddedServer, scripted: ScriptedServer, folder: Path
+) -> None:
+    scripted.stop()
+
+    class ComesLate(NExtClient):
+        """Finds the server when it has been told that there is none."""
+
+        def methods(self) -> list[MethodInfo]:
+            if len(lines) == 1:
+                return super().methods()
+            with NExtClient(embedded_server.url, "nx_local_wrong") as stranger:
+                return stranger.methods()
+
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=30, jump_every=None, out=folder)
+    with ComesLate(scripted.url) as client, pytest.raises(AuthenticationError):
+        Watcher(client, folder, plan, lines.append).run(every=0.01)
+    watching, missing = lines
+    assert watching.startswith(f"watching {folder} for {scripted.url}: ")
+    assert missing.startswith(f"trying again: no nextrapolate server answers at {scripted.url}")
+
+
+def test_a_watch_that_goes_on_says_what_comes_next(scripted: ScriptedServer, folder: Path) -> None:
+    def first_line(*jumps: Jump) -> str:
+        (folder / NOTES).write_text(Notes(series="s1", posted=[30], jumps=list(jumps)).model_dump_json())
+        scripted.on("GET", "/methods", problem(401))
+        lines: list[str] = []
+        plan = WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder)
+        with NExtClient(scripted.url) as client, pytest.raises(AuthenticationError):
+            Watcher(client, folder, plan, lines.append).run(every=0.01)
+        return lines[0].partition(f"{scripted.url}: ")[2]
+
+    made = Jump(step=30, job="j1", path=folder / "extrapolated-40")
+    assert first_line(made) == "the next jump is from step 50, or the first checkpoint after it"
+    assert first_line(Jump(step=30, job="j1")) == "the jump from step 30 is job j1"
 
 
 @pytest.mark.integration
