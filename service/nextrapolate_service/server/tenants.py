@@ -8,6 +8,7 @@ from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from nextrapolate_service.server.store_access import DataDir, Json, open_store
 from nextrapolate_service.server.tables import print_table
+from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota, Usage
 
 tenants = typer.Typer(
@@ -28,7 +29,7 @@ def _size(text: str) -> int:
 def list_tenants(data_dir: DataDir = None, as_json: Json = False) -> None:
     """List all tenants that ever had a key, with what they use of how much they may."""
     with open_store(data_dir) as operated:
-        names = sorted({key.tenant for key in operated.store.keys.list()})
+        names = _names(operated.store)
         usages = {name: operated.store.quotas.usage(name) for name in names}
     if as_json:
         typer.echo(json.dumps([{"tenant": name} | _as_json(usage) for name, usage in usages.items()]))
@@ -64,6 +65,7 @@ def set_quotas(
     if not quotas:
         raise typer.BadParameter("name a quota to set, such as --bytes 500GiB")
     with open_store(data_dir) as operated:
+        _check_known(tenant, operated.store)
         operated.store.quotas.set(tenant, quotas)
         operated.note("set_quotas", tenant, quotas=quotas)
         usage = operated.store.quotas.usage(tenant)
@@ -74,9 +76,26 @@ def set_quotas(
 def reset(tenant: Tenant, data_dir: DataDir = None) -> None:
     """Give a tenant the quotas that all tenants have."""
     with open_store(data_dir) as operated:
+        _check_known(tenant, operated.store)
         operated.store.quotas.reset(tenant)
         operated.note("reset_quotas", tenant)
     typer.echo(f"the tenant {tenant} has no quotas of its own any more")
+
+
+def _names(store: Store) -> list[str]:
+    """Tenants that ever had a key: there are no others."""
+    return sorted({key.tenant for key in store.keys.list()})
+
+
+def _check_known(tenant: str, store: Store) -> None:
+    """Refuse a name that is mistyped: quotas of nobody would look as if they had been set.
+
+    Raises:
+        ValueError: no tenant has this name.
+    """
+    if tenant not in (names := _names(store)):
+        there_are = f"there are {', '.join(names)}" if names else "there are none yet"
+        raise ValueError(f"there is no tenant {tenant!r}: {there_are}; the first key of one makes it")
 
 
 def _as_json(usage: dict[Quota, Usage]) -> dict[str, dict[str, int]]:
