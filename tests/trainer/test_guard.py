@@ -118,6 +118,13 @@ def test_several_adapters_need_a_guard(several: dict[str, Any], make_trainer: Ma
         guarded(client, guard="evaluate").attach(trainer)
 
 
+@pytest.mark.parametrize("alphas", [(), (0,), (0.0, 0)])
+def test_alphas_without_a_factor_to_try_are_refused(alphas: tuple[float, ...]) -> None:
+    client = NExtClient("http://127.0.0.1:9", "nx_none_none")
+    with pytest.raises(ValueError, match="0 is the run's own adapter: name a factor to try"):
+        guarded(client, guard=length, alphas=alphas, others=("wsm",))
+
+
 @pytest.mark.integration
 def test_a_jump_that_harms_is_rolled_back(
     make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture

@@ -73,8 +73,8 @@ class NExtCallback(TrainerCallback):
 
     Raises:
         ParameterError: the method or one of its parameters is not known, or out of range.
-        ValueError: jumps do not fall on collected steps; alphas or others without a guard; an optimizer or
-            a guard that is not known; a limit that is not positive.
+        ValueError: jumps do not fall on collected steps; alphas or others without a guard; alphas with
+            nothing but 0; an optimizer or a guard that is not known; a limit that is not positive.
     """
 
     def __init__(
@@ -109,8 +109,12 @@ class NExtCallback(TrainerCallback):
         self.schedule = Schedule(collect_every, jump_at, jump_every)
         self.jumps: list[JumpSummary] = []
         # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
-        tried = [factor for factor in alphas or () if factor]
-        self._methods = [make_method(self.method, alpha=factor) for factor in tried] or [self.method]
+        tried = None if alphas is None else [factor for factor in alphas if factor]
+        if tried == []:
+            raise ValueError(
+                f"alphas is {alphas!r}, and 0 is the run's own adapter: name a factor to try, or leave it out"
+            )
+        self._methods = [make_method(self.method, alpha=factor) for factor in tried or [self.method.alpha]]
         for other in others:
             by_name = {"horizon_steps": self.method.horizon_steps} if isinstance(other, str) else {}
             self._methods.append(make_method(other, **by_name))
