@@ -1,8 +1,9 @@
 """How the command speaks to people: progress and complaints on stderr, results on stdout."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
@@ -21,6 +22,8 @@ from nextrapolate.progress import OnProgress, Progress
 from nextrapolate.schemas import Job, MethodInfo
 
 JOB_FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
+_LOWEST = {"minimum": "<=", "exclusiveMinimum": "<"}
+_HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""
 
@@ -106,14 +109,28 @@ def show_extrapolation(result: Extrapolation) -> None:
 
 
 def show_methods(methods: list[MethodInfo]) -> None:
-    """List methods, each with its paper, the checkpoints it needs, and its parameters with their defaults."""
+    """List methods, each with its paper, the checkpoints it needs, and what its parameters may be."""
     for method in methods:
         paper = f" ({method.paper})" if method.paper else ""
         typer.echo(f"{method.name}: {method.title}{paper}")
         typer.echo(f"  needs {method.minimum_checkpoints} checkpoints at least")
         for name, schema in method.parameters.get("properties", {}).items():
             if name != "name":
-                typer.echo(f"  {name} = {schema.get('default')}: {schema.get('description', '')}")
+                values = _values(name, schema)
+                allowed = f" ({values})" if values else ""
+                typer.echo(f"  {name} = {schema.get('default')}{allowed}: {schema.get('description', '')}")
+
+
+def _values(name: str, schema: Mapping[str, Any]) -> str:
+    """Say which values a parameter may have, as far as its JSON schema does; null is for the description."""
+    if "anyOf" in schema:
+        return " or ".join(filter(None, (_values(name, part) for part in schema["anyOf"])))
+    if "enum" in schema or "const" in schema:
+        return " or ".join(schema.get("enum") or [schema["const"]])
+    below = (f"{schema[bound]} {sign} " for bound, sign in _LOWEST.items() if bound in schema)
+    above = (f" {sign} {schema[bound]}" for bound, sign in _HIGHEST.items() if bound in schema)
+    limits = ("".join(below), "".join(above))
+    return name.join(limits) if any(limits) else ""
 
 
 def show_jobs(jobs: list[Job]) -> None:

@@ -12,8 +12,9 @@ import pytest
 from fixtures.client_examples import a_job, write_checkpoints
 from fixtures.scripted_job import script_job
 from fixtures.scripted_server import ScriptedServer, answer, problem
+from pydantic import BaseModel
 
-from nextrapolate import console
+from nextrapolate import AlphaRlMethod, DareMethod, WeightExtrapolationMethod, console
 from nextrapolate.cli import main
 from nextrapolate.progress import Progress
 from nextrapolate.schemas import JobState, MethodInfo, NextMethod
@@ -196,6 +197,30 @@ def test_jobs(run: Run, service: ScriptedServer) -> None:
     assert json.loads(cancelled.out)["state"] == "cancelled"
 
 
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        (
+            WeightExtrapolationMethod,
+            "  window_steps = 50 (1 <= window_steps <= 100000 or auto): the line starts at the checkpoint",
+        ),
+        (
+            WeightExtrapolationMethod,
+            "  from_step = None (0 <= from_step): the line starts at",
+        ),
+        (DareMethod, "  drop = 0.5 (0 <= drop < 1): share of the entries to drop"),
+        (AlphaRlMethod, "  rewards = None: reward of each checkpoint used"),
+    ],
+)
+def test_values_that_a_parameter_may_have(
+    model: type[BaseModel], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = model.model_json_schema()
+    info = MethodInfo(name="m", title="M", paper=None, minimum_checkpoints=2, parameters=schema)
+    console.show_methods([info])
+    assert line in capsys.readouterr().out
+
+
 def test_methods(run: Run, scripted: ScriptedServer) -> None:
     info = MethodInfo(
         name="next",
@@ -207,5 +232,12 @@ def test_methods(run: Run, scripted: ScriptedServer) -> None:
     scripted.on("GET", "/methods", answer({"methods": [info.model_dump()]}))
     listed = run("methods", "--url", scripted.url)
     assert "next: NExt (arXiv 2604.11446)" in listed.out
-    assert "alpha = 1.0: factor on the predicted update" in listed.out
+    for parameter in (
+        "horizon_steps = 50 (1 <= horizon_steps <= 100000): training steps to predict ahead",
+        "alpha = 1.0 (0 <= alpha <= 100): factor on the predicted update",
+        "preset = default (default or paper): default: regression",
+        "use_global = True: look at the global delta",
+        "decay = 0.5 (0 < decay <= 1): preset=default: weight",
+    ):
+        assert f"  {parameter}" in listed.out
     assert json.loads(run("methods", "--json", "--url", scripted.url).out)[0]["name"] == "next"
