@@ -65,7 +65,7 @@ def find_checkpoints(run: Path, until: int | None = None) -> tuple[LocalCheckpoi
         raise CheckpointError(
             f"{run} is a single checkpoint; give the folder that holds all of them, or several of them"
         )
-    folders = [folder for folder in run.iterdir() if folder.is_dir() and _STEP.fullmatch(folder.name)]
+    folders = [folder for folder in run.iterdir() if folder.is_dir() and named_step(folder.name) is not None]
     if not folders:
         raise CheckpointError(
             f"{run} holds no checkpoints: no folder there is named like checkpoint-10 or global_step_10"
@@ -100,9 +100,15 @@ def step_of(folder: Path, run: Path | None = None) -> int | None:
     """
     path = folder.absolute() if run is None else folder.relative_to(run)
     for part in reversed(path.parts):
-        if match := _STEP.fullmatch(part):
-            return int(match[1])
+        if (step := named_step(part)) is not None:
+            return step
     return None
+
+
+def named_step(name: str) -> int | None:
+    """Read the training step from the name of one folder; the service reads those in URIs by it, too."""
+    match = _STEP.fullmatch(name)
+    return int(match[1]) if match else None
 
 
 def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> str:

@@ -9,6 +9,7 @@ from fixtures.client_examples import a_job, an_event
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import nextrapolate
 from nextrapolate import (
     APIError,
     ConfigurationError,
@@ -22,7 +23,7 @@ from nextrapolate import (
     WaitTimeoutError,
     WeightExtrapolationMethod,
 )
-from nextrapolate.methods import make_method
+from nextrapolate.methods import default_methods, make_method
 from nextrapolate.progress import DOWNLOAD_SHARE, UPLOAD_SHARE, Tracker
 from nextrapolate.schemas import Problem, Stage
 from nextrapolate.wire import retries
@@ -34,6 +35,14 @@ PROBLEM = Problem(title="t", status=422, detail="d", code="c", retryable=False, 
 def test_parameters_may_be_text() -> None:
     made = make_method("next", preset="paper", alpha="2", use_local="false", learning_rate="1e-4")
     assert made == NextMethod(preset="paper", alpha=2.0, use_local=False, learning_rate=1e-4)
+
+
+def test_every_method_may_be_imported_from_the_package() -> None:
+    methods = {type(method).__name__ for method in default_methods()}
+    assert {"AutoMethod", "AlphaRlMethod", "DareMethod", "MaecMethod"} <= methods
+    assert methods <= set(nextrapolate.__all__)
+    assert {"Report", "Comparison", "Inspection", "MethodInfo"} <= set(nextrapolate.__all__)
+    assert [name for name in nextrapolate.__all__ if not hasattr(nextrapolate, name)] == []
 
 
 def test_a_preset_has_its_own_alpha() -> None:

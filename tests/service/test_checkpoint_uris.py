@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nextrapolate import folders
 from nextrapolate.schemas import MOST_CHECKPOINTS, CheckpointRef
 from nextrapolate_service.errors import RefusedUriError, UnknownStepError
 from nextrapolate_service.uris.disk import FileRoots, open_resolved, resolve_below
@@ -133,10 +134,12 @@ def test_a_range_takes_no_step_and_many_ranges_no_more_than_a_job() -> None:
         ("file:///checkpoint-1/then/checkpoint-30/", 30),
         ("hf://org/run@step_40/adapter", 40),
         ("hf://org/run@checkpoint-50", 50),
+        ("s3://bucket/run/global_step60_hf", 60),
     ],
 )
-def test_the_step_is_read_from_the_path(text: str, step: int) -> None:
+def test_the_step_is_read_from_the_path_as_the_client_reads_it(text: str, step: int) -> None:
     assert step_of(text) == step
+    assert folders.step_of(Path(text.replace("@", "/"))) == step
 
 
 @pytest.mark.parametrize("text", ["file:///runs/last", "file:///runs/checkpoint-", "file:///mycheckpoint-10"])

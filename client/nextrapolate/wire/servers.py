@@ -59,10 +59,15 @@ def _checked(url: str) -> str:
     return url.rstrip("/")
 
 
+def notes_path() -> Path:
+    """Tell where embedded servers of this user note where their keys are."""
+    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(home) / "nextrapolate" / "servers.json"
+
+
 def _noted_key(url: str) -> str | None:
     """Read the key that an embedded server on this machine has left for its user."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    notes = Path(home) / "nextrapolate" / "servers.json"
+    notes = notes_path()
     try:
         noted = json.loads(notes.read_text())
         # An embedded server notes the address it listens on; people call the same place localhost.

@@ -4,11 +4,12 @@ import json
 import os
 from pathlib import Path
 
+from nextrapolate.wire.servers import notes_path
+
 
 def note_server(url: str, key_file: Path) -> None:
     """Note where the key of the server at this address is, and forget servers whose key is gone."""
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    notes = Path(home) / "nextrapolate" / "servers.json"
+    notes = notes_path()
     notes.parent.mkdir(parents=True, exist_ok=True)
     noted = {known: path for known, path in _read(notes).items() if Path(path).exists()}
     temporary = notes.with_suffix(f".{os.getpid()}")

@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from nextrapolate.folders import named_step
 from nextrapolate.schemas import MOST_CHECKPOINTS, CheckpointRef
 from nextrapolate_service.errors import RefusedUriError, UnknownStepError
 
 _FORBIDDEN = {"#": "a fragment (#)", "?": "a query (?)", "%": "a percent sign", "\\": "a backslash"}
 _NUMBER = "(0|[1-9][0-9]{0,14})"
 _RANGE = re.compile(r"\{" + _NUMBER + r"\.\." + _NUMBER + r"(?:\.\." + _NUMBER + r")?\}")
-_STEP = re.compile(r"(?:checkpoint-|global_step_|step_)([0-9]{1,15})")
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)@(?P<revision>[\w.-]+)(?P<path>(?:/[\w.-]+)*)/?", re.ASCII)
 _S3 = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^/]+(?:/[^/]+)*)/?")
 
@@ -98,18 +98,18 @@ def parse(text: str) -> Uri:
 
 
 def step_of(text: str) -> int:
-    """Read the step from a URI: the last checkpoint-N, global_step_N or step_N in its path or revision.
+    """Read the step from a URI: the last part of its path or revision that is named after one.
 
     Raises:
         UnknownStepError: there is none.
     """
-    found = [match for part in re.split("[/@]", text) if (match := _STEP.fullmatch(part))]
-    if not found:
+    steps = [step for part in re.split("[/@]", text) if (step := named_step(part)) is not None]
+    if not steps:
         raise UnknownStepError(
             f"{shown(text)} names no step: give `step`, or a path with checkpoint-N or global_step_N",
             field="checkpoints",
         )
-    return int(found[-1][1])
+    return steps[-1]
 
 
 def shown(text: str) -> str:
