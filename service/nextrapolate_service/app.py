@@ -80,6 +80,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 async def _keep_up(opening: Opening, wake_ups: WakeUps, settings: ServiceSettings) -> None:
     store = await opening.until_open()
     await asyncio.gather(
-        reconcile_for_ever(store, wake_ups, settings.reconcile_seconds),
+        reconcile_for_ever(store, wake_ups, settings.quotas, settings.reconcile_seconds),
         deliver_for_ever(store, settings),
     )

@@ -16,7 +16,7 @@ from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 from nextrapolate.schemas import JobEvent
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
-from nextrapolate_store.errors import KeyRevoked, StoreUnavailable
+from nextrapolate_store.errors import KeyRevoked, StoreLost, StoreUnavailable
 from nextrapolate_store.keys import KeyRecord
 from nextrapolate_store.store import Store
 
@@ -79,7 +79,7 @@ async def follow(reader: EventReader, draining: threading.Event) -> AsyncIterato
     while not draining.is_set():
         try:
             events, ended = await run_in_threadpool(reader.read)
-        except (StoreUnavailable, KeyRevoked):
+        except (StoreUnavailable, StoreLost, KeyRevoked):
             return
         for event in events:
             yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=event.id)

@@ -53,6 +53,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
 }
 _RETRY_AFTER: Mapping[str, str] = {
     "store-unavailable": "2",
+    "store-lost": "5",
     "idempotency-in-flight": "1",
     "source-unavailable": "5",
 }

@@ -8,16 +8,17 @@ from dataclasses import astuple
 from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service.wakeup import WakeUps
-from nextrapolate_store.errors import StoreUnavailable
+from nextrapolate_store.errors import StoreError
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quotas
 
 _log = logging.getLogger(__name__)
 
 
-async def reconcile_for_ever(store: Store, wake_ups: WakeUps, pause_seconds: float) -> None:
+async def reconcile_for_ever(store: Store, wake_ups: WakeUps, quotas: Quotas, pause_seconds: float) -> None:
     """Do all of it, pause, and again; a long sweep holds up nothing else."""
     await asyncio.gather(
-        _for_ever(lambda: _reconcile(store, wake_ups), pause_seconds),
+        _for_ever(lambda: _reconcile(store, wake_ups, quotas), pause_seconds),
         _for_ever(lambda: _sweep(store), pause_seconds),
     )
 
@@ -27,14 +28,15 @@ async def _for_ever(work: Callable[[], None], pause_seconds: float) -> None:
     while True:
         try:
             await run_in_threadpool(work)
-        except (StoreUnavailable, OSError) as error:  # a disk that is full, among others
+        except (StoreError, OSError) as error:  # a disk that is full, among others
             _log.warning("no upkeep now: %s", error)
         except Exception:  # noqa: BLE001 - logged, and the next pass may do better
             _log.exception("a pass of the upkeep failed; the next one follows")
         await asyncio.sleep(pause_seconds)
 
 
-def _reconcile(store: Store, wake_ups: WakeUps) -> None:
+def _reconcile(store: Store, wake_ups: WakeUps, quotas: Quotas) -> None:
+    store.quotas.keep_defaults(quotas)
     done = store.jobs.reconcile()
     for what in ("requeued", "failed", "cancelled"):
         for job_id in getattr(done, what):

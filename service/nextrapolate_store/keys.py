@@ -139,12 +139,14 @@ class KeyStore:
 
         Raises:
             KeyNotFound: there is no key of this id.
+            StoreLost: Redis has lost its data, so that nobody knows.
         """
         return _record(self._fields(key_id))
 
     def _fields(self, key_id: str) -> Fields:
         fields = self._redis.fields(Key.API_KEY + key_id)
         if not fields:
+            self._redis.check_schema()
             raise KeyNotFound(f"there is no key {key_id}: `nextrapolate-server keys list` shows all")
         return fields
 
@@ -179,6 +181,7 @@ class KeyStore:
         Raises:
             KeyUnknown: it is no key, or none of this store's.
             KeyRevoked: it was let in once.
+            StoreLost: Redis has lost its data, so that nobody knows.
         """
         try:
             key = KeyText.parse(presented)
@@ -186,6 +189,7 @@ class KeyStore:
             raise KeyUnknown(f"this is no key: {error}") from None
         fields = self._redis.fields(Key.API_KEY + key.id)
         if not hmac.compare_digest(fields.get("digest", _NOBODYS_DIGEST), key.digest):
+            self._redis.check_schema()
             raise KeyUnknown(
                 "this is none of the server's keys: check that all of it is there, or get another"
             )

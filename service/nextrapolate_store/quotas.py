@@ -149,8 +149,12 @@ class QuotaStore:
 
     def set_defaults(self, quotas: Quotas) -> None:
         """Set the quotas of all tenants that have none of their own; of several processes the last wins."""
-        for quota in Quota:
-            self._redis.hset(Key.QUOTAS, quota, getattr(quotas, quota))
+        self._redis.hset(Key.QUOTAS, mapping={quota: getattr(quotas, quota) for quota in Quota})
+
+    def keep_defaults(self, quotas: Quotas) -> None:
+        """Set them again where Redis has lost them: they are on no disk, so a rebuild does not bring them."""
+        if not self._redis.exists(Key.QUOTAS):
+            self.set_defaults(quotas)
 
     def reset(self, tenant: str) -> None:
         """Give a tenant the quotas that all tenants have."""

@@ -66,12 +66,13 @@ class Rebuild:
                     "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
                     "lacks, as after an older backup of it was restored"
                 )
-        keys = self._restore_keys()
         for document in self._readable(self._journal.tenants(), self._journal.read_quotas):
             self._quotas.restore(document)
         histories = self._readable(self._journal.series_ids(), self._journal.read_series)
         series = sum(map(self._series.restore, histories))
         ended, queued = self._restore_jobs()
+        # Last: an API that runs meanwhile lets nobody in before what his key opens is back.
+        keys = self._restore_keys()
         self._redis.mark()
         return Rebuilt(keys, series, ended, queued, tuple(self._unreadable))
 

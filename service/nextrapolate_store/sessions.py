@@ -18,7 +18,11 @@ INVITATION_SECONDS = 3600
 
 
 class SessionStore:
-    """The sessions of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
+    """The sessions of all tenants.
+
+    All methods raise `StoreUnavailable` where Redis does not answer; those that look one up `StoreLost` where
+    Redis has lost its data.
+    """
 
     def __init__(self, redis: Connection, keys: KeyStore) -> None:
         self._redis = redis
@@ -61,6 +65,7 @@ class SessionStore:
 
     def _key(self, stands_for: str | None) -> KeyRecord:
         if stands_for is None:
+            self._redis.check_schema()
             raise SessionEnded("this session has ended: sign in again with your API key")
         key_id, _, fingerprint = stands_for.partition(" ")
         try:

@@ -15,8 +15,10 @@ from nextrapolate_service.app import create_app
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
+from nextrapolate_store.keys import new_key
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quotas
 
 
 @pytest.fixture
@@ -98,3 +100,34 @@ def test_a_wake_up_that_cannot_be_sent_holds_nobody_up(url: str, caplog: pytest.
     assert time.monotonic() - started < 4
     wake_ups.close()
     assert "it will be sent again" in caplog.text
+
+
+def test_a_redis_that_lost_everything_is_said_so_and_a_rebuild_is_enough(
+    settings: ServiceSettings, api_key: str
+) -> None:
+    """The API goes on running all the while."""
+    app = create_app(replace(settings, quotas=Quotas(series=2)))
+    browser = TestClient(app)
+    with (
+        TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as client,
+        Redis.from_url(settings.store.redis_url) as redis,
+    ):
+        made = client.post("/series", json={"name": "run"}).json()["id"]
+        assert browser.post("/login", data={"key": api_key}, follow_redirects=False).status_code == 303
+        redis.flushall()
+        for answer in (
+            client.get("/series"),
+            client.post("/series", json={"name": "run"}),
+            client.get("/jobs", headers={"Authorization": f"Bearer {new_key('nobody')}"}),
+            browser.get("/jobs", headers={"Accept": "application/json"}),
+        ):
+            found = problem(answer, 503, "store-lost", blame="server")
+            assert found.retryable
+            assert "nextrapolate-server rebuild" in found.detail
+            assert answer.headers["Retry-After"]
+        assert client.get("/readyz").status_code == 503
+        Store.rebuild(settings.store, add_missing=False)
+        assert [series["id"] for series in client.get("/series").json()["items"]] == [made]
+        eventually(lambda: redis.exists("next:quotas") == 1)
+        assert client.post("/series", json={"name": "run"}).is_success
+        problem(client.post("/series", json={"name": "run"}), 403, "quota-exceeded")

@@ -8,7 +8,7 @@ from celery import Celery
 from fixtures.store import INPUTS, OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
 
-from nextrapolate.schemas import JobState
+from nextrapolate.schemas import JobState, Webhook
 from nextrapolate_store.queue import TASK_NAME, celery_settings
 from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
@@ -103,3 +103,48 @@ def test_two_reconcilers_do_no_more_than_one(store_settings: StoreSettings) -> N
     assert second.jobs.reconcile() == replace(second.jobs.reconcile(), requeued=(), wake=())
     first.close()
     second.close()
+
+
+def test_jobs_whose_record_is_gone_hold_up_no_other(store_settings: StoreSettings) -> None:
+    """As a Redis that evicts leaves them: in the indexes of leases, of queued and of parked jobs."""
+    store = impatient(store_settings)
+    store.quotas.set("full", {Quota.RUNNING_JOBS: 1})
+    with Redis.from_url(store_settings.redis_url) as redis:
+        lost, dead = submit(store, tenant="lost"), submit(store, tenant="alive")
+        claim(store, lost), claim(store, dead)
+        waiting_lost, waiting = submit(store, tenant="lost"), submit(store, tenant="alive")
+        running, parked_lost, parked = (submit(store, tenant="full") for _ in range(3))
+        claim(store, running)
+        assert [store.jobs.claim(job.id, worker="test") for job in (parked_lost, parked)] == [None, None]
+        for job in (lost, waiting_lost, parked_lost):
+            redis.delete(f"next:job:{job.id}")
+        time.sleep(0.03)
+        done = store.jobs.reconcile(wake_after_seconds=0)
+        assert set(done.gone) == {lost.id, waiting_lost.id, parked_lost.id}
+        assert set(done.requeued) == {dead.id, running.id}
+        assert {dead.id, waiting.id} <= set(done.wake)
+        while parked.id not in done.wake:
+            done = store.jobs.reconcile()
+            assert done.gone == ()
+        assert redis.keys(f"next:job:{lost.id}") == []
+    store.close()
+
+
+def test_a_job_that_ended_and_whose_record_is_gone_holds_up_no_sweep_and_no_webhook(
+    store_settings: StoreSettings,
+) -> None:
+    retention = Retention(jobs=timedelta(milliseconds=1))
+    store = Store.open(replace(store_settings, retention=retention))
+    wanted = REQUEST.model_copy(update={"webhook": Webhook(url="https://example.org/")})
+    lost, there = (
+        store.jobs.submit(TENANT, wanted, INPUTS, idempotency_key=None, body_digest="").id for _ in range(2)
+    )
+    for job_id in (lost, there):
+        store.jobs.cancel(TENANT, job_id)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.delete(f"next:job:{lost}")
+        assert [due.job.id for due in store.deliveries.claim(9)] == [there]
+        time.sleep(0.01)
+        assert store.sweeper.sweep().jobs == 1
+        assert redis.exists(f"next:job:{lost}") == redis.zcard("next:ended") == 0
+    store.close()
