@@ -4,6 +4,7 @@ import ast
 import inspect
 import textwrap
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -88,3 +89,11 @@ def test_the_engine_has_what_a_rank_takes_of_it() -> None:
     assert {"local_path", "global_step"} < inspect.signature(FSDPEngine.save_checkpoint).parameters.keys()
     assert "self.previous_saved_paths" in assigned(FSDPCheckpointManager.__mro__[1].__init__)
     assert "self.register_checkpoint" in calls(FSDPCheckpointManager.save_checkpoint)
+
+
+@pytest.mark.parametrize("save", [FSDPCheckpointManager.save_checkpoint, FSDPEngine.save_checkpoint])
+def test_ranks_that_save_wait_for_each_other_where_a_fault_is_told(save: Callable[..., Any]) -> None:
+    in_save = calls(save)
+    assert {call for call in in_save if "distributed" in call} == {"torch.distributed.barrier"}
+    before = [call for call, then in pairwise(in_save) if then == "get_fsdp_full_state_dict"]
+    assert set(before) <= {"torch.distributed.barrier"}, "nothing can fail in between"

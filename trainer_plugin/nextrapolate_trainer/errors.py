@@ -8,6 +8,7 @@ TrainerPluginError
 ├── SwapError                  the adapter could not be written into the model
 ├── StateError                 a checkpoint does not say how the run stood
 ├── RankError                  another process of the run failed
+├── WorkerError                a process of a verl run failed, and all of them with it
 ├── UnsupportedRunError        the plugin cannot serve this kind of run
 ├── ExportError                a verl checkpoint holds no adapter that can be taken out
 └── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
@@ -44,6 +45,10 @@ class StateError(TrainerPluginError):
 
 class RankError(TrainerPluginError):
     """Another process of the run failed at what all of them do together."""
+
+
+class WorkerError(TrainerPluginError):
+    """A process of a verl run failed at what all of them do together; all raise this, and name it."""
 
 
 class UnsupportedRunError(TrainerPluginError):

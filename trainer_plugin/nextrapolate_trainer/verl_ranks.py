@@ -5,8 +5,8 @@ is the PEFT model itself under FSDP2.
 """
 
 import shutil
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from verl.single_controller.ray import RayWorkerGroup
 
 from nextrapolate_trainer import peft_model
 from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.errors import WorkerError
+from nextrapolate_trainer.verl_together import together
 
 T = TypeVar("T")
 Worker = Any
@@ -53,32 +55,58 @@ def write_adapter(worker: Worker, adapter: "ray.ObjectRef[Adapter]", reset: froz
     """Write an adapter into the model, and clear the optimizer's state of the modules in `reset`.
 
     Raises:
+        WorkerError: it did not reach a process; the model is as it was.
         SwapError: it was not taken up as it was given; the model may be half written.
     """
     engine = worker.actor.engine
-    peft_model.write_adapter(engine.module, ray.get(adapter))
+    # To write it is a collective: nobody begins before everybody has it.
+    peft_model.write_adapter(engine.module, together(lambda: ray.get(adapter)))
     peft_model.clear_moments(engine.module, engine.optimizer, reset)
 
 
 def save_beside(worker: Worker, folder: Path, step: int) -> None:
-    """Save the worker's checkpoint into a folder that verl's rotation of checkpoints does not hear of."""
+    """Save the worker's checkpoint into a folder that verl's rotation of checkpoints does not hear of.
+
+    Raises:
+        WorkerError: a process could not save its part; the folder is gone.
+    """
     engine = worker.actor.engine
     rotated = list(engine.checkpoint_manager.previous_saved_paths)
-    engine.save_checkpoint(str(folder), global_step=step)
-    engine.checkpoint_manager.previous_saved_paths = rotated
+    try:
+        with _removed_on_failure(folder):
+            together(lambda: engine.save_checkpoint(str(folder), global_step=step))
+    finally:
+        engine.checkpoint_manager.previous_saved_paths = rotated
 
 
 def move_over(worker: Worker, source: Path, target: Path) -> None:
     """Move what this process saved in one folder over what it saved in another; the first takes the rest.
 
     Nodes may have a disk each, or one for all.
+
+    Raises:
+        WorkerError: a process could not move its part; what was not moved is gone.
     """
-    rank = dist.get_rank()
+    with _removed_on_failure(source):
+        together(lambda: _move_own(dist.get_rank(), source, target))
+    with suppress(OSError):
+        source.rmdir()
+
+
+def _move_own(rank: int, source: Path, target: Path) -> None:
     for saved in list(source.iterdir()):
         if saved.is_dir() and rank == 0:
             shutil.rmtree(target / saved.name, ignore_errors=True)
         if saved.name.endswith(f"_rank_{rank}.pt") or ("_rank_" not in saved.name and rank == 0):
             saved.rename(target / saved.name)
-    dist.barrier()
-    with suppress(OSError):
-        source.rmdir()
+
+
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[None]:
+    """Remove a folder, here and by every other process, where all of them have failed together."""
+    try:
+        yield
+    except WorkerError:
+        # Of one disk for all the others remove files at the same time.
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
