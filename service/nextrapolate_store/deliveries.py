@@ -9,6 +9,10 @@ from nextrapolate_store.records import DueDelivery
 
 _HOLD_SECONDS = 60.0
 """How long a process may take over an attempt before another one makes it."""
+_OF_ONE_TENANT = 4
+"""How many of a tenant's are told at a time: receivers that never answer hold up no other tenant's."""
+_LOOKED_AT = 1000
+"""Bounds what one claim costs Redis where thousands of one tenant are due."""
 
 
 class DeliveryStore:
@@ -20,8 +24,11 @@ class DeliveryStore:
         self._claim, self._settle = redis.load("claim_deliveries"), redis.load("settle_delivery")
 
     def claim(self, limit: int, *, hold_seconds: float = _HOLD_SECONDS) -> list[DueDelivery]:
-        """Take up to so many that are due; nobody else gets them until the hold is over."""
-        taken = self._claim(args=[limit, round(hold_seconds * 1000)])
+        """Take up to so many that are due; nobody else gets them until the hold is over.
+
+        No more than four of one tenant are taken at a time, over all processes; the others wait.
+        """
+        taken = self._claim(args=[limit, round(hold_seconds * 1000), _OF_ONE_TENANT, _LOOKED_AT])
         records = [(self._redis.fields(Key.JOB + job_id), attempt) for job_id, attempt in taken]
         return [DueDelivery(job_record(fields), attempt) for fields, attempt in records if "id" in fields]
 

@@ -67,9 +67,9 @@ def webhook_of(client: TestClient, job: str) -> WebhookState:
     return WebhookState.model_validate(client.get(f"/jobs/{job}").json()["webhook"])
 
 
-def through(client: TestClient, job: str) -> WebhookState:
+def through(client: TestClient, job: str, *, seconds: float = 10) -> WebhookState:
     """Wait until nothing more will be told."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + seconds
     while (webhook := webhook_of(client, job)).state not in ("delivered", "given-up"):
         assert time.monotonic() < deadline, webhook
         time.sleep(0.02)
@@ -224,6 +224,38 @@ def test_what_nobody_foresaw_is_given_up_in_the_end_and_holds_up_no_other(
     assert (webhook.state, len(webhook.deliveries)) == ("given-up", 3)
     assert "the server made a mistake" in (webhook.deliveries[0].error or "")
     assert through(teller, good).state == "delivered"
+
+
+@pytest.fixture
+def tarpit(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """Takes connections, and never says a word on them; nobody gives up waiting for it."""
+    monkeypatch.setattr("nextrapolate_service.webhooks.sending._CONNECTS_WITHIN_SECONDS", 600.0)
+    monkeypatch.setattr("nextrapolate_service.webhooks.sending._ANSWERS_WITHIN_SECONDS", 600.0)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as listener:
+        yield listener
+
+
+def ended(store: Store, tenant: str, url: str) -> str:
+    """A job of the tenant that has ended, and whose webhook is at this address."""
+    request = REQUEST.model_copy(update={"webhook": Webhook(url=url)})
+    job = store.jobs.submit(tenant, request, INPUTS, idempotency_key=None, body_digest="")
+    store.jobs.cancel(tenant, job.id)
+    return job.id
+
+
+def test_receivers_that_never_answer_hold_up_no_other_tenants(
+    tarpit: socket.socket, store: Store, receiver: Receiver, allowed: ServiceSettings, api_key: str
+) -> None:
+    stuck = [ended(store, "others", f"https://127.0.0.1:{tarpit.getsockname()[1]}/") for _ in range(20)]
+    good = ended(store, "tests", receiver.url)
+    with TestClient(create_app(allowed), headers={"Authorization": f"Bearer {api_key}"}) as client:
+        assert through(client, good, seconds=60).state == "delivered"
+        assert all(store.jobs.get("others", job).deliveries == () for job in stuck)
+        tarpit.close()
+        deadline = time.monotonic() + 60
+        while any(len(store.jobs.get("others", job).deliveries) < 3 for job in stuck):  # none was forgotten
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
 
 def test_a_name_for_a_private_address_is_told_nothing(

@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from fastapi.concurrency import run_in_threadpool
@@ -16,21 +18,48 @@ from nextrapolate_store.store import Store
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 16
+_AT_ONCE = 64
 
 
 async def deliver_for_ever(store: Store, settings: ServiceSettings) -> None:
-    """Tell what is due, pause, and again; whatever goes wrong in one pass, the next one is made."""
-    async with Sender.open(settings.webhook_networks) as sender:
+    """Tell what is due, each for itself; whatever goes wrong with one, the others are told."""
+    telling: set[asyncio.Task[None]] = set()
+    async with Sender.open(settings.webhook_networks) as sender, asyncio.TaskGroup() as tasks:
         while True:
-            try:
-                due = await run_in_threadpool(store.deliveries.claim, _AT_ONCE)
-                await asyncio.gather(*(_deliver(store, sender, settings.webhook_pauses, one) for one in due))
-            except StoreUnavailable as error:
-                _log.warning("no webhooks now: %s", error)
-            except Exception:  # noqa: BLE001 - logged, and the next pass may do better
-                _log.exception("a pass over the webhooks failed; the next one follows")
-            await asyncio.sleep(settings.reconcile_seconds)
+            for due in await _claim(store, _AT_ONCE - len(telling)):
+                telling.add(tasks.create_task(_tell(store, sender, settings.webhook_pauses, due)))
+            telling = await _first_through(telling, settings.reconcile_seconds)
+
+
+async def _claim(store: Store, limit: int) -> list[DueDelivery]:
+    with _logged("no webhooks now"):
+        return await run_in_threadpool(store.deliveries.claim, limit)
+    return []
+
+
+async def _first_through(telling: set[asyncio.Task[None]], seconds: float) -> set[asyncio.Task[None]]:
+    """Wait until one of them is through, but not for long: others may be due by then. Gives the rest."""
+    if not telling:
+        await asyncio.sleep(seconds)
+        return telling
+    _, rest = await asyncio.wait(telling, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    return rest
+
+
+@contextmanager
+def _logged(what: str) -> Iterator[None]:
+    """Log what goes wrong; what was claimed and not settled is due again when its hold is over."""
+    try:
+        yield
+    except StoreUnavailable as error:
+        _log.warning("%s: %s", what, error)
+    except Exception:  # noqa: BLE001 - logged, and the next one may do better
+        _log.exception(what)
+
+
+async def _tell(store: Store, sender: Sender, pauses: tuple[float, ...], due: DueDelivery) -> None:
+    with _logged("what came of a webhook is not noted"):
+        await _deliver(store, sender, pauses, due)
 
 
 async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due: DueDelivery) -> None:

@@ -1,11 +1,51 @@
 -- Take webhooks that are due, to tell them.
 --
--- ARGV    1 how many, 2 how long nobody else may take them (ms)
+-- ARGV    1 how many, 2 how long nobody else may take them (ms), 3 how many of one tenant may be taken at a
+--         time, 4 how many to look at
 -- reply   pairs of a job's id and the number of the attempt
--- keeps   Two processes never tell a webhook at the same time. One that dies over it leaves it due.
+-- keeps   Two processes never tell a webhook at the same time. One that dies over it leaves it due. Where as
+--         many of a tenant's are being told as may, the next one is parked, out of the way of other tenants.
+local limit, hold_ms, most, looked_at = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local now, due = now_ms(), {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.deliveries, '-inf', now, 'LIMIT', 0, ARGV[1])) do
-  redis.call('ZADD', key.deliveries, now + tonumber(ARGV[2]), id)
+
+local function room(tenant)
+  local telling = key.tenant_telling .. tenant
+  redis.call('ZREMRANGEBYSCORE', telling, '-inf', now)
+  return most - redis.call('ZCARD', telling)
+end
+
+local function park(tenant, id)
+  redis.call('ZADD', key.tenant_untold .. tenant, redis.call('ZSCORE', key.deliveries, id), id)
+  redis.call('SADD', key.untold, tenant)
+  redis.call('ZREM', key.deliveries, id)
+end
+
+local function take(tenant, id)
+  redis.call('ZADD', key.deliveries, now + hold_ms, id)
+  redis.call('ZADD', key.tenant_telling .. tenant, now + hold_ms, id)
   table.insert(due, { id, redis.call('HINCRBY', key.job .. id, 'delivery', 1) })
+end
+
+for _, tenant in ipairs(redis.call('SMEMBERS', key.untold)) do
+  local parked, free = key.tenant_untold .. tenant, room(tenant)
+  local back = free > 0 and redis.call('ZRANGE', parked, 0, free - 1, 'WITHSCORES') or {}
+  for position = 1, #back, 2 do
+    redis.call('ZREM', parked, back[position])
+    redis.call('ZADD', key.deliveries, back[position + 1], back[position])
+  end
+  if redis.call('EXISTS', parked) == 0 then
+    redis.call('SREM', key.untold, tenant)
+  end
+end
+
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.deliveries, '-inf', now, 'LIMIT', 0, looked_at)) do
+  local tenant = get(id, 'tenant')
+  if not tenant then
+    redis.call('ZREM', key.deliveries, id)
+  elseif room(tenant) <= 0 then
+    park(tenant, id)
+  elseif #due < limit then
+    take(tenant, id)
+  end
 end
 return due

@@ -7,6 +7,9 @@ if get(id, 'delivery') ~= attempt then
   return 0
 end
 set(id, 'delivery:' .. attempt, record)
+local tenant = get(id, 'tenant')
+redis.call('ZREM', key.tenant_telling .. tenant, id)
+redis.call('ZREM', key.tenant_untold .. tenant, id)
 if next_at == '' then
   redis.call('ZREM', key.deliveries, id)
 else

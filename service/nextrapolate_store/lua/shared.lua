@@ -103,6 +103,7 @@ local function forget(id)
   redis.call('ZREM', index .. ':' .. get(id, 'state'), id)
   local indexes = {
     index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.told, key.deliveries,
+    key.tenant_telling .. tenant, key.tenant_untold .. tenant,
   }
   for _, ids in ipairs(indexes) do
     redis.call('ZREM', ids, id)
