@@ -1,4 +1,4 @@
-"""docs/operations.md names the settings and metrics that there are."""
+"""docs/operations.md and docs/trainers.md name the settings and metrics that there are."""
 
 import re
 from pathlib import Path
@@ -12,15 +12,26 @@ from nextrapolate_store.tenants import Quota
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
+TRAINERS = (ROOT / "docs" / "trainers.md").read_text()
 SETTING = re.compile(r"NEXTRAPOLATE_[A-Z_]*[A-Z]\b(?!\.\.\.)")
+READ = re.compile(r"""\b(?:environ\.get\(|environ\[|getenv\()["'](\w+)["']""")
+READ_BY_A_LIBRARY = re.compile(r"\bAWS_[A-Z_]*[A-Z]\b")
+CODE = "".join(
+    path.read_text()
+    for part in ("service", "worker", "client", "trainer_plugin")
+    for path in sorted((ROOT / part).rglob("*.py"))
+)
+QUOTAS = {f"NEXTRAPOLATE_QUOTA_{quota.upper()}" for quota in Quota}
 
 
 def test_every_setting_it_names_is_read() -> None:
-    code = "".join(
-        path.read_text() for part in ("service", "worker", "client") for path in (ROOT / part).rglob("*.py")
-    )
-    quotas = {f"NEXTRAPOLATE_QUOTA_{quota.upper()}" for quota in Quota}
-    assert {name for name in SETTING.findall(GUIDE) if name not in code} - quotas == set()
+    assert {name for name in SETTING.findall(GUIDE) if name not in CODE} - QUOTAS == set()
+
+
+def test_every_variable_that_is_read_is_explained() -> None:
+    read = {name for pattern in (SETTING, READ, READ_BY_A_LIBRARY) for name in pattern.findall(CODE)}
+    assert {"NEXTRAPOLATE_URL", "XDG_CONFIG_HOME", "AWS_REGION", "VERL_LOGGING_LEVEL"} <= read
+    assert {name for name in read | QUOTAS if not re.search(rf"\b{name}\b", GUIDE + TRAINERS)} == set()
 
 
 def test_every_metric_is_explained() -> None:
