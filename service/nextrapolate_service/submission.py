@@ -156,6 +156,12 @@ def _check_task(request: JobRequest, steps: list[int]) -> None:
                         f"known from another; there are {', '.join(map(str, steps))}",
                         field=field,
                     )
+            if at == 0:
+                raise TooFewCheckpointsError(
+                    "a backtest at step 0 shows the methods one checkpoint, and nothing has moved yet: ask at "
+                    "a later one",
+                    field="at",
+                )
         case InspectCreate():
             if len(steps) < _INSPECTED:
                 raise TooFewCheckpointsError(

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from nextrapolate_numerics import (
     AbsentCheckpointError,
     AlphaRl,
+    Auto,
     Autoregression,
     Backtest,
     Dare,
@@ -21,6 +22,7 @@ from nextrapolate_numerics import (
     Next,
     NextPaper,
     NothingToPredictError,
+    NoUpdate,
     Relex,
     Scores,
     Soup,
@@ -165,6 +167,21 @@ def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path)
     assert isinstance(line, Backtest)
     assert isinstance(learner, TooFewCheckpointsError)
     assert "at least 7 checkpoints" in str(learner)
+
+
+@pytest.mark.parametrize("steps", [[0, 10, 20], [10, 20, 30]])
+def test_where_the_drift_begins_no_method_can_predict(steps: list[int], tmp_path: Path) -> None:
+    """At step 0, and at the first checkpoint of a run whose factors did not start at the base model."""
+    run = write_run(tmp_path / "run", steps)
+    for config in (files.config for files in checkpoints(run)):
+        config.write_text(
+            config.read_text().replace('"init_lora_weights": true', '"init_lora_weights": false')
+        )
+    methods = [*METHODS, Auto(), WeightExtrapolation(window_steps="auto"), NoUpdate()]
+    outcomes = compare(Trajectory.open(checkpoints(run)), methods, at_step=steps[0], horizon_steps=10)
+    assert {type(outcome) for outcome in outcomes} == {TooFewCheckpointsError}
+    assert "at least 2 checkpoints" in str(outcomes[0])
+    assert "has 1 to learn from" in str(outcomes[0])
 
 
 @pytest.mark.parametrize(("at", "horizon", "missing"), [(35, 5, 35), (40, 15, 55)])

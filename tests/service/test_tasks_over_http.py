@@ -2,6 +2,7 @@
 
 import pytest
 from fastapi.testclient import TestClient
+from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
 
 
@@ -49,6 +50,15 @@ def test_what_cannot_be_done_is_said(
 ) -> None:
     found = problem(client.post("/jobs", json={"series": series_id, **body}), 422, code)
     assert words in found.model_dump_json()
+
+
+def test_a_backtest_at_step_0_is_refused(client: TestClient, series_id: str) -> None:
+    folder = f"/series/{series_id}/checkpoints/0"
+    assert client.put(f"{folder}/adapter_config.json", content=CONFIG).is_success
+    assert client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(0)).is_success
+    body = {"task": "backtest", "series": series_id, "at": 0, "horizon_steps": 10}
+    found = problem(client.post("/jobs", json=body), 422, "too-few-checkpoints")
+    assert "ask at a later one" in found.model_dump_json()
 
 
 def test_the_task_of_a_job_is_in_the_schema(client: TestClient) -> None:

@@ -91,6 +91,14 @@ def test_a_method_that_cannot_predict_says_why_and_the_others_go_on(tmp_path: Pa
     assert "checkpoints" in learner.reason
 
 
+def test_a_backtest_where_the_run_begins_says_that_no_method_can_predict(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [0, 10, 20, 30])
+    request = BacktestCreate(series="s", at=0, horizon_steps=10)
+    report = Comparison.model_validate_json(run_task(request, run, tmp_path / "out")[0])
+    assert {method.total for method in report.methods} == {None}
+    assert report.verdict.startswith("Nothing was measured: asked at step 0 for step 10")
+
+
 def test_an_inspection_measures_every_kind_of_module(run_folder: Path, tmp_path: Path) -> None:
     text, _ = run_task(InspectCreate(series="s"), run_folder, tmp_path / "out")
     report = Inspection.model_validate_json(text)

@@ -114,11 +114,14 @@ def backtest_at(
         on_progress: told by the fit.
 
     Raises:
-        TooFewCheckpointsError: less than the method needs, up to the origin.
+        TooFewCheckpointsError: less than the method needs, up to the origin; at the step from which the drift
+            is measured no method has anything to learn from.
         NothingToPredictError: nothing moved between the two.
     """
     started = time.perf_counter()
     drift = extraction.drift
+    if origin < 1:
+        raise TooFewCheckpointsError("A prediction", have=1, need=2)
     horizon_steps = drift.steps[target] - drift.steps[origin]
     update = method.fit(extraction.until(origin), horizon_steps, part_of(on_progress, 0.0, 0.9))
     truth = Combination(

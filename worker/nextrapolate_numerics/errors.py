@@ -142,8 +142,8 @@ class TooFewCheckpointsError(SeriesError):
 
     def __str__(self) -> str:
         return (
-            f"{self.method} needs at least {self.need} checkpoints at this spacing and horizon, the series "
-            f"has {self.have}. Collect more of them, or shorten horizon_steps."
+            f"{self.method} needs at least {self.need} checkpoints at this spacing and horizon, and has "
+            f"{self.have} to learn from. Collect more of them, shorten horizon_steps, or ask at a later step."
         )
 
 
