@@ -26,6 +26,8 @@ RATE = 5e-5
 FASTER = (1e-4, 2e-4, 4e-4)
 LARGE = FASTER[1:]
 """Where vanilla runs come furthest in 400 steps."""
+BEYOND = 8e-4
+"""Past the sweep, to see whether the best rate lies within it; on one seed."""
 TUNING_TASKS = ("addition", "modular")
 SAVE_EVERY = 10
 MEASURE_EVERY = 20
@@ -88,6 +90,7 @@ def runs_of(
 STUDIES = {
     "steps": runs_of(("vanilla", BEST, OFTEN)),
     "rates": runs_of(["vanilla"], rates=FASTER),
+    "beyond the sweep": runs_of(["vanilla"], rates=[BEYOND], seeds=SEEDS[:1]),
     "cycles at larger rates": (
         *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant", "guarded-alphas"), rates=LARGE[-1:]),
         *runs_of((BEST, "guarded", OFTEN, "guarded-often"), rates=LARGE[:1]),

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import mean
 
 from benchmarks.rlvr.campaign.compare import pairs
-from benchmarks.rlvr.campaign.plan import FASTER, LARGE, RATE, TASKS, runs_of
+from benchmarks.rlvr.campaign.plan import BEYOND, FASTER, LARGE, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
 from benchmarks.rlvr.campaign.sweep import AVERAGE, AVERAGED_AT, Swept
 from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
@@ -15,11 +15,11 @@ _WAYS = ("vanilla", BEST, OFTEN, SHORTER, *GUARDED)
 
 
 def rates(results: Results) -> str:
-    """All rates; steps to vanilla's last accuracy at the same rate, and at the best one."""
+    """All rates, and one past them; steps to vanilla's last accuracy at the same rate, and at the best one."""
     rows = []
     for task in TASKS:
         goal = _best(results, task)
-        for rate in _RATES:
+        for rate in (*_RATES, BEYOND):
             for way in _WAYS:
                 runs = runs_of([way], [task], [rate])
                 found = pairs(results, runs)
