@@ -55,19 +55,20 @@ def test_the_run_goes_on(
     with (
         running_server(folder) as server,
         deadly_proxy(server.url, MOMENTS[moment], lambda: kill_all_of(server.process.pid)) as proxy,
+        NExtClient(proxy.url, server.api_key, patience=5) as client,
     ):
         trainer = make_trainer(max_steps=5, save_steps=5, name="plugin")
         plugin = NExtCallback(
-            NExtClient(proxy.url, server.api_key),
+            client,
             collect_every=2,
             jump_at=4,
             horizon_steps=2,
             method="weight-extrapolation",
-            timeout=5,
+            timeout=180,  # a first job imports torch
         ).attach(trainer)
         trainer.train()
         assert proxy.over.is_set(), "the moment has come"
-        assert server.process.wait(5) == -9
+        assert server.process.wait(30) == -9
     assert plugin.jumps == []
     assert "no jump after step 4, training goes on from its own weights: " in caplog.text
     checkpoint = tmp_path / "plugin" / "checkpoint-5"
@@ -100,16 +101,16 @@ def test_a_download_that_trickles_is_given_up(
         handler.send_response(200)
         handler.send_header("Content-Length", "1000")
         handler.end_headers()
-        for _ in range(200):
+        for _ in range(1000):
             handler.wfile.write(b".")
-            time.sleep(0.05)
+            time.sleep(0.12)
 
     script(scripted)
     scripted.on("GET", f"/jobs/j1/adapter/{FILE}", trickle)
     trainer = make_trainer(max_steps=5)
-    client = NExtClient(scripted.url, "nx_none_none")
-    NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, timeout=0.5).attach(trainer)
-    begun = time.monotonic()
-    trainer.train()
-    assert time.monotonic() - begun < 9
-    assert "the service has not delivered within 0.5 s" in caplog.text
+    with NExtClient(scripted.url, "nx_none_none") as client:
+        NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, timeout=1).attach(trainer)
+        begun = time.monotonic()
+        trainer.train()
+        assert time.monotonic() - begun < 60
+    assert "the service has not delivered within 1 s" in caplog.text
