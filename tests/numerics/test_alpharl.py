@@ -6,11 +6,12 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
-from fixtures.adapters import write_run
+from fixtures.adapters import MODULES, write_run
 from fixtures.combinations import Vector, by_module, dense_drift, fitted
 from fixtures.dense import checkpoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
     AlphaRl,
@@ -24,6 +25,7 @@ from nextrapolate_numerics import (
 from nextrapolate_numerics.methods.alpharl import Line
 
 EVEN, UNEVEN, FROM_ZERO = [10, 20, 30, 40, 50, 60], [5, 10, 30, 40, 70, 80], [0, 10, 20, 30, 50]
+RESTING = next(iter(MODULES))
 REWARDS = (0.21, 0.2, 0.34, 0.3, 0.41, 0.55)
 
 
@@ -138,6 +140,22 @@ def test_the_mean_of_equal_rewards_may_be_another_number(reward: float) -> None:
     """Their distances from it are rounding, and what is divided by it would be written into the adapter."""
     vectors = torch.randn(14, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert Line.of(vectors, torch.full((14,), reward, dtype=torch.float64)) is None
+
+
+@pytest.mark.parametrize("steps", [EVEN, UNEVEN])
+def test_a_module_that_has_rested_since_the_first_checkpoint_gets_no_update(
+    steps: list[int], tmp_path: Path
+) -> None:
+    """Its leading vectors differ by rounding alone, whose direction is not one to follow."""
+    run = write_run(tmp_path / "run", steps)
+    first, *later = checkpoints(run)
+    resting = {key: value for key, value in load_file(first.model).items() if RESTING in key}
+    for files in later:
+        save_file(load_file(files.model) | resting, files.model)
+    for method in (AlphaRl(), AlphaRl(mode="line"), AlphaRl(rewards=REWARDS)):
+        update, _ = fitted(method, run, 50)
+        assert RESTING not in update.modules()
+        assert update.modules()
 
 
 @pytest.mark.parametrize("count", [5, 7])

@@ -27,7 +27,7 @@ from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.triples import Seen
 from nextrapolate_numerics.update import Combination, RankOne, Sum, Update
 
-_ROUNDING = 1e-12  # of the scores: what varies by less than this share of them is the same
+_ROUNDING = 1e-12  # what varies by less than this share of its norm is the same: scores, or a module at rest
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,10 @@ class AlphaRl:
 
     def _summary(self, explained: list[float], target: float) -> str:
         if not explained:
-            return "All visible scores are the same: nothing tells which way is up, and there is no update."
+            return (
+                "All visible scores are the same, or no module moved between checkpoints: nothing tells which "
+                "way is up, and there is no update."
+            )
         share = sum(explained) / len(explained)
         what = "the steps" if self.rewards is None else f"the rewards (solved for {target:.3g})"
         return f"AlphaRL's component explains {share:.1%} of {what} in the mean over modules."
@@ -135,9 +138,11 @@ class Line:
         """From (c, m) vectors and (c) scores, float64; None where the two do not vary together."""
         mean, mean_score = vectors.mean(dim=0), scores.mean()
         X, y = vectors - mean, scores - mean_score
+        if X.norm() <= _ROUNDING * vectors.norm() or y.norm() <= _ROUNDING * scores.norm():
+            return None
         component = X @ unit(X.T @ y)
         length = component @ component
-        if length == 0 or y.norm() <= _ROUNDING * scores.norm():
+        if length == 0:
             return None
         q = y @ component / length
         return cls(mean, float(mean_score), X.T @ component / length / q, float(q**2 * length / (y @ y)))
