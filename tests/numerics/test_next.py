@@ -1,5 +1,6 @@
 """NExt's default: leading triples from dense decompositions, and the regression solved as one large one."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -216,6 +217,23 @@ def test_a_module_that_has_rested_so_far_gets_a_zero_update(tmp_path: Path) -> N
     update = Next().fit(extraction, 30)
     assert update.delta(DOWN, extraction.trajectory).norm() == 0
     assert update.delta(QUERY, extraction.trajectory).norm() > 0
+
+
+def test_a_backtest_does_not_see_that_a_module_moves_later(tmp_path: Path) -> None:
+    """The others' updates are those of a series that ends before its first movement."""
+    run = write_run(tmp_path / "run", STEPS)
+
+    def rest(B: Tensor, A: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        return (0 * B if len(B) == MODULES[DOWN][0] and index < 8 else B), A
+
+    late = rewritten(run, tmp_path / "late", rest)
+    for files in checkpoints(late)[6:]:
+        shutil.rmtree(files.model.parent)
+    hidden = extraction_of(rewritten(run, tmp_path / "whole", rest)).until(6)
+    actual = predicted(Next().fit(hidden, 30), hidden.trajectory)
+    _, expected = fitted(Next(), late, 30)
+    assert np.linalg.norm(actual - expected) <= 1e-9 * np.linalg.norm(expected)
+    assert agree(expected, oracle(late, 30))
 
 
 def test_nothing_has_moved_yet(tmp_path: Path) -> None:

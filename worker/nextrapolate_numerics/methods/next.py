@@ -30,7 +30,7 @@ from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.update import LeadingParts, Update
 
 _RIDGE = 0.1  # l, as a share of the mean diagonal of all modules' normal matrices together
-_POOLING = 0.3  # m, as a share of the mean diagonal of one module's
+_POOLING = 0.3  # m, as a share of the mean diagonal of one module's, over those that are not 0
 
 
 @dataclass(frozen=True)
@@ -118,12 +118,14 @@ def _pooled_solution(normal: Tensor, response: Tensor) -> Tensor:
 
     With M_j = (N_j + m)^-1 module j has M_j (y_j + m w), and w solves
     (l + m sum_j (1 - m M_j)) w = m sum_j M_j y_j.
+    A module whose N_j is 0 does not count in the mean that m is a share of: in a backtest it may be one that
+    first moves later, which the others must not tell.
     """
     eye = torch.eye(normal.shape[-1], dtype=normal.dtype)
-    scale = normal.diagonal(dim1=1, dim2=2).mean()
-    if scale == 0:
+    diagonals = normal.diagonal(dim1=1, dim2=2).mean(dim=1)
+    if not diagonals.any():
         return torch.zeros_like(response)
-    ridge, pooling = _RIDGE * len(normal) * scale, _POOLING * scale
+    ridge, pooling = _RIDGE * diagonals.sum(), _POOLING * diagonals[diagonals > 0].mean()
     inverses = torch.linalg.inv(normal + pooling * eye)
     own = (inverses @ response.unsqueeze(-1)).squeeze(-1)
     common = torch.linalg.solve(
