@@ -17,6 +17,7 @@ from nextrapolate_service.pages import site
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_service.streams import Streams
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_service.webhooks.delivering import deliver_for_ever
 
@@ -63,7 +64,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: ServiceSettings = app.state.settings
     opening = Opening(settings, app.state.own_key)
     wake_ups = WakeUps(settings.store.redis_url)
-    app.state.opening, app.state.wake_ups = opening, wake_ups
+    streams = Streams(settings.event_streams)
+    app.state.opening, app.state.wake_ups, app.state.streams = opening, wake_ups, streams
     upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings))
     await opening.wait(_PATIENCE_SECONDS)
     try:
@@ -73,6 +75,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         upkeep.cancel()
         with suppress(asyncio.CancelledError):
             await upkeep
+        streams.close()
         wake_ups.close()
         opening.close()
 

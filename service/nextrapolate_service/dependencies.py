@@ -7,6 +7,7 @@ from fastapi import Depends, Request
 
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_service.streams import Streams
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.store import Store
 
@@ -31,6 +32,11 @@ async def _wake_ups(request: Request) -> WakeUps:
     return wake_ups
 
 
+async def _streams(request: Request) -> Streams:
+    streams: Streams = request.app.state.streams
+    return streams
+
+
 async def _draining(request: Request) -> threading.Event:
     draining: threading.Event = request.app.state.draining
     return draining
@@ -40,6 +46,7 @@ OpenStore = Annotated[Store, Depends(_store)]
 """The store; where it could not be opened yet, the request is answered with the reason."""
 PerhapsStore = Annotated[Opening, Depends(_opening)]
 """The store, for those who can do without it."""
+OpenStreams = Annotated[Streams, Depends(_streams)]
 Draining = Annotated[threading.Event, Depends(_draining)]
 """Set once the process has been asked to stop."""
 Settings = Annotated[ServiceSettings, Depends(_settings)]

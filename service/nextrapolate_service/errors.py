@@ -5,6 +5,7 @@ ServiceError                       base; `field` is what of the request is meant
 ├── MissingScopeError          403 the key does not open this
 ├── ForeignFormError           403 a form that was not made for this session
 ├── RateLimitedError           429 the key came too often
+├── TooManyStreamsError        429 the tenant follows as many jobs as it may
 ├── MalformedHeaderError       400 a header that cannot be read
 ├── MalformedFormError         400 a form that cannot be read
 ├── UploadBrokenOffError       400 the caller went away before the file was whole
@@ -77,6 +78,15 @@ class RateLimitedError(ServiceError):
     def __init__(self, detail: str, *, retry_after_seconds: int) -> None:
         super().__init__(detail)
         self.headers = {"Retry-After": str(retry_after_seconds)}
+
+
+class TooManyStreamsError(ServiceError):
+    """The tenant follows as many jobs as it may."""
+
+    status = 429
+    code = "too-many-streams"
+    retryable = True
+    headers: Mapping[str, str] = {"Retry-After": "10"}
 
 
 class MalformedHeaderError(ServiceError):

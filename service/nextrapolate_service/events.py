@@ -4,18 +4,19 @@ The ids of the store's stream are the SSE ids: whoever resumes misses nothing an
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import Depends, Header, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from nextrapolate.schemas import JobEvent
 from nextrapolate_service.auth import Tenant
-from nextrapolate_service.dependencies import OpenStore
+from nextrapolate_service.dependencies import OpenStore, OpenStreams
+from nextrapolate_service.streams import Streams
 from nextrapolate_store.errors import KeyRevoked, StoreLost, StoreUnavailable
 from nextrapolate_store.keys import KeyRecord
 from nextrapolate_store.store import Store
@@ -23,6 +24,9 @@ from nextrapolate_store.store import Store
 KEEP_ALIVE_SECONDS = 15.0
 
 _POLL_SECONDS = 0.2
+_CHECK_SECONDS = 0.8
+"""How long a stream may go without asking for its key and its job: it would cost three times as much to ask
+whenever it looks for events."""
 
 
 class EventReader:
@@ -33,6 +37,7 @@ class EventReader:
         self._key = key
         self._job_id = job_id
         self._after = after
+        self._checked = -math.inf
 
     def read(self) -> tuple[list[JobEvent], bool]:
         """Give the events that are new, and whether they are the last ones.
@@ -43,33 +48,40 @@ class EventReader:
             InvalidCursor: the id to go on from is none.
         """
         # First the state, then the events: a job that is final has written its last event by then.
-        self._store.keys.check_current(self._key)
-        state = self._store.jobs.get(self._key.tenant, self._job_id).state
+        is_final = time.monotonic() >= self._checked + _CHECK_SECONDS and self._is_final()
         events = self._store.jobs.events(self._job_id, self._after)
         if events:
             self._after = events[-1].id
             return events, events[-1].state.is_final
-        return [], state.is_final
+        return [], is_final
+
+    def _is_final(self) -> bool:
+        self._store.keys.check_current(self._key)
+        job = self._store.jobs.get(self._key.tenant, self._job_id)
+        self._checked = time.monotonic()
+        return job.state.is_final
 
 
-def open_events(
+async def open_events(
     request: Request,
     job_id: str,
-    _: Tenant,
+    tenant: Tenant,
     store: OpenStore,
+    streams: OpenStreams,
     last_event_id: Annotated[
         str | None, Header(description="id of the last event that was received; the stream goes on after it")
     ] = None,
-) -> EventReader:
-    """Refuse what can be refused while there is still a status to refuse it with."""
-    EventReader(store, request.state.key, job_id, last_event_id).read()
-    return EventReader(store, request.state.key, job_id, last_event_id)
+) -> AsyncIterator[EventReader]:
+    """Refuse what can be refused while there is still a status to refuse it with; keep a place meanwhile."""
+    with streams.place(tenant):
+        await streams.read(EventReader(store, request.state.key, job_id, last_event_id).read)
+        yield EventReader(store, request.state.key, job_id, last_event_id)
 
 
 Events = Annotated[EventReader, Depends(open_events)]
 
 
-async def follow(reader: EventReader, draining: threading.Event) -> AsyncIterator[bytes]:
+async def follow(reader: EventReader, streams: Streams, draining: threading.Event) -> AsyncIterator[bytes]:
     """Yield events as they happen, up to the job's last one, and a comment where nothing happens for long.
 
     Where the store goes away, the key is revoked, or this process is asked to stop, the stream ends: the
@@ -78,7 +90,7 @@ async def follow(reader: EventReader, draining: threading.Event) -> AsyncIterato
     silent_since = time.monotonic()
     while not draining.is_set():
         try:
-            events, ended = await run_in_threadpool(reader.read)
+            events, ended = await streams.read(reader.read)
         except (StoreUnavailable, StoreLost, KeyRevoked):
             return
         for event in events:

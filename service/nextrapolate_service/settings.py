@@ -52,6 +52,18 @@ def audit_days() -> int:
     return days
 
 
+def event_streams() -> int:
+    """Read NEXTRAPOLATE_EVENT_STREAMS.
+
+    Raises:
+        ValueError: it is no number of streams.
+    """
+    streams = int(os.environ.get("NEXTRAPOLATE_EVENT_STREAMS", 200))
+    if streams < 1:
+        raise ValueError(f"NEXTRAPOLATE_EVENT_STREAMS is {streams}: let a tenant follow one job at least")
+    return streams
+
+
 _GENEROUS = RateLimit(per_second=200, at_once=2000)
 """Stops a loop that has run wild, and neither a trainer that posts a whole run nor a page that polls."""
 
@@ -76,6 +88,7 @@ class ServiceSettings:
         webhook_networks: networks that are not public and that webhooks may lie in all the same.
         webhook_pauses: seconds between the attempts to tell a webhook; after the last one it is given up.
         audit_days: how long the audit log is kept.
+        event_streams: how many streams of events one tenant may have open in one process.
     """
 
     store: StoreSettings
@@ -91,6 +104,7 @@ class ServiceSettings:
     webhook_networks: tuple[Network, ...] = ()
     webhook_pauses: tuple[float, ...] = (5, 30, 300, 1800, 7200, 18000, 36000)
     audit_days: int = 400
+    event_streams: int = 200
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -118,4 +132,5 @@ class ServiceSettings:
             quotas=Quotas.from_environment(),
             webhook_networks=tuple(ip_network(network.strip()) for network in networks if network.strip()),
             audit_days=audit_days(),
+            event_streams=event_streams(),
         )

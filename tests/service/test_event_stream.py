@@ -4,6 +4,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -13,6 +15,7 @@ from httpx_sse import EventSource, ServerSentEvent, connect_sse
 
 from nextrapolate.schemas import JobEvent, Stage
 from nextrapolate_service.events import EventReader
+from nextrapolate_service.settings import ServiceSettings, event_streams
 from nextrapolate_store.errors import KeyRevoked
 from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.store import Store
@@ -112,6 +115,73 @@ def test_a_quiet_stream_is_kept_alive(
         assert ": ping" in [next(lines) for _ in range(10)]
 
 
+@pytest.fixture
+def settings(settings: ServiceSettings) -> ServiceSettings:
+    return replace(settings, event_streams=3)
+
+
+def test_a_tenant_may_follow_so_many_jobs_and_another_tenant_may_still(
+    live_url: str, caller: httpx.Client, job_id: str, store: Store, finish: Finish
+) -> None:
+    path = f"/jobs/{job_id}/events"
+    _, key = store.keys.create("others", [Scope.READ])
+    with ExitStack() as opened:
+        for _ in range(3):
+            assert opened.enter_context(caller.stream("GET", path)).status_code == 200
+        refused = caller.get(path)
+        found = problem(refused, 429, "too-many-streams")
+        assert (found.retryable, refused.headers["Retry-After"]) == (True, "10")
+        assert "3 event streams of this tenant are open" in found.detail
+        others = caller.get(path, headers={"Authorization": f"Bearer {key}"})
+        problem(others, 404, "job-not-found")  # and not 429
+    finish(job_id)
+    deadline = time.monotonic() + SECONDS
+    while caller.get(path).status_code == 429:  # the server hears a little later that they were closed
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_what_is_refused_takes_no_place(caller: httpx.Client, job_id: str, finish: Finish) -> None:
+    for _ in range(5):
+        problem(caller.get("/jobs/nope/events"), 404, "job-not-found")
+    finish(job_id)
+    for _ in range(5):
+        assert [event.event for event in listen(caller, job_id)][-1] == "succeeded"
+
+
+def test_streams_take_none_of_the_threads_that_requests_share(
+    caller: httpx.Client, job_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readers: set[str] = set()
+    read = EventReader.read
+
+    def noted(reader: EventReader) -> tuple[list[JobEvent], bool]:
+        readers.add(threading.current_thread().name.rpartition("_")[0])
+        return read(reader)
+
+    monkeypatch.setattr(EventReader, "read", noted)
+    events = listen(caller, job_id)
+    assert next(events).event == "queued"
+    store.jobs.cancel("tests", job_id)
+    assert [event.event for event in events] == ["cancelled"]
+    assert readers == {"event-streams"}
+
+
+@pytest.mark.parametrize(("given", "streams"), [(None, 200), ("7", 7)])
+def test_the_number_of_streams_comes_from_the_environment(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, streams: int
+) -> None:
+    if given is not None:
+        monkeypatch.setenv("NEXTRAPOLATE_EVENT_STREAMS", given)
+    assert event_streams() == streams
+
+
+def test_no_stream_at_all_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_EVENT_STREAMS", "0")
+    with pytest.raises(ValueError, match="NEXTRAPOLATE_EVENT_STREAMS is 0: let a tenant follow one job"):
+        event_streams()
+
+
 def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store: Store) -> None:
     record, key = store.keys.create("tests", [Scope.READ])
     headers = {"Authorization": f"Bearer {key}"}
@@ -123,7 +193,10 @@ def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store
         problem(answer, 401, "key-revoked")
 
 
-def test_a_stream_does_not_go_on_with_another_key_of_the_same_id(job_id: str, store: Store) -> None:
+def test_a_stream_does_not_go_on_with_another_key_of_the_same_id(
+    job_id: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nextrapolate_service.events._CHECK_SECONDS", 0.0)
     opened = store.keys.adopt(KeyText.parse(new_key("tests2")), "tests", [Scope.READ])
     reader = EventReader(store, opened, job_id, after=None)
     assert reader.read()[0]

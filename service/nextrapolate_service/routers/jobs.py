@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse
 from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
-from nextrapolate_service.dependencies import Draining, OpenStore, Settings, Wake
+from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, Wake
 from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import problems
 from nextrapolate_service.submission import Submission, submit
@@ -101,11 +101,11 @@ def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
     response_class=Response,
     summary="Follow a job",
 )
-async def follow_job(reader: Events, draining: Draining) -> Response:
+async def follow_job(reader: Events, streams: OpenStreams, draining: Draining) -> Response:
     """Server-Sent Events up to the job's end, each with a JobEvent; Last-Event-ID goes on after that one."""
     # Not as a generator: FastAPI 0.165 logs a traceback for each caller who leaves such a stream early.
     return EventSourceResponse(
-        follow(reader, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        follow(reader, streams, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
 
 
