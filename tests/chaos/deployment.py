@@ -27,7 +27,7 @@ from nextrapolate_store.store import Store
 
 TENANT = "chaos"
 STEPS = range(10, 60, 10)
-_STARTING_SECONDS = 60
+_STARTING_SECONDS = 180
 
 
 @dataclass(frozen=True)
