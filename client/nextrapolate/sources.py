@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint, find_checkpoints, read_checkpoints
+from nextrapolate.jumped import check_has_not_jumped
 from nextrapolate.parameters import making_a_request
 from nextrapolate.schemas import CheckpointRef, Series
 
@@ -50,7 +51,7 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
         case Series():
             return StoredSeries(source.id)
         case Path():
-            return LocalRun(source, find_checkpoints(source, until))
+            return _local(source, find_checkpoints(source, until))
         case str():
             return _named(source, until)
     if not source:
@@ -60,7 +61,7 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
     uris = [str(item) for item in source if _is_uri(item)]
     if not uris:
         folders = [Path(item) for item in source]
-        return LocalRun(_common_parent(folders), read_checkpoints(folders, until))
+        return _local(_common_parent(folders), read_checkpoints(folders, until))
     if len(uris) < len(source):
         raise CheckpointError(
             f"{uris[0]} is a URI, others are folders here; give either all as URIs or all as folders"
@@ -78,7 +79,12 @@ def _named(source: str, until: int | None) -> LocalRun | RemoteCheckpoints | Sto
     folder = Path(source)
     if not folder.exists() and _SERIES_ID.fullmatch(source):
         return StoredSeries(source)
-    return LocalRun(folder, find_checkpoints(folder, until))
+    return _local(folder, find_checkpoints(folder, until))
+
+
+def _local(folder: Path, checkpoints: tuple[LocalCheckpoint, ...]) -> LocalRun:
+    check_has_not_jumped(checkpoints)
+    return LocalRun(folder, checkpoints)
 
 
 def _is_uri(item: str | Path) -> bool:

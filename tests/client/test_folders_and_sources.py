@@ -1,5 +1,6 @@
 """What may be named as a trajectory, and what is refused before anything is sent."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from fixtures.client_examples import NOW, write_checkpoints
 
 from nextrapolate import CheckpointError, Series
 from nextrapolate.folders import find_checkpoints, read_checkpoints
+from nextrapolate.jumped import RUN_STATE
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries, resolve
 
 SERIES_ID = "01JGFJJZ00ABCDEFGHJKMNPQRS"
@@ -18,6 +20,28 @@ def test_steps_ascend_as_numbers(tmp_path: Path) -> None:
     (run / "checkpoint-last").mkdir()
     assert [checkpoint.step for checkpoint in find_checkpoints(run)] == [3, 20, 100]
     assert [checkpoint.step for checkpoint in find_checkpoints(run, until=20)] == [3, 20]
+
+
+@pytest.mark.parametrize("level", [0, 2])
+def test_a_run_that_has_jumped_is_in_its_series(tmp_path: Path, level: int) -> None:
+    run = write_checkpoints(tmp_path, 10, 20, 30)
+    state = {"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j", "fallback": "f"}]}
+    notes = [(run / "checkpoint-30"), run, run.parent][level] / RUN_STATE
+    (run / "checkpoint-10" / RUN_STATE).write_text('{"step": 10, "series": null}')
+    notes.write_text(json.dumps(state))
+    with pytest.raises(CheckpointError, match=f"jumped after 20, and .* its series, {SERIES_ID}, instead"):
+        resolve(run, None)
+    notes.write_text("another program's")
+    assert isinstance(resolve([run / "checkpoint-10", run / "checkpoint-30"], None), LocalRun)
+
+
+def test_before_its_first_jump_a_run_is_as_any_other(tmp_path: Path) -> None:
+    run = write_checkpoints(tmp_path, 10, 20, 30)
+    jumped = '{"step": 30, "series": null, "jumps": [{"step": 30}]}'
+    (run / "checkpoint-30" / RUN_STATE).write_text(jumped)
+    assert isinstance(resolve(run, 20), LocalRun)
+    with pytest.raises(CheckpointError, match="give its series instead"):
+        resolve(str(run), None)
 
 
 def test_verl_names(tmp_path: Path) -> None:
@@ -88,8 +112,10 @@ def test_folders_one_by_one(tmp_path: Path) -> None:
     assert [c.step for c in read_checkpoints([b / "checkpoint-20", a / "checkpoint-10"])] == [10, 20]
     with pytest.raises(CheckpointError, match="both step 10"):
         read_checkpoints([a / "checkpoint-10", b / "checkpoint-10"])
-    with pytest.raises(CheckpointError, match="tells no step"):
+    with pytest.raises(CheckpointError, match="a is a run with checkpoints in it: give one run alone"):
         read_checkpoints([a, b])
+    with pytest.raises(CheckpointError, match="tells no step: name it like checkpoint-10"):
+        read_checkpoints([tmp_path, b / "checkpoint-20"])
 
 
 def test_sources_are_told_apart(tmp_path: Path) -> None:

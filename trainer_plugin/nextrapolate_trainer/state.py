@@ -4,9 +4,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from nextrapolate.jumped import RUN_STATE
 from nextrapolate_trainer.errors import StateError
-
-FILE_NAME = "nextrapolate.json"
 
 
 class JumpMade(BaseModel):
@@ -32,9 +31,9 @@ class RunState(BaseModel):
 
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint's folder, at once or not at all."""
-        partial = checkpoint / f".{FILE_NAME}.partial"
+        partial = checkpoint / f".{RUN_STATE}.partial"
         partial.write_text(self.model_dump_json(indent=2) + "\n")
-        partial.replace(checkpoint / FILE_NAME)
+        partial.replace(checkpoint / RUN_STATE)
 
     @classmethod
     def read(cls, checkpoint: Path) -> "RunState":
@@ -44,6 +43,6 @@ class RunState(BaseModel):
             StateError: it has none, or one that cannot be read.
         """
         try:
-            return cls.model_validate_json((checkpoint / FILE_NAME).read_bytes())
+            return cls.model_validate_json((checkpoint / RUN_STATE).read_bytes())
         except (OSError, ValidationError) as error:
-            raise StateError(f"{checkpoint} holds no {FILE_NAME} that can be read ({error})") from error
+            raise StateError(f"{checkpoint} holds no {RUN_STATE} that can be read ({error})") from error
