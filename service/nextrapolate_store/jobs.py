@@ -356,6 +356,7 @@ class JobStore:
                 round(wake_after_seconds * 1000),
                 _WORKER_LOST.model_dump_json(),
                 _JOBS_A_PASS,
+                self._lease_ms,
             ],
         )
         return Reconciled(*map(tuple, ids))

@@ -139,6 +139,18 @@ def test_a_rested_bucket_holds_no_more_than_it_should(store: Store) -> None:
         time.sleep(0.2)
 
 
+def test_a_clock_that_was_set_back_locks_no_key_out(store: Store, store_settings: StoreSettings) -> None:
+    """What was written an hour ahead of Redis' clock is what a step back of an hour leaves."""
+    made, _ = store.keys.create("lab", [Scope.READ])
+    assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.incrbyfloat(f"next:api-key-bucket:{made.id}", 3_600_000)
+    wait = store.keys.admit(made.id, per_second=20, at_once=3)
+    assert 0 < wait <= 0.05
+    time.sleep(wait)
+    assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
+
+
 def test_twenty_at_once_get_as_many_places_as_there_are(store: Store) -> None:
     made, _ = store.keys.create("lab", [Scope.READ])
     with ThreadPoolExecutor(20) as pool:

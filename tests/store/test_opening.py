@@ -20,7 +20,7 @@ from nextrapolate_store.store import Store
 
 
 @pytest.fixture
-def configured(store_settings: StoreSettings) -> Iterator[Callable[..., None]]:
+def configured(store_settings: StoreSettings) -> Iterator[Callable[..., object]]:
     """Sets up the tests' Redis in another way, until the test is over."""
     with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
         before = {name: redis.config_get(name)[name] for name in ("maxmemory-policy", "appendonly")}
@@ -50,7 +50,7 @@ def test_data_of_another_version_is_refused(store_settings: StoreSettings, schem
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "allkeys-lfu", "allkeys-random"])
 def test_a_redis_that_evicts_jobs_is_refused(
-    store: Store, store_settings: StoreSettings, configured: Callable[..., None], policy: str
+    store: Store, store_settings: StoreSettings, configured: Callable[..., object], policy: str
 ) -> None:
     configured(maxmemory_policy=policy)
     for refused in (
@@ -62,7 +62,7 @@ def test_a_redis_that_evicts_jobs_is_refused(
 
 
 def test_a_redis_that_writes_nothing_down_is_warned_about(
-    store_settings: StoreSettings, configured: Callable[..., None], caplog: pytest.LogCaptureFixture
+    store_settings: StoreSettings, configured: Callable[..., object], caplog: pytest.LogCaptureFixture
 ) -> None:
     configured(maxmemory_policy="volatile-lru")
     Store.open(store_settings).close()

@@ -148,3 +148,20 @@ def test_a_job_that_ended_and_whose_record_is_gone_holds_up_no_sweep_and_no_webh
         assert store.sweeper.sweep().jobs == 1
         assert redis.exists(f"next:job:{lost}") == redis.zcard("next:ended") == 0
     store.close()
+
+
+def test_a_clock_that_was_set_back_keeps_no_dead_workers_lease_and_no_lost_message(
+    store_settings: StoreSettings,
+) -> None:
+    """What was written an hour ahead of Redis' clock is what a step back of an hour leaves."""
+    store, hour_ms = impatient(store_settings), 3_600_000
+    dead, unsent = submit(store), submit(store)
+    claim(store, dead)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.zincrby("next:leases", hour_ms, dead.id)
+        redis.hincrby(f"next:job:{unsent.id}", "woken_at", hour_ms)
+        assert store.jobs.reconcile().wake == (unsent.id,)
+        assert store.jobs.get(TENANT, dead.id).state is JobState.RUNNING
+        time.sleep(0.03)
+        assert store.jobs.reconcile().requeued == (dead.id,)
+    store.close()

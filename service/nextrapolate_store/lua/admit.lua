@@ -13,11 +13,12 @@ if tonumber(redis.call('HGET', key.api_key .. id, 'used_at') or 0) + 3600000 <= 
 end
 
 redis.set_repl(redis.REPL_NONE)
-local full_at = math.max(tonumber(redis.call('GET', bucket) or 0), now)
-local wait = full_at + interval - now - burst * interval
-if wait > 0 then
-  return math.ceil(wait)
+-- None takes longer to fill up than an empty one: what lies beyond that is from before the clock was set back.
+local full_at = math.min(math.max(tonumber(redis.call('GET', bucket) or 0), now), now + burst * interval)
+local wait = math.max(full_at + interval - now - burst * interval, 0)
+if wait == 0 then
+  full_at = full_at + interval
 end
 -- Redis writes down when a key expires, so it lives for much longer than a bucket takes to fill up.
-redis.call('SET', bucket, string.format('%.3f', full_at + interval), 'EX', 86400)
-return 0
+redis.call('SET', bucket, string.format('%.3f', full_at), 'EX', 86400)
+return math.ceil(wait)

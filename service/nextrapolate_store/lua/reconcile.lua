@@ -2,12 +2,13 @@
 --
 -- KEYS    1 the broker's list of messages
 -- ARGV    1 how many attempts a job has, 2 how long a message may take (ms), 3 error of a job whose worker
---         was lost (JSON), 4 how many to look at in one pass
+--         was lost (JSON), 4 how many to look at in one pass, 5 length of a lease (ms)
 -- reply   ids: {requeued, failed, cancelled, wake, gone}; the last had no record and left their indexes
 -- keeps   Any number of processes may run this at any time. A job is woken again at most once in the time a
---         message may take, and no more are woken than messages are missing, so the list stays short.
+--         message may take, and no more are woken than messages are missing, so the list stays short. Where
+--         the clock was set back, leases and waits end as if they had begun now at the latest.
 local max_attempts, patience = tonumber(ARGV[1]), tonumber(ARGV[2])
-local worker_lost, limit = ARGV[3], tonumber(ARGV[4])
+local worker_lost, limit, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local now = now_ms()
 local ended = { queued = {}, failed = {}, cancelled = {} }
 local wake, gone = {}, {}
@@ -20,7 +21,11 @@ local function present(index, ids)
   return found
 end
 
-for _, id in ipairs(present(key.leases, redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT', 0, limit))) do
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.leases, '(' .. now + lease, '+inf', 'LIMIT', 0, limit)) do
+  redis.call('ZADD', key.leases, now + lease, id)
+end
+local expired = redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT', 0, limit)
+for _, id in ipairs(present(key.leases, expired)) do
   count('lease_expired')
   if get(id, 'last_error') == '' then
     set(id, 'last_error', worker_lost)
@@ -46,7 +51,7 @@ local missing = redis.call('ZCARD', key.queued) - redis.call('LLEN', KEYS[1])
 for _, id in ipairs(queued) do
   local woken_at = tonumber(get(id, 'woken_at'))
   -- 0: it came back from an attempt, or was parked, so it has no message at all.
-  if woken_at == 0 or (missing > 0 and woken_at + patience <= now) then
+  if woken_at == 0 or (missing > 0 and math.abs(now - woken_at) >= patience) then
     set(id, 'woken_at', now)
     count('republished')
     table.insert(wake, id)
