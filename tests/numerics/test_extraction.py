@@ -258,6 +258,20 @@ def test_nan_and_inf_are_found(factor: str, value: float, run_folder: Path, tmp_
     assert (refusal.value.module, refusal.value.step) == (name, files[2].step)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_nan_and_inf_are_found_in_a_module_that_never_trains(value: float, run_folder: Path) -> None:
+    """Its B is 0 all along, so that its delta never changes; the last adapter's factors are written again."""
+    files = checkpoints(run_folder)
+    for broken in files[3:]:
+        tensors = load_file(broken.model)
+        tensors[f"base_model.model.{FROZEN}.lora_A.weight"][1, 2] = value
+        save_file(tensors, broken.model)
+    with pytest.raises(NonFiniteWeightsError) as refusal:
+        extract(Trajectory.open(files), WeightExtrapolation(), 50)
+    assert (refusal.value.module, refusal.value.step) == (FROZEN, files[3].step)
+    assert refusal.value.path == files[3].model
+
+
 def test_what_rounding_leaves_is_no_triple() -> None:
     """A module of four outputs under factors of rank 16: 12 of the 16 singular values are rounding."""
     factors = random_factors(3, 4, 9, 16, seed=3)

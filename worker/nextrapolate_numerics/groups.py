@@ -61,7 +61,9 @@ def _is_full(group: Sequence[Multiplied]) -> bool:
 
 
 def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
-    """Those whose delta changed at all."""
+    """Those whose delta changed at all; the others' factors are written again, and so have to be numbers."""
     for name, factors in trajectory.modules():
-        if not all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
+        if all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
+            trajectory.check_finite(name, factors, range(len(trajectory.points)))
+        else:
             yield name, factors

@@ -155,10 +155,18 @@ class Trajectory:
         """
         indices = range(len(self.points)) if points is None else points
         factors = self._factors(name, indices)
-        for index, B, A in zip(indices, factors.B, factors.A, strict=True):
-            if not (_is_finite(B) and _is_finite(A)):
-                raise self.not_finite(name, index)
+        self.check_finite(name, factors, indices)
         return factors
+
+    def check_finite(self, name: str, factors: ModuleFactors, points: Sequence[int]) -> None:
+        """Look for NaN and Inf in a module's factors at these points.
+
+        Raises:
+            NonFiniteWeightsError: there is one.
+        """
+        for point, B, A in zip(points, factors.B, factors.A, strict=True):
+            if not (_is_finite(B) and _is_finite(A)):
+                raise self.not_finite(name, point)
 
     def not_finite(self, name: str, point: int) -> NonFiniteWeightsError:
         """What to raise where a module's factors at a point hold NaN or Inf."""
