@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -117,6 +118,18 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
         said = run_and_fail("--port", str(port), "--data-dir", str(tmp_path / "data"))
     assert f"cannot listen on 127.0.0.1:{port}" in said
     assert "--port" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_redis_that_is_no_program_leaves_no_folder_behind(tmp_path: Path) -> None:
+    said = run_and_fail("--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", "/nowhere")
+    assert "/nowhere is no program that can be run" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_tells_its_version() -> None:
+    told = subprocess.run([SERVER, "--version"], capture_output=True, text=True, timeout=240, check=True)
+    assert told.stdout == f"nextrapolate-server {version('nextrapolate')}\n"
 
 
 def test_a_redis_that_does_not_run_is_told_with_its_log(tmp_path: Path) -> None:

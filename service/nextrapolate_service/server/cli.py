@@ -1,6 +1,7 @@
 """`nextrapolate-server`: all in one, or one part of a deployment."""
 
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,12 @@ main.add_typer(keys, name="keys")
 main.add_typer(tenants, name="tenants")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nextrapolate-server {version('nextrapolate')}")
+        raise typer.Exit
+
+
 @main.callback(invoke_without_command=True)
 def embedded(
     context: typer.Context,
@@ -44,6 +51,9 @@ def embedded(
         typer.Option(min=1, help="Worker processes; one for each GPU, or one.", show_default=False),
     ] = None,
     redis_server: RedisServer = None,
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Run nextrapolate on this machine: Redis, workers and the API. Ctrl-C stops all of it.
 

@@ -49,10 +49,13 @@ def run_embedded(
     """
     folder = DataFolder(data_dir.absolute())
     gpus = visible_gpus()
+    redis_program = find_redis_server(redis_server)
+    if not folder.path.exists():
+        _listen(port).close()  # a start that is refused leaves no folder behind
     with folder.locked(), _listen(port) as listener:
         url = f"http://{HOST}:{listener.getsockname()[1]}"
         new_key = folder.make_key()
-        redis = EmbeddedRedis.prepare(find_redis_server(redis_server), folder.path)
+        redis = EmbeddedRedis.prepare(redis_program, folder.path)
         count = workers or len(gpus) or 1
         note_server(url, folder.api_key)
         tell(f"starting Redis, {count} worker{'s' if count > 1 else ''} and the API")
