@@ -105,7 +105,9 @@ def _no_forecast(report: Report) -> Reading:
     name, last = report.method.name, report.steps[-1]
     back = ""
     if report.backtest is not None:
-        back = f" {_asked(report.backtest)}, it {_against_no_jump(report.backtest.total)}: so far it leads back."
+        back = (
+            f" {_asked(report.backtest)}, it {_against_no_jump(report.backtest.total)}: so far it leads back."
+        )
     return Reading(
         "unknown",
         f"Yes: an adapter for step {last} was made from {len(report.steps)} checkpoints.",
@@ -127,7 +129,7 @@ def _comparison(report: Comparison) -> Reading:
             "Collect more checkpoints before the origin, or choose a later one.",
         )
     (name, best), *others = scored
-    next_best = f"The next is {others[0][0]} ({others[0][1].relative_error:.2f})." if others else ""
+    next_best = f"Second best: {others[0][0]} ({others[0][1].relative_error:.2f})." if others else ""
     good = best.relative_error < 1.0
     return Reading(
         "good" if good else "bad",
@@ -190,7 +192,7 @@ def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
     name, best = others[0]
     if best.relative_error < scores.relative_error:
         return f"{name} did better ({best.relative_error:.2f})."
-    return f"None of {len(others)} others did better (the next: {name}, {best.relative_error:.2f})."
+    return f"None of {len(others)} others did better (best of them: {name}, {best.relative_error:.2f})."
 
 
 def _agreement(report: Report, backtest: BacktestReport) -> str:

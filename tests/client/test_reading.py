@@ -16,7 +16,7 @@ from nextrapolate.schemas import ChoiceReport, WsmMethod
             "came 40% closer than no jump (relative error 0.60",
             "evaluate it against checkpoint 150",
         ),
-        (0.6, "good", "None of 2 others did better (the next: weight-extrapolation, 0.70)", "train on from"),
+        (0.6, "good", "None of 2 others did better (best of them: weight-extrapolation", "train on from"),
         (0.8, "good", "weight-extrapolation did better (0.70)", "Load it"),
         (1.3, "bad", "was 30% further off than no jump", "run the job again with weight-extrapolation"),
     ],
@@ -79,6 +79,7 @@ def test_a_backtest_is_read_by_its_best_method() -> None:
     reading = read(comparison())
     assert reading.tone == "good"
     assert reading.why.startswith("autoregression came 40% closer")
+    assert reading.why.endswith("Second best: relex (0.80).")
     assert "Extrapolate with autoregression over 50 steps" in reading.following
     worse = comparison().model_copy(update={"methods": comparison().methods[-1:]})
     assert read(worse).tone == "bad"
