@@ -1,6 +1,7 @@
 """The `nextrapolate` command."""
 
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from io import TextIOWrapper
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import TypeAdapter
 
 from nextrapolate import console, tables
 from nextrapolate.client import NExtClient
-from nextrapolate.errors import NextrapolateError
+from nextrapolate.errors import NextrapolateError, NotFoundError
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
@@ -200,11 +201,13 @@ def list_jobs(
 ) -> None:
     """List jobs, newest first."""
     with NExtClient(url, api_key) as client:
-        found = client.list_jobs(state=state, limit=limit)
+        found = client.list_jobs(state=state, limit=limit + 1)  # one more tells whether there are more
+        shown = found[:limit]
+        runs = {} if as_json else _names_of_runs(client, shown)
     if as_json:
-        typer.echo(TypeAdapter(list[Job]).dump_json(found))
+        typer.echo(TypeAdapter(list[Job]).dump_json(shown))
     else:
-        console.show_jobs(found)
+        console.show_jobs(shown, runs, more=len(found) > limit)
 
 
 @jobs.command()
@@ -225,9 +228,18 @@ def cancel(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json
 def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
     """Follow a job to its end, over restarts of the server."""
     with NExtClient(url, api_key) as client:
-        with console.progress_display() as on_progress:
+        with console.progress_display(job_id) as on_progress:
             job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False).event)
         _print_job(job, as_json)
+
+
+def _names_of_runs(client: NExtClient, jobs: list[Job]) -> dict[str, str]:
+    """Ask for the names of the series that jobs are over, each once; a series may be gone before its jobs."""
+    names = {}
+    for series_id in dict.fromkeys(job.series for job in jobs if job.series):
+        with suppress(NotFoundError):
+            names[series_id] = client.get_series(series_id).name
+    return names
 
 
 def _method(name: str, horizon_steps: int | None, alpha: float | None, settings: list[str] | None) -> Method:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -15,6 +16,7 @@ from nextrapolate.errors import (
     JobCancelledError,
     JobFailedError,
     NextrapolateError,
+    NotFoundError,
     ServiceUnreachable,
 )
 from nextrapolate.extrapolation import Extrapolation
@@ -24,20 +26,27 @@ from nextrapolate.schemas import Job, MethodInfo
 JOB_FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _LOWEST = {"minimum": "<=", "exclusiveMinimum": "<"}
 _HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
+_AT_A_TERMINAL = {
+    "GET /jobs lists": "`nextrapolate jobs list` lists",
+    "GET /series lists": "/series, on the server's pages, lists",
+}
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""
 
 
 @contextmanager
-def progress_display() -> Iterator[OnProgress]:
-    """Show progress while the context lasts; who leaves by Ctrl-C is told how to find the job again."""
-    job: str | None = None
+def progress_display(job: str | None = None) -> Iterator[OnProgress]:
+    """Show progress while the context lasts; who leaves by Ctrl-C is told how to find the job again.
+
+    Args:
+        job: its id, where it is known before there is any progress.
+    """
     try:
         with _display() as show:
 
             def show_and_note(progress: Progress) -> None:
                 nonlocal job
-                job = progress.job
+                job = progress.job or job
                 show(progress)
 
             yield show_and_note
@@ -88,7 +97,7 @@ class _Lines:
 
 def complain(error: Exception) -> int:
     """Say on stderr what went wrong, and return the exit code that stands for it."""
-    typer.echo("\n".join([f"nextrapolate: {error}", *getattr(error, "__notes__", ())]), err=True)
+    typer.echo("\n".join([f"nextrapolate: {_said(error)}", *getattr(error, "__notes__", ())]), err=True)
     match error:
         case JobFailedError() | JobCancelledError():
             return JOB_FAILED
@@ -99,6 +108,15 @@ def complain(error: Exception) -> int:
         case NextrapolateError():
             return BAD_INPUT
     return JOB_FAILED
+
+
+def _said(error: Exception) -> str:
+    """Say what went wrong; a request that the service advises becomes what does the same at a terminal."""
+    said = str(error)
+    if isinstance(error, NotFoundError):
+        for request, command in _AT_A_TERMINAL.items():
+            said = said.replace(request, command)
+    return said
 
 
 def show_extrapolation(result: Extrapolation) -> None:
@@ -133,13 +151,23 @@ def _values(name: str, schema: Mapping[str, Any]) -> str:
     return name.join(limits) if any(limits) else ""
 
 
-def show_jobs(jobs: list[Job]) -> None:
-    """List jobs, one a line."""
+def show_jobs(jobs: list[Job], runs: Mapping[str, str], *, more: bool) -> None:
+    """List jobs, one a line, with the names that runs have; and say on stderr where that is not all."""
     for job in jobs:
         steps = f"{job.steps[0]}-{job.steps[-1]}" if job.steps else "-"
-        when = f"{job.created_at.astimezone():%Y-%m-%d %H:%M}"
         what = job.method.name if job.method else job.task
-        typer.echo(f"{job.id}  {job.state:<10}  {job.progress:4.0%}  {when}  {what:<20}  steps {steps}")
+        run = runs.get(job.series or "", "-")
+        facts = (job.id, f"{job.state:<10}", f"{job.progress:4.0%}", _when(job.created_at), f"{what:<20}")
+        typer.echo("  ".join((*facts, f"steps {steps:<9}", run)))
+    if not jobs:
+        typer.echo("there are no such jobs", err=True)
+    if more:
+        typer.echo(f"there are more than these {len(jobs)}: --limit shows them", err=True)
+
+
+def _when(moment: datetime) -> str:
+    """Tell a time by this machine's clock, and by which zone it goes."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
 def show_job(job: Job) -> None:
@@ -156,9 +184,9 @@ def show_job(job: Job) -> None:
         and " ".join(f"{name}={value}" for name, value in job.method.model_dump().items()),
         "steps": " ".join(map(str, job.steps)),
         "series": job.series,
-        "created": job.created_at,
-        "started": job.started_at,
-        "finished": job.finished_at,
+        "created": _when(job.created_at),
+        "started": job.started_at and _when(job.started_at),
+        "finished": job.finished_at and _when(job.finished_at),
         "error": f"{job.error.detail} [{job.error.code}, {job.error.blame}]" if job.error else None,
         "files": " ".join(job.artifacts) or None,
     }

@@ -83,7 +83,7 @@ def read_checkpoints(folders: Iterable[Path], until: int | None = None) -> tuple
     for folder in folders:
         step = step_of(folder)
         if step is None:
-            raise CheckpointError(f"{folder} tells no step: name it like checkpoint-10 or global_step_10")
+            raise CheckpointError(_tells_no_step(folder))
         if step in by_step:
             raise CheckpointError(f"{by_step[step]} and {folder} are both step {step}; give one of them")
         by_step[step] = folder
@@ -109,6 +109,12 @@ def named_step(name: str) -> int | None:
     """Read the training step from the name of one folder; the service reads those in URIs by it, too."""
     match = _STEP.fullmatch(name)
     return int(match[1]) if match else None
+
+
+def _tells_no_step(folder: Path) -> str:
+    if folder.is_dir() and any(named_step(inner.name) is not None for inner in folder.iterdir()):
+        return f"{folder} is a run with checkpoints in it: give one run alone, or checkpoints' folders"
+    return f"{folder} tells no step: name it like checkpoint-10 or global_step_10"
 
 
 def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> str:

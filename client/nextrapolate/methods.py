@@ -5,6 +5,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
+from nextrapolate.parameters import plain
 from nextrapolate.schemas import Method, MethodParameters
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)
@@ -48,9 +49,7 @@ def _short(name: str, error: ValidationError) -> str:
         if problem["type"] == "extra_forbidden":
             unknown.append(parameter)
         else:
-            lines.append(
-                f"{name}: {parameter}: {problem['msg']}" if parameter else f"{name}: {problem['msg']}"
-            )
+            lines.append(": ".join(filter(None, (name, parameter, plain(problem)))))
     if unknown:
         lines.append(_unknown(name, unknown))
     return "\n".join(lines)

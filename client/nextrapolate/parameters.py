@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from nextrapolate.errors import ParameterError
 
@@ -19,5 +20,12 @@ def making_a_request() -> Iterator[None]:
         yield
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems]
+        lines = [f"{'.'.join(map(str, problem['loc']))}: {plain(problem)}" for problem in problems]
         raise ParameterError("\n".join(lines)) from None
+
+
+def plain(problem: ErrorDetails) -> str:
+    """Say what is wrong with a value, in pydantic's words where they say it."""
+    if str(problem["input"]).lower() == "nan":
+        return "Input should be a number"  # pydantic says which bound it is not within
+    return problem["msg"].removeprefix("Value error, ")

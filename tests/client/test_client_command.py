@@ -6,15 +6,23 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
-from fixtures.client_examples import a_job, write_checkpoints
+from fixtures.client_examples import NOW, a_job, an_event, write_checkpoints
 from fixtures.scripted_job import script_job
 from fixtures.scripted_server import ScriptedServer, answer, problem
 from pydantic import BaseModel
 
-from nextrapolate import AlphaRlMethod, DareMethod, WeightExtrapolationMethod, console
+from nextrapolate import (
+    AlphaRlMethod,
+    DareMethod,
+    JobEvent,
+    NExtClient,
+    Series,
+    WeightExtrapolationMethod,
+    console,
+)
 from nextrapolate.cli import main
 from nextrapolate.progress import Progress
 from nextrapolate.schemas import JobState, MethodInfo, NextMethod
@@ -99,6 +107,19 @@ def test_leaving_says_how_to_find_the_job_again(capsys: pytest.CaptureFixture[st
     assert "`nextrapolate jobs watch 01JOB` follows it" in capsys.readouterr().err
 
 
+def test_leaving_a_watched_job_says_so_too(
+    run: Run, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leave(client: NExtClient, job_id: str, *, on_event: Callable[[JobEvent], None]) -> NoReturn:
+        on_event(an_event(1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(NExtClient, "wait", leave)
+    ended = run("jobs", "watch", "j1", "--url", scripted.url)
+    assert ended.code == 130
+    assert "`nextrapolate jobs watch j1` follows it, `nextrapolate jobs cancel j1` ends it" in ended.err
+
+
 def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     folder = write_checkpoints(tmp_path, 10, 20, 30)
     ended = run("extrapolate", folder, "--json", "--out", tmp_path / "out", "--url", service.url)
@@ -124,6 +145,9 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
         (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
+        (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
+        (["{run}", "--method", "soup", "--set", "scores=1,2"], "nextrapolate: soup: scores belong to"),
+        (["{run}", "{run}/.."], "is a run with checkpoints in it: give one run alone"),
         (["{run}", "--horizon-steps", "0"], "auto: horizon_steps: .*greater than or equal to 1"),
         (["{run}", "--until", "10"], "only checkpoint-10 up to step 10"),
         (["{run}", "--out", "{run}"], "not overwritten"),
@@ -189,12 +213,56 @@ def test_jobs(run: Run, service: ScriptedServer) -> None:
     jobs = {"items": [a_job().model_dump(mode="json")], "next_cursor": None}
     service.on("GET", "/jobs", answer(jobs))
     listed = run("jobs", "list", "--state", "queued", "--url", service.url)
-    assert listed.out.split() == ["j1", "queued", "0%", *listed.out.split()[3:5], "next", "steps", "10-30"]
-    assert service.received[-1].path == "/jobs?state=queued&limit=20"
+    created = f"{NOW.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    assert listed.out.split() == ["j1", "queued", "0%", *created.split(), "next", "steps", "10-30", "-"]
+    assert listed.err == ""
+    assert service.received[-1].path == "/jobs?state=queued&limit=21"
     assert json.loads(run("jobs", "list", "--json", "--url", service.url).out)[0]["id"] == "j1"
-    assert re.search(r"^state +succeeded$", run("jobs", "show", "j1", "--url", service.url).out, re.MULTILINE)
+    shown = run("jobs", "show", "j1", "--url", service.url).out
+    assert re.search(r"^state +succeeded$", shown, re.MULTILINE)
+    assert re.search(rf"^created +{re.escape(created)}$", shown, re.MULTILINE)
     cancelled = run("jobs", "cancel", "j1", "--json", "--url", service.url)
     assert json.loads(cancelled.out)["state"] == "cancelled"
+
+
+def test_jobs_are_listed_with_their_runs_as_far_as_the_limit_goes(run: Run, service: ScriptedServer) -> None:
+    jobs = [a_job(id=f"j{number}", series=series) for number, series in enumerate(("s1", "s1", "gone"))]
+    page = {"items": [job.model_dump(mode="json") for job in jobs], "next_cursor": None}
+    service.on("GET", "/jobs", answer(page))
+    series = Series(
+        id="s1", name="grpo", base_model=None, labels={}, created_at=NOW, checkpoints=[], jumps=[]
+    )
+    service.on("GET", "/series/s1", answer(series))
+    service.on("GET", "/series/gone", problem(404))
+    listed = run("jobs", "list", "--url", service.url)
+    assert [line.split()[-1] for line in listed.out.splitlines()] == ["grpo", "grpo", "-"]
+    assert [received.path for received in service.received].count("/series/s1") == 1
+    limited = run("jobs", "list", "--limit", 2, "--url", service.url)
+    assert len(limited.out.splitlines()) == 2
+    assert limited.err == "there are more than these 2: --limit shows them\n"
+    service.on("GET", "/jobs", answer({"items": [], "next_cursor": None}))
+    assert run("jobs", "list", "--url", service.url) == Ended(0, "", "there are no such jobs\n")
+
+
+@pytest.mark.parametrize("job", ["", ".", ".."])
+@pytest.mark.parametrize("command", ["show", "cancel", "watch"])
+def test_what_is_no_id_of_a_job_is_sent_nowhere(
+    run: Run, scripted: ScriptedServer, command: str, job: str
+) -> None:
+    ended = run("jobs", command, job, "--url", scripted.url)
+    assert ended.code == 2
+    assert f"nextrapolate: {job!r} is no id" in ended.err
+    assert scripted.received == []
+
+
+def test_a_job_that_does_not_exist_is_told_in_words_of_the_command(
+    run: Run, scripted: ScriptedServer
+) -> None:
+    detail = "there is no job j9: GET /jobs lists those there are"
+    scripted.on("GET", "/jobs/j9", problem(404, detail=detail))
+    ended = run("jobs", "show", "j9", "--url", scripted.url)
+    said = "there is no job j9: `nextrapolate jobs list` lists those there are"
+    assert ended == Ended(2, "", f"nextrapolate: {said}\n")
 
 
 @pytest.mark.parametrize(

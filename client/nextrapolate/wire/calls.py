@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 from pydantic import BaseModel
 
+from nextrapolate.errors import ParameterError
 from nextrapolate.parameters import making_a_request
 from nextrapolate.schemas import (
     Announcement,
@@ -143,6 +144,14 @@ def _checkpoint_path(series_id: str, step: int, *name: str) -> str:
 
 
 def _path(*parts: str) -> str:
+    """Put a path together; of nothing, or of dots, it would be that of something else.
+
+    Raises:
+        ParameterError: a part of it cannot be an id.
+    """
+    for part in parts:
+        if part in ("", ".", ".."):
+            raise ParameterError(f"{part!r} is no id: give that of a job or a series, whole")
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 
