@@ -338,6 +338,22 @@ def test_a_secret_that_is_none_is_refused_and_not_repeated(
         "2002:7f00:1::",
         "2001:0:7f00:1::",
         "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::a9fe:a9fe",
+        "64:ff9b:1:ffff:a9fe:a9:fe00:0",
+        "::ffff:0:a9fe:a9fe",
+        "::127.0.0.1",
+        "::169.254.169.254",
+        "fec0::1",
+        "feff::1",
+        "5f00::1",
+        "192.0.0.9",
+        "192.0.0.192",
+        "::ffff:192.0.0.192",
+        "64:ff9b::c000:c0",
+        "2002:c000:c0::",
+        "192.88.99.1",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
     ],
 )
 def test_addresses_that_are_not_public(address: str) -> None:
@@ -346,7 +362,18 @@ def test_addresses_that_are_not_public(address: str) -> None:
     check_address(ip_address(address), (ip_network(address),))
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "8.8.8.8",
+        "168.63.129.17",
+        "192.0.1.1",
+        "2606:4700::1111",
+        "::ffff:8.8.8.8",
+        "64:ff9b::808:808",
+        "2002:808:808::",
+    ],
+)
 def test_addresses_that_are_public(address: str) -> None:
     check_address(ip_address(address), ())
 

@@ -6,7 +6,7 @@ Whoever submits jobs must not make this server talk to its own neighbours (serve
 import asyncio
 import socket
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
 import httpx
 
@@ -16,6 +16,22 @@ from nextrapolate_service.settings import Network
 Address = IPv4Address | IPv6Address
 
 _NAT64 = IPv6Network("64:ff9b::/96")
+_NEVER_PUBLIC = tuple(
+    map(
+        ip_network,
+        (
+            "192.0.0.0/24",  # of protocols, and 192.0.0.192 of Oracle's instance metadata (RFC 6890)
+            "192.88.99.0/24",  # relays of 6to4, which are no more (RFC 7526)
+            "168.63.129.16/32",  # Azure's host, seen from its guests
+            "::/96",  # IPv4 in IPv6, as it was once written (RFC 4291, 2.5.5.1)
+            "::ffff:0:0:0/96",  # IPv4 in IPv6, translated (RFC 2765, 2.1)
+            "64:ff9b:1::/48",  # IPv4 in IPv6, translated by a network of its own (RFC 8215)
+            "5f00::/16",  # segments within a routing domain (RFC 9602)
+            "fec0::/10",  # a site's own, as they were once (RFC 3879)
+        ),
+    )
+)
+"""What some version of Python takes for public, and what leads to a neighbour, or to nobody."""
 
 
 class AddressRefused(Exception):
@@ -51,7 +67,7 @@ def check_address(address: Address, networks: Iterable[Network]) -> None:
     if any(address in network for network in networks):
         return
     for meant in _meant(address):
-        if not meant.is_global or meant.is_multicast:
+        if not _is_public(meant):
             raise AddressRefused(
                 f"{address} is no public address: give one, or ask the server's operator to allow its network"
             )
@@ -69,6 +85,12 @@ async def resolve(host: str, port: int, networks: Iterable[Network]) -> Address:
     for address in addresses:
         check_address(address, networks)
     return addresses[0]
+
+
+def _is_public(address: Address) -> bool:
+    if any(address in network for network in _NEVER_PUBLIC):
+        return False
+    return address.is_global and not address.is_multicast
 
 
 def _meant(address: Address) -> Iterator[Address]:
