@@ -11,6 +11,8 @@ set -euo pipefail
 run=$1 until=$2 horizon_steps=$3
 shift 3
 
+# If the first run began from an adapter itself, add --adapter-config and that one's adapter_config.json: verl does
+# not save all of it.
 python3 -m nextrapolate_trainer.verl_export "$run" "$run/adapters"
 nextrapolate extrapolate "$run/adapters" --until "$until" --horizon-steps "$horizon_steps" --out "$run/extrapolated"
 

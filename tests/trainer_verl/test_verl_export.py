@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
 import torch
 from fixtures.verl_run import MakeTrainer, adapters, same
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
+from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
 from nextrapolate_trainer.errors import ExportError
 from nextrapolate_trainer.peft_model import read_adapter
@@ -70,6 +73,7 @@ def test_the_command_prints_what_it_wrote_or_what_is_wrong(checkpoints: Path, tm
         [*program, str(checkpoints), str(tmp_path / "out")], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    assert "(--adapter-config)" in done.stderr, "what verl does not save may matter"
     assert done.stdout.split() == [str(tmp_path / "out" / f"global_step_{step}") for step in (1, 2)]
     (tmp_path / "empty").mkdir()
     failed = CliRunner().invoke(app, [str(tmp_path / "empty"), str(tmp_path / "out")])
@@ -110,3 +114,92 @@ def test_modules_that_share_a_name_with_others_are_named_in_full(checkpoints: Pa
     config = json.loads((folder / "adapter_config.json").read_text())
     assert "model.layers.0.mlp.down_proj" in config["target_modules"]
     assert "model.layers.1.mlp.down_proj" not in config["target_modules"]
+
+
+class Saved(Protocol):
+    """Saves an adapter of a configuration of its own with all else that verl saves, as one process would."""
+
+    def __call__(self, *, lora_only: bool = False, **options: Any) -> tuple[PeftModel, Path]: ...
+
+
+@pytest.fixture
+def saved(base_model: Path, tmp_path: Path) -> Saved:
+    def save(*, lora_only: bool = False, **options: Any) -> tuple[PeftModel, Path]:
+        torch.manual_seed(0)
+        lora = LoraConfig(r=16, lora_alpha=32, task_type="CAUSAL_LM", init_lora_weights=False, **options)
+        model = get_peft_model(AutoModelForCausalLM.from_pretrained(base_model), lora)
+        actor = tmp_path / "run" / "global_step_10" / "actor"
+        actor.mkdir(parents=True)
+        state = {name: t for name, t in model.state_dict().items() if not lora_only or "lora_" in name}
+        torch.save(state, actor / "model_world_size_1_rank_0.pt")
+        (actor / "fsdp_config.json").write_text('{"FSDP_version": 2, "world_size": 1}')
+        TheOnlyProcess()._save_lora_train_meta(str(actor), model)
+        return model, tmp_path / "run"
+
+    return save
+
+
+class TheOnlyProcess(FSDPCheckpointManager):  # type: ignore[misc] # verl ships no types
+    def __init__(self) -> None:
+        self.rank = 0
+
+
+def deltas(model: PeftModel) -> dict[str, torch.Tensor]:
+    """What the adapter adds to each module that it adapts."""
+    return {
+        name: module.get_delta_weight("default")
+        for name, module in model.named_modules()
+        if isinstance(module, Linear)
+    }
+
+
+def loaded(base_model: Path, adapter: Path) -> PeftModel:
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_model), adapter)
+
+
+@pytest.mark.parametrize("options", [{"use_rslora": True}, {"alpha_pattern": {"q_proj": 128}}])
+def test_what_verl_does_not_save_is_warned_of_and_taken_from_the_config_that_the_run_began_from(
+    options: dict[str, Any],
+    saved: Saved,
+    base_model: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, checkpoints = saved(target_modules=["q_proj", "v_proj"], **options)
+    export(checkpoints, tmp_path / "guessed")
+    assert "neither use_rslora nor alpha_pattern" in caplog.text
+    caplog.clear()
+    model.save_pretrained(str(tmp_path / "began"))
+    [folder] = export(checkpoints, tmp_path / "out", tmp_path / "began" / "adapter_config.json")
+    assert caplog.text == ""
+    assert same(deltas(loaded(base_model, folder)), deltas(model))
+
+
+def test_an_export_that_has_nothing_to_do_warns_of_nothing(
+    saved: Saved, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, checkpoints = saved(target_modules=["q_proj"])
+    export(checkpoints, tmp_path / "out")
+    caplog.clear()
+    assert export(checkpoints, tmp_path / "out") == []
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("lora_only", [True, False])
+def test_modules_that_were_not_adapted_are_not_in_the_export(
+    lora_only: bool, saved: Saved, base_model: Path, tmp_path: Path
+) -> None:
+    model, checkpoints = saved(
+        lora_only=lora_only, target_modules=["q_proj", "v_proj"], layers_to_transform=[0]
+    )
+    [folder] = export(checkpoints, tmp_path / "out")
+    assert same(deltas(loaded(base_model, folder)), deltas(model))
+
+
+def test_a_checkpoint_without_rank_and_alpha_is_refused(saved: Saved, tmp_path: Path) -> None:
+    model, checkpoints = saved(target_modules=["q_proj"])
+    (checkpoints / "global_step_10" / "actor" / "lora_train_meta.json").unlink()
+    with pytest.raises(ExportError, match="with which rank and alpha"):
+        export(checkpoints, tmp_path / "out")
+    model.save_pretrained(str(tmp_path / "began"))
+    assert len(export(checkpoints, tmp_path / "out", tmp_path / "began" / "adapter_config.json")) == 1

@@ -5,9 +5,14 @@
 
 verl saves the part of the model that each process holds, and of the adapter's configuration rank and alpha
 alone. Here the adapter is put together in the dtype that it was trained in; verl's own merger rounds it.
+
+A run that began from an adapter (lora_adapter_path) has its configuration: give that adapter's, by
+--adapter-config. Without it one such as verl makes itself is written; with use_rslora or an alpha_pattern the
+run trained another model than that.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterable
@@ -25,9 +30,18 @@ from torch.distributed.tensor import DTensor, Shard
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
 from nextrapolate_trainer.errors import ExportError, TrainerPluginError
 
+logger = logging.getLogger("nextrapolate")
+
 _STEP = re.compile(r"global_step_(\d+)")
 _PREFIX, _BASE = "base_model.model.", ".base_layer"
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.[^.]+\.weight")
+
+_ASSUMED = (
+    "the adapters are exported as of a run that began from none: verl saves neither use_rslora nor "
+    "alpha_pattern, and with either the run trained another model than this; if it began from an adapter "
+    "(actor_rollout_ref.model.lora_adapter_path), export into another folder, with that one's "
+    "adapter_config.json (--adapter-config)"
+)
 
 
 def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> list[Path]:
@@ -38,8 +52,8 @@ def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> 
     Args:
         checkpoints: the run's trainer.default_local_dir.
         out: folder for the adapters.
-        adapter_config: adapter_config.json of the adapter that the run began from, where modules have ranks
-            or alphas of their own; verl does not save them.
+        adapter_config: adapter_config.json of the adapter that the run began from, if it began from one:
+            verl does not save whether use_rslora is on, or that modules have ranks or alphas of their own.
 
     Raises:
         ExportError: there is no checkpoint, or one has no adapter that can be taken out.
@@ -48,6 +62,8 @@ def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> 
     if not found:
         raise ExportError(f"{checkpoints} holds no global_step_<n>: give the run's trainer.default_local_dir")
     missing = [found[step] for step in sorted(found) if not (out / found[step].name).exists()]
+    if missing and adapter_config is None:
+        logger.warning("%s", _ASSUMED)
     return [
         _export_one(checkpoint / "actor", out / checkpoint.name, adapter_config) for checkpoint in missing
     ]
@@ -102,7 +118,7 @@ def _whole(parts: list[Tensor]) -> Tensor:
 
 
 def _config(actor: Path, adapter: dict[str, Tensor], target_modules: list[str]) -> LoraConfig:
-    meta: dict[str, Any] = json.loads((actor / "lora_train_meta.json").read_text())
+    meta = _trained_with(actor)
     for name, tensor in adapter.items():
         if ".lora_A." in name and tensor.shape[0] != meta["r"]:
             raise ExportError(
@@ -112,13 +128,27 @@ def _config(actor: Path, adapter: dict[str, Tensor], target_modules: list[str]) 
     return LoraConfig(**meta, target_modules=target_modules, inference_mode=True)
 
 
+def _trained_with(actor: Path) -> dict[str, Any]:
+    """Return what verl saves of the adapter's configuration."""
+    try:
+        meta = json.loads((actor / "lora_train_meta.json").read_text())
+        return {key: meta[key] for key in ("r", "lora_alpha", "task_type")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExportError(
+            f"{actor} does not say with which rank and alpha it was trained ({error!r}): wait until the run "
+            "has saved it; where its verl saves no lora_train_meta.json, give an adapter_config.json"
+        ) from error
+
+
 def _target_modules(names: Iterable[str]) -> list[str]:
-    """Return the adapted modules: by their last name, where no other module of the checkpoint shares it."""
+    """Return the adapted modules: by their last name, where all that share it are known to be adapted."""
     modules = {name.removeprefix(_PREFIX).removesuffix(".weight") for name in names if ".lora_" not in name}
     untouched = {module for module in modules if not module.endswith(_BASE)}
     adapted = {match["module"].removeprefix(_PREFIX) for name in names if (match := _FACTOR.fullmatch(name))}
     short = {_last(module) for module in adapted}
-    return sorted(adapted if short & {_last(module) for module in untouched} else short)
+    # save_lora_only leaves out the others, and with them what they are called.
+    shared = not untouched or short & {_last(module) for module in untouched}
+    return sorted(adapted if shared else short)
 
 
 def _last(module: str) -> str:
