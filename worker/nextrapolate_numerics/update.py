@@ -127,8 +127,9 @@ class Fitted(Update):
 
     Attributes:
         factors: float32, LoRA scaling included, by module.
-        energies: squared norm of the wanted matrix, by module.
-        cut: of it, what the factors do not hold, by module.
+        energies: squared norm of the update that was wanted, by module: the matrix that was fitted, or where
+            the fit is a term of a sum, the wanted sum.
+        cut: squared norm of what the factors do not hold of the matrix that was fitted, by module.
     """
 
     factors: Mapping[str, LowRank]
@@ -146,8 +147,9 @@ class Fitted(Update):
     def discarded(self, module: str | None = None) -> float:
         """What the fit does not hold."""
         names = [module] if module else sorted(self.factors)
-        energy = sum(self.energies[name] for name in names)
-        return sum(self.cut[name] for name in names) / energy if energy > 0 else 0.0
+        changed = [name for name in names if self.energies[name] > 0]
+        energy = sum(self.energies[name] for name in changed)
+        return sum(self.cut[name] for name in changed) / energy if changed else 0.0
 
 
 @dataclass(frozen=True)
@@ -170,7 +172,7 @@ class Sum(Update):
         return LowRank(torch.cat([d.B for d in deltas], dim=1), torch.cat([d.A for d in deltas], dim=0))
 
     def discarded(self, module: str | None = None) -> float:
-        """The largest share that a term does not hold."""
+        """That of the term that was fitted, if there is one: all others are exact."""
         terms = self._terms_of(module) if module else self.terms
         return max(term.discarded(module) for term in terms)
 

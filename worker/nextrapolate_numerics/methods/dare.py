@@ -7,7 +7,8 @@ left, and what it holds is in part the noise of the dropping: at p = 0.9 the noi
 """
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -16,10 +17,12 @@ from torch import Tensor
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.methods.selected import fitted_selections
+from nextrapolate_numerics.methods.selected import fitted_selections, with_loss_told
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.selection import Pick, Selection
 from nextrapolate_numerics.update import Combination, Sum, Update
+
+_ROUNDING = 1e-6  # of a delta's squared norm: below it float32 rows do not know what dropping changed
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,21 @@ class Dare:
         way = extraction.drift.whole_way
         wanted = Combination(0, (), dict.fromkeys(extraction.moved, way))
         left = fitted_selections(wanted, self._dropped, extraction, on_progress)
+        left = with_loss_told(replace(left, energies=self._changes(left.energies, extraction)))
         away = Combination(0, (), dict.fromkeys(extraction.moved, -way))
         return Sum(0, left.warnings, (left, away))
+
+    def _changes(self, energies: Mapping[str, float], extraction: Extraction) -> dict[str, float]:
+        """|D - X|^2 by module, of the delta X and what is left of it, D, from |D|^2.
+
+        Where D is not 0 it is X / (1 - p), so that <D, X> = (1 - p) |D|^2.
+        """
+        way, changes = extraction.drift.whole_way, {}
+        for name, energy in energies.items():
+            whole = float(way @ extraction.grams[name] @ way)
+            change = whole - (1 - 2 * self.drop) * energy
+            changes[name] = change if change > _ROUNDING * whole else 0.0
+        return changes
 
     def _dropped(self, module: str, matrix: LowRank) -> Selection:
         """Drawn on the matrix's own device, from the seed and the module's name."""

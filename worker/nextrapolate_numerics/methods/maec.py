@@ -15,7 +15,7 @@ from typing import ClassVar
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.methods.selected import fitted_selections
+from nextrapolate_numerics.methods.selected import fitted_selections, with_loss_told
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.selection import Selection, largest
 from nextrapolate_numerics.update import Combination, Update
@@ -47,7 +47,7 @@ class Maec:
         rows = drift.coefficients
         line = horizon_steps / (drift.last_step - drift.steps[begin]) * (rows[-1] - rows[begin])
         wanted = Combination(horizon_steps, (), dict.fromkeys(extraction.moved, line))
-        return fitted_selections(wanted, self._key_neurons, extraction, on_progress)
+        return with_loss_told(fitted_selections(wanted, self._key_neurons, extraction, on_progress))
 
     def _key_neurons(self, module: str, matrix: LowRank) -> Selection:
         return largest(matrix, self.share)

@@ -23,6 +23,9 @@ def fitted_selections(
         select: from a module's name and its matrix, on the extraction's device.
         extraction: which modules moved, and where the factors are read.
         on_progress: told after each module.
+
+    Returns:
+        The fits, the squared norms being those of the selections.
     """
     trajectory = extraction.trajectory
     factors, energies, cut = {}, {}, {}
@@ -33,13 +36,15 @@ def fitted_selections(
         factors[name] = LowRank(fit.factors.B.float().cpu(), fit.factors.A.float().cpu())
         energies[name], cut[name] = fit.energy, fit.discarded
         on_progress(count / len(extraction.moved))
-    update = Fitted(wanted.horizon_steps, (), factors, energies, cut)
-    return replace(update, warnings=(_loss(update),))
+    return Fitted(wanted.horizon_steps, (), factors, energies, cut)
 
 
-def _loss(update: Fitted) -> str:
+def with_loss_told(update: Fitted) -> Fitted:
+    """The same, with a warning that says what it does not hold."""
     most = max(update.discarded(name) for name in sorted(update.modules()))
-    return (
+    warning = (
         "What was selected has full rank, and an adapter has not: fitting it to the run's rank discards "
-        f"{update.discarded():.1%} of its squared norm, {most:.1%} in the module where it discards most."
+        f"{update.discarded():.1%} of the squared norm of the wanted update, {most:.1%} in the module where "
+        "it discards most."
     )
+    return replace(update, warnings=(warning,))
