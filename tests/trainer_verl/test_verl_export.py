@@ -203,3 +203,12 @@ def test_a_checkpoint_without_rank_and_alpha_is_refused(saved: Saved, tmp_path: 
         export(checkpoints, tmp_path / "out")
     model.save_pretrained(str(tmp_path / "began"))
     assert len(export(checkpoints, tmp_path / "out", tmp_path / "began" / "adapter_config.json")) == 1
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"lora_bias": True}, {"modules_to_save": ["norm"]}])
+def test_what_was_trained_beside_the_factors_is_not_left_out_unsaid(
+    options: dict[str, Any], saved: Saved, tmp_path: Path
+) -> None:
+    _, checkpoints = saved(target_modules=["q_proj"], **options)
+    with pytest.raises(ExportError, match="factors A and B can be exported, and no more"):
+        export(checkpoints, tmp_path / "out")

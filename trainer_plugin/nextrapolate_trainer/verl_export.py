@@ -35,6 +35,7 @@ logger = logging.getLogger("nextrapolate")
 _STEP = re.compile(r"global_step_(\d+)")
 _PREFIX, _BASE = "base_model.model.", ".base_layer"
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.[^.]+\.weight")
+_TRAINED = re.compile(r"\.(lora_\w+|modules_to_save)\.")
 
 _ASSUMED = (
     "the adapters are exported as of a run that began from none: verl saves neither use_rslora nor "
@@ -74,6 +75,8 @@ def _export_one(actor: Path, target: Path, adapter_config: Path | None) -> Path:
     factors = {name: match for name in parts[0] if (match := _FACTOR.fullmatch(name))}
     if not factors:
         raise ExportError(f"{actor} holds no LoRA adapter: was actor_rollout_ref.model.lora_rank set?")
+    if others := [name for name in parts[0] if _TRAINED.search(name) and name not in factors]:
+        raise ExportError(f"{actor} holds {others[0]}: LoRA's factors A and B can be exported, and no more")
     adapter = {
         f"{match['module']}.lora_{match['factor']}.weight": _whole([part[name] for part in parts])
         for name, match in factors.items()
