@@ -172,12 +172,6 @@ class Connection(Redis):
         if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_REDIS:
             oldest = ".".join(map(str, _OLDEST_REDIS))
             raise StoreIncompatible(f"this is Redis {version}: run Redis {oldest} or newer, or Valkey")
-
-    def mark(self) -> None:
-        """Mark the data in it as this package's, and as whole."""
-        self.set(Key.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
-
-    def is_marked(self) -> bool:
         policy = str(info.get("maxmemory_policy", "noeviction"))
         if policy.startswith("allkeys"):  # volatile-* evict nothing but sessions and rate limits
             raise StoreIncompatible(
@@ -189,6 +183,12 @@ class Connection(Redis):
                 "this Redis has no append-only file: what it loses when it restarts has to be brought back "
                 "with `nextrapolate-server rebuild`; set appendonly to yes and appendfsync to always"
             )
+
+    def mark(self) -> None:
+        """Mark the data in it as this package's, and as whole."""
+        self.set(Key.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
+
+    def is_marked(self) -> bool:
         """Tell whether there is data in it, and all of it."""
         return bool(self.exists(Key.SCHEMA_VERSION))
 

@@ -271,8 +271,12 @@ class JobStore:
     def claim(self, job_id: str, worker: str) -> Claim | None:
         """Take a queued job to run it; None where it is not queued (any more).
 
-        None, too, where as many jobs of its tenant run as may; `reconcile` names it when there is room.
+        None, too, where as many jobs of its tenant run as may; `reconcile` names it when there is room. One
+        whose end is on disk, and was lost when a replica of Redis took over, ends as it did.
         """
+        if self._journal.read_end(job_id) is not None:
+            self.restore(*self._journal.read_job(job_id))
+            return None
         fence = self._claim(args=[job_id, worker, secrets.token_hex(8), self._lease_ms])
         if fence is None:
             return None
@@ -356,7 +360,6 @@ class JobStore:
                 round(wake_after_seconds * 1000),
                 _WORKER_LOST.model_dump_json(),
                 _JOBS_A_PASS,
-                self._lease_ms,
             ],
         )
         return Reconciled(*map(tuple, ids))

@@ -2,12 +2,17 @@
 
 A script cannot write a file. It leaves the job in the set of those whose end is not on disk yet, and only
 what is flushed to disk is taken out of it.
+
+Where another end is on disk already, Redis had lost it: a replica took over that did not know of it, and the
+job ran once more. The end that came first may have been told, so it stays, and Redis follows.
 """
 
+import logging
+from datetime import datetime
 from functools import partial
 from typing import cast
 
-from nextrapolate.schemas import JobEvent
+from nextrapolate.schemas import JobEvent, JobState
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
@@ -15,6 +20,9 @@ from nextrapolate_store.documents import EndDocument
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
+from nextrapolate_store.records import JobRecord
+
+_log = logging.getLogger(__name__)
 
 _JOBS_A_PASS = 1000
 
@@ -44,10 +52,13 @@ class Recorder:
         if not fields:  # swept in the meantime
             return
         job = job_record(fields)
-        self._journal.write_end(EndDocument(job=job, events=self._story(job_id)))
+        written = self._journal.write_end(EndDocument(job=job, events=self._story(job_id))).job
+        if _end(written) != _end(job):
+            _log.warning("ended as it had before Redis lost that", extra={"job_id": job_id})
+            self._jobs.restore(*self._journal.read_job(job_id))
         if int(fields.get("coming_bytes", 0)):
             self._quotas.count_fetched(job.tenant, job_id, partial(self._blobs.stored, job.tenant))
-        self._blobs.keep_only_result(job)
+        self._blobs.keep_only_result(written)
 
     def _story(self, job_id: str) -> tuple[JobEvent, ...]:
         story: list[JobEvent] = []
@@ -56,3 +67,8 @@ class Recorder:
             story += [event for event in events if event.type != "progress"]
             after = events[-1].id
         return tuple(story)
+
+
+def _end(job: JobRecord) -> tuple[JobState, int, datetime | None]:
+    """What tells one end of a job from another; how its webhook was told does not."""
+    return job.state, job.fence, job.finished_at

@@ -87,7 +87,7 @@ class JobRecord:
     attempt: int
     """How often the job was claimed."""
     fence: int
-    """Rises with each claim; whoever writes for the job must show the newest one."""
+    """Rises with each claim, to the time (ms) at least; whoever writes for the job must show the newest."""
     error: JobError | None
     artifacts: Mapping[str, FileInfo]
     """The results by name; empty unless succeeded."""

@@ -41,7 +41,7 @@ def campaigns_table(results: Iterable[Result]) -> Table:
         resent = sum(job.tries > 1 for job in result.acknowledged)
         table.add_row(
             *(str(result.plan.seed), str(len(jobs)), *(str(ended[state]) for state in states)),
-            *(str(sum(job.fence for job in jobs)), str(resent), str(len(result.faults))),
+            *(str(sum(job.attempt for job in jobs)), str(resent), str(len(result.faults))),
             *(f"{result.seconds:.0f}", str(len(result.outcome.broken))),
         )
     return table

@@ -88,9 +88,10 @@ class JobMachine(RuleBasedStateMachine):
         assert (claimed is not None) == (is_queued and room > 0)
         model.parked = is_queued and room == 0
         if claimed is not None:
-            model.state, model.fence, model.expired = JobState.RUNNING, model.fence + 1, False
+            assert claimed.fence > model.fence
+            model.state, model.fence, model.expired = JobState.RUNNING, claimed.fence, False
             model.attempt, model.claims = model.attempt + 1, model.claims + 1
-            assert (claimed.fence, claimed.attempt) == (model.fence, model.attempt)
+            assert claimed.attempt == model.attempt
 
     @rule(job=jobs, age=ages, progress=st.sampled_from([None, 0.25, 0.5]))
     def beat(self, job: str, age: int, progress: float | None) -> None:

@@ -58,7 +58,7 @@ def while_running(
     )
     attempt.start()
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while store.jobs.get("default", job.id).stage != "fit":
             assert attempt.is_alive()
             assert time.monotonic() < deadline
@@ -66,7 +66,7 @@ def while_running(
         (child,) = children() - before
         act(child)
     finally:
-        attempt.join(60)
+        attempt.join(240)
     assert not attempt.is_alive()
 
 
@@ -181,9 +181,10 @@ def test_a_child_that_never_reads_its_work_can_be_cancelled(
     )
     attempt.start()
     while state(store, job) is not JobState.RUNNING:
+        assert attempt.is_alive()
         time.sleep(0.02)
     store.jobs.cancel("default", job.id)
-    attempt.join(30)
+    attempt.join(120)
     assert not attempt.is_alive()
     assert state(store, job) is JobState.CANCELLED
     assert children() == before
@@ -221,7 +222,7 @@ def test_a_worker_that_is_asked_to_stop_gives_its_job_back(
 
     while_running(store, store_settings, nursery, job, stop, stopping)
     now = store.jobs.get("default", job.id)
-    assert (now.state, now.attempt, now.fence) == (JobState.QUEUED, 0, 1)
+    assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert not Path(f"/proc/{ended[0]}").exists()
     run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, stopping)
-    assert store.jobs.get("default", job.id).fence == 1, "a stopping worker takes nothing new"
+    assert store.jobs.get("default", job.id) == now, "a stopping worker takes nothing new"

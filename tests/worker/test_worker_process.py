@@ -82,10 +82,8 @@ def submit(leasing_store: Store, settings: StoreSettings, run_folder: Path) -> I
         yield submit
 
 
-def wait_until(
-    store: Store, job: JobRecord, reached: Callable[[JobRecord], bool], seconds: float = 60
-) -> JobRecord:
-    deadline = time.monotonic() + seconds
+def wait_until(store: Store, job: JobRecord, reached: Callable[[JobRecord], bool]) -> JobRecord:
+    deadline = time.monotonic() + 240
     while not reached(now := store.jobs.get("default", job.id)):
         assert time.monotonic() < deadline, now
         time.sleep(0.05)
@@ -95,7 +93,7 @@ def wait_until(
 def reconcile_until_final(store: Store, settings: StoreSettings, job: JobRecord) -> list[str]:
     """Do what every API process does, until the job has ended; gives the jobs whose lease ran out."""
     requeued: list[str] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 240
     with Celery(set_as_current=False) as producer:
         producer.conf.update(celery_settings(settings.redis_url))
         while not store.jobs.get("default", job.id).state.is_final:
@@ -117,7 +115,9 @@ def test_a_job_goes_through_the_queue_and_the_log_tells_of_it(
         done = wait_until(leasing_store, job, lambda now: now.state.is_final)
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    told = [line["message"] for line in lines if (line.get("job_id"), line.get("fence")) == (job.id, 1)]
+    told = [
+        line["message"] for line in lines if (line.get("job_id"), line.get("fence")) == (job.id, done.fence)
+    ]
     assert told[0] == "claimed, attempt 1"
     assert told[-1].startswith("committed after ")
 
@@ -134,7 +134,7 @@ def test_a_killed_workers_job_runs_again_and_commits_once(
         doomed.wait()
         assert pids
 
-        stack.enter_context(worker(settings))
+        stack.enter_context(worker(replace(settings, lease_seconds=60)))
         requeued = reconcile_until_final(leasing_store, settings, job)
         assert [pid for pid in pids if Path(f"/proc/{pid}").exists()] == []
 
@@ -151,13 +151,13 @@ def test_a_stopped_workers_job_waits_for_no_lease_and_loses_no_attempt(
         job = submit(SLOW)
         wait_until(leasing_store, job, lambda now: now.stage is Stage.FIT)
         stopped.send_signal(signal.SIGTERM)
-        assert stopped.wait(20) == 0
+        assert stopped.wait(60) == 0
     now = leasing_store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert leasing_store.jobs.reconcile().wake == (job.id,)
     again = leasing_store.jobs.claim(job.id, worker="another")
     assert again is not None
-    assert (again.attempt, again.fence) == (1, 2)
+    assert (again.attempt, again.fence > now.fence) == (1, True)
 
 
 def test_a_worker_does_not_start_on_data_of_another_version(settings: StoreSettings, tmp_path: Path) -> None:
@@ -165,5 +165,5 @@ def test_a_worker_does_not_start_on_data_of_another_version(settings: StoreSetti
         redis.set("next:schema_version", 99)
     log = tmp_path / "log"
     with worker(settings, log) as process:
-        assert process.wait(60) == 1
+        assert process.wait(240) == 1
     assert "not started: the data was written by a newer nextrapolate" in log.read_text()

@@ -2,8 +2,9 @@
 --
 -- ARGV    1 id, 2 name of the worker, 3 a token that is new with each claim, 4 length of the lease (ms)
 -- reply   the fence, or nil where there is nothing to claim, now at least
--- keeps   At most one claim of a job is alive, and each has a higher fence than all before. The token lets a
---         worker that never got its reply ask again. Where a tenant has as many jobs running as it may, the job
+-- keeps   At most one claim of a job is alive, and each has a higher fence than all before: the time, so that it
+--         differs also from one that was given out in the last second of a Redis whose replica has taken over.
+--         The token lets a worker that never got its reply ask again. Where a tenant has as many jobs running as it may, the job
 --         is parked: it stays queued, out of the way of other tenants, until the reconciler finds room for it.
 local id, worker, token, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local state = get(id, 'state')
@@ -25,10 +26,10 @@ if used(tenant, 'running_jobs') >= most then
 end
 
 local now = now_ms()
-local fence = redis.call('HINCRBY', key.job .. id, 'fence', 1)
+local fence = math.max(tonumber(get(id, 'fence')) + 1, now)
 redis.call('HINCRBY', key.job .. id, 'attempt', 1)
 redis.call('HSETNX', key.job .. id, 'started_at', now)
 redis.call('ZADD', key.leases, now + lease, id)
-set(id, 'claim', token, 'message', '')
+set(id, 'fence', string.format('%.0f', fence), 'claim', token, 'lease', lease, 'message', '')
 move(id, 'running', 'claimed', worker)
 return fence

@@ -2,13 +2,13 @@
 --
 -- KEYS    1 the broker's list of messages
 -- ARGV    1 how many attempts a job has, 2 how long a message may take (ms), 3 error of a job whose worker
---         was lost (JSON), 4 how many to look at in one pass, 5 length of a lease (ms)
+--         was lost (JSON), 4 how many to look at in one pass
 -- reply   ids: {requeued, failed, cancelled, wake, gone}; the last had no record and left their indexes
 -- keeps   Any number of processes may run this at any time. A job is woken again at most once in the time a
 --         message may take, and no more are woken than messages are missing, so the list stays short. Where
 --         the clock was set back, leases and waits end as if they had begun now at the latest.
 local max_attempts, patience = tonumber(ARGV[1]), tonumber(ARGV[2])
-local worker_lost, limit, lease = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local worker_lost, limit = ARGV[3], tonumber(ARGV[4])
 local now = now_ms()
 local ended = { queued = {}, failed = {}, cancelled = {} }
 local wake, gone = {}, {}
@@ -21,8 +21,11 @@ local function present(index, ids)
   return found
 end
 
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.leases, '(' .. now + lease, '+inf', 'LIMIT', 0, limit)) do
-  redis.call('ZADD', key.leases, now + lease, id)
+for _, id in ipairs(redis.call('ZREVRANGEBYSCORE', key.leases, '+inf', now, 'LIMIT', 0, limit)) do
+  local lease = tonumber(get(id, 'lease'))
+  if lease then
+    redis.call('ZADD', key.leases, 'LT', now + lease, id)
+  end
 end
 local expired = redis.call('ZRANGEBYSCORE', key.leases, '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(present(key.leases, expired)) do
