@@ -31,6 +31,6 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     try:
         return answer.result(seconds)
     except TimeoutError:
-        if answer.done():
-            raise
+        if answer.done():  # it has failed with such an error, or it has ended a moment ago
+            return answer.result()
         raise JumpTimeoutError(f"the service has not delivered within {seconds:g} s") from None
