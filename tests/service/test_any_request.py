@@ -40,7 +40,9 @@ BODIES: list[dict[str, Any]] = [
     {"step": 1, "job": "x"},
 ]
 TRY_HARD = settings(
-    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    max_examples=200,
 )
 
 
