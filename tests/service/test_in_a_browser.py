@@ -40,10 +40,12 @@ class Site:
             create_app(self._settings), port=self._port, log_level="warning", timeout_graceful_shutdown=1
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()
+        deadline = time.monotonic() + 60
         while not self._server.started:
             assert self._thread.is_alive()
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         self._port = self._server.servers[0].sockets[0].getsockname()[1]
 
