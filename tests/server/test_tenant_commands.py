@@ -53,8 +53,8 @@ def test_quotas_are_set_and_reset(deployed: Store, store_settings: StoreSettings
     assert usage[Quota.SERIES] == Usage(1, 10_000)
     run("reset", "lab")
     assert deployed.quotas.usage("lab")[Quota.RUNNING_JOBS].limit == 100
-    (log,) = (store_settings.data_dir / "audit").iterdir()
-    changed, reset = (json.loads(line) for line in log.read_text().splitlines())
+    logs = sorted((store_settings.data_dir / "audit").iterdir())
+    changed, reset = (json.loads(line) for log in logs for line in log.read_text().splitlines())
     assert (changed["did"], changed["tenant"]) == ("set_quotas", "lab")
     assert changed["quotas"] == {"bytes": 500 << 30, "running_jobs": 2}
     assert reset["did"] == "reset_quotas"
