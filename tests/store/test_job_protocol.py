@@ -1,5 +1,6 @@
 """What each caller of the job protocol is promised."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -141,6 +142,7 @@ def test_a_beat_keeps_the_lease(store_settings: StoreSettings) -> None:
     fence = claim(store, job).fence
     with Redis.from_url(store_settings.redis_url) as redis:
         ends = redis.zscore("next:leases", job.id)
+        time.sleep(0.002)  # it is kept in milliseconds
         store.jobs.beat(job.id, fence, stage=None, progress=None, message=None)
         assert redis.zscore("next:leases", job.id) > ends
     store.close()

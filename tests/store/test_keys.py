@@ -102,7 +102,11 @@ def test_secrets_are_compared_in_constant_time_even_for_ids_that_are_not_there(
     assert {len(digest) for pair in compared for digest in pair} == {64}
 
 
-@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     presented=st.text(max_size=60)
     | st.from_regex(r"\Anx_[A-Za-z0-9]{1,9}_[A-Za-z0-9]{16,32}\n?\Z")
@@ -122,21 +126,21 @@ def test_a_tenant_whose_name_could_be_a_path_is_refused(store: Store) -> None:
 
 def test_a_key_that_comes_too_often_is_told_when_there_is_room(store: Store) -> None:
     made, _ = store.keys.create("lab", [Scope.READ])
-    waits = [store.keys.admit(made.id, per_second=20, at_once=3) for _ in range(4)]
+    waits = [store.keys.admit(made.id, per_second=1, at_once=3) for _ in range(4)]
     assert waits[:3] == [0, 0, 0]
-    assert 0 < waits[3] <= 0.05
+    assert 0 < waits[3] <= 1
     time.sleep(waits[3])
-    assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
+    assert store.keys.admit(made.id, per_second=1, at_once=3) == 0
     other, _ = store.keys.create("lab", [Scope.READ])
-    assert store.keys.admit(other.id, per_second=20, at_once=3) == 0
+    assert store.keys.admit(other.id, per_second=1, at_once=3) == 0
 
 
 def test_a_rested_bucket_holds_no_more_than_it_should(store: Store) -> None:
     made, _ = store.keys.create("lab", [Scope.READ])
-    for _ in range(2):
-        admitted = [store.keys.admit(made.id, per_second=50, at_once=2) == 0 for _ in range(3)]
+    for rest in (0, 1.2):
+        time.sleep(rest)
+        admitted = [store.keys.admit(made.id, per_second=2, at_once=2) == 0 for _ in range(3)]
         assert admitted == [True, True, False]
-        time.sleep(0.2)
 
 
 def test_a_clock_that_was_set_back_locks_no_key_out(store: Store, store_settings: StoreSettings) -> None:

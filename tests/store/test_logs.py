@@ -51,7 +51,7 @@ def test_what_a_line_is_about_is_each_threads_own(capsys: pytest.CaptureFixture[
 
     def work(job_id: str) -> None:
         with about(job_id=job_id):
-            both_inside.wait(10)
+            both_inside.wait(60)
             logging.getLogger(job_id).info("here")
 
     threads = [threading.Thread(target=work, args=(job_id,)) for job_id in ("j1", "j2")]

@@ -93,7 +93,7 @@ def test_a_large_header_with_a_name_twice_is_refused_in_no_time() -> None:
     with pytest.raises(BrokenAdapter, match="twice") as refused:
         check(content)
     assert refused.value.field == "'7a11f'"
-    assert time.monotonic() - started < 10, "one look at each name takes a second, one for each pair hours"
+    assert time.monotonic() - started < 120, "one look at each name takes a second, one for each pair hours"
 
 
 def test_dora_is_refused_by_name() -> None:
