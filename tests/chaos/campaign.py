@@ -21,7 +21,6 @@ from nextrapolate_store.queue import BROKER_LIST
 
 _LOOK_SECONDS = 0.2
 _TELL_SECONDS = 10.0
-_QUIET_SECONDS = 60.0
 
 
 @dataclass(frozen=True)

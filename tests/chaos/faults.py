@@ -26,6 +26,7 @@ from nextrapolate_store.queue import BROKER_LIST
 
 _LOOK_SECONDS = 0.02
 _PATIENCE_SECONDS = 5.0
+_STARTING_SECONDS = 180.0
 _LONGEST_DELAY = 0.3
 """A job that runs is hit somewhere in its first tenths of a second: it has not many more."""
 
@@ -72,14 +73,16 @@ class Injector:
 
     def busy_worker(self) -> tuple[Process, str | None]:
         """A worker that runs a job, a random moment into it; an idle one where none comes to run."""
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while time.monotonic() < deadline:
+        begun, patience = time.monotonic(), _PATIENCE_SECONDS
+        while time.monotonic() < begun + patience:
             with suppress(StoreUnavailable):
                 for job_id in self._held():
                     worker = self.holder(job_id)
                     if worker is not None:
                         time.sleep(self.chance.uniform(0, _LONGEST_DELAY))
                         return worker, job_id
+                waits = self.deployment.look.zcard(Key.QUEUED)  # for a worker that is starting
+                patience = _STARTING_SECONDS if waits else _PATIENCE_SECONDS
             time.sleep(_LOOK_SECONDS)
         return self.chance.choice(self.deployment.workers), None
 

@@ -17,26 +17,31 @@ SERVER = Path(sys.executable).parent / "nextrapolate-server"
 
 
 def server_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SERVER, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([SERVER, *arguments], capture_output=True, text=True, timeout=240, check=False)
 
 
 def calls(server: EmbeddedServer) -> httpx.Client:
     return httpx.Client(
-        base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=70
+        base_url=server.url, headers={"Authorization": f"Bearer {server.api_key}"}, timeout=60
     )
 
 
 def extrapolate(client: httpx.Client, run: Path) -> dict[str, object]:
     uris = [{"uri": f"file://{run}/checkpoint-{step}"} for step in range(10, 60, 10)]
     body = {"checkpoints": uris, "method": {"name": "weight-extrapolation"}}
-    job: dict[str, object] = client.post("/jobs", json=body, headers={"Prefer": "wait=60"}).json()
+    job: dict[str, object] = client.post("/jobs", json=body).json()
+    deadline = time.monotonic() + 240
+    while not job["finished_at"]:
+        assert time.monotonic() < deadline, job
+        time.sleep(0.05)
+        job = client.get(f"/jobs/{job['id']}").json()
     assert job["state"] == "succeeded", job
     return job
 
 
 def until_there(record: Path) -> None:
     """Wait for what an API process writes down a moment after a job has ended."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not record.exists():
         assert time.monotonic() < deadline, f"{record} was never written"
         time.sleep(0.1)
