@@ -58,8 +58,10 @@ def live_url(settings: ServiceSettings) -> Iterator[str]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
+        deadline = time.monotonic() + 60
         while not server.started:
             assert thread.is_alive()
+            assert time.monotonic() < deadline
             time.sleep(0.01)
         (listener,) = server.servers[0].sockets
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"

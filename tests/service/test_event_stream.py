@@ -24,8 +24,8 @@ Finish = Callable[[str], dict[str, bytes]]
 
 CUTS = 200
 STEPS = 250
-SECONDS = 60
-"""Enough for a machine that is ten times slower than a laptop."""
+SECONDS = 240
+"""Enough for a machine that is slow and busy with other things."""
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def job_id(client: TestClient, series_id: str) -> str:
 @pytest.fixture
 def caller(live_url: str, api_key: str) -> Iterator[httpx.Client]:
     with httpx.Client(
-        base_url=live_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=10
+        base_url=live_url, headers={"Authorization": f"Bearer {api_key}"}, timeout=60
     ) as caller:
         yield caller
 
@@ -65,18 +65,19 @@ def test_cut_200_times_at_any_byte_and_resumed_it_misses_nothing(
     worker = threading.Thread(target=work, args=(store, job_id))
     worker.start()
     heard: list[ServerSentEvent] = []
-    cuts, deadline = 0, time.monotonic() + SECONDS
+    inside, deadline = 0, time.monotonic() + SECONDS
     while not (heard and heard[-1].event == "succeeded"):
         assert time.monotonic() < deadline
-        heard += listen_for(chance.randrange(500), caller, job_id, after=heard[-1].id if heard else None)
-        cuts += 1
+        arrived = listen_for(chance.randrange(500), caller, job_id, after=heard[-1].id if heard else None)
+        heard += events_of(arrived)
+        inside += not arrived.endswith(b"\n\n")
     worker.join()
-    assert cuts >= CUTS
+    assert inside >= CUTS, "most of them fall inside an event"
     assert [event.id for event in heard] == [event.id for event in store.jobs.events(job_id, None)]
 
 
-def listen_for(size: int, caller: httpx.Client, job_id: str, after: str | None) -> list[ServerSentEvent]:
-    """Hear what is whole of the first bytes of a stream, as one who is cut off after them."""
+def listen_for(size: int, caller: httpx.Client, job_id: str, after: str | None) -> bytes:
+    """Hear the first bytes of a stream, as one who is cut off after them."""
     headers = {"Last-Event-ID": after} if after else {}
     arrived = b""
     with caller.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
@@ -85,7 +86,12 @@ def listen_for(size: int, caller: httpx.Client, job_id: str, after: str | None) 
             arrived += chunk
             if len(arrived) >= size:
                 break
-    cut = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=arrived[:size])
+    return arrived[:size]
+
+
+def events_of(arrived: bytes) -> list[ServerSentEvent]:
+    """What is whole of a stream that was cut off."""
+    cut = httpx.Response(200, headers={"Content-Type": "text/event-stream"}, content=arrived)
     return list(EventSource(cut).iter_sse())
 
 
@@ -116,10 +122,11 @@ def test_a_quiet_stream_is_kept_alive(
 
 
 @pytest.fixture
-def settings(settings: ServiceSettings) -> ServiceSettings:
-    return replace(settings, event_streams=3)
+def settings(settings: ServiceSettings, request: pytest.FixtureRequest) -> ServiceSettings:
+    return replace(settings, event_streams=getattr(request, "param", settings.event_streams))
 
 
+@pytest.mark.parametrize("settings", [3], indirect=True)
 def test_a_tenant_may_follow_so_many_jobs_and_another_tenant_may_still(
     live_url: str, caller: httpx.Client, job_id: str, store: Store, finish: Finish
 ) -> None:
@@ -141,6 +148,7 @@ def test_a_tenant_may_follow_so_many_jobs_and_another_tenant_may_still(
         time.sleep(0.05)
 
 
+@pytest.mark.parametrize("settings", [3], indirect=True)
 def test_what_is_refused_takes_no_place(caller: httpx.Client, job_id: str, finish: Finish) -> None:
     for _ in range(5):
         problem(caller.get("/jobs/nope/events"), 404, "job-not-found")
@@ -185,7 +193,7 @@ def test_no_stream_at_all_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store: Store) -> None:
     record, key = store.keys.create("tests", [Scope.READ])
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=live_url, headers=headers, timeout=10) as guest:
+    with httpx.Client(base_url=live_url, headers=headers, timeout=60) as guest:
         for number, event in enumerate(listen(guest, job_id)):
             assert (number, event.event) == (0, "queued")
             store.keys.revoke(record.id)

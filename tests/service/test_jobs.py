@@ -239,22 +239,24 @@ def test_a_repeat_is_the_same_job_although_its_series_is_gone(client: TestClient
 
 def test_prefer_wait_answers_with_the_end(client: TestClient, series_id: str, finish: Finish) -> None:
     def work() -> None:
+        deadline = time.monotonic() + 60
         while not (queued := client.get("/jobs?state=queued").json()["items"]):
+            assert time.monotonic() < deadline
             time.sleep(0.02)
         finish(queued[0]["id"])
 
     worker = threading.Thread(target=work)
     worker.start()
-    answer = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "respond-async, wait=20"})
+    answer = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "respond-async, wait=60"})
     worker.join()
-    assert answer.headers["Preference-Applied"] == "wait=20"
+    assert answer.headers["Preference-Applied"] == "wait=60"
     assert answer.json()["state"] == "succeeded"
 
 
 def test_prefer_wait_ends_in_time(client: TestClient, series_id: str) -> None:
     started = time.monotonic()
     answer = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "wait=1"})
-    assert 1 <= time.monotonic() - started < 3
+    assert 1 <= time.monotonic() - started < 10
     assert answer.json()["state"] == "queued"
     ignored = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "wait=-1"})
     assert "Preference-Applied" not in ignored.headers

@@ -37,7 +37,7 @@ SOME = fuzzing(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-PATIENCE_SECONDS = 10
+PATIENCE_SECONDS = 60
 AnyCase = Case[Any]
 Operation = APIOperation[Any, Any, Any, Any]
 

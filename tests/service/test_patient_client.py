@@ -20,4 +20,4 @@ def test_it_waits_as_long_as_it_is_told(live_url: str, api_key: str) -> None:
         for number in range(4):
             client.create_series(str(number))
         assert [series.name for series in client.list_series()] == ["3", "2", "1", "0"]
-    assert 1 <= time.monotonic() - started < 10
+    assert 1 <= time.monotonic() - started < 30
