@@ -100,7 +100,7 @@ def test_a_job_by_hand(client: Any, series_id: str) -> None:
         client.submit(JobCreate(series=series_id), idempotency_key="by-hand-" + series_id)
 
     heard: list[JobEvent] = []
-    assert client.wait(job.id, timeout=120, on_event=heard.append).state is JobState.SUCCEEDED
+    assert client.wait(job.id, timeout=240, on_event=heard.append).state is JobState.SUCCEEDED
     assert heard[0].type == "queued"
     assert heard[-1].type == "succeeded"
     assert list(client.events(job.id)) == heard
@@ -114,7 +114,7 @@ def test_cancel(client: Any, series_id: str) -> None:
         client.wait(job.id, timeout=1.5)
     assert client.cancel(job.id).state in (JobState.CANCELLING, JobState.CANCELLED)
     with pytest.raises(JobCancelledError):
-        client.wait(job.id, timeout=60)
+        client.wait(job.id, timeout=240)
 
 
 class EnoughError(Exception):
@@ -133,7 +133,7 @@ def test_a_wait_outlives_the_api(client: Any, embedded_server: EmbeddedServer, s
             raise EnoughError
 
     with pytest.raises(EnoughError):
-        client.wait(job.id, timeout=120, on_event=kill_once)
+        client.wait(job.id, timeout=240, on_event=kill_once)
     client.cancel(job.id)
     assert list(client.events(job.id))[:5] == heard
 

@@ -244,7 +244,7 @@ def test_the_command_ends_with_its_last_jump(
         env=os.environ | {"NEXTRAPOLATE_API_KEY": embedded_server.api_key},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr

@@ -43,7 +43,7 @@ def test_the_same_run_from_a_folder_a_hub_and_a_bucket(hub: Hub, bucket: Bucket,
             for number, source in enumerate(sources)
         }
         assert len(made) == 1
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while list((server.data_dir / "credentials").iterdir()):
             assert time.monotonic() < deadline
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -16,14 +17,14 @@ from fixtures.server import EmbeddedServer
 pytestmark = pytest.mark.integration
 
 
-def read_until(terminal: int, pattern: str, seconds: float = 60) -> re.Match[str]:
+def read_until(terminal: int, pattern: str) -> re.Match[str]:
     """Read what is written to the terminal until it says what is waited for."""
-    text, deadline = "", time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        text += os.read(terminal, 4096).decode()
-        if found := re.search(pattern, text):
+    said, deadline = b"", time.monotonic() + 180
+    while select.select([terminal], [], [], max(0, deadline - time.monotonic()))[0]:
+        said += os.read(terminal, 4096)
+        if found := re.search(pattern, said.decode(errors="replace")):
             return found
-    pytest.fail(f"the terminal says only:\n{text}")
+    pytest.fail(f"the terminal says only:\n{said.decode(errors='replace')}")
 
 
 def test_the_terminal_shows_the_key_once_and_a_link_that_signs_in(tmp_path: Path) -> None:
@@ -43,14 +44,15 @@ def test_the_terminal_shows_the_key_once_and_a_link_that_signs_in(tmp_path: Path
         )
         key, url, path = told.groups()
         assert key == (tmp_path / "data" / "api_key").read_text().strip()
-        with httpx.Client(base_url=url, headers={"Accept": "text/html"}, trust_env=False) as browser:
+        accept = {"Accept": "text/html"}
+        with httpx.Client(base_url=url, headers=accept, trust_env=False, timeout=60) as browser:
             (invitation,) = re.findall(r'name="invitation" value="([^"]+)"', browser.get(path).text)
             assert browser.post("/login", data={"invitation": invitation}).headers["Location"] == "/"
             assert "There are no jobs yet" in browser.get("/").text
             assert browser.post("/login", data={"invitation": invitation}).status_code == 401
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(90)
         os.close(ours)
 
 

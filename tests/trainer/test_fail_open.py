@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
@@ -20,12 +21,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
 @pytest.fixture
-def dead_client() -> NExtClient:
-    """A client of an address at which nobody listens."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return NExtClient(f"http://127.0.0.1:{port}", "nx_none_none")
+def dead_client() -> Iterator[NExtClient]:
+    """A client of an address at which nobody listens, nor can as long as it is bound here."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        with NExtClient(f"http://127.0.0.1:{bound.getsockname()[1]}", "nx_none_none") as client:
+            yield client
 
 
 def trained(trainer: GRPOTrainer) -> dict[str, Tensor]:

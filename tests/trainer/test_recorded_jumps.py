@@ -19,7 +19,7 @@ def test_two_threads_leave_no_jump_untold(scripted: ScriptedServer) -> None:
     known = Series(id="s1", name="run", base_model=None, labels={}, created_at=NOW, checkpoints=[], jumps=[])
 
     def when_both_have_asked(handler: Handler) -> None:
-        both.wait(10)
+        both.wait(60)
         answer(known)(handler)
 
     script_series(scripted, 10, 20)

@@ -84,7 +84,7 @@ def launch(
         },
         capture_output=True,
         text=True,
-        timeout=480,
+        timeout=900,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
@@ -112,7 +112,7 @@ def test_every_process_jumps_to_the_same_bits(
     way: Way, guard: str, embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server = embedded_server
-    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, guard, timeout=60)
+    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, guard, timeout=240)
     assert first["jumps"] == second["jumps"]
     assert first["moments"]["3"] > 0
     assert (first["moments"]["4"] == 0) == (way is not DDP), "of the others the optimizer is to be reset"
@@ -148,9 +148,9 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
     way: Way, embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server = embedded_server
-    launch(tmp_path, way, server.url, server.api_key, "none", 60)
+    launch(tmp_path, way, server.url, server.api_key, "none", 240)
     [checkpoint] = (tmp_path / "run").glob("checkpoint-4")
-    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 60, checkpoint)
+    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 240, checkpoint)
     assert first["jumps"] == second["jumps"]
     assert len(first["jumps"]) == 1, said
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))

@@ -24,7 +24,7 @@ class Receiver:
 
     def __call__(self, step: int, adapter: Adapter) -> None:
         self.called.set()
-        assert self.open.wait(10)
+        assert self.open.wait(60)
         if step in self.refused:
             raise ConnectionError("nobody listens")
         self.steps.append(step)
@@ -36,9 +36,9 @@ def test_uploads_arrive_in_order_and_no_put_waits() -> None:
     begun = time.monotonic()
     for step in (10, 20, 30):
         uploads.put(step, ADAPTER)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
     receiver.open.set()
-    uploads.wait_for(30, timeout=10)
+    uploads.wait_for(30, timeout=60)
     assert receiver.steps == [10, 20, 30]
     uploads.close(timeout=1)
 
@@ -47,11 +47,11 @@ def test_the_oldest_waiting_checkpoint_gives_way(caplog: pytest.LogCaptureFixtur
     receiver = Receiver()
     uploads = Uploads(receiver, capacity=2)
     uploads.put(10, ADAPTER)
-    assert receiver.called.wait(10)
+    assert receiver.called.wait(60)
     for step in (20, 30, 40, 50):
         uploads.put(step, ADAPTER)
     receiver.open.set()
-    uploads.wait_for(50, timeout=10)
+    uploads.wait_for(50, timeout=60)
     assert receiver.steps == [10, 40, 50]
     assert [record.getMessage() for record in caplog.records] == [
         "uploads are slower than the run: the checkpoint of step 20 is left out",
@@ -68,10 +68,10 @@ def test_a_failed_upload_matters_only_where_it_is_needed(caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING):
         uploads.put(10, ADAPTER)
         uploads.put(20, ADAPTER)
-        uploads.wait_for(20, timeout=10)
+        uploads.wait_for(20, timeout=60)
     assert "step 10 did not reach the service: nobody listens" in caplog.text
     with pytest.raises(UploadError, match="step 10 did not reach the service: nobody listens"):
-        uploads.wait_for(10, timeout=10)
+        uploads.wait_for(10, timeout=60)
     uploads.close(timeout=1)
 
 
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_failed_leaves_the_memory() -> None:
     alive = weakref.ref(tensor)
     uploads.put(10, {"q_proj.lora_A.weight": tensor})
     uploads.put(20, ADAPTER)
-    uploads.wait_for(20, timeout=10)
+    uploads.wait_for(20, timeout=60)
     del tensor
     assert alive() is None
     uploads.close(timeout=1)
@@ -97,4 +97,4 @@ def test_the_wait_is_bounded() -> None:
     with pytest.raises(UploadError, match=r"still on their way after 0\.05 s: 1"):
         uploads.wait_for(10, timeout=0.05)
     receiver.open.set()
-    uploads.close(timeout=10)
+    uploads.close(timeout=60)
