@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,8 +61,16 @@ def running_api(folder: Path) -> Iterator[tuple[int, str, psutil.Process]]:
                 pass_fds=(descriptor,),
             )
         try:
-            httpx.get(f"http://127.0.0.1:{port}/readyz", timeout=60).raise_for_status()
+            _wait_until_ready(f"http://127.0.0.1:{port}/readyz")
             yield port, key, psutil.Process(api.pid)
         finally:
             api.terminate()
             api.wait()
+
+
+def _wait_until_ready(url: str) -> None:
+    deadline = time.monotonic() + 120
+    while not (answer := httpx.get(url, timeout=120)).is_success:
+        if time.monotonic() > deadline:
+            answer.raise_for_status()
+        time.sleep(0.1)
