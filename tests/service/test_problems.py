@@ -3,11 +3,13 @@ import re
 import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
+from redis import Redis
 
 from nextrapolate_service.app import create_app
 from nextrapolate_service.context import MAX_JSON_BYTES
 from nextrapolate_service.methods import METHODS
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.store import Store
 
 
 def test_every_endpoint_but_the_probes_wants_the_key(client: TestClient) -> None:
@@ -209,3 +211,19 @@ def test_methods_come_with_paper_and_parameters(client: TestClient) -> None:
     assert set(methods) == set(METHODS)
     assert methods["next"]["paper"] == "arXiv:2604.11446"
     assert methods["next"]["parameters"]["properties"]["alpha"]["default"] == 1.0
+
+
+@pytest.mark.parametrize("levels", [99, 150, 230, 300, 900])
+def test_a_body_that_is_nested_too_deep_is_told_so_and_one_less_deep_can_be_read_again(
+    client: TestClient, settings: ServiceSettings, levels: int
+) -> None:
+    nested = "[" * (levels - 2) + "]" * (levels - 2)  # below the body itself and lora_config
+    body = f'{{"name": "run", "lora_config": {{"r": 8, "lora_alpha": 16, "more": {nested}}}}}'
+    answer = client.post("/series", content=body, headers={"Content-Type": "application/json"})
+    if levels <= 100:
+        assert answer.status_code == 201
+        with Redis.from_url(settings.store.redis_url) as redis:
+            redis.flushall()
+        assert Store.rebuild(settings.store, add_missing=False).unreadable == ()
+    else:
+        assert "nested too deep" in problem(answer, 422, "invalid-request").detail
