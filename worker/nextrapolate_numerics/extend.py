@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.backtest import Backtest
+from nextrapolate_numerics.continued import continued
 from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
@@ -146,6 +147,7 @@ def extend(
         _spectrum(refits, trajectory.config),
         (
             *trajectory.warnings,
+            *continued(extraction),
             *_beyond_the_evidence(extraction.drift, update.horizon_steps),
             *update.warnings,
             *_warnings(records, refits),

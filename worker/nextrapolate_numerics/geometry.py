@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from nextrapolate_numerics.backtest import Backtest, backtest
+from nextrapolate_numerics.continued import continued
 from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extract import gather
 from nextrapolate_numerics.extraction import Evidence, Extraction
@@ -48,10 +49,12 @@ class Inspection:
         geometry: measured on all checkpoints.
         evidence: the autoregression, shown the earlier two thirds of the run and asked for the rest; None
             where the series is too short.
+        warnings: what a reader should know about the series.
     """
 
     geometry: Geometry
     evidence: Backtest | None
+    warnings: tuple[str, ...]
 
 
 def inspect(
@@ -71,4 +74,5 @@ def inspect(
     extraction = gather(
         trajectory, Evidence(geometry=True), horizon_steps, device=device, on_progress=on_progress
     )
-    return Inspection(Geometry.of(extraction), backtest(Autoregression(), extraction, horizon_steps))
+    evidence = backtest(Autoregression(), extraction, horizon_steps)
+    return Inspection(Geometry.of(extraction), evidence, (*trajectory.warnings, *continued(extraction)))

@@ -21,7 +21,7 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
             verdict=_verdict(found.evidence, len(found.geometry.steps)),
             evidence=backtest_report(found.evidence, alpha=1.0),
             **dict(run_geometry(found.geometry)),
-            **provenance(loaded, loaded.trajectory.warnings),
+            **provenance(loaded, found.warnings),
         )
         return publish(report, loaded.folder)
 
