@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 for _variable in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
     os.environ.pop(_variable, None)  # they change what commands write, and so what tests read
 
-settings.register_profile("fuzz", max_examples=5000, deadline=None)  # for `make fuzz`
+settings.register_profile("fuzz", derandomize=False, max_examples=5000, deadline=None)  # for `make fuzz`
 # The same examples in every run, however slow the machine; --hypothesis-profile wins over it.
 settings.register_profile(
     "steady", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow]
