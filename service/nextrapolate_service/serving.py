@@ -40,7 +40,8 @@ def main() -> None:
     parser.add_argument("--fd", type=int)
     arguments = parser.parse_args()
     configure_logging()
-    app = create_app(ServiceSettings.from_environment())
+    settings = ServiceSettings.from_environment()
+    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=arguments.host,
@@ -48,6 +49,7 @@ def main() -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         log_config=None,
         access_log=False,
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
     )
     # uvicorn would take a descriptor for a Unix socket: TCP_NODELAY would not be set on its connections, and
     # every answer would wait 40 ms for the acknowledgement of its headers.

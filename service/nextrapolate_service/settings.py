@@ -64,6 +64,24 @@ def event_streams() -> int:
     return streams
 
 
+def trusted_proxies() -> tuple[Network, ...]:
+    """Read NEXTRAPOLATE_TRUSTED_PROXIES; a proxy on this machine is always among them.
+
+    Raises:
+        ValueError: one of them is neither an address nor a network.
+    """
+    named = [name.strip() for name in os.environ.get("NEXTRAPOLATE_TRUSTED_PROXIES", "").split(",")]
+    try:
+        return (*_THIS_MACHINE, *(ip_network(name) for name in named if name))
+    except ValueError as error:
+        raise ValueError(
+            f"NEXTRAPOLATE_TRUSTED_PROXIES: {error}; give addresses or networks such as 172.18.0.0/16, "
+            "separated by commas"
+        ) from None
+
+
+_THIS_MACHINE = (ip_network("127.0.0.1"), ip_network("::1"))
+
 _GENEROUS = RateLimit(per_second=200, at_once=2000)
 """Stops a loop that has run wild, and neither a trainer that posts a whole run nor a page that polls."""
 
@@ -89,6 +107,7 @@ class ServiceSettings:
         webhook_pauses: seconds between the attempts to tell a webhook; after the last one it is given up.
         audit_days: how long the audit log is kept.
         event_streams: how many streams of events one tenant may have open in one process.
+        trusted_proxies: whose X-Forwarded-For and X-Forwarded-Proto are believed.
     """
 
     store: StoreSettings
@@ -105,6 +124,7 @@ class ServiceSettings:
     webhook_pauses: tuple[float, ...] = (5, 30, 300, 1800, 7200, 18000, 36000)
     audit_days: int = 400
     event_streams: int = 200
+    trusted_proxies: tuple[Network, ...] = _THIS_MACHINE
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -133,4 +153,5 @@ class ServiceSettings:
             webhook_networks=tuple(ip_network(network.strip()) for network in networks if network.strip()),
             audit_days=audit_days(),
             event_streams=event_streams(),
+            trusted_proxies=trusted_proxies(),
         )

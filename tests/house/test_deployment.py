@@ -27,6 +27,7 @@ KEY = "nx_compose_0123456789abcdef"
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
     text = re.sub(r"\$\{REDIS_PASSWORD[^}]*\}", PASSWORD, (ROOT / "docker-compose.yml").read_text())
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r'"\1"', text)
     document: dict[str, Any] = yaml.safe_load(text)
     return document
 

@@ -51,7 +51,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running_api(redis_url: str, folder: Path, port: int | None = None) -> Iterator[Api]:
+def running_api(redis_url: str, folder: Path, port: int | None = None, **settings: str) -> Iterator[Api]:
     port = port or free_port()
     key_file, log = folder / "api_key", folder / "log"
     key_file.write_text(KEY)
@@ -60,6 +60,7 @@ def running_api(redis_url: str, folder: Path, port: int | None = None) -> Iterat
         "NEXTRAPOLATE_DATA_DIR": str(folder / "data"),
         "NEXTRAPOLATE_API_KEY_FILE": str(key_file),
         "NEXTRAPOLATE_DISK_RESERVE_BYTES": "1",
+        **settings,
     }
     program = Path(sys.executable).parent / "nextrapolate-server"
     command = [str(program), "api", "--port", str(port)]
@@ -219,3 +220,49 @@ def test_its_log_leads_from_a_request_to_its_job(store_settings: StoreSettings, 
         assert (lines["look-1"]["job_id"], lines["look-1"]["status"]) == (job, 200)
         assert lines["odd-1"]["message"] == "GET /no%0Athing 404"
         assert KEY not in api.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("trusted", "secure", "address"),
+    [("127.0.0.2, 10.0.0.0/8", True, "203.0.113.9"), ("", False, "127.0.0.2")],
+)
+def test_what_a_proxy_says_is_believed_where_it_is_trusted(
+    store_settings: StoreSettings, tmp_path: Path, trusted: str, secure: bool, address: str
+) -> None:
+    proxy = httpx.HTTPTransport(local_address="127.0.0.2")
+    forwarded = {
+        "Accept": "text/html",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-For": "198.51.100.1, 203.0.113.9, 10.1.2.3" if trusted else "203.0.113.9",
+    }
+    with (
+        running_api(store_settings.redis_url, tmp_path, NEXTRAPOLATE_TRUSTED_PROXIES=trusted) as api,
+        httpx.Client(base_url=api.client.base_url, transport=proxy, headers=forwarded) as browser,
+    ):
+        eventually(lambda: ready(api.client))
+        answer = browser.post("/login", data={"key": KEY})
+        assert answer.status_code == 303
+        assert ("; Secure" in answer.headers["Set-Cookie"]) == secure
+        audit = tmp_path / "data" / "audit"
+        eventually(lambda: any(log.read_text() for log in audit.glob("*.jsonl")))
+        (log,) = audit.glob("*.jsonl")
+        assert json.loads(log.read_text())["address"] == address
+
+
+@pytest.mark.parametrize("wrong", ["caddy", "10.0.0.1/8", "*"])
+def test_a_proxy_that_is_no_address_is_told_at_the_start(
+    store_settings: StoreSettings, tmp_path: Path, wrong: str
+) -> None:
+    environment = {
+        "NEXTRAPOLATE_REDIS_URL": store_settings.redis_url,
+        "NEXTRAPOLATE_DATA_DIR": str(tmp_path),
+        "NEXTRAPOLATE_TRUSTED_PROXIES": wrong,
+    }
+    program = Path(sys.executable).parent / "nextrapolate-server"
+    command = [program, "api", "--port", "0"]
+    failed = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=120
+    )
+    assert failed.returncode == 1
+    assert "NEXTRAPOLATE_TRUSTED_PROXIES" in failed.stderr
+    assert "addresses or networks such as 172.18.0.0/16" in " ".join(failed.stderr.split())
