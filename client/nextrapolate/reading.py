@@ -56,6 +56,8 @@ class Reading:
 def read(report: AnyReport) -> Reading:
     """Answer the questions that a report is opened with."""
     match report:
+        case Report() if report.repeats_jumps:
+            return _repeating(report)
         case Report() if report.is_forecast:
             return _extrapolation(report)
         case Report():
@@ -98,6 +100,25 @@ def _extrapolation(report: Report) -> Reading:
         sure,
         f"Train on from checkpoint {last}, "
         + (f"or run the job again with {instead}." if instead else "and ask again later or for fewer steps."),
+    )
+
+
+def _repeating(report: Report) -> Reading:
+    last = report.steps[-1]
+    why = (
+        "With momentum the update holds the run's earlier jumps, too, and what training did repeats none of "
+        "them: no backtest speaks for or against it."
+    )
+    if report.backtest is not None:
+        scores = report.backtest.applied or report.backtest.total
+        why += f" {_asked(report.backtest)}, it {_against_no_jump(scores)}, against training alone."
+    return Reading(
+        "unknown",
+        f"Yes: an adapter for step {report.target_step} was made from {len(report.steps)} checkpoints. "
+        "Whether to use it was not measured.",
+        why,
+        _NOT_AT_ALL,
+        f"Evaluate the adapter against checkpoint {last} before you train on from it.",
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.reading import read
-from nextrapolate.schemas import ChoiceReport, WsmMethod
+from nextrapolate.schemas import ChoiceReport, WeightExtrapolationMethod, WsmMethod
 
 
 @pytest.mark.parametrize(
@@ -49,6 +49,20 @@ def test_an_average_is_not_held_against_a_forecast() -> None:
     assert "Evaluate the adapter against checkpoint 150" in reading.following
     without = read(average.model_copy(update={"backtest": None}))
     assert without.why == "wsm forecasts nothing, so that no backtest speaks for or against it."
+
+
+def test_momentum_over_jumps_is_not_held_against_training_alone() -> None:
+    report = extrapolation(relative_error=1.3).model_copy(
+        update={"method": WeightExtrapolationMethod(momentum=True), "jumps": [100]}
+    )
+    reading = read(report)
+    assert reading.tone == "unknown"
+    assert "the update holds the run's earlier jumps" in reading.why
+    assert "30% further off than no jump (relative error 1.30; no jump is 1), against training" in reading.why
+    assert "Evaluate the adapter against checkpoint 150" in reading.following
+    without = read(report.model_copy(update={"backtest": None}))
+    assert without.why.endswith("no backtest speaks for or against it.")
+    assert read(report.model_copy(update={"jumps": []})).tone == "bad"
 
 
 def test_auto_tells_of_all_its_backtests() -> None:

@@ -11,6 +11,7 @@ from fixtures.adapters import MODULES, write_adapter, write_run
 from fixtures.jobs import input_adapter, job_over, run_inputs
 from safetensors.torch import load_file
 
+from nextrapolate.reading import read
 from nextrapolate.schemas import (
     AlphaRlMethod,
     AutoMethod,
@@ -99,7 +100,9 @@ def test_every_method_leaves_an_adapter_and_its_report(
     assert 0.5 * sum(sizes) < counted[Stage.EXTRACT] < sum(sizes)  # no headers
     assert [profile.stage for profile in report.stages if profile.flop_rate] == [Stage.EXTRACT]
     assert report.target_step == method.target_step(120) == (120 if method in NO_FORECASTS else 140)
-    assert (report.recommended is None) is report.verdict.startswith("No forecast") is (method in NO_FORECASTS)
+    assert (
+        (report.recommended is None) is report.verdict.startswith("No forecast") is (method in NO_FORECASTS)
+    )
     assert report.backtest is not None
     assert report.peak_memory_bytes > 0
     assert len(set(report.warnings)) == len(report.warnings)
@@ -136,6 +139,22 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum is not None
     assert report.recommended is ("speaks for" in report.verdict)
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
+
+
+@pytest.mark.parametrize("jumped", [False, True])
+def test_momentum_over_jumps_is_not_judged_by_what_training_did(
+    jumped: bool, run_folder: Path, tmp_path: Path
+) -> None:
+    """Without jumps its update is that of any line."""
+    method = WeightExtrapolationMethod(horizon_steps=20, window_steps=20, momentum=True)
+    jumps = write_run(tmp_path / "jumps", [60], seed=5) / "checkpoint-60"
+    inputs = run_inputs(run_folder, jumps=(input_adapter(jumps, 60),) if jumped else ())
+    pipeline.run(work(run_folder, tmp_path / "out", method, inputs), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert report.backtest is not None
+    assert (report.recommended is None) is jumped
+    assert report.verdict.startswith("Not measured: with momentum") is jumped
+    assert (read(report).tone == "unknown") is jumped
 
 
 def test_none_leaves_the_last_checkpoint_and_scores_as_no_jump(run_folder: Path, tmp_path: Path) -> None:

@@ -46,6 +46,11 @@ class MethodParameters(BaseModel):
         """Parameters that hold one number for each checkpoint, by name; those that are not given left out."""
         return {}
 
+    @property
+    def repeats_jumps(self) -> bool:
+        """Whether its update holds the jumps that were made inside the run."""
+        return False
+
     def target_step(self, last_step: int) -> int:
         """Tell which step of training the update stands for, made at `last_step`."""
         return last_step + self.horizon_steps
@@ -148,6 +153,11 @@ class WeightExtrapolationMethod(MethodParameters):
         description="the line goes through the checkpoints as they are, earlier jumps included: in a cycle "
         "with a window as long as its period each jump repeats the last one and adds the new drift",
     )
+
+    @property
+    def repeats_jumps(self) -> bool:
+        """With momentum."""
+        return self.momentum
 
     @model_validator(mode="after")
     def _a_start_before_the_end(self) -> Self:

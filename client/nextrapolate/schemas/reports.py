@@ -83,7 +83,9 @@ class Report(_JobReport):
     task: Literal["extrapolate"] = "extrapolate"
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
     recommended: bool | None = Field(
-        None, description="true where the evidence speaks for the jump; null where there is none, or no forecast"
+        None,
+        description="true where the evidence speaks for the jump; null where there is none: too few "
+        "checkpoints, no forecast, or one that repeats earlier jumps",
     )
     method: Method
     target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
@@ -108,6 +110,11 @@ class Report(_JobReport):
     def is_forecast(self) -> bool:
         """Whether the update leads ahead; that of an average, or of `dare` and `none`, does not."""
         return self.target_step > self.steps[-1]
+
+    @property
+    def repeats_jumps(self) -> bool:
+        """Whether the update holds earlier jumps of the run, against which no backtest holds it."""
+        return bool(self.jumps) and self.method.repeats_jumps
 
 
 class Comparison(_JobReport):

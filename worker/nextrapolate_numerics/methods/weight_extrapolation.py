@@ -40,8 +40,8 @@ class WeightExtrapolation:
             over all horizons up to the one asked for, recent origins weighing more.
         from_step: where the line starts instead; None leaves that to the window.
         to_step: where it ends; None is the last step.
-        momentum: jumps count as movement. Not so in backtests, those that choose a window among them: what
-            they foretell is what training does.
+        momentum: jumps count as movement. A backtest holds such a line, too, against the drift alone, and
+            so says nothing of the jumps in it; the window is chosen by lines on the drift.
 
     Raises:
         ValueError: an end without a start before it.

@@ -111,9 +111,10 @@ def _report(
 ) -> Report:
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
+    verdict, recommended = _judged(update, backtest, method, jumped=bool(loaded.trajectory.jumps))
     return Report(
-        verdict=_verdict(update, backtest, method),
-        recommended=_is_better(backtest, method.alpha) if backtest and update.horizon_steps else None,
+        verdict=verdict,
+        recommended=recommended,
         method=method,
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
@@ -131,32 +132,34 @@ def _report(
     )
 
 
-def _verdict(update: Update, backtest: Backtest | None, method: MethodParameters) -> str:
-    """Say in a sentence whether the run's own past speaks for the jump."""
+def _judged(
+    update: Update, backtest: Backtest | None, method: MethodParameters, *, jumped: bool
+) -> tuple[str, bool | None]:
+    """Say in a sentence whether the run's own past speaks for the jump; and in a word, None for neither way."""
     if update.horizon_steps == 0:
         return (
             "No forecast: the adapter stands for the last checkpoint's step, which the run's own past speaks "
             "neither for nor against; evaluate it beside that checkpoint before you trust it."
-        )
+        ), None
+    if jumped and method.repeats_jumps:
+        return (
+            "Not measured: with momentum the update holds the run's earlier jumps, too, and a backtest knows "
+            "only what training did, so nothing speaks for or against this jump; evaluate the adapter before "
+            "you trust it."
+        ), None
     if backtest is None:
         return (
             f"Not measured: the series is too short to hold out {method.horizon_steps} steps, "
             "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
-        )
-    alpha = method.alpha
-    scores = backtest.total.scaled(alpha)
-    better = _is_better(backtest, alpha)
+        ), None
+    scores = backtest.total.scaled(method.alpha)
+    better = scores.relative_error < 1.0  # which is no jump's
     return (
         f"The run's own past speaks {'for' if better else 'against'} the jump: asked at step "
         f"{backtest.origin_step} for step {backtest.target_step}, which is known, the method did "
         f"{'better' if better else 'no better'} than no jump (relative error {scores.relative_error:.2f} at "
-        f"alpha {alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f})."
-    )
-
-
-def _is_better(backtest: Backtest, alpha: float) -> bool:
-    """Than no jump, which scores 1."""
-    return backtest.total.scaled(alpha).relative_error < 1.0
+        f"alpha {method.alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f})."
+    ), better
 
 
 def _spectrum(extension: Extension) -> Spectrum | None:
