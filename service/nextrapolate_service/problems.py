@@ -28,6 +28,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.StoreUnavailable: (503, "store-unavailable"),
     store_errors.StoreLost: (503, "store-lost"),
     store_errors.StoreIncompatible: (503, "store-incompatible"),
+    store_errors.StoreMismatched: (503, "store-mismatched"),
     store_errors.KeyUnknown: (401, "unauthorized"),
     store_errors.KeyRevoked: (401, "key-revoked"),
     store_errors.SessionEnded: (401, "session-ended"),
@@ -54,6 +55,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
 _RETRY_AFTER: Mapping[str, str] = {
     "store-unavailable": "2",
     "store-lost": "5",
+    "store-mismatched": "5",
     "idempotency-in-flight": "1",
     "source-unavailable": "5",
 }

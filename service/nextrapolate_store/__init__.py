@@ -10,6 +10,7 @@
     statistics.py   what is counted, for all processes together
     recorder.py     how jobs ended, written to disk
     sweeper.py      what nobody needs any more, removed; retention.py says when
+    deployment.py which Redis and which folder belong together
     journal.py    the records on disk, documents.py what they hold; rebuild.py brings Redis back from them
     files.py      files and folders that are there as a whole, or not at all
     records.py    what comes out

@@ -32,6 +32,8 @@ class Key(StrEnum):
     """
 
     SCHEMA_VERSION = "next:schema_version"
+    DEPLOYMENT = "next:deployment"
+    """Id of the data folder that belongs to this Redis."""
     PING = "next:ping"
     JOB = "next:job:"
     """Hash: the job's record."""

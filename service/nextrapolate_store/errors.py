@@ -4,6 +4,7 @@ StoreError
 ├── StoreUnavailable         Redis cannot be reached, or cannot write
 ├── StoreIncompatible        Redis is too old or evicts, or the data in it is of another version
 ├── StoreLost                Redis is empty, the data folder is not
+├── StoreMismatched          the data folder is not the one that belongs to this Redis
 ├── StoreNotEmpty            there is nothing to rebuild: Redis has its data
 ├── RecordUnreadable         a record on disk is damaged, or of another version
 ├── NotFound
@@ -54,6 +55,10 @@ class StoreIncompatible(StoreError):
 
 class StoreLost(StoreError):
     """Redis is empty, the data folder is not."""
+
+
+class StoreMismatched(StoreError):
+    """The data folder is not the one that belongs to this Redis."""
 
 
 class StoreNotEmpty(StoreError):

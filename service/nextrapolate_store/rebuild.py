@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from nextrapolate_store.connection import Connection
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import RecordUnreadable, StoreNotEmpty
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
@@ -36,6 +37,7 @@ class Rebuild:
         self,
         redis: Connection,
         journal: Journal,
+        deployment: Deployment,
         keys: KeyStore,
         quotas: QuotaStore,
         series: SeriesStore,
@@ -43,6 +45,7 @@ class Rebuild:
     ) -> None:
         self._redis = redis
         self._journal = journal
+        self._deployment = deployment
         self._keys = keys
         self._quotas = quotas
         self._series = series
@@ -57,6 +60,7 @@ class Rebuild:
         Raises:
             StoreNotEmpty: Redis has data, and nobody said that this is meant.
             StoreIncompatible: Redis is too old or evicts, or the data in it is of another version.
+            StoreMismatched: Redis has data, and that of another folder.
         """
         self._redis.check_redis()
         if self._redis.is_marked():
@@ -66,6 +70,9 @@ class Rebuild:
                     "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
                     "lacks, as after an older backup of it was restored"
                 )
+            self._deployment.join(folder_is_empty=self._journal.is_empty())
+        else:
+            self._deployment.restore()
         for document in self._readable(self._journal.tenants(), self._journal.read_quotas):
             self._quotas.restore(document)
         histories = self._readable(self._journal.series_ids(), self._journal.read_series)

@@ -7,6 +7,7 @@ from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.credentials import CredentialStore
 from nextrapolate_store.deliveries import DeliveryStore
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import make_folder
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
@@ -26,6 +27,7 @@ class Store:
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
         self._journal = Journal(settings.data_dir)
+        self._deployment = Deployment(redis, settings.data_dir)
         self.quotas = QuotaStore(redis, self._journal)
         self.blobs = BlobStore(settings.data_dir, self.quotas)
         self.credentials = CredentialStore(redis, settings.data_dir)
@@ -47,12 +49,16 @@ class Store:
             StoreUnavailable: Redis does not answer.
             StoreIncompatible: Redis is too old or evicts, or the data in it is of another version.
             StoreLost: Redis is empty, the data folder is not.
+            StoreMismatched: the data folder is not the one that belongs to this Redis.
         """
         store = cls._connect(settings)
         store._redis.check_redis()
-        if store._journal.is_empty():
+        store.check_folder()
+        folder_is_empty = store._journal.is_empty()
+        if folder_is_empty:
             store._redis.mark()
         store._redis.check_schema()
+        store._deployment.join(folder_is_empty=folder_is_empty)
         return store
 
     @classmethod
@@ -60,7 +66,7 @@ class Store:
         """Bring everything in Redis back from the records in the data folder, as `rebuild` says."""
         store = cls._connect(settings)
         try:
-            parts = (store.keys, store.quotas, store.series, store.jobs)
+            parts = (store._deployment, store.keys, store.quotas, store.series, store.jobs)
             return rebuild.Rebuild(store._redis, store._journal, *parts).run(add_missing=add_missing)
         finally:
             store.close()
@@ -71,14 +77,25 @@ class Store:
         return cls(Connection.open(settings.redis_url), settings)
 
     def ping(self) -> None:
-        """Write to Redis, as every job has to, and look whether the data is still there.
+        """Write to Redis, as every job has to, and look whether data and data folder are still there.
 
         Raises:
             StoreUnavailable: Redis does not answer, or cannot write.
             StoreLost: it has lost its data since the store was opened.
+            StoreMismatched: the data folder is not there any more, or another one is in its place.
         """
         self._redis.set(Key.PING, 1)
         self._redis.check_schema()
+        self.check_folder()
+
+    def check_folder(self) -> None:
+        """Look whether the data folder is the one that belongs to this Redis.
+
+        Raises:
+            StoreUnavailable: Redis does not answer.
+            StoreMismatched: it is another one, or is not mounted.
+        """
+        self._deployment.check()
 
     def close(self) -> None:
         """Give the connections back."""

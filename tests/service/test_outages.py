@@ -1,8 +1,10 @@
 """What callers see while Redis is away, and what becomes of jobs whose worker went away."""
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
@@ -131,3 +133,23 @@ def test_a_redis_that_lost_everything_is_said_so_and_a_rebuild_is_enough(
         eventually(lambda: redis.exists("next:quotas") == 1)
         assert client.post("/series", json={"name": "run"}).is_success
         problem(client.post("/series", json={"name": "run"}), 403, "quota-exceeded")
+
+
+def test_without_its_data_folder_an_api_is_not_ready(
+    settings: ServiceSettings, api_key: str, tmp_path: Path
+) -> None:
+    """Neither one under which the volume goes away, nor one that starts on the empty place."""
+    headers, folder = {"Authorization": f"Bearer {api_key}"}, settings.store.data_dir
+    with TestClient(create_app(settings), headers=headers) as client:
+        assert client.get("/readyz").is_success
+        folder.rename(tmp_path / "unmounted")
+        folder.mkdir()
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert "mount the right one" in answer.json()["checks"]["redis"]
+    with TestClient(create_app(settings), headers=headers) as client:
+        found = problem(client.post("/series", json={"name": "run"}), 503, "store-mismatched", blame="server")
+        assert found.retryable
+        shutil.rmtree(folder)
+        (tmp_path / "unmounted").rename(folder)
+        eventually(lambda: client.get("/readyz").is_success)

@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import cast
 
 import pytest
 from fixtures.kills import dies_after
@@ -32,7 +33,7 @@ def remember(redis: Redis) -> Callable[[], None]:
     def fail_over() -> None:
         redis.flushall()
         for name, value in kept.items():
-            redis.restore(name, 0, value)
+            redis.restore(name, 0, cast(bytes, value))
 
     return fail_over
 

@@ -14,6 +14,7 @@ from fixtures.jobs import job_over, run_inputs
 from fixtures.processes import children
 
 from nextrapolate.schemas import JobState, Method, NextMethod, WeightExtrapolationMethod
+from nextrapolate_store.errors import StoreMismatched
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -208,6 +209,17 @@ def test_a_child_that_does_not_begin_costs_an_attempt_and_no_more(
     assert (failed.error.code, failed.error.blame) == ("child-hung", "server")
     assert "did not begin" in failed.error.detail
     assert children() == before
+
+
+def test_a_job_waits_where_the_data_folder_is_not_mounted(
+    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path, tmp_path: Path
+) -> None:
+    job = submit(store, run_folder, QUICK)
+    store_settings.data_dir.rename(tmp_path / "unmounted")
+    with pytest.raises(StoreMismatched, match="mount the right one"):
+        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    (tmp_path / "unmounted").rename(store_settings.data_dir)
+    assert store.jobs.get("default", job.id) == job
 
 
 def test_a_worker_that_is_asked_to_stop_gives_its_job_back(

@@ -40,9 +40,11 @@ def run_job(
 
     Raises:
         nextrapolate_store.errors.StoreUnavailable: the claim did not get through; the wake-up is sent again.
+        nextrapolate_store.errors.StoreMismatched: the data folder is not here any more; so is it then.
     """
     if stopping.is_set():  # the reconciler wakes another worker
         return
+    store.check_folder()
     claim = store.jobs.claim(job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claim is None:
         return

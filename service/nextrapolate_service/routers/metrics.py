@@ -11,7 +11,7 @@ from nextrapolate_service.dependencies import PerhapsStore, Settings
 from nextrapolate_service.metrics import StoreMetrics, registry_of
 from nextrapolate_service.openapi import problems
 from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
+from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreMismatched, StoreUnavailable
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.statistics import Statistics
 
@@ -31,7 +31,7 @@ def read_statistics(
         store = opening.store
         authenticate(request, SecurityScopes([Scope.METRICS]), credentials, store, settings)
         return store.statistics.read()
-    except (StoreUnavailable, StoreLost, StoreIncompatible):
+    except (StoreUnavailable, StoreLost, StoreIncompatible, StoreMismatched):
         return None
 
 

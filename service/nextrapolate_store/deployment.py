@@ -1,0 +1,69 @@
+"""Which Redis and which data folder belong together: both hold one random id, from their first meeting on.
+
+    {data_dir}/deployment
+
+A folder that is not mounted looks like a new one, and another host may have another one in its place. Taken
+for the deployment's own, it would get records that the right one lacks, and jobs would fail for want of files
+that lie on the right one.
+"""
+
+import secrets
+from pathlib import Path
+from typing import cast
+
+from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.errors import StoreMismatched
+from nextrapolate_store.files import write_once
+
+
+class Deployment:
+    """The id in Redis, and the id in the folder."""
+
+    def __init__(self, redis: Connection, data_dir: Path) -> None:
+        self._redis = redis
+        self._data_dir = data_dir.absolute()
+        self._path = self._data_dir / "deployment"
+
+    def check(self) -> None:
+        """Check that the folder is the one that Redis knows, if it knows any.
+
+        Raises:
+            StoreMismatched: it is not.
+        """
+        known, here = cast(str | None, self._redis.get(Key.DEPLOYMENT)), self._here()
+        if known is not None and known != here:
+            raise StoreMismatched(
+                f"{self._data_dir} is not the data folder of this Redis (it is of deployment "
+                f"{here or 'none'}, Redis of {known}): mount the right one, or give this one a Redis of its "
+                f"own; to have this one used from now on, write {known} into {self._path}"
+            )
+
+    def join(self, *, folder_is_empty: bool) -> None:
+        """Check it, and where Redis knows none, have this folder be the one.
+
+        So a new deployment begins, and one from before there were ids goes on.
+
+        Raises:
+            StoreMismatched: Redis knows another, or must have had one, as it has keys and this one has not.
+        """
+        if not self._redis.exists(Key.DEPLOYMENT):
+            if folder_is_empty and self._here() is None and self._redis.exists(Key.API_KEYS):
+                raise StoreMismatched(
+                    f"Redis has API keys, but {self._data_dir} is empty: mount the data folder, or give this "
+                    f"one a Redis of its own; to have it used from now on, write a word into {self._path}"
+                )
+            self._redis.set(Key.DEPLOYMENT, self._made(), nx=True)
+        self.check()
+
+    def restore(self) -> None:
+        """Have an empty Redis know this folder, whatever a rebuild that was killed has told it."""
+        self._redis.set(Key.DEPLOYMENT, self._made())
+
+    def _made(self) -> str:
+        return write_once(self._path, secrets.token_hex(16)).strip()
+
+    def _here(self) -> str | None:
+        try:
+            return self._path.read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return None
