@@ -70,12 +70,30 @@ def test_the_image_starts_the_api(compose: dict[str, Any]) -> None:
 
 def test_the_three_parts_need_each_other_as_written(compose: dict[str, Any]) -> None:
     services = compose["services"]
-    assert services.keys() == {"redis", "api", "worker"}
+    assert services.keys() - workers(compose).keys() == {"redis", "api"}
     api, worker = services["api"]["environment"], services["worker"]["environment"]
     shared = ("NEXTRAPOLATE_REDIS_URL", "NEXTRAPOLATE_DATA_DIR")
     assert [api[name] for name in shared] == [worker[name] for name in shared]
     assert services["api"]["volumes"] == services["worker"]["volumes"] == ["data:/data"]
     assert api["NEXTRAPOLATE_DATA_DIR"] == "/data"
+
+
+def workers(compose: dict[str, Any]) -> dict[str, Any]:
+    return {name: service for name, service in compose["services"].items() if name.startswith("worker")}
+
+
+def test_each_worker_has_a_gpu_of_its_own_and_is_otherwise_the_same(compose: dict[str, Any]) -> None:
+    gpus, profiles, rest = [], [], []
+    for worker in workers(compose).values():
+        (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+        assert "count" not in device
+        gpus += device["device_ids"]
+        profiles.append(worker.get("profiles"))
+        rest.append({name: worker[name] for name in worker.keys() - {"deploy", "profiles"}})
+    assert gpus == ["0", "1", "2", "3"]
+    assert profiles == [None, ["gpu-1"], ["gpu-2"], ["gpu-3"]]
+    assert all(one == rest[0] for one in rest)
 
 
 @pytest.mark.integration
