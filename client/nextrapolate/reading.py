@@ -68,6 +68,13 @@ def read(report: AnyReport) -> Reading:
             return _inspection(report)
 
 
+def number(value: float | str | None) -> str:
+    """Four digits that count, and a dash for what is not there."""
+    if value is None:
+        return "–"  # noqa: RUF001 - a dash is meant
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
 def _extrapolation(report: Report) -> Reading:
     made = f"an adapter for step {report.target_step} was made from {len(report.steps)} checkpoints"
     last = report.steps[-1]

@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nextrapolate.reading import number
 from nextrapolate_service.pages import wording
 from nextrapolate_service.pages.headers import SAFE_HEADERS
 from nextrapolate_service.sessions import FORM_TOKEN, form_token
@@ -34,13 +35,6 @@ def page(request: Request, template: str, *, status: int = 200, **shown: Any) ->
     return HTMLResponse(text, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
 
 
-def _number(value: float | str | None) -> str:
-    """Four digits that count, and a dash for what is not there."""
-    if value is None:
-        return "–"  # noqa: RUF001 - a dash is meant
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
 def _bytes(count: int) -> str:
     size = float(count)
     for unit in ("bytes", "kB", "MB"):
@@ -51,7 +45,7 @@ def _bytes(count: int) -> str:
 
 
 _templates.filters |= {
-    "number": _number,
+    "number": number,
     "bytes": _bytes,
     "ago": wording.ago,
     "state": wording.state,

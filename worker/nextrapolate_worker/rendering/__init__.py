@@ -2,18 +2,9 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from nextrapolate.reading import read
+from nextrapolate.reading import number, read
 from nextrapolate.schemas import AnyReport, Report
-from nextrapolate_worker.rendering.figures import Cell
 from nextrapolate_worker.rendering.illustration import figures_of
-
-
-def _number(value: Cell) -> str:
-    """Four digits that count, and a dash for what is not there."""
-    if value is None:
-        return "–"  # noqa: RUF001 - a dash is meant
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
 
 _templates = Environment(
     loader=PackageLoader("nextrapolate_worker"),
@@ -23,7 +14,7 @@ _templates = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters["number"] = _number
+_templates.filters["number"] = number
 
 
 def report_page(report: AnyReport) -> str:
