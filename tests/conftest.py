@@ -24,4 +24,6 @@ pytest_plugins = [
     "fixtures.scripted_server",
     "fixtures.scripted_job",
     "fixtures.browser",
+    "fixtures.page_forms",
+    "fixtures.site",
 ]

@@ -1,87 +1,21 @@
 """The pages in a real Chromium: what people do with them, and what the pages must never do."""
 
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 from fixtures.browser import Visit, visiting
 from fixtures.reports import comparison, extrapolation, inspection
+from fixtures.site import HOSTILE, Site
 from playwright.sync_api import Browser, expect
 
 from nextrapolate.schemas import JobError, Stage
-from nextrapolate_service.app import create_app
-from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.store import Store
 
 pytestmark = pytest.mark.integration
 
-HOSTILE = "</title></script><script>alert('run')</script><img src=x onerror=alert(1)>\"'`${alert(2)}{{7*7}}"
-
 Finish = Callable[..., dict[str, bytes]]
-
-
-class Site:
-    """The service behind a real HTTP server that can go away and come back on the same port."""
-
-    def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
-        self._port = 0
-        self.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._port}"
-
-    def start(self) -> None:
-        config = uvicorn.Config(
-            create_app(self._settings), port=self._port, log_level="warning", timeout_graceful_shutdown=1
-        )
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        deadline = time.monotonic() + 60
-        while not self._server.started:
-            assert self._thread.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        self._port = self._server.servers[0].sockets[0].getsockname()[1]
-
-    def stop(self) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-
-
-@pytest.fixture
-def site(settings: ServiceSettings) -> Iterator[Site]:
-    site = Site(settings)
-    try:
-        yield site
-    finally:
-        site.stop()
-
-
-@pytest.fixture
-def visit(chromium: Browser, site: Site, api_key: str) -> Iterator[Visit]:
-    """Somebody who has signed in; whatever he does, nothing may happen that should not."""
-    with visiting(chromium, site.url) as visit:
-        visit.sign_in(api_key)
-        yield visit
-        visit.check()
-
-
-@pytest.fixture
-def submit(client: TestClient, series_id: str) -> Callable[..., str]:
-    """Submits a job on the series; gives its id."""
-
-    def submit(**request: object) -> str:
-        answer = client.post("/jobs", json={"series": series_id, "labels": {"run": HOSTILE}, **request})
-        assert answer.status_code == 202, answer.text
-        return str(answer.json()["id"])
-
-    return submit
 
 
 Submit = Callable[..., str]

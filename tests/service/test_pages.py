@@ -2,60 +2,20 @@
 
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 
 import pytest
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG
+from fixtures.page_forms import Forms
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
 
-BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
 Finish = Callable[..., dict[str, bytes]]
-
-
-class Forms(HTMLParser):
-    """The forms of a page: for each its action, and what its fields hold."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.forms: list[tuple[str, dict[str, str]]] = []
-        self.select: str | None = None
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        found = {name: value or "" for name, value in attrs}
-        if tag == "form":
-            self.forms.append((found.get("action", ""), {}))
-        elif tag == "input" and "name" in found and (found.get("type") != "checkbox" or "checked" in found):
-            self.forms[-1][1][found["name"]] = found.get("value", "on")
-        elif tag == "select":
-            self.select = found["name"]
-        elif tag == "option" and self.select and "selected" in found:
-            self.forms[-1][1][self.select] = found.get("value", "")
-
-    def to(self, action: str) -> dict[str, str]:
-        """What the form holds that is sent there."""
-        return next(fields for target, fields in self.forms if target == action)
-
-
-@pytest.fixture
-def visitor(client: TestClient) -> TestClient:
-    """A browser that follows no redirects by itself, on the service that `client` runs."""
-    return TestClient(client.app, headers=BROWSER, follow_redirects=False)
-
-
-@pytest.fixture
-def browser(visitor: TestClient, api_key: str) -> TestClient:
-    """One that has signed in."""
-    answer = visitor.post("/login", data={"key": api_key})
-    assert (answer.status_code, answer.headers["Location"]) == (303, "/")
-    return visitor
 
 
 @pytest.fixture
@@ -259,7 +219,7 @@ def test_backtests_and_inspections_are_run_again_too(
     request = {"task": "backtest", "series": series_id, "at": 20, "horizon_steps": 40}
     job = client.post("/jobs", json={**request, "methods": [{"name": "expo", "alpha": 0.2}]}).json()["id"]
     form = Forms(browser.get(f"/jobs/{job}/again").text).to("/jobs")
-    assert (form["at"], form["horizon_steps"], form["methods"]) == ("", "40", "expo")
+    assert (form["at"], form["horizon_steps"], form["methods"]) == ("20", "40", "expo")
     sent = browser.post(
         "/jobs", data={**form, "at": "10", "horizon_steps": "10", "methods": ["expo", "none"]}
     )

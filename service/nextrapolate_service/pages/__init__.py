@@ -9,6 +9,7 @@
     found.py         jobs by state and text, page by page
     results.py       reports, read back from the disk
     forms.py         what forms bring; parameters.py: a method's parameters as fields
+    again.py         the form in which a job is run again
     failures.py      a problem as a page
 
 An address that the API has as well gives its page to callers who ask for HTML, and to nobody else.

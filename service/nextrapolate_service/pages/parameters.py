@@ -1,11 +1,12 @@
 """A method's parameters as the fields of a form, from their JSON schema; nothing here knows a method."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from nextrapolate_service.pages.forms import Fields
 
@@ -19,6 +20,7 @@ class Field:
         label: for people.
         kind: how it is entered.
         value: what it holds at first.
+        default: what it means left empty.
         help: what it means.
         choices: of a select.
         bounds: attributes of a number: min, max, step.
@@ -28,18 +30,33 @@ class Field:
     label: str
     kind: Literal["number", "select", "checkbox", "text"]
     value: str
+    default: str
     help: str
     choices: tuple[str, ...]
     bounds: Mapping[str, Any]
 
 
 def fields_of(model: type[BaseModel], values: Mapping[str, Any], prefix: str) -> list[Field]:
-    """Make a field of each parameter; `values` stand in for the defaults."""
+    """Make a field of each parameter; those without a value are left empty where they can be.
+
+    What is empty is not sent: of some defaults, other parameters decide what they are.
+    """
     return [
-        _field(name, schema, values.get(name, schema.get("default")), prefix)
+        _field(name, schema, values.get(name), prefix)
         for name, schema in _properties(model).items()
         if "const" not in schema
     ]
+
+
+def departures(asked: BaseModel) -> dict[str, Any]:
+    """Give the parameters that have to be said to ask for the same; the others are defaults."""
+    said = asked.model_dump()
+    for name in type(asked).model_fields:
+        rest = {other: value for other, value in said.items() if other != name}
+        with suppress(ValidationError):
+            if type(asked).model_validate(rest) == asked:
+                said = rest
+    return said
 
 
 def entered(model: type[BaseModel], form: Fields, prefix: str) -> dict[str, Any]:
@@ -62,11 +79,14 @@ def _properties(model: type[BaseModel]) -> Mapping[str, Mapping[str, Any]]:
 def _field(name: str, schema: Mapping[str, Any], value: Any, prefix: str) -> Field:
     variants = [variant for variant in schema.get("anyOf", [schema]) if variant.get("type") != "null"]
     kind, choices, bounds = _input(variants)
+    default = _text(schema.get("default"))
+    holds_something = kind in ("select", "checkbox")
     return Field(
         name=f"{prefix}{name}",
         label=name,
         kind=kind,
-        value=_text(value),
+        value=_text(value) or (default if holds_something else ""),
+        default=default,
         help=schema.get("description", ""),
         choices=choices,
         bounds=bounds,

@@ -1,0 +1,86 @@
+"""The form in which a job is run again: what it shows, and what was entered in it."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel
+
+from nextrapolate.methods import default_methods
+from nextrapolate.schemas import BacktestCreate, Gate, InspectCreate, JobCreate, JobRequest, Output
+from nextrapolate_service.methods import METHODS
+from nextrapolate_service.pages.forms import SignedForm
+from nextrapolate_service.pages.parameters import departures, entered, fields_of
+from nextrapolate_store.records import JobRecord
+
+
+def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
+    """Write what was entered over what was asked before."""
+    body: dict[str, Any] = asked.model_dump(mode="json", exclude={"webhook"})
+    match asked:
+        case JobCreate():
+            name = form.first("method.name")
+            body["method"] = {"name": name}
+            if name in METHODS:
+                body["method"] |= entered(METHODS[name].parameters, form.fields, "method.")
+            body["output"] = entered(Output, form.fields, "output.")
+            body["gate"] = entered(Gate, form.fields, "gate.")
+            body["until"] = form.first("until") or None
+        case BacktestCreate():
+            body |= {"at": form.first("at"), "horizon_steps": form.first("horizon_steps")}
+            kept = {method["name"]: method for method in body["methods"] or []}
+            body["methods"] = [kept.get(name, {"name": name}) for name in form.fields.get("methods", [])]
+        case InspectCreate():
+            body["until"] = form.first("until") or None
+    return body
+
+
+def shown(record: JobRecord, method: str | None, form: SignedForm | None) -> dict[str, Any]:
+    """Say what the form holds: what was asked of the job, or what was entered where that was refused.
+
+    Args:
+        record: the job.
+        method: the method to ask for instead, if it is one.
+        form: what was refused.
+    """
+    steps = [adapter.step for adapter in record.inputs.checkpoints]
+    # Checkpoints have arrived since, perhaps: without the step, the job would be run on those as well.
+    until = form.first("until") if form else str(steps[-1])
+    fields: dict[str, Any] = {"steps": steps, "until": until, "method": None, "backtest": None}
+    match record.request:
+        case JobCreate() as asked:
+            fields |= _extrapolation(asked, method, form)
+        case BacktestCreate() as asked:
+            fields["backtest"] = _backtest(asked, form)
+    return fields
+
+
+def _extrapolation(asked: JobCreate, method: str | None, form: SignedForm | None) -> Mapping[str, Any]:
+    name = method if method is not None and method in METHODS else asked.method.name
+    said = departures(asked.method)
+    if name != asked.method.name:
+        said = {parameter: value for parameter, value in said.items() if parameter == "horizon_steps"}
+    parts: Mapping[str, tuple[type[BaseModel], Mapping[str, Any]]] = {
+        "parameters": (METHODS[name].parameters, said),
+        "output": (Output, departures(asked.output)),
+        "gate": (Gate, departures(asked.gate)),
+    }
+    fields: dict[str, Any] = {"method": name}
+    for part, (model, values) in parts.items():
+        prefix = "method." if part == "parameters" else f"{part}."
+        fields[part] = fields_of(model, entered(model, form.fields, prefix) if form else values, prefix)
+    return fields
+
+
+def _backtest(asked: BacktestCreate, form: SignedForm | None) -> Mapping[str, Any]:
+    if form is not None:
+        return {
+            "at": form.first("at"),
+            "horizon_steps": form.first("horizon_steps"),
+            "chosen": set(form.fields.get("methods", [])),
+        }
+    methods = asked.methods if asked.methods is not None else default_methods()
+    return {
+        "at": str(asked.at),
+        "horizon_steps": str(asked.horizon_steps),
+        "chosen": {method.name for method in methods},
+    }
