@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,32 @@ def test_the_page_stands_alone(report: AnyReport) -> None:
     text = " ".join(value for _, _, value in page.attributes)
     for target in re.findall(r"url\(#([^)]+)\)", text) + [value[1:] for value in page.values("href")]:
         assert target in ids
+
+
+def test_labels_of_many_layers_stand_apart() -> None:
+    html = report_page(extrapolation(layers=80))
+    for name in ("cosines", "sizes"):
+        chart = html.split(f'<figure id="{name}">')[1].split("</figure>")[0]
+        shown = re.findall(r'translate\(([\d.]+),16\)"[^>]*opacity="1">\d+</text>', chart)
+        assert len(shown) > 10
+        # Two digits are some 15 pixels wide.
+        assert all(float(after) - float(before) > 20 for before, after in pairwise(shown)), shown
+
+
+def test_a_module_without_an_update_is_no_hole_without_a_reason() -> None:
+    report = extrapolation()
+    assert "An empty cell" not in report_page(report)
+    gated, *others = report.modules
+    modules = [gated.model_copy(update={"update_norm": 0.0, "gated": "energy ratio"}), *others]
+    html = report_page(report.model_copy(update={"modules": modules}))
+    assert "An empty cell is a module to which nothing is added: gated, or never trained." in html
+
+
+def test_wide_tables_and_charts_scroll_by_themselves(report: AnyReport) -> None:
+    html = report_page(report)
+    for tag in ("<table", "<svg"):
+        for before in html.split(tag)[:-1]:
+            assert re.search(r'<div class="scroll"[^>]*>\s*$', before), before[-200:]
 
 
 def test_names_are_escaped_wherever_they_stand() -> None:

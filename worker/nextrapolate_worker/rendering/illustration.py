@@ -46,7 +46,7 @@ def _extrapolation(report: Report) -> Iterator[Figure]:
         yield charts.heatmap(
             "sizes",
             "Size of the update by module and layer",
-            "Frobenius norm of what is added to each module, alpha included.",
+            f"Frobenius norm of what is added to each module, alpha included.{_left_out(report, len(sizes))}",
             sizes,
         )
     if report.spectrum is not None:
@@ -74,6 +74,13 @@ def _geometry(
     yield charts.energy_ratios([step.step for step in geometry.track], geometry.kinds)
     yield charts.linearity(geometry.linearity)
     yield charts.drift(geometry.track, jumps, reached)
+
+
+def _left_out(report: Report, shown: int) -> str:
+    """Why cells are empty, where any are."""
+    if shown == len(report.modules):
+        return ""
+    return " An empty cell is a module to which nothing is added: gated, or never trained."
 
 
 def _reached(report: Report) -> tuple[int, float] | None:
