@@ -214,6 +214,14 @@ def test_what_is_too_large_is_refused_and_not_kept(
     assert kept(settings) == []
 
 
+def test_a_run_has_a_name_that_can_be_seen(client: TestClient) -> None:
+    assert client.post("/series", json={"name": "  grpo run\n"}).json()["name"] == "grpo run"
+    for unseen in ("   ", "\u200b\u202e", "\u3000\t"):
+        answer = client.post("/series", json={"name": unseen})
+        assert answer.status_code == 422
+        assert "that can be seen" in answer.text
+
+
 def test_an_unknown_series_and_a_strange_step_are_refused(client: TestClient, empty: str) -> None:
     for series in ("nope", "01ARZ3NDEKTSV4RRFFQ69G5FAV"):
         answer = client.put(f"/series/{series}/checkpoints/1/{MODEL}", content=model_bytes())

@@ -174,7 +174,7 @@ def test_what_was_accepted_before_requests_were_bounded_is_read(
     old = {"series": "gone", "until": 2**60, "labels": labels}
     request = JobCreate.model_validate(old, context=AS_KEPT)
     job = store.jobs.submit(TENANT, request, INPUTS, idempotency_key=None, body_digest="")
-    run = SeriesCreate.model_validate({"name": "run", "labels": labels}, context=AS_KEPT)
+    run = SeriesCreate.model_validate({"name": " ", "labels": labels}, context=AS_KEPT)
     series = store.series.create(TENANT, run)
     redis.flushall()
     assert Store.rebuild(store_settings, add_missing=False).unreadable == ()

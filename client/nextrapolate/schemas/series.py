@@ -1,9 +1,9 @@
 """Runs whose checkpoints are posted as they are saved."""
 
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, ValidationInfo
 
 from nextrapolate.schemas.common import (
     CheckpointFile,
@@ -17,10 +17,22 @@ from nextrapolate.schemas.common import (
 )
 
 
+def _check_name(name: str, info: ValidationInfo) -> str:
+    if info.context:
+        return name
+    if not any(sign.isprintable() and not sign.isspace() for sign in name):
+        raise ValueError("a name has at least one letter, digit or other sign that can be seen")
+    return name.strip()
+
+
 class SeriesCreate(Request):
     """A run whose checkpoints will be posted."""
 
-    name: str = Field(min_length=1, max_length=256)
+    name: Annotated[
+        str,
+        Field(min_length=1, max_length=256, json_schema_extra={"pattern": r"\S"}),
+        AfterValidator(_check_name),
+    ]
     base_model: str | None = Field(
         None, max_length=512, description="name of the base model, for people to read"
     )
@@ -48,7 +60,7 @@ class CheckpointInfo(Response):
 
     step: int
     files: dict[str, FileInfo]
-    problems: list[str] = Field(default_factory=list, description="empty when the checkpoint can be used")
+    problems: list[str] = Field(default_factory=list, description="empty when all that it needs has arrived")
 
 
 class JumpCreate(Request):
