@@ -5,6 +5,8 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
 
+from nextrapolate_store.store import Store
+
 Finish = Callable[[str], dict[str, bytes]]
 
 MODEL = "adapter_model.safetensors"
@@ -83,12 +85,18 @@ def test_what_the_caller_has_is_not_sent_again(client: TestClient, job_id: str, 
     assert client.get(path, headers={"If-None-Match": '"other"'}).status_code == 200
 
 
-def test_a_job_without_results_says_so(client: TestClient, job_id: str) -> None:
+def test_a_job_without_results_says_so(client: TestClient, store: Store, job_id: str) -> None:
     for path in ("report", f"adapter/{MODEL}"):
         found = problem(client.get(f"/jobs/{job_id}/{path}"), 409, "job-not-succeeded")
         assert found.retryable
         assert "queued" in found.detail
+    claim = store.jobs.claim(job_id, "test")
+    assert claim is not None
     client.post(f"/jobs/{job_id}/cancel")
+    stopping = problem(client.get(f"/jobs/{job_id}/report"), 409, "job-not-succeeded")
+    assert not stopping.retryable
+    assert "wait" not in stopping.detail
+    assert store.jobs.confirm_cancelled(job_id, claim.fence)
     assert not problem(client.get(f"/jobs/{job_id}/report"), 409, "job-not-succeeded").retryable
 
 

@@ -103,10 +103,10 @@ def succeeded(store: Store, tenant: str, job_id: str) -> JobRecord:
     """
     job = store.jobs.get(tenant, job_id)
     if job.state is not JobState.SUCCEEDED:
-        ended = job.state.is_final
-        advice = "GET /jobs/{job_id} says why" if ended else "wait until it has succeeded"
+        hopeful = job.state in (JobState.QUEUED, JobState.RUNNING)
+        advice = "wait until it has succeeded" if hopeful else "GET /jobs/{job_id} says why"
         raise ResultsNotReadyError(
-            f"job {job.id} is {job.state} and has no results: {advice}", retryable=not ended
+            f"job {job.id} is {job.state} and has no results: {advice}", retryable=hopeful
         )
     return job
 
