@@ -1,15 +1,21 @@
 """The pages as they are sent: to whom, with which headers, and what forms may do."""
 
+import hashlib
+import hmac
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from fastapi.testclient import TestClient
-from fixtures.adapter_bytes import CONFIG
+from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.page_forms import Forms
 from fixtures.reports import comparison, extrapolation, inspection
 
+from nextrapolate.schemas import Stage
 from nextrapolate_service.pages.negotiation import asks_for_html
+from nextrapolate_service.pages.wording import duration
+from nextrapolate_service.sessions import FORM_TOKEN
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
 
@@ -35,6 +41,13 @@ def test_who_has_no_session_is_asked_for_the_key_and_comes_back(visitor: TestCli
     assert "SameSite=strict" in cookie
     assert api_key not in cookie
     assert "weight-extrapolation" in visitor.get("/methods").text
+
+
+def test_who_signs_in_comes_back_with_his_query(visitor: TestClient, api_key: str) -> None:
+    wanted = "/?text=a%20b&state=failed"
+    answer = visitor.get(wanted)
+    form = Forms(visitor.get(answer.headers["Location"]).text).to("/login")
+    assert visitor.post("/login", data={**form, "key": api_key}).headers["Location"] == wanted
 
 
 def test_a_wrong_key_is_refused_in_words(visitor: TestClient) -> None:
@@ -158,13 +171,31 @@ def test_a_form_that_is_not_ours_changes_nothing(
     assert own.status_code == 303
 
 
-def test_a_key_that_may_not_write_is_told_so(visitor: TestClient, store: Store, job_id: str) -> None:
+def test_a_key_that_may_not_write_is_offered_nothing_and_told_so(
+    visitor: TestClient, store: Store, job_id: str, series_id: str
+) -> None:
     _, reader = store.keys.create("tests", [Scope.READ])
     visitor.post("/login", data={"key": reader})
-    form = Forms(visitor.get(f"/jobs/{job_id}").text).to(f"/jobs/{job_id}/cancel")
-    answer = visitor.post(f"/jobs/{job_id}/cancel", data=form)
+    for page in (f"/jobs/{job_id}", f"/series/{series_id}"):
+        text = visitor.get(page).text
+        assert Forms(text).forms == [("/logout", {})] + [("/compare", {})] * ("series" in page)
+        assert "Run again" not in text
+    (token,) = visitor.cookies.values()
+    form = {FORM_TOKEN: hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()}
+    for refused in (
+        visitor.get(f"/jobs/{job_id}/again"),
+        visitor.post(f"/jobs/{job_id}/cancel", data=form),
+    ):
+        assert refused.status_code == 403
+        assert "this needs write" in refused.text
+
+
+def test_a_key_that_may_not_read_is_not_let_in(visitor: TestClient, store: Store) -> None:
+    _, monitor = store.keys.create("tests", [Scope.METRICS])
+    answer = visitor.post("/login", data={"key": monitor})
     assert answer.status_code == 403
-    assert "this needs write" in answer.text
+    assert "This key opens metrics alone, and no page" in answer.text
+    assert "Set-Cookie" not in answer.headers
 
 
 def test_another_tenants_pages_are_not_there(
@@ -235,7 +266,7 @@ def test_a_series_shows_what_arrived_and_asks_for_an_inspection(
 ) -> None:
     client.put(f"/series/{series_id}/checkpoints/70/adapter_config.json", content=CONFIG)
     page = browser.get(f"/series/{series_id}")
-    assert "1 cannot be used yet" in page.text
+    assert "1 is not complete yet" in page.text
     assert "adapter_model.safetensors has not arrived" in page.text
     form = Forms(page.text).to("/jobs")
     assert form["inspect"] == series_id
@@ -253,6 +284,37 @@ def test_a_series_shows_the_geometry_that_a_job_measured(
     assert "Extrapolation should pay on this run." in page
     assert page.count("<meter") == 6
     assert "Inspect again" in page
+    assert "all of them are complete" in page
+
+
+def test_a_series_shows_the_most_complete_geometry_and_its_tone(
+    browser: TestClient, client: TestClient, series_id: str, finish: Finish
+) -> None:
+    def inspect(steps: tuple[int, ...], relative_error: float) -> str:
+        request = {"task": "inspect", "series": series_id, "until": steps[-1]}
+        job = str(client.post("/jobs", json=request).json()["id"])
+        found = inspection(steps=steps)
+        assert found.evidence is not None
+        total = found.evidence.total.model_copy(update={"relative_error": relative_error})
+        evidence = found.evidence.model_copy(update={"total": total})
+        finish(job, report=found.model_copy(update={"evidence": evidence}))
+        return job
+
+    def shown() -> tuple[str, str | None]:
+        page = browser.get(f"/series/{series_id}").text
+        banner = re.search(r'<div class="banner ([a-z]*)">.*?(?:/jobs/(\w+)|</div>)', page, re.DOTALL)
+        assert banner
+        return banner[1], banner[2]
+
+    assert shown() == ("", None)
+    folder = f"/series/{series_id}/checkpoints/70"
+    client.put(f"{folder}/adapter_config.json", content=CONFIG)
+    client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(70))
+    whole = inspect((10, 20, 60, 70), relative_error=1.2)
+    inspect((10, 20, 60), relative_error=0.5)
+    assert shown() == ("bad", whole)
+    newer = inspect((10, 20, 60, 70), relative_error=0.5)
+    assert shown() == ("good", newer)
 
 
 def test_the_pages_of_a_job_say_what_its_report_says(
@@ -273,6 +335,7 @@ def test_the_pages_of_a_job_say_what_its_report_says(
     )
     finish(other.json()["id"], report=comparison())
     compared = browser.get("/compare", params={"jobs": [job_id, other.json()["id"]]}).text
+    assert "Comparison of 1 job<" in browser.get("/compare", params={"jobs": job_id}).text
     for told in ("Comparison of 2 jobs", "weight-extrapolation", "relative error", "0.6", "differs"):
         assert told in compared
 
@@ -302,7 +365,11 @@ def test_jobs_are_found_by_state_and_text(browser: TestClient, client: TestClien
     assert found(state="queued") == {math}
     assert found(state="cancelled", text="math") == set()
     assert "No such job" in browser.get("/", params={"text": "elsewhere"}).text
-    assert browser.get("/", params={"state": "nonsense"}).status_code == 422
+    assert found(state="") == {math, code}
+    bogus = browser.get("/", params={"state": "nonsense"})
+    assert bogus.status_code == 422
+    assert "state: Input should be &#39;queued&#39;, &#39;running&#39;" in bogus.text
+    assert "literal" not in bogus.text
 
 
 def test_long_lists_are_read_page_by_page(browser: TestClient, client: TestClient, series_id: str) -> None:
@@ -322,4 +389,55 @@ def test_what_is_not_there_is_a_page_for_browsers(browser: TestClient) -> None:
     assert answer.status_code == 404
     assert "there is nothing at this address" in answer.text
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert '<nav aria-label="Main">' in answer.text
     assert browser.get("/docs").status_code == 404
+
+
+def test_a_report_leads_back_to_its_job(browser: TestClient, job_id: str, finish: Finish) -> None:
+    finish(job_id, report=extrapolation())
+    assert f'<a href="/jobs/{job_id}">Back to the job</a>' in browser.get(f"/jobs/{job_id}/report").text
+
+
+def test_runs_of_one_name_are_told_apart(browser: TestClient, client: TestClient) -> None:
+    runs = {
+        seed: client.post("/series", json={"name": "grpo", "labels": {"seed": seed}}).json()["id"]
+        for seed in ("seven", "eight")
+    }
+    page = browser.get("/series").text
+    for seed, run in runs.items():
+        assert f"<code>{run[-8:]}</code>" in page
+        assert f"<bdi>seed: {seed}</bdi>" in page
+
+
+def test_a_running_job_is_shown_anew_where_no_script_runs(browser: TestClient, job_id: str) -> None:
+    again = '<noscript><meta http-equiv="refresh"'
+    assert again in browser.get(f"/jobs/{job_id}").text
+    cancel = f"/jobs/{job_id}/cancel"
+    browser.post(cancel, data=Forms(browser.get(f"/jobs/{job_id}").text).to(cancel))
+    assert again not in browser.get(f"/jobs/{job_id}").text
+
+
+def test_a_new_version_brings_its_own_scripts(visitor: TestClient) -> None:
+    first = visitor.get("/static/pages.js")
+    assert first.headers["Cache-Control"] == "no-cache"
+    known = {"If-None-Match": first.headers["ETag"]}
+    assert visitor.get("/static/pages.js", headers=known).status_code == 304
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "0 s"), (59.7, "60 s"), (119.7, "120 s"), (121, "2 min"), (5400, "90 min"), (180000, "2 d")],
+)
+def test_durations_are_not_rounded_away(seconds: float, words: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == words
+
+
+def test_a_running_job_makes_no_promises(
+    browser: TestClient, client: TestClient, store: Store, job_id: str
+) -> None:
+    claim = store.jobs.claim(job_id, "test")
+    assert claim is not None
+    store.jobs.beat(job_id, claim.fence, stage=Stage.FIT, progress=0.5, message=None)
+    page = browser.get(f"/jobs/{job_id}").text
+    assert "Fitting the method." in page
+    assert "to go" not in page

@@ -1,10 +1,10 @@
 """The page of all jobs, and that of one."""
 
-from datetime import UTC, datetime
-from typing import Literal
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
+from pydantic import BeforeValidator
 
 from nextrapolate.reading import read
 from nextrapolate.schemas import JobState
@@ -21,6 +21,9 @@ from nextrapolate_service.views import job_view
 router = APIRouter(include_in_schema=False)
 shared = APIRouter(route_class=PageRoute, include_in_schema=False)
 
+AnyState = Annotated[JobState | None, Query(), BeforeValidator(lambda chosen: chosen or None)]
+"""A state to look for; the empty choice stands for all of them."""
+
 
 @router.get("/")
 @shared.get("/jobs")
@@ -28,19 +31,18 @@ def show_jobs(
     request: Request,
     tenant: Tenant,
     store: OpenStore,
-    state: JobState | Literal[""] = "",
+    state: AnyState = None,
     text: str = "",
     cursor: str | None = None,
 ) -> Response:
     """List jobs, newest first."""
-    chosen = state or None
-    found = find(store, tenant, chosen, text.strip(), cursor)
+    found = find(store, tenant, state, text.strip(), cursor)
     return page(
         request,
         "jobs.html",
         found=found,
         states=list(JobState),
-        chosen=chosen,
+        chosen=state,
         text=text,
         first_page=cursor is None,
         living=any(not job.state.is_final for job, _ in found.jobs),
@@ -59,7 +61,7 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         "job.html",
         job=job,
         asked=record.request,
-        situation=wording.situation(job, datetime.now(UTC)),
+        situation=wording.situation(job),
         advice=wording.advice(job),
         timeline=wording.timeline(events),
         seen=events[-1].id if events else "",

@@ -12,6 +12,7 @@ from nextrapolate.reading import number
 from nextrapolate_service.pages import wording
 from nextrapolate_service.pages.headers import SAFE_HEADERS
 from nextrapolate_service.sessions import FORM_TOKEN, form_token
+from nextrapolate_store.keys import KeyRecord, Scope
 
 _templates = Environment(
     loader=PackageLoader("nextrapolate_service", "pages/templates"),
@@ -24,14 +25,17 @@ _templates = Environment(
 
 def page(request: Request, template: str, *, status: int = 200, **shown: Any) -> HTMLResponse:
     """Render a page; it is never stored, since what it shows changes and belongs to one tenant."""
+    key: KeyRecord | None = getattr(request.state, "key", None)
     shared: Mapping[str, Any] = {
-        "key": getattr(request.state, "key", None),
+        "key": key,
+        "signed_in": key is not None,
+        "may_write": key is not None and Scope.WRITE in key.scopes,
         "form_token_name": FORM_TOKEN,
         "form_token": form_token(request),
         "here": request.url.path,
         "now": datetime.now(UTC),
     }
-    text = _templates.get_template(template).render(**shared, **shown)
+    text = _templates.get_template(template).render({**shared, **shown})
     return HTMLResponse(text, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
 
 

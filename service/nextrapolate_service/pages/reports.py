@@ -17,13 +17,17 @@ shared = APIRouter(route_class=PageRoute, include_in_schema=False, tags=["result
 
 REPORT_PAGE = "report.html"
 
+_WAY_BACK = b"""<body>
+<nav aria-label="Site"><a href="/jobs/%b">Back to the job</a></nav>"""
 _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 
 
 @shared.get("/jobs/{job_id}/report")
 def show_report(job_id: str, tenant: Tenant, store: OpenStore) -> Response:
-    """Show it with its own style sheet, which stands in it, and with nothing else: it needs nothing else."""
-    content = store.blobs.result_path(succeeded(store, tenant, job_id), REPORT_PAGE).read_bytes()
+    """Show it with a way back, and its own style sheet, which stands in it: it needs nothing else."""
+    job = succeeded(store, tenant, job_id)
+    content = store.blobs.result_path(job, REPORT_PAGE).read_bytes()
+    content = content.replace(b"<body>", _WAY_BACK % job.id.encode(), 1)
     style = _STYLE.search(content)
     digest = base64.b64encode(hashlib.sha256(style[1] if style else b"").digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'none'; {NOTHING_ELSE}"

@@ -5,7 +5,16 @@ from dataclasses import dataclass
 
 from fastapi import APIRouter, Request, Response
 
-from nextrapolate.schemas import CheckpointInfo, Inspection, Job, Report, RunGeometry, StepGeometry
+from nextrapolate.reading import read
+from nextrapolate.schemas import (
+    BacktestCreate,
+    CheckpointInfo,
+    Inspection,
+    Job,
+    Report,
+    RunGeometry,
+    StepGeometry,
+)
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.negotiation import PageRoute
@@ -41,8 +50,13 @@ class Measured:
     """What a job found of a run's geometry."""
 
     job: Job
-    verdict: str
+    report: Inspection | Report
     geometry: RunGeometry
+
+    @property
+    def tone(self) -> str:
+        """Whether the evidence speaks for extrapolating."""
+        return read(self.report).tone
 
     def at(self, step: int) -> tuple[StepGeometry | None, float | None]:
         """What was found at a checkpoint, and the mean energy ratio of all modules there."""
@@ -85,11 +99,12 @@ def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenSto
 
 
 def _measured(store: Store, jobs: Iterable[JobRecord]) -> Measured | None:
-    """The newest geometry that one of these jobs found."""
-    for record in jobs:
+    """The geometry of the most checkpoints that one of these jobs found; of several the newest."""
+    measuring = [record for record in jobs if not isinstance(record.request, BacktestCreate)]
+    for record in sorted(measuring, key=lambda record: len(record.inputs.checkpoints), reverse=True):
         match report_of(store, record):
             case Inspection() as report:
-                return Measured(job_view(store, record), report.verdict, report)
+                return Measured(job_view(store, record), report, report)
             case Report(geometry=RunGeometry() as geometry) as report:
-                return Measured(job_view(store, record), report.verdict, geometry)
+                return Measured(job_view(store, record), report, geometry)
     return None

@@ -11,7 +11,7 @@ from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.forms import AnyForm
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_store.errors import KeyRefused
-from nextrapolate_store.keys import KeyRecord
+from nextrapolate_store.keys import KeyRecord, Scope
 from nextrapolate_store.store import Store
 
 router = APIRouter(include_in_schema=False)
@@ -35,9 +35,17 @@ async def sign_in(request: Request, fields: AnyForm, store: OpenStore) -> Respon
     following = _own_path(entered.get("next", "/"))
     try:
         key = await run_in_threadpool(_shown, store, entered)
-        token = await run_in_threadpool(store.sessions.begin, key)
     except KeyRefused as error:
-        return page(request, "login.html", status=401, invitation="", following=following, error=str(error))
+        return _ask_again(request, 401, following, str(error))
+    if Scope.READ not in key.scopes:
+        opened = " and ".join(sorted(key.scopes))
+        return _ask_again(
+            request,
+            403,
+            following,
+            f"This key opens {opened} alone, and no page: sign in with one that may read.",
+        )
+    token = await run_in_threadpool(store.sessions.begin, key)
     request.state.key = key
     response = RedirectResponse(following, 303)
     sessions.keep(request, response, token)
@@ -52,6 +60,10 @@ async def sign_out(request: Request, fields: AnyForm, store: OpenStore) -> Respo
     response = RedirectResponse("/login", 303)
     sessions.forget(request, response)
     return response
+
+
+def _ask_again(request: Request, status: int, following: str, error: str) -> Response:
+    return page(request, "login.html", status=status, invitation="", following=following, error=error)
 
 
 def _shown(store: Store, entered: dict[str, str]) -> KeyRecord:

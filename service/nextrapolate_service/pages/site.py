@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Response
 from fastapi.responses import FileResponse
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from nextrapolate_service.pages import comparison, jobs, methods, reports, series, signing_in, submitting
 from nextrapolate_service.pages.headers import SafeHeaders
@@ -21,8 +22,18 @@ def install(app: FastAPI) -> None:
     for page in (jobs, submitting, reports, series, methods):
         app.include_router(page.shared)
     app.include_router(_icon)
-    app.mount("/static", StaticFiles(directory=_STATIC), name="static")
+    app.mount("/static", _Checked(directory=_STATIC), name="static")
     app.add_middleware(SafeHeaders)
+
+
+class _Checked(StaticFiles):
+    """Files that browsers ask for again each time: their pages change with them, and an ETag costs little."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Answer, or say that the browser has it already."""
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 @_icon.get("/favicon.ico")

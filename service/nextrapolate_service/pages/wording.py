@@ -33,8 +33,6 @@ _EVENTS = {
     "cancelled": "Cancelled.",
 }
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
-_ENOUGH_TO_TELL = 0.1
-"""Share of a job that has to be done before it says how long the rest will take."""
 
 
 @dataclass(frozen=True)
@@ -62,15 +60,13 @@ def ago(at: datetime, now: datetime) -> str:
 
 
 def duration(span: timedelta) -> str:
-    """Say how long something took, in one unit."""
+    """Say how long something took, in the largest unit of which it is two: 90 minutes are not 2 hours."""
     seconds = max(span.total_seconds(), 0.0)
-    for size, unit in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return "0 s"
+    size, unit = next((one for one in _UNITS if seconds >= 2 * one[0]), _UNITS[-1])
+    return f"{seconds / size:.0f} {unit}"
 
 
-def situation(job: Job, now: datetime) -> str:
+def situation(job: Job) -> str:
     """Say in a sentence how a job stands, and what of it is still to come."""
     match job.state:
         case JobState.QUEUED:
@@ -82,7 +78,7 @@ def situation(job: Job, now: datetime) -> str:
             )
             return f"Waiting for a worker. {line}"
         case JobState.RUNNING:
-            return f"{stage(job.stage).capitalize()}{_still(job, now)}."
+            return f"{stage(job.stage).capitalize()}."
         case JobState.CANCELLING:
             return "It was asked to stop, and will within seconds."
         case JobState.SUCCEEDED:
@@ -122,13 +118,6 @@ def timeline(events: Iterable[JobEvent]) -> list[Entry]:
             text += f" {'By worker ' if event.type == 'claimed' else ''}{event.message}"
         entries.append(Entry(event.at, text, event.attempt))
     return entries
-
-
-def _still(job: Job, now: datetime) -> str:
-    if job.started_at is None or job.progress < _ENOUGH_TO_TELL:
-        return ""
-    left = (now - job.started_at) * ((1 - job.progress) / job.progress)
-    return f"; about {duration(left)} to go"
 
 
 def _took(job: Job) -> str:

@@ -3,23 +3,33 @@
 const KINDS = ["queued", "claimed", "progress", "requeued", "cancelling", "succeeded", "failed", "cancelled"];
 const FINAL = ["succeeded", "failed", "cancelled"];
 const RETRY_MS = 2000;
-const LIST_MS = 3000;
 
 const main = () => document.querySelector("main");
+const regions = () => main().querySelectorAll(".scroll[id]");
 
-/** Set the page's newest content in place of the old, and the focus where it was. */
+/** Set the page's newest content in place of the old; focus and scrolled tables stay where they were. */
 async function renew() {
+  if (isSelecting()) return void setTimeout(renew, RETRY_MS);
   let response;
   try {
     response = await fetch(location.href, { headers: { Accept: "text/html" } });
   } catch {
     return; // the server is away: the next news bring the next attempt
   }
+  if (response.redirected) return void location.assign(response.url); // the session has ended: sign in
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
   const focused = document.activeElement?.id;
+  const scrolled = new Map([...regions()].map((region) => [region.id, region.scrollLeft]));
   main().replaceWith(page.querySelector("main"));
+  for (const region of regions()) region.scrollLeft = scrolled.get(region.id) ?? 0;
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+/** Tell whether somebody has marked text, to copy it. */
+function isSelecting() {
+  const selection = getSelection();
+  return !selection.isCollapsed && main().contains(selection.anchorNode);
 }
 
 /** Tell whether an event's id, milliseconds and a count, is later than another. */
@@ -40,9 +50,19 @@ function follow(address) {
     if (FINAL.includes(event.type)) source.close();
   };
   for (const kind of KINDS) source.addEventListener(kind, hear);
+  source.addEventListener("open", () => sayLost(false));
   source.addEventListener("error", () => {
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => follow(address), RETRY_MS);
+    sayLost(true);
+    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
+    renew();
+    setTimeout(() => follow(address), RETRY_MS);
   });
+}
+
+/** Say that what is shown may be old, or that it is not. */
+function sayLost(lost) {
+  const line = document.querySelector("#lost");
+  if (line) line.hidden = !lost;
 }
 
 /** Show how far a job is: the bar moves, and what is read aloud changes with the stage. */
@@ -54,12 +74,19 @@ function show(event) {
   if (event.stage && bar.dataset.stage !== event.stage) renew();
 }
 
-/** Renew a list now and then, but not under the hands of somebody who selects in it. */
+/** Tell whether a list would change under somebody's hands. */
+function isBusy() {
+  const inUse = document.activeElement?.closest("main :is(a, button, input, select)");
+  return document.hidden || inUse || isSelecting() || main().querySelector(":checked:not(option)");
+}
+
+/** Renew a list now and then: often while something runs, seldom for what may yet begin. */
 function keepListFresh() {
-  const busy = document.hidden || main().querySelector(":checked:not(option)") || main().contains(document.activeElement);
-  if (!busy && main().dataset.living) renew();
-  setTimeout(keepListFresh, LIST_MS);
+  setTimeout(async () => {
+    if (!isBusy()) await renew();
+    keepListFresh();
+  }, 1000 * main().dataset.renewSeconds);
 }
 
 if (main().dataset.events) follow(main().dataset.events);
-if (main().dataset.living !== undefined) keepListFresh();
+if (main().dataset.renewSeconds) keepListFresh();

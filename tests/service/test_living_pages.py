@@ -1,0 +1,131 @@
+"""What stays under people's hands while a page renews itself, in a real Chromium; and how wide pages are."""
+
+from collections.abc import Callable
+
+import pytest
+from fastapi.testclient import TestClient
+from fixtures.browser import Visit
+from fixtures.reports import comparison, extrapolation, inspection
+from fixtures.site import Site
+from playwright.sync_api import Page, expect
+
+from nextrapolate_store.store import Store
+
+pytestmark = pytest.mark.integration
+
+Finish = Callable[..., dict[str, bytes]]
+Submit = Callable[..., str]
+LINE = {"name": "weight-extrapolation"}
+LONG = "grpo_qwen2.5-7b-instruct_gsm8k_lr2e-5_bs256_n16_kl0.0_seed1234_node17_" * 3
+OFTEN, SELDOM = 3_500, 15_500
+"""Milliseconds after which a list has been asked for again, while something runs and while nothing does."""
+
+_WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"
+_SCROLL = "document.querySelector('.scroll').scrollLeft"
+
+
+def _list_asked_for_again(page: Page, milliseconds: int) -> bool:
+    """Let time pass on the page, and tell whether it asked the server for its list."""
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.clock.run_for(milliseconds)
+    page.wait_for_timeout(200)
+    return bool(asked)
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_page_is_wider_than_its_window(
+    visit: Visit, client: TestClient, submit: Submit, finish: Finish, width: int
+) -> None:
+    visit.page.set_viewport_size({"width": width, "height": 800})
+    labels = {"run": LONG, "commit": "a" * 200}
+    client.post("/series", json={"name": LONG, "base_model": LONG, "labels": labels})
+    done, tested, inspected = (
+        submit(method=LINE, labels=labels),
+        submit(task="backtest", at=20, horizon_steps=40, labels=labels),
+        submit(task="inspect", labels=labels),
+    )
+    finish(done, report=extrapolation(name=LONG))
+    finish(tested, report=comparison())
+    finish(inspected, report=inspection(steps=(10, 20, 60)))
+    series = client.get("/series").json()["items"]
+    jobs = (done, tested, inspected)
+    pages = ["/", "/series", "/methods", f"/compare?jobs={','.join(jobs)}", "/login"]
+    pages += [f"/series/{one['id']}" for one in series]
+    pages += [f"/jobs/{job}{part}" for job in jobs for part in ("", "/again", "/report")]
+    wide = {}
+    for path in pages:
+        visit.open(path)
+        content, window = visit.page.evaluate(_WIDTHS)
+        if content > window:
+            wide[path] = content
+    assert wide == {}
+
+
+def test_a_list_is_not_renewed_under_a_selection_and_keeps_its_place(
+    visit: Visit, store: Store, submit: Submit
+) -> None:
+    jobs = [submit(method=LINE, labels={"run": "a-run-with-a-name"}) for _ in range(2)]
+    page = visit.page
+    page.clock.install()
+    page.set_viewport_size({"width": 360, "height": 800})
+    visit.open("/")
+    page.evaluate(f"{_SCROLL} = 120; getSelection().selectAllChildren(document.querySelector('td.name'))")
+    assert not _list_asked_for_again(page, OFTEN)
+    assert page.evaluate("getSelection().toString()").strip() == "a-run-with-a-name"
+    page.evaluate("getSelection().removeAllRanges()")
+    assert store.jobs.claim(jobs[0], "test")
+    page.clock.run_for(OFTEN)
+    expect(page.locator("tbody tr", has_text=jobs[0][-8:])).to_contain_text("running")
+    assert page.evaluate(_SCROLL) == 120
+
+
+def test_a_click_into_a_table_does_not_stop_it(visit: Visit, store: Store, submit: Submit) -> None:
+    job = submit(method=LINE)
+    page = visit.page
+    page.clock.install()
+    visit.open("/")
+    page.locator("tbody td").nth(4).click()
+    assert page.evaluate("document.activeElement.id") == "jobs"
+    assert store.jobs.claim(job, "test")
+    page.clock.run_for(OFTEN)
+    expect(page.locator("tbody tr")).to_contain_text("running")
+    assert page.evaluate("document.activeElement.id") == "jobs"
+
+
+def test_a_list_of_finished_jobs_hears_of_new_ones(visit: Visit, client: TestClient, submit: Submit) -> None:
+    client.post(f"/jobs/{submit(method=LINE)}/cancel")
+    page = visit.page
+    page.clock.install()
+    visit.open("/")
+    expect(page.locator("tbody tr")).to_have_count(1)
+    submit(method=LINE)
+    assert not _list_asked_for_again(page, OFTEN)
+    page.clock.run_for(SELDOM)
+    expect(page.locator("tbody tr")).to_have_count(2)
+
+
+def test_a_job_says_that_it_has_lost_the_server(visit: Visit, site: Site, submit: Submit) -> None:
+    visit.open(f"/jobs/{submit(method=LINE)}")
+    lost = visit.page.get_by_role("alert")
+    expect(lost).to_be_hidden()
+    site.stop()
+    expect(lost).to_have_text("No connection, trying again…")
+    site.start()
+    expect(lost).to_be_hidden(timeout=30_000)
+    visit.complaints.clear()  # a browser says itself that a connection was lost
+
+
+def test_a_job_leads_to_the_sign_in_once_the_session_has_ended(
+    visit: Visit, site: Site, store: Store, submit: Submit
+) -> None:
+    path = f"/jobs/{submit(method=LINE)}"
+    visit.open(path)
+    expect(visit.page.get_by_role("button", name="Cancel")).to_be_visible()
+    (cookie,) = visit.page.context.cookies()
+    site.stop()
+    store.sessions.end(cookie["value"])
+    site.start()
+    visit.page.wait_for_url(f"{site.url}/login?**")
+    assert f"next={path}" in visit.page.url
+    visit.complaints.clear()  # the same
