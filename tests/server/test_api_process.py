@@ -259,7 +259,7 @@ def test_a_proxy_that_is_no_address_is_told_at_the_start(
         "NEXTRAPOLATE_TRUSTED_PROXIES": wrong,
     }
     program = Path(sys.executable).parent / "nextrapolate-server"
-    command = [program, "api", "--port", "0"]
+    command = [str(program), "api", "--port", "0"]
     failed = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=120
     )
