@@ -158,8 +158,8 @@ def _check_task(request: JobRequest, steps: list[int]) -> None:
                     )
             if at == 0:
                 raise TooFewCheckpointsError(
-                    "a backtest at step 0 shows the methods one checkpoint, and nothing has moved yet: ask at "
-                    "a later one",
+                    "a backtest at step 0 shows the methods one checkpoint, and nothing has moved yet: ask "
+                    "at a later one",
                     field="at",
                 )
         case InspectCreate():

@@ -267,7 +267,7 @@ class ExpoMethod(HorizonFreeParameters):
 
 
 class NoForecastParameters(HorizonFreeParameters):
-    """What methods take that stay at the last checkpoint's step: averages, and what drops parts of a delta."""
+    """What methods take that stay at the last step: averages, and what drops parts of a delta."""
 
     def target_step(self, last_step: int) -> int:
         """Tell which step of training the update stands for: the last."""

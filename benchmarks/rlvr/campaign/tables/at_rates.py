@@ -15,7 +15,7 @@ _WAYS = ("vanilla", BEST, OFTEN, SHORTER, *GUARDED)
 
 
 def rates(results: Results) -> str:
-    """All rates, and one past them; steps to vanilla's last accuracy at the same rate, and at the best one."""
+    """All rates, and one past them; steps to vanilla's last accuracy at the same rate and at the best one."""
     rows = []
     for task in TASKS:
         goal = _best(results, task)
