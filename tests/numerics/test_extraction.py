@@ -164,6 +164,51 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
         assert [float(values.sum()) for values in of_globals] == pytest.approx(nuclear, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.parametrize("every", [1, 4])
+@pytest.mark.parametrize("size", [1e-3, 1e-4, 1e-5])
+def test_a_small_drift_on_a_large_adapter_is_known_across_many_jumps(size: float, every: int) -> None:
+    """The drift's smaller singular values are rounding beside the adapter, and their vectors are none."""
+    steps = list(range(10, 210, 10))
+    jumps = [step for step in steps[:-1] if step // 10 % every == 0]
+    drift = Drift.of(steps, jumps, starts_at_base=False)
+    factors = small_walk(96, 80, 8, size, len(steps), [steps.index(jump) for jump in jumps])
+    stack = stacked(factors)
+    grams = FactorGrams.of(stack, Pairs.of(drift.points))
+    last = len(steps) - 1
+    dones = done_before(drift.spans(0, last), [grams])
+    (found,) = triples_of([(stack, grams)], drift, [], Seen.GLOBALS, dones)
+    ((values,),) = global_spectra([grams], [drift.spans(0, last)], dones)
+    delta = torch.einsum("p,pmn->mn", drift.coefficients[-1], dense(factors))
+    u, sigma, vt = torch.linalg.svd(delta, full_matrices=False)
+    leading = found.globals[-1]
+    part = leading.sigma * torch.outer(leading.u, leading.v).double()
+    expected = sigma[0] * torch.outer(u[:, 0], vt[0])
+    assert float((part - expected).norm() / sigma[0]) < 1e-5
+    assert float(values.norm()) == pytest.approx(float(sigma.norm()), rel=1e-5)
+    assert float(values.sum()) == pytest.approx(float(sigma.sum()), rel=5e-5)
+
+
+def small_walk(m: int, n: int, r: int, size: float, checkpoints: int, jumps: list[int]) -> ModuleFactors:
+    """Factors that walk by `size` of their norm from checkpoint to checkpoint, five times that in a jump."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noise() -> tuple[Tensor, Tensor]:
+        B, A = torch.randn(m, r, generator=generator), torch.randn(r, n, generator=generator)
+        return B.double() / m**0.5, A.double() / n**0.5
+
+    (B, A), (towards_B, towards_A) = noise(), noise()
+    points, swapped = [], []
+    for index in range(checkpoints):
+        points.append((B.float(), A.float()))
+        for length in (5 * size, size) if index in jumps else (size,):
+            more_B, more_A = noise()
+            B, A = B + length * (towards_B + more_B), A + length * (towards_A + more_A)
+            if length > size:
+                swapped.append((B.float(), A.float()))
+    Bs, As = zip(*points, *swapped, strict=True)
+    return ModuleFactors(Bs, As, scaling=0.7)
+
+
 @settings(deadline=None, max_examples=50)
 @given(
     closeness=st.sampled_from([1.0, 1e-3, 1e-6]),

@@ -24,6 +24,11 @@ _NEGLIGIBLE = 3e-6
 Inner products in float64 know them, but not their vectors, and what is wrong with these would grow from jump
 to jump.
 """
+_ROUNDING = 1e-8
+"""Of the product of a factor's column and row, |b| |a|: what a span's singular values are known to.
+
+Where the drift is small beside the adapter, which a span's blocks hold too, this is more than the above.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,9 +64,10 @@ class Done:
     def and_then(self, span: Span, modules: Sequence[FactorGrams]) -> Self:
         """This and one more span, the smallest singular values of each module let go of."""
         (batch,) = batches([(span,)], modules)
-        core = Core.of(*self.sides_with(batch, modules))
+        sides = self.sides_with(batch, modules)
+        core = Core.of(*sides)
         sigma = core.values.sqrt()
-        kept = sigma > _NEGLIGIBLE * sigma[:, :1]
+        kept = sigma > torch.maximum(_NEGLIGIBLE * sigma[:, :1], _ROUNDING * self._lengths(*sides, batch))
         rank = int(kept.sum(dim=1).max())
         values = torch.where(kept, core.values, 0.0)[:, :rank]
         of_left = (core.left * kept.unsqueeze(1))[..., :rank]
@@ -72,6 +78,14 @@ class Done:
             for side, before, more in zip((of_left, of_right), (self.left, self.right), new, strict=True)
         )
         return type(self)(torch.cat([self.points, batch.points[0]]), left, right, values)
+
+    def _lengths(self, left: Tensor, right: Tensor, batch: Batch) -> Tensor:
+        """The largest |b| |a| of a span's own blocks, of one column of B and row of A each, (g, 1)."""
+        shape = (len(left), batch.points.shape[1], -1)
+        of_left, of_right = (
+            side.diagonal(dim1=1, dim2=2)[:, self.rank :].reshape(shape).amax(dim=1) for side in (left, right)
+        )
+        return torch.sqrt((of_left * of_right).amax(dim=1, keepdim=True))
 
     def sides_with(self, batch: Batch, modules: Sequence[FactorGrams]) -> tuple[Tensor, Tensor]:
         """Gram matrices of both sides of this and one more span each, (g b, k + q, k + q)."""
