@@ -33,8 +33,9 @@ def continued(extraction: Extraction) -> Iterator[str]:
         yield (
             f"The first checkpoint, at step {drift.steps[1]}, is {times:.0f} times further from the base "
             "model than the fastest of the later increments would have led: training seems to have begun "
-            "with an adapter that was trained before. What that holds counts as movement since step 0, and most "
-            "methods are misled by it. Post the adapter that training began with as the checkpoint at step 0."
+            "with an adapter that was trained before. What that holds counts as movement since step 0, and "
+            "most methods are misled by it. Post the adapter that training began with as the checkpoint at "
+            "step 0."
         )
 
 

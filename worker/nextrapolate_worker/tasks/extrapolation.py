@@ -135,7 +135,7 @@ def _report(
 def _judged(
     update: Update, backtest: Backtest | None, method: MethodParameters, *, jumped: bool
 ) -> tuple[str, bool | None]:
-    """Say in a sentence whether the run's own past speaks for the jump; and in a word, None for neither way."""
+    """Say in a sentence whether the run's own past speaks for the jump; and in a word, None for neither."""
     if update.horizon_steps == 0:
         return (
             "No forecast: the adapter stands for the last checkpoint's step, which the run's own past speaks "
