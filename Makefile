@@ -33,11 +33,11 @@ apt-venv:
 	@[ "$$(id -u)" = 0 ] || { echo "python3 lacks venv: install it (Debian: apt install python3-venv), then try again"; exit 1; }
 	apt-get update -qq && apt-get install -qq -y python3-venv
 
-# Without it the tests of the pages in a browser are skipped, and say so.
-.PHONY: chromium
-chromium:
-	@command -v chromium >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
-		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } || true
+# Without them the tests of the pages in a browser and of the guide's backup are skipped, and say so.
+.PHONY: chromium rsync
+chromium rsync:
+	@command -v $@ >/dev/null || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || \
+		{ apt-get update -qq && apt-get install -qq -y --no-install-recommends $@; } || true
 
 demo: setup      ## a real GRPO run that skips steps, beside the run that does not (under 10 minutes)
 	$(BIN)/python -m demo.run
@@ -49,7 +49,7 @@ screenshots: setup chromium  ## the README's pictures, from the demo's run
 	[ -d demo/runs/server/data ] || $(BIN)/python -m demo.run
 	$(BIN)/python -m demo.screenshots
 
-test: setup chromium  ## every test but verl's
+test: setup chromium rsync  ## every test but verl's
 	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-unit: setup ## the tests that start no server, worker or trainer
