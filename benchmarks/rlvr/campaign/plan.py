@@ -63,7 +63,7 @@ def planned(variant: str, task: str, rate: float = RATE, seed: int = 0) -> Plann
         rate,
         seed,
         # What a vanilla run reaches in the end is reached late where it is fast.
-        steps=VANILLA.steps if rate in FASTER else way.steps,
+        steps=VANILLA.steps if rate in (*FASTER, BEYOND) else way.steps,
         save_every=SAVE_EVERY,
         measure_every=MEASURE_EVERY,
         options=way.options,
@@ -90,7 +90,10 @@ def runs_of(
 STUDIES = {
     "steps": runs_of(("vanilla", BEST, OFTEN)),
     "rates": runs_of(["vanilla"], rates=FASTER),
-    "beyond the sweep": runs_of(["vanilla"], rates=[BEYOND], seeds=SEEDS[:1]),
+    "beyond the sweep": (
+        *runs_of(["vanilla"], rates=[BEYOND], seeds=SEEDS[:1]),
+        *runs_of((BEST, SHORTER), ["modular"], [BEYOND], SEEDS[:1]),
+    ),
     "cycles at larger rates": (
         *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant", "guarded-alphas"), rates=LARGE[-1:]),
         *runs_of((BEST, "guarded", OFTEN, "guarded-often"), rates=LARGE[:1]),
