@@ -140,7 +140,7 @@ def _no_forecast(report: Report) -> Reading:
         "unknown",
         f"Yes: an adapter for step {last} was made from {len(report.steps)} checkpoints.",
         f"{name} forecasts nothing, so that no backtest speaks for or against it.{back}",
-        _NOT_AT_ALL,
+        "Not at all: only an evaluation can tell.",
         f"Evaluate the adapter against checkpoint {last}, and use the better of the two.",
     )
 

@@ -142,7 +142,8 @@ def test_reports_without_evidence_say_so() -> None:
     short = extrapolation().model_copy(update={"backtest": None, "rivals": []})
     assert "? Not measured" in report_page(short)
     average = extrapolation().model_copy(update={"method": WsmMethod(), "target_step": 150})
-    assert "No forecast: evaluate it." in report_page(average)
+    assert "? Evaluate it." in report_page(average)
+    assert "<title>Step 150 by wsm" in report_page(average)
     nothing: Comparison = comparison()
     silent = [
         scores.model_copy(update={"total": None, "reason": "2 checkpoints are too few", "modules": []})
