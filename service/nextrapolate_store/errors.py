@@ -6,7 +6,8 @@ StoreError
 ├── StoreLost                Redis is empty, the data folder is not
 ├── StoreMismatched          the data folder is not the one that belongs to this Redis
 ├── StoreNotEmpty            there is nothing to rebuild: Redis has its data
-├── RecordUnreadable         a record on disk is damaged, or of another version
+├── RecordUnreadable         a record on disk cannot be read, or is of another version
+│   └── RecordDamaged        it is of no version: its content was damaged
 ├── NotFound
 │   ├── JobNotFound          no such job of this tenant
 │   ├── SeriesNotFound       no such series of this tenant
@@ -66,7 +67,11 @@ class StoreNotEmpty(StoreError):
 
 
 class RecordUnreadable(StoreError):
-    """A record on disk is damaged, or of another version."""
+    """A record on disk cannot be read, or is of another version."""
+
+
+class RecordDamaged(RecordUnreadable):
+    """A record on disk is of no version: its content was damaged."""
 
 
 class NotFound(StoreError):

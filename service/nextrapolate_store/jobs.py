@@ -1,6 +1,7 @@
 """Jobs: every change of one is a script, so that a record, its indexes and its events never disagree."""
 
 import json
+import logging
 import re
 import secrets
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from nextrapolate_store.errors import (
     InvalidCursor,
     JobFinished,
     JobNotFound,
+    RecordDamaged,
 )
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.pages import is_id, page_start, read_page
@@ -40,6 +42,8 @@ from nextrapolate_store.retention import milliseconds
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.statistics import stage_counters
 from nextrapolate_store.tenants import Quota
+
+_log = logging.getLogger(__name__)
 
 _Entries = list[tuple[str, Fields]]
 _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
@@ -272,14 +276,25 @@ class JobStore:
         """Take a queued job to run it; None where it is not queued (any more).
 
         None, too, where as many jobs of its tenant run as may; `reconcile` names it when there is room. One
-        whose end is on disk, and was lost when a replica of Redis took over, ends as it did.
+        whose end is on disk, and was lost when a replica of Redis took over, ends as it did; where that is
+        damaged, nobody knows any more how it did, and it runs again.
+
+        Raises:
+            RecordUnreadable: its end is on disk, and of another version or not to be read.
         """
-        if self._journal.read_end(job_id) is not None:
+        end, damage = None, None
+        try:
+            end = self._journal.read_end(job_id)
+        except RecordDamaged as error:
+            damage = error
+        if end is not None:
             self.restore(*self._journal.read_job(job_id))
             return None
         fence = self._claim(args=[job_id, worker, secrets.token_hex(8), self._lease_ms])
         if fence is None:
             return None
+        if damage is not None:
+            _log.error("it runs once more: %s", damage, extra={"job_id": job_id})
         job = job_record(self._redis.fields(Key.JOB + job_id))
         return Claim(job=job, fence=fence, attempt=job.attempt)
 

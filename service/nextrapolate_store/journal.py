@@ -10,9 +10,11 @@
     {data_dir}/keys/{key}-{digest}.revoked.json     since when it is refused
     {data_dir}/tenants/{tenant}.json                quotas of the tenant's own
 
-Of two who write one record, the first decides: every `write_` gives what stands there from now on.
+Of two who write one record, the first decides: every `write_` gives what stands there from now on. An
+end.json that is damaged is replaced, and kept as end.json.damaged.
 """
 
+import logging
 import os
 import re
 from collections import defaultdict
@@ -41,13 +43,16 @@ from nextrapolate_store.documents import (
     SeriesHistory,
     WebhookDocument,
 )
-from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.errors import RecordDamaged, RecordUnreadable
 from nextrapolate_store.files import discard_folder, is_older, write_once, write_over
 from nextrapolate_store.pages import is_id
 from nextrapolate_store.records import JobInputs, JumpRecord
 
+_log = logging.getLogger(__name__)
+
 _JOB, _END, _WEBHOOK, _SERIES = "job.json", "end.json", "webhook.json", "series.json"
 _JUMP, _REVOKED = "jump", ".revoked.json"
+_DAMAGED = ".json.damaged"
 _OF_STEP = re.compile(r"(?P<step>[0-9]+)\.(?P<what>.+)\.json")
 _D = TypeVar("_D", bound=Document)
 
@@ -55,8 +60,8 @@ _D = TypeVar("_D", bound=Document)
 class Journal:
     """The records of all tenants.
 
-    All methods but those that give ids raise `RecordUnreadable` where a record is damaged, or of another
-    version.
+    All methods but those that give ids raise `RecordUnreadable` where a record cannot be read,
+    `RecordDamaged` where that is for its content and not for its version.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -68,8 +73,20 @@ class Journal:
         return _write(self._jobs / document.id / _JOB, document)
 
     def write_end(self, document: EndDocument) -> EndDocument:
-        """Write down how a job ended."""
-        return _write(self._jobs / document.job.id / _END, document)
+        """Write down how a job ended.
+
+        A damaged record says nothing of an end before: it is replaced, and kept beside the new one.
+        """
+        path = self._jobs / document.job.id / _END
+        try:
+            return _write(path, document)
+        except RecordDamaged:
+            kept = path.with_suffix(_DAMAGED)
+            _log.error("%s was damaged: it says again what Redis knows, the old one is %s", path, kept.name)
+            with suppress(FileExistsError):  # kept by a process that was killed before the next line
+                kept.hardlink_to(path)
+            write_over(path, _text(document))
+            return document
 
     def write_webhook(self, job_id: str, document: WebhookDocument) -> None:
         """Write down how a job's webhook was told; nothing where the job was swept in the meantime."""
@@ -114,7 +131,7 @@ class Journal:
         """Write down the quotas of a tenant, in place of those it had."""
         path = self._tenants / f"{document.tenant}.json"
         if document.quotas:
-            write_over(path, document.model_dump_json(indent=1))
+            write_over(path, _text(document))
         else:
             path.unlink(missing_ok=True)
 
@@ -217,14 +234,23 @@ def _blobs(inputs: JobInputs) -> Iterator[str]:
 
 
 def _write(path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
-    text = write_once(path, document.model_dump_json(indent=1), into_new_folder=into_new_folder)
+    try:
+        text = write_once(path, _text(document), into_new_folder=into_new_folder)
+    except UnicodeDecodeError as error:
+        raise _damaged(path, str(error)) from error
     return _parse(path, text, type(document))
+
+
+def _text(document: Document) -> str:
+    return document.model_dump_json(indent=1)
 
 
 def _read(path: Path, kind: type[_D]) -> _D:
     try:
         return _parse(path, path.read_text(encoding="utf-8"), kind)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise _damaged(path, str(error)) from error
+    except OSError as error:
         raise RecordUnreadable(f"{path} cannot be read ({error}): restore it from a backup") from error
 
 
@@ -232,12 +258,18 @@ def _parse(path: Path, text: str, kind: type[_D]) -> _D:
     try:
         return kind.model_validate_json(text, context=AS_KEPT)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise RecordUnreadable(
-            f"{path} is no record that this nextrapolate can read ({where}: {first['msg']}): upgrade, or "
-            "restore it from a backup"
-        ) from error
+        errors = error.errors()
+        if any(found["loc"] == ("format",) for found in errors):
+            raise RecordUnreadable(
+                f"{path} is a record of another version than this nextrapolate can read: upgrade, or restore "
+                "it from a backup"
+            ) from error
+        where = "".join(f"{part}: " for part in errors[0]["loc"])
+        raise _damaged(path, f"{where}{errors[0]['msg']}") from error
+
+
+def _damaged(path: Path, reason: str) -> RecordDamaged:
+    return RecordDamaged(f"{path} is damaged ({reason}): restore it from a backup")
 
 
 def _ids(folder: Path, document: str) -> Iterator[str]:

@@ -17,6 +17,7 @@ from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.documents import EndDocument
+from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
@@ -38,14 +39,26 @@ class Recorder:
         self._jobs = jobs
         self._journal = journal
         self._blobs = blobs
+        self._unreadable: set[str] = set()
 
     def record_ends(self) -> int:
-        """Write down how jobs ended, and clear away what their lost attempts made; gives how many."""
-        ended = cast(list[str], self._redis.srandmember(Key.UNRECORDED, _JOBS_A_PASS))
-        for job_id in ended:
-            self._record(job_id)
+        """Write down how jobs ended, and clear away what their lost attempts made; gives how many.
+
+        One beside which a record lies that cannot be read is logged once, tried again at each pass, and
+        holds up no other.
+        """
+        count = 0
+        for job_id in cast(list[str], self._redis.srandmember(Key.UNRECORDED, _JOBS_A_PASS)):
+            try:
+                self._record(job_id)
+            except RecordUnreadable as error:
+                if job_id not in self._unreadable:
+                    self._unreadable.add(job_id)
+                    _log.error("how it ended is in Redis alone: %s", error, extra={"job_id": job_id})
+                continue
             self._redis.srem(Key.UNRECORDED, job_id)
-        return len(ended)
+            count += 1
+        return count
 
     def _record(self, job_id: str) -> None:
         fields = self._redis.fields(Key.JOB + job_id)
