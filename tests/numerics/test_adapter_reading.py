@@ -10,8 +10,8 @@ from fixtures.adapters import write_adapter
 from fixtures.dense import adapter_files
 
 from nextrapolate_numerics import BrokenAdapterError, UnsupportedAdapterError
-from nextrapolate_numerics.adapter import AdapterLayout
-from nextrapolate_numerics.lora_config import LoraConfig
+from nextrapolate_numerics.series import LoraConfig
+from nextrapolate_numerics.series.adapter import AdapterLayout
 
 NAME = "base_model.model.model.layers.0.mlp.up_proj"
 FACTORS = {f"{NAME}.lora_B.weight": torch.ones(6, 4), f"{NAME}.lora_A.weight": torch.ones(4, 5)}

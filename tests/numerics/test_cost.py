@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
-from nextrapolate_numerics.gram import FactorGrams, Pairs
-from nextrapolate_numerics.stack import Stack
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
+from nextrapolate_numerics.extraction.stack import Stack
 
 
 def test_products_and_bytes_are_counted(run_folder: Path) -> None:

@@ -23,14 +23,14 @@ from nextrapolate_numerics import (
     WeightExtrapolation,
     extract,
 )
-from nextrapolate_numerics.decompositions import global_spectra, leading_triples
-from nextrapolate_numerics.deltas import Delta
-from nextrapolate_numerics.done import done_before
-from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.parts import sum_of_parts
-from nextrapolate_numerics.stack import Stack
-from nextrapolate_numerics.triples import Seen, seen_deltas, triples_of
+from nextrapolate_numerics.extraction import Seen, sum_of_parts
+from nextrapolate_numerics.extraction.before_jumps import done_before
+from nextrapolate_numerics.extraction.decompositions import global_spectra, leading_triples
+from nextrapolate_numerics.extraction.deltas import Delta
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
+from nextrapolate_numerics.extraction.stack import Stack
+from nextrapolate_numerics.extraction.triples import seen_deltas, triples_of
+from nextrapolate_numerics.series import Drift
 
 FROZEN = list(MODULES)[-1]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from peft.utils.other import get_pattern_key
 
 from nextrapolate_numerics import BrokenAdapterError, UnsupportedAdapterError
-from nextrapolate_numerics.lora_config import LoraConfig
+from nextrapolate_numerics.series import LoraConfig
 
 MODULES = [f"model.layers.{i}.{part}" for i in (1, 11) for part in ("self_attn.q_proj", "mlp.down_proj")]
 PATTERNS = ["q_proj", "self_attn.q_proj", "layers.1.mlp.down_proj", r".*\.1\..*", "proj", "model.layers.11.*"]

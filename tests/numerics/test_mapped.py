@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from nextrapolate_numerics.mapped import MappedFile
+from nextrapolate_numerics.series.mapped import MappedFile
 
 SIZE = 8 << 20  # of a tensor: more than a file holds on to
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nextrapolate_numerics import LowRank
-from nextrapolate_numerics.refit import padded, refit_grown, refit_same_rank
+from nextrapolate_numerics.extension.refit import padded, refit_grown, refit_same_rank
 
 sizes = st.integers(1, 12)
 seeds = st.integers(0, 2**31)

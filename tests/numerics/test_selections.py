@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextrapolate_numerics import Dare, Extraction, LowRank, Maec, Trajectory, Update, extract, selection
-from nextrapolate_numerics.selection import Selection, largest
+from nextrapolate_numerics import Dare, Extraction, LowRank, Maec, Trajectory, Update, extract
+from nextrapolate_numerics.methods import selection
+from nextrapolate_numerics.methods.selection import Selection, largest
 
 LARGE = {"model.layers.0.mlp.up_proj": (96, 64)}
 FROZEN = list(MODULES)[-1]

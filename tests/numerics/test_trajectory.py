@@ -20,7 +20,7 @@ from nextrapolate_numerics import (
     TooFewCheckpointsError,
     Trajectory,
 )
-from nextrapolate_numerics.drift import Drift
+from nextrapolate_numerics.series import Drift
 
 DOWN = "model.layers.0.mlp.down_proj"
 FROZEN = list(MODULES)[-1]

@@ -8,6 +8,16 @@ Data flows one way, each arrow a function from one frozen carrier to the next:
 
     Trajectory, methods -> compare -> a Backtest each
 
+and the layout is the same way:
+
+    series/        checkpoints on disk                extract.py     one pass, for one method
+    extraction/    one pass over them                 backtest.py    a method tried on the run's own past
+    update.py      what a method returns; choice.py   inspection.py  a run measured, and what is advised
+    methods/       one file each                      cost.py        bytes and operations of a pass
+    extension/     an adapter out of an update        errors.py, progress.py
+    lowrank.py     matrices kept as thin factors; gram_svd.py decomposes them
+
+
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
     trajectory = Trajectory.open(checkpoints)
     method = Next(seed=0)
@@ -54,11 +64,10 @@ from nextrapolate_numerics.errors import (
     TooFewCheckpointsError,
     UnsupportedAdapterError,
 )
-from nextrapolate_numerics.extend import ExtendedModule, Extension, extend
+from nextrapolate_numerics.extension import ExtendedModule, Extension, GateThresholds, extend
 from nextrapolate_numerics.extract import extract
-from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gate import GateThresholds
-from nextrapolate_numerics.geometry import Geometry, Inspection, inspect
+from nextrapolate_numerics.extraction import Evidence, Extraction, Linearity, ModuleGeometry
+from nextrapolate_numerics.inspection import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
     AlphaRl,
@@ -76,9 +85,8 @@ from nextrapolate_numerics.methods import (
     WeightExtrapolation,
     Wsm,
 )
-from nextrapolate_numerics.module_geometry import Linearity, ModuleGeometry
 from nextrapolate_numerics.progress import Progress
-from nextrapolate_numerics.trajectory import AdapterFiles, ModuleFactors, Trajectory
+from nextrapolate_numerics.series import AdapterFiles, ModuleFactors, Trajectory
 from nextrapolate_numerics.update import Update
 
 __all__ = [

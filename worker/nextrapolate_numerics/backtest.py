@@ -14,11 +14,10 @@ from nextrapolate_numerics.errors import (
     NumericsError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.extract import gather
-from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction import Evidence, Extraction, gather
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.progress import Progress, part_of, silent
-from nextrapolate_numerics.trajectory import Trajectory
+from nextrapolate_numerics.series import Trajectory
 from nextrapolate_numerics.update import Combination, Update
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nextrapolate_numerics.extraction import Extraction
-from nextrapolate_numerics.mapped import DTYPES
+from nextrapolate_numerics.series import DTYPES
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core, self_product
+from nextrapolate_numerics.gram_svd import Core, self_product
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.choice import Choice
-from nextrapolate_numerics.deltas import points_of
-from nextrapolate_numerics.drift import Span
+from nextrapolate_numerics.extraction import points_of, sum_of_parts
 from nextrapolate_numerics.lowrank import LowRank, Triple
-from nextrapolate_numerics.parts import sum_of_parts
-from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
+from nextrapolate_numerics.series import ModuleFactors, Span, Trajectory
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction import Evidence, Extraction, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
-from nextrapolate_numerics.methods.scores import visible_scores
+from nextrapolate_numerics.methods.visible_scores import visible_scores
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.triples import Seen
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, RankOne, Sum, Update
 
 _ROUNDING = 1e-12  # what varies by less than this share of its norm is the same: scores, or a module at rest

@@ -15,12 +15,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import summed
+from nextrapolate_numerics.extraction import Evidence, Extraction, summed
 from nextrapolate_numerics.methods.tail import coming, origins, speeds, window_lengths
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

@@ -14,12 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.methods.selected import fitted_selections, with_loss_told
+from nextrapolate_numerics.methods.fitted_selections import fitted_selections, with_loss_told
+from nextrapolate_numerics.methods.selection import Pick, Selection
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.selection import Pick, Selection
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Sum, Update
 
 _ROUNDING = 1e-6  # of a delta's squared norm: below it float32 rows do not know what dropping changed

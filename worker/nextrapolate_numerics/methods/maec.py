@@ -12,12 +12,12 @@ on the drift, with W_b the model a window before.
 from dataclasses import dataclass
 from typing import ClassVar
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.methods.selected import fitted_selections, with_loss_told
+from nextrapolate_numerics.methods.fitted_selections import fitted_selections, with_loss_told
+from nextrapolate_numerics.methods.selection import Selection, largest
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.selection import Selection, largest
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

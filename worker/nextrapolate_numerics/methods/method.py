@@ -3,9 +3,9 @@
 from dataclasses import Field
 from typing import Any, ClassVar, Protocol
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Update
 
 

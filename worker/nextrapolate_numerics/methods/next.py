@@ -21,12 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction import MOST_TRIPLES, Evidence, Extraction, begins
 from nextrapolate_numerics.methods.tail import coming, origins
-from nextrapolate_numerics.parts import MOST_TRIPLES, begins
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import LeadingParts, Update
 
 _RIDGE = 0.1  # l, as a share of the mean diagonal of all modules' normal matrices together

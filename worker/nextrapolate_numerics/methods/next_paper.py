@@ -14,13 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleTriples, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.methods.predictor import Training, predict
 from nextrapolate_numerics.progress import Progress, part_of, silent
-from nextrapolate_numerics.triples import ModuleTriples, Seen
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import RankOne, Update
 
 

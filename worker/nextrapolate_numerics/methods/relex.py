@@ -20,10 +20,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

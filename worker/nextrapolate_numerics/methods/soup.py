@@ -11,13 +11,12 @@ from typing import ClassVar, Literal
 
 import torch
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import summed
+from nextrapolate_numerics.extraction import Evidence, Extraction, summed
 from nextrapolate_numerics.methods.score_surface import ScoreSurface
-from nextrapolate_numerics.methods.scores import visible_scores
+from nextrapolate_numerics.methods.visible_scores import visible_scores
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

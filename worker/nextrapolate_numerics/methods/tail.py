@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
+from nextrapolate_numerics.series import Drift
 
 _DECAY_STEPS = 10  # `decay` is the weight of an increment for each so many steps of its age
 _HORIZON_POWER = 0.5  # weight (h' / h)^0.5: a short horizon says less of the long one, but says it later

@@ -18,12 +18,11 @@ from typing import ClassVar, Literal
 
 import torch
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import LineStepError
-from nextrapolate_numerics.extraction import Evidence, Extraction
-from nextrapolate_numerics.gram import summed
+from nextrapolate_numerics.extraction import Evidence, Extraction, summed
 from nextrapolate_numerics.methods.tail import coming, origins, speeds, window_lengths
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 _DECAY = 0.5  # weight of a backtest for each 10 steps of its origin's age, as in the autoregression

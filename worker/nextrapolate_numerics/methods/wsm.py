@@ -13,9 +13,9 @@ from typing import ClassVar
 
 import torch
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

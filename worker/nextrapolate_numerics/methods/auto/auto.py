@@ -21,13 +21,13 @@ from typing import ClassVar
 
 import torch
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.methods.auto.candidates import Candidates
 from nextrapolate_numerics.methods.auto.explanation import explained
 from nextrapolate_numerics.methods.auto.mixture import Mixture
 from nextrapolate_numerics.methods.auto.trials import trials
 from nextrapolate_numerics.progress import Progress, silent
+from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
 

@@ -6,8 +6,8 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.methods.auto.kriging import Memory, predictors
+from nextrapolate_numerics.series import Drift
 
 _MEMORIES = tuple(
     Memory(*values) for values in product((0.25, 0.5, 0.9), (0.0, 0.3, 1.0, 3.0), (0.5, 2.0, 8.0))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.methods.auto.candidates import Candidates
+from nextrapolate_numerics.series import Drift
 
 _RECENCY = 10.0  # weight (t_i / t_c)^10: halved after the last 7 % of a run, however long it is
 _HORIZON_POWER = 0.5  # weight (ahead / h)^0.5: a short horizon says less of the long one, but says it later

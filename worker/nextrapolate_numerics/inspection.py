@@ -6,14 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from nextrapolate_numerics.backtest import Backtest, backtest
-from nextrapolate_numerics.continued import continued
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extract import gather
-from nextrapolate_numerics.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleGeometry, continued, gather
 from nextrapolate_numerics.methods import Autoregression
-from nextrapolate_numerics.module_geometry import ModuleGeometry
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.trajectory import Trajectory
+from nextrapolate_numerics.series import Trajectory
 
 _MINIMUM = 3
 """Checkpoints: any two lie on a line."""

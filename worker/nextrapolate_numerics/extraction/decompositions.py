@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core, inverse
-from nextrapolate_numerics.deltas import Delta, batches
-from nextrapolate_numerics.done import Done, by_last_spans
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.extraction.before_jumps import Done, by_last_spans
+from nextrapolate_numerics.extraction.deltas import Delta, batches
+from nextrapolate_numerics.extraction.gram import FactorGrams
+from nextrapolate_numerics.gram_svd import Core, inverse
 
 _ROUNDING = 1e-7  # of the first singular value: what inner products in float64 hardly tell from 0
 

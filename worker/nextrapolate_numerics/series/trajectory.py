@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.adapter import AdapterLayout
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import (
     JumpWithoutCheckpointError,
     MismatchedAdaptersError,
@@ -21,7 +19,9 @@ from nextrapolate_numerics.errors import (
     StepOrderError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.lora_config import LoraConfig
+from nextrapolate_numerics.series.adapter import AdapterLayout
+from nextrapolate_numerics.series.drift import Drift
+from nextrapolate_numerics.series.lora_config import LoraConfig
 
 
 @dataclass(frozen=True)

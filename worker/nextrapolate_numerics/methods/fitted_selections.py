@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from nextrapolate_numerics.extraction import Extraction
 from nextrapolate_numerics.lowrank import LowRank
+from nextrapolate_numerics.methods.selection import Selection
 from nextrapolate_numerics.progress import Progress
-from nextrapolate_numerics.selection import Selection
 from nextrapolate_numerics.update import Combination, Fitted
 
 

@@ -16,8 +16,8 @@ from itertools import accumulate, product
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Span
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.extraction.gram import FactorGrams
+from nextrapolate_numerics.series import Span
 
 Delta = tuple[Span, ...]
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nextrapolate_numerics.gram import FactorGrams, Pairs
-from nextrapolate_numerics.stack import Stack, stacks
-from nextrapolate_numerics.trajectory import ModuleFactors, Trajectory
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
+from nextrapolate_numerics.extraction.stack import Stack, stacks
+from nextrapolate_numerics.series import ModuleFactors, Trajectory
 
 _TOGETHER_BYTES = 4 << 20  # of inner products: enough for a call to be worth it, and little of a job's memory
 _READ_BYTES = 32 << 20  # of factors in pages of files, which are in memory while they are worked on

@@ -17,14 +17,13 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.decompositions import StackedTriples, leading_triples
-from nextrapolate_numerics.deltas import Delta, owners, points_of
-from nextrapolate_numerics.done import Done, done_before
-from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams, Pairs
+from nextrapolate_numerics.extraction.before_jumps import Done, done_before
+from nextrapolate_numerics.extraction.decompositions import StackedTriples, leading_triples
+from nextrapolate_numerics.extraction.deltas import Delta, owners, points_of
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
+from nextrapolate_numerics.extraction.stack import Stack
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.stack import Stack
-from nextrapolate_numerics.trajectory import ModuleFactors
+from nextrapolate_numerics.series import Drift, ModuleFactors
 
 SPEEDS = 3  # global, between, local: the order of all that follows
 MOST_TRIPLES = 8

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core
+from nextrapolate_numerics.gram_svd import Core
 
 M, N, Q = 90, 80, 70  # so many columns that the leading triples are iterated for, not decomposed
 

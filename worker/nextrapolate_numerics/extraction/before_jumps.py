@@ -13,10 +13,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.core import Core, inverse
-from nextrapolate_numerics.deltas import Batch, Delta, batches
-from nextrapolate_numerics.drift import Span
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.extraction.deltas import Batch, Delta, batches
+from nextrapolate_numerics.extraction.gram import FactorGrams
+from nextrapolate_numerics.gram_svd import Core, inverse
+from nextrapolate_numerics.series import Span
 
 _NEGLIGIBLE = 3e-6
 """Of the largest singular value: smaller ones are let go of at a jump.

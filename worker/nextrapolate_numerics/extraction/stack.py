@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.trajectory import ModuleFactors
+from nextrapolate_numerics.series import ModuleFactors
 
 _TILE_BYTES = 1 << 20  # half of a core's second-level cache; what comes of a tile wants the rest
 

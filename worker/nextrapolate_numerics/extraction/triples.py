@@ -7,13 +7,13 @@ from enum import IntEnum
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.decompositions import StackedTriples, leading_triples
-from nextrapolate_numerics.deltas import Delta, owners
-from nextrapolate_numerics.done import Done
-from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.gram import FactorGrams
+from nextrapolate_numerics.extraction.before_jumps import Done
+from nextrapolate_numerics.extraction.decompositions import StackedTriples, leading_triples
+from nextrapolate_numerics.extraction.deltas import Delta, owners
+from nextrapolate_numerics.extraction.gram import FactorGrams
+from nextrapolate_numerics.extraction.stack import Side, Stack
 from nextrapolate_numerics.lowrank import Triple, unit
-from nextrapolate_numerics.stack import Side, Stack
+from nextrapolate_numerics.series import Drift
 
 
 class Seen(IntEnum):

@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.module_geometry import ModuleGeometry
-from nextrapolate_numerics.parts import ModuleParts
-from nextrapolate_numerics.trajectory import Trajectory
-from nextrapolate_numerics.triples import ModuleTriples, Seen
+from nextrapolate_numerics.extraction.module_geometry import ModuleGeometry
+from nextrapolate_numerics.extraction.parts import ModuleParts
+from nextrapolate_numerics.extraction.triples import ModuleTriples, Seen
+from nextrapolate_numerics.series import Drift, Trajectory
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
-from nextrapolate_numerics.lora_config import LoraConfig
-from nextrapolate_numerics.mapped import DTYPES, MappedFile
+from nextrapolate_numerics.series.lora_config import LoraConfig
+from nextrapolate_numerics.series.mapped import DTYPES, MappedFile
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _BASE_PREFIX = "base_model.model."

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
+from nextrapolate_numerics.series import Drift
 
 _TIME_DIRECTIONS = 3
 _ROUNDING = 1e-12  # of squared norms: what scatters by less is at rest

@@ -9,9 +9,8 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nextrapolate_numerics.lora_config import LoraConfig
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.trajectory import Trajectory
+from nextrapolate_numerics.series import LoraConfig, Trajectory
 
 ADAPTER_MODEL = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.drift import Drift
-from nextrapolate_numerics.extraction import Extraction
-from nextrapolate_numerics.gram import summed
+from nextrapolate_numerics.extraction.extraction import Extraction
+from nextrapolate_numerics.extraction.gram import summed
+from nextrapolate_numerics.series import Drift
 
 _FAR = 5.0
 """Times the length that later increments suggest.

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.stack import Side, Stack
+from nextrapolate_numerics.extraction.stack import Side, Stack
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.backtest import Backtest
-from nextrapolate_numerics.continued import continued
-from nextrapolate_numerics.drift import Drift
 from nextrapolate_numerics.errors import NonFiniteResultError
-from nextrapolate_numerics.extraction import Extraction
-from nextrapolate_numerics.gate import GateThresholds
-from nextrapolate_numerics.lora_config import LoraConfig
+from nextrapolate_numerics.extension.gate import GateThresholds
+from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, refit_same_rank
+from nextrapolate_numerics.extension.writer import write_adapter
+from nextrapolate_numerics.extraction import Extraction, continued
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.refit import Refit, padded, refit_grown, refit_same_rank
+from nextrapolate_numerics.series import Drift, LoraConfig
 from nextrapolate_numerics.update import Combination, Update, combine
-from nextrapolate_numerics.writer import write_adapter
 
 Rank = Literal["same", "grow"]
 DType = Literal["float32", "bfloat16", "float16"]

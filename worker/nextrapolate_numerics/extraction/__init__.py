@@ -1,0 +1,42 @@
+"""One pass over a run's files: from factors to small matrices that tell everything a method asks for.
+
+stack.py            a module's factors at all points, widened a tile at a time
+gram.py             their inner products, from which all else is told
+groups.py           modules whose small matrices are worked on together
+deltas.py           which points a delta is made of
+before_jumps.py     what training had done until a run's last jump
+decompositions.py   leading triples and spectra of deltas
+triples.py          those that NExt sees
+parts.py            the global delta, part by part
+module_geometry.py  how a module moved, for readers
+continued.py        whether a run began from an adapter that was trained before
+gather.py           the pass itself
+extraction.py       what was learnt: the carrier that methods start from
+
+Nothing here knows a method: they ask by the evidence that they need.
+"""
+
+from nextrapolate_numerics.extraction.continued import continued
+from nextrapolate_numerics.extraction.deltas import points_of
+from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
+from nextrapolate_numerics.extraction.gather import gather
+from nextrapolate_numerics.extraction.gram import summed
+from nextrapolate_numerics.extraction.module_geometry import Linearity, ModuleGeometry
+from nextrapolate_numerics.extraction.parts import MOST_TRIPLES, begins, sum_of_parts
+from nextrapolate_numerics.extraction.triples import ModuleTriples, Seen
+
+__all__ = [
+    "MOST_TRIPLES",
+    "Evidence",
+    "Extraction",
+    "Linearity",
+    "ModuleGeometry",
+    "ModuleTriples",
+    "Seen",
+    "begins",
+    "continued",
+    "gather",
+    "points_of",
+    "sum_of_parts",
+    "summed",
+]

@@ -1,0 +1,17 @@
+"""A run's checkpoints as they lie on disk, put in order on the axis of steps; nothing is computed yet.
+
+lora_config.py  what a checkpoint's adapter_config.json says of its factors
+mapped.py       a safetensors file, mapped into memory
+adapter.py      which tensors of a file are whose B and A
+trajectory.py   all of a run's checkpoints: the carrier that everything starts from
+drift.py        its steps with the jumps taken out: what training did
+
+Data flows down the list.
+"""
+
+from nextrapolate_numerics.series.drift import Drift, Span
+from nextrapolate_numerics.series.lora_config import LoraConfig
+from nextrapolate_numerics.series.mapped import DTYPES
+from nextrapolate_numerics.series.trajectory import AdapterFiles, ModuleFactors, Trajectory
+
+__all__ = ["DTYPES", "AdapterFiles", "Drift", "LoraConfig", "ModuleFactors", "Span", "Trajectory"]
