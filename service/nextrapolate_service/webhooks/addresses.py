@@ -15,6 +15,7 @@ from nextrapolate_service.settings import Network
 
 Address = IPv4Address | IPv6Address
 
+_PORTS = range(1, 1 << 16)
 _NAT64 = IPv6Network("64:ff9b::/96")
 _NEVER_PUBLIC = tuple(
     map(
@@ -34,26 +35,23 @@ _NEVER_PUBLIC = tuple(
 """What some version of Python takes for public, and what leads to a neighbour, or to nobody."""
 
 
-class AddressRefused(Exception):
-    """The webhook's name stands for an address that must not be told anything."""
-
-
 def check_webhook(url: str, networks: Iterable[Network]) -> None:
     """Refuse what can be refused of a webhook without asking anybody.
 
     Raises:
-        RefusedWebhookError: it is no URL, its host can be no name, or is an address that is not allowed.
+        RefusedWebhookError: it is no URL, its host can be no name, or is an address that is not allowed, or
+            there is no such port.
     """
     try:
         parsed = httpx.URL(url)
         parsed.raw_host.decode("ascii").encode("idna")  # as it will be where it is looked up
-        host = parsed.host
+        host, port = parsed.host, 443 if parsed.port is None else parsed.port
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise RefusedWebhookError(f"this is no URL ({error}): mend it", field="webhook.url") from None
+        raise _refused(f"this is no URL ({error}): mend it") from None
+    if port not in _PORTS:
+        raise _refused(f"there is no port {port}: give one from {_PORTS[0]} to {_PORTS[-1]}, or none for 443")
     try:
         check_address(ip_address(host), networks)
-    except AddressRefused as refused:
-        raise RefusedWebhookError(str(refused), field="webhook.url") from None
     except ValueError:  # a name, which is looked up when it is told
         return
 
@@ -62,13 +60,13 @@ def check_address(address: Address, networks: Iterable[Network]) -> None:
     """Refuse an address that is not public, unless it lies in one of the networks.
 
     Raises:
-        AddressRefused: it does not.
+        RefusedWebhookError: it does not.
     """
     if any(address in network for network in networks):
         return
     for meant in _meant(address):
         if not _is_public(meant):
-            raise AddressRefused(
+            raise _refused(
                 f"{address} is no public address: give one, or ask the server's operator to allow its network"
             )
 
@@ -77,7 +75,7 @@ async def resolve(host: str, port: int, networks: Iterable[Network]) -> Address:
     """Look a name up, once: the address that comes back has been checked, and is the one to connect to.
 
     Raises:
-        AddressRefused: one of the addresses it stands for is not allowed.
+        RefusedWebhookError: one of the addresses it stands for is not allowed.
         OSError: there is no such name.
     """
     found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -85,6 +83,10 @@ async def resolve(host: str, port: int, networks: Iterable[Network]) -> Address:
     for address in addresses:
         check_address(address, networks)
     return addresses[0]
+
+
+def _refused(why: str) -> RefusedWebhookError:
+    return RefusedWebhookError(why, field="webhook.url")
 
 
 def _is_public(address: Address) -> bool:

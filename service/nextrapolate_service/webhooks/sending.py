@@ -9,8 +9,9 @@ from importlib.metadata import version
 
 import httpx
 
+from nextrapolate_service.errors import RefusedWebhookError
 from nextrapolate_service.settings import Network
-from nextrapolate_service.webhooks.addresses import AddressRefused, resolve
+from nextrapolate_service.webhooks.addresses import check_webhook, resolve
 from nextrapolate_service.webhooks.message import SignedMessage
 
 _CONNECTS_WITHIN_SECONDS = 5.0
@@ -58,9 +59,10 @@ class Sender:
     async def send(self, url: str, message: SignedMessage) -> Outcome:
         """Tell it once; whatever goes wrong is in what comes back."""
         try:
+            check_webhook(url, self._networks)  # again: an earlier version took what this one refuses
             async with asyncio.timeout(_ANSWERS_WITHIN_SECONDS):
                 status = await self._post(httpx.URL(url), message)
-        except (AddressRefused, UnicodeError) as refused:  # UnicodeError: no name has such labels
+        except RefusedWebhookError as refused:
             return Outcome(None, str(refused), is_final=True)
         except TimeoutError:
             return Outcome(None, f"no answer within {_ANSWERS_WITHIN_SECONDS:g} s")
