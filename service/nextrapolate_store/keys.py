@@ -145,7 +145,7 @@ class KeyStore:
 
     def _fields(self, key_id: str) -> Fields:
         fields = self._redis.fields(Key.API_KEY + key_id)
-        if not fields:
+        if "id" not in fields:
             self._redis.check_schema()
             raise KeyNotFound(f"there is no key {key_id}: `nextrapolate-server keys list` shows all")
         return fields

@@ -64,10 +64,10 @@ class SessionStore:
         return token
 
     def _key(self, stands_for: str | None) -> KeyRecord:
-        if stands_for is None:
+        key_id, _, fingerprint = (stands_for or "").partition(" ")
+        if not fingerprint:  # none, or one from before sessions kept it
             self._redis.check_schema()
             raise SessionEnded("this session has ended: sign in again with your API key")
-        key_id, _, fingerprint = stands_for.partition(" ")
         try:
             key = self._keys.get(key_id)
         except KeyNotFound as error:

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis import Redis
 
-from nextrapolate_store.errors import KeyNotFound, KeyRefused, KeyRevoked, KeyUnknown
+from nextrapolate_store.errors import KeyNotFound, KeyRefused, KeyRevoked, KeyUnknown, StoreLost
 from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -153,6 +153,24 @@ def test_a_clock_that_was_set_back_locks_no_key_out(store: Store, store_settings
     assert 0 < wait <= 0.05
     time.sleep(wait)
     assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
+
+
+def test_a_key_that_is_lost_while_its_request_is_let_in_leaves_nothing_behind(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    made, text = store.keys.create("lab", [Scope.READ])
+    store.keys.verify(text)
+    with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
+        redis.flushall()
+        assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
+        assert redis.keys("next:*") == [f"next:api-key-bucket:{made.id}"]
+        redis.hset(f"next:api-key:{made.id}", "used_at", 1)  # as earlier versions left it
+    with pytest.raises(StoreLost):
+        store.keys.get(made.id)
+    with pytest.raises(StoreLost):
+        store.keys.verify(text)
+    Store.rebuild(store_settings, add_missing=False)
+    assert store.keys.verify(text) == made
 
 
 def test_twenty_at_once_get_as_many_places_as_there_are(store: Store) -> None:

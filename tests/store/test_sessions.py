@@ -62,7 +62,7 @@ def test_a_session_of_an_earlier_version_has_ended(store: Store, store_settings:
     token = store.sessions.begin(key)
     with Redis.from_url(store_settings.redis_url) as redis:
         redis.set(f"next:session:{hashlib.sha256(token.encode()).hexdigest()}", key.id)
-    with pytest.raises(SessionEnded, match="sign in"):
+    with pytest.raises(SessionEnded, match="this session has ended: sign in again"):
         store.sessions.find(token)
 
 

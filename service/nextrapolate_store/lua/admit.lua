@@ -7,8 +7,9 @@
 local id, interval, burst = ARGV[1], 1000 / tonumber(ARGV[2]), tonumber(ARGV[3])
 local bucket, now = key.api_key_bucket .. id, now_ms()
 
--- Every hour at most it is kept that the key is in use.
-if tonumber(redis.call('HGET', key.api_key .. id, 'used_at') or 0) + 3600000 <= now then
+-- Every hour at most it is kept that the key is in use, if it has not been lost since it was let in.
+local known = redis.call('HMGET', key.api_key .. id, 'id', 'used_at')
+if known[1] and tonumber(known[2] or 0) + 3600000 <= now then
   redis.call('HSET', key.api_key .. id, 'used_at', now)
 end
 
