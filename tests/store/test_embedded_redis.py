@@ -10,7 +10,8 @@ from fixtures.redis import running
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from nextrapolate_service.server.redis import EmbeddedRedis, RedisNotFound, find_redis_server
+from nextrapolate_service.server.errors import RedisNotFound
+from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_store.queue import BROKER_LIST, TASK_NAME, celery_settings
 
 

@@ -14,7 +14,6 @@ from nextrapolate_service.server.embedded import run_embedded
 from nextrapolate_service.server.errors import StartupError
 from nextrapolate_service.server.keys import keys
 from nextrapolate_service.server.rebuild import rebuild_store
-from nextrapolate_service.server.redis import RedisNotFound
 from nextrapolate_service.server.store_access import failed
 from nextrapolate_service.server.tenants import tenants
 from nextrapolate_service.settings import ServiceSettings
@@ -66,7 +65,7 @@ def embedded(
         run_embedded(
             data_dir=data_dir, port=port, workers=workers, redis_server=redis_server, tell=typer.echo
         )
-    except (StartupError, RedisNotFound, StoreError, OSError) as error:
+    except (StartupError, StoreError, OSError) as error:
         raise failed(error) from None
 
 
@@ -116,7 +115,7 @@ def rebuild(
     """
     try:
         done = rebuild_store(data_dir, redis_server, add_missing=add_missing)
-    except (StoreError, StartupError, RedisNotFound, ValueError, OSError) as error:
+    except (StoreError, StartupError, ValueError, OSError) as error:
         raise failed(error) from None
     typer.echo(
         f"brought back: keys {done.keys}, series {done.series}, jobs as they ended {done.ended}, "

@@ -43,7 +43,6 @@ def run_embedded(
 
     Raises:
         StartupError: it could not be started.
-        RedisNotFound: there is no Redis on this machine.
         StoreError: this Redis, or the data, is of another version, or Redis has lost its data.
         OSError: a folder cannot be written.
     """

@@ -3,6 +3,7 @@
 StartupError
 ├── PortInUseError          somebody else listens there
 ├── DataFolderInUseError    another server runs on the same data
+├── RedisNotFound           there is no Redis on this machine
 └── PartFailedError         Redis, a worker or the API ended before it was of any use
 """
 
@@ -17,6 +18,10 @@ class PortInUseError(StartupError):
 
 class DataFolderInUseError(StartupError):
     """Another server runs on the same data."""
+
+
+class RedisNotFound(StartupError):
+    """There is no Redis on this machine."""
 
 
 class PartFailedError(StartupError):

@@ -27,8 +27,7 @@ def rebuild_store(data_dir: Path | None, redis_server: Path | None, *, add_missi
 
     Raises:
         StoreError: it cannot be done, or nobody said that it is meant.
-        StartupError: the embedded server runs, or its Redis does not.
-        RedisNotFound: there is no Redis on this machine.
+        StartupError: the embedded server runs, or its Redis does not, or there is none on this machine.
         ValueError: a setting is not what it should be.
     """
     if data_dir is None and os.environ.get("NEXTRAPOLATE_REDIS_URL"):

@@ -11,13 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from nextrapolate_service.server.errors import RedisNotFound
+
 _PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 100
 """sun_path holds 108 bytes on Linux and 104 on macOS, the closing zero among them."""
-
-
-class RedisNotFound(Exception):
-    """No Redis could be found on this machine."""
 
 
 def find_redis_server(configured: Path | None) -> Path:
