@@ -18,6 +18,7 @@ from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.streams import Streams
+from nextrapolate_service.waiting import Waiting
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_service.webhooks.delivering import deliver_for_ever
 
@@ -46,6 +47,7 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     )
     app.state.settings = settings
     app.state.draining = threading.Event()
+    app.state.waiting = Waiting(app.state.draining)
     app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     site.install(app)
     for part in (series, jobs, artifacts, methods, health, metrics):

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.streams import Streams
+from nextrapolate_service.waiting import Waiting
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.store import Store
 
@@ -37,6 +38,11 @@ async def _streams(request: Request) -> Streams:
     return streams
 
 
+async def _waiting(request: Request) -> Waiting:
+    waiting: Waiting = request.app.state.waiting
+    return waiting
+
+
 async def _draining(request: Request) -> threading.Event:
     draining: threading.Event = request.app.state.draining
     return draining
@@ -47,6 +53,7 @@ OpenStore = Annotated[Store, Depends(_store)]
 PerhapsStore = Annotated[Opening, Depends(_opening)]
 """The store, for those who can do without it."""
 OpenStreams = Annotated[Streams, Depends(_streams)]
+WaitForEnds = Annotated[Waiting, Depends(_waiting)]
 Draining = Annotated[threading.Event, Depends(_draining)]
 """Set once the process has been asked to stop."""
 Settings = Annotated[ServiceSettings, Depends(_settings)]

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -195,6 +195,14 @@ class JobStore:
         if fields.get("tenant") != tenant:
             raise _not_found(job_id)
         return job_record(fields)
+
+    def ended(self, job_ids: Collection[str]) -> set[str]:
+        """Tell which of some jobs have ended, of however many in one command."""
+        asked = list(job_ids)
+        if not asked:
+            return set()
+        times = self._redis.zmscore(Key.ENDED, asked)
+        return {job_id for job_id, at in zip(asked, times, strict=True) if at is not None}
 
     def events(self, job_id: str, after: str | None) -> list[JobEvent]:
         """Read what happened to a job after the event of that id, oldest first, at most 1000 events a call.

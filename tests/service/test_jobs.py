@@ -1,6 +1,4 @@
 import json
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -235,31 +233,6 @@ def test_a_repeat_is_the_same_job_although_its_series_is_gone(client: TestClient
     other = client.post("/jobs", json={"series": series_id, "until": 60}, headers=key)
     problem(other, 422, "idempotency-mismatch")
     problem(client.post("/jobs", json={"series": series_id}), 404, "series-not-found")
-
-
-def test_prefer_wait_answers_with_the_end(client: TestClient, series_id: str, finish: Finish) -> None:
-    def work() -> None:
-        deadline = time.monotonic() + 60
-        while not (queued := client.get("/jobs?state=queued").json()["items"]):
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        finish(queued[0]["id"])
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    answer = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "respond-async, wait=60"})
-    worker.join()
-    assert answer.headers["Preference-Applied"] == "wait=60"
-    assert answer.json()["state"] == "succeeded"
-
-
-def test_prefer_wait_ends_in_time(client: TestClient, series_id: str) -> None:
-    started = time.monotonic()
-    answer = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "wait=1"})
-    assert 1 <= time.monotonic() - started < 10
-    assert answer.json()["state"] == "queued"
-    ignored = client.post("/jobs", json={"series": series_id}, headers={"Prefer": "wait=-1"})
-    assert "Preference-Applied" not in ignored.headers
 
 
 def test_cancel_is_final(client: TestClient, series_id: str, finish: Finish) -> None:

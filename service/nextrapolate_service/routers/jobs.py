@@ -1,9 +1,6 @@
 """/jobs: submit, look, cancel, follow."""
 
-import asyncio
 import re
-import threading
-import time
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Response
@@ -13,20 +10,17 @@ from fastapi.sse import EventSourceResponse
 from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
-from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, Wake
+from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, WaitForEnds, Wake
 from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import problems
 from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
-from nextrapolate_store.records import JobRecord
-from nextrapolate_store.store import Store
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
 LONGEST_WAIT_SECONDS = 60
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})(?=$|[,;\s])")
-_POLL_SECONDS = 0.1
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
 
@@ -37,7 +31,7 @@ async def create_job(
     store: OpenStore,
     settings: Settings,
     wake_ups: Wake,
-    draining: Draining,
+    waiting: WaitForEnds,
     response: Response,
     prefer: Annotated[
         str | None,
@@ -66,7 +60,9 @@ async def create_job(
     if prefer and (wait := _WAIT.search(prefer)):
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)
         response.headers["Preference-Applied"] = f"wait={seconds}"
-        job = await _settled(store, job, seconds, draining)
+        if not job.state.is_final:
+            await waiting.until_ended(store, job.id, seconds)
+            job = await run_in_threadpool(store.jobs.get, tenant, job.id)
     return await run_in_threadpool(job_view, store, job)
 
 
@@ -107,11 +103,3 @@ async def follow_job(reader: Events, streams: OpenStreams, draining: Draining) -
     return EventSourceResponse(
         follow(reader, streams, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
     )
-
-
-async def _settled(store: Store, job: JobRecord, seconds: float, draining: threading.Event) -> JobRecord:
-    deadline = time.monotonic() + seconds
-    while not (job.state.is_final or draining.is_set()) and time.monotonic() < deadline:
-        await asyncio.sleep(_POLL_SECONDS)
-        job = await run_in_threadpool(store.jobs.get, job.tenant, job.id)
-    return job
