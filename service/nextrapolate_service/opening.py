@@ -44,11 +44,8 @@ class Opening:
         while self._store is None:
             try:
                 self._store = await run_in_threadpool(self._open)
-            except (StoreError, OSError) as error:
-                problem = error if isinstance(error, StoreError) else StoreUnavailable(str(error))
-                if str(problem) != str(self._problem):
-                    _log.error("not ready: %s", problem)
-                self._problem = problem
+            except Exception as error:  # noqa: BLE001 - said and logged; what stands in the way may go away
+                self._note(error)
                 await asyncio.sleep(_TRY_AGAIN_SECONDS)
         self._opened.set()
         return self._store
@@ -62,6 +59,13 @@ class Opening:
         """Close the store, if it was opened."""
         if self._store is not None:
             self._store.close()
+
+    def _note(self, error: Exception) -> None:
+        foreseen = isinstance(error, StoreError | OSError)
+        text = str(error) if foreseen else f"the store does not open ({error!r}); the server's log has more"
+        if text != str(self._problem):
+            _log.error("not ready: %s", text, exc_info=None if foreseen else error)
+        self._problem = error if isinstance(error, StoreError) else StoreUnavailable(text)
 
     def _open(self) -> Store:
         store = Store.open(self._settings.store)

@@ -60,10 +60,10 @@ class Deployment:
         self._redis.set(Key.DEPLOYMENT, self._made())
 
     def _made(self) -> str:
-        return write_once(self._path, secrets.token_hex(16)).strip()
+        return self._here() or write_once(self._path, secrets.token_hex(16)).strip()
 
     def _here(self) -> str | None:
         try:
-            return self._path.read_text(encoding="utf-8").strip()
+            return self._path.read_text(encoding="utf-8", errors="replace").strip()  # damaged, it is another
         except FileNotFoundError:
             return None

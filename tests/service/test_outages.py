@@ -85,7 +85,7 @@ def test_a_job_whose_worker_is_gone_is_queued_and_sent_again(
     job_id = submit(client)
     store = Store.open(settings.store)
     with Redis.from_url(settings.store.redis_url) as redis:
-        assert redis.llen(BROKER_LIST) == 1
+        eventually(lambda: redis.llen(BROKER_LIST) == 1)  # it is sent beside the answer
         redis.delete(BROKER_LIST)  # as the worker did that took the message along
         assert store.jobs.claim(job_id, worker="test")
         eventually(lambda: bool(client.get(f"/jobs/{job_id}").json()["state"] == "queued"))
@@ -133,6 +133,21 @@ def test_a_redis_that_lost_everything_is_said_so_and_a_rebuild_is_enough(
         eventually(lambda: redis.exists("next:quotas") == 1)
         assert client.post("/series", json={"name": "run"}).is_success
         problem(client.post("/series", json={"name": "run"}), 403, "quota-exceeded")
+
+
+def test_what_nobody_foresaw_is_said_so_and_waited_out(
+    settings: ServiceSettings, api_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = create_app(settings)
+    with Redis.from_url(settings.store.redis_url) as redis:
+        redis.set("next:schema_version", "two")
+        with TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as client:
+            eventually(lambda: "not ready: the store does not open (ValueError(" in caplog.text)
+            assert "Traceback" in caplog.text
+            found = problem(client.get("/series"), 503, "store-unavailable", blame="server")
+            assert "invalid literal for int() with base 10: 'two'" in found.detail
+            redis.delete("next:schema_version")
+            eventually(lambda: client.get("/readyz").is_success)
 
 
 def test_without_its_data_folder_an_api_is_not_ready(

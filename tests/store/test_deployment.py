@@ -50,6 +50,20 @@ def test_another_folder_is_refused_until_somebody_says_that_it_is_meant(
     Store.open(store_settings).close()
 
 
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\x00"])
+def test_a_damaged_id_is_refused_until_it_is_written_anew(
+    store: Store, store_settings: StoreSettings, redis: Redis, damage: bytes
+) -> None:
+    known, path = str(redis.get(ID)), store_settings.data_dir / "deployment"
+    path.write_bytes(damage)
+    for look in (store.ping, lambda: Store.open(store_settings)):
+        with pytest.raises(StoreMismatched, match=f"write {known} into {path}"):
+            look()
+    redis.flushall()
+    Store.open(store_settings).close()
+    assert redis.exists(ID)
+
+
 def test_a_folder_that_goes_away_is_noticed_while_the_store_is_open(
     store: Store, store_settings: StoreSettings, tmp_path: Path
 ) -> None:
