@@ -3,21 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from nextrapolate.schemas import Job, JobEvent, JobState, Stage
+from nextrapolate.schemas import STAGE_WORDS, Job, JobEvent, JobState, Stage
 from nextrapolate.wire.transfers import OnBytes
 
 UPLOAD_SHARE = 0.2
 DOWNLOAD_SHARE = 0.05
-
-_DOING = {
-    Stage.RESOLVE: "finding the files",
-    Stage.LOAD: "reading the checkpoints",
-    Stage.EXTRACT: "taking the deltas apart",
-    Stage.FIT: "fitting the method",
-    Stage.BACKTEST: "asking it for a checkpoint that is known",
-    Stage.EXTEND: "building the adapter",
-    Stage.PUBLISH: "storing the result",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +60,7 @@ class Tracker:
                 self._stage = event.stage or (Stage.RESOLVE if event.type == "claimed" else self._stage)
                 self._done = self._done if event.progress is None else event.progress
         fraction = self._job_starts + self._done * (self._job_ends - self._job_starts)
-        doing = _DOING[event.stage] if event.stage else event.type
+        doing = STAGE_WORDS[event.stage] if event.stage else event.type
         message = f"worker {event.message} has it" if event.type == "claimed" else event.message or doing
         self._tell(self._stage, fraction, message)
 

@@ -25,7 +25,7 @@ from nextrapolate import (
 )
 from nextrapolate.methods import default_methods, make_method
 from nextrapolate.progress import DOWNLOAD_SHARE, UPLOAD_SHARE, Tracker
-from nextrapolate.schemas import Problem, Stage
+from nextrapolate.schemas import STAGE_WORDS, Problem, Stage
 from nextrapolate.wire import retries
 from nextrapolate.wire.servers import find_server
 
@@ -43,6 +43,12 @@ def test_every_method_may_be_imported_from_the_package() -> None:
     assert methods <= set(nextrapolate.__all__)
     assert {"Report", "Comparison", "Inspection", "MethodInfo"} <= set(nextrapolate.__all__)
     assert [name for name in nextrapolate.__all__ if not hasattr(nextrapolate, name)] == []
+
+
+def test_whatever_may_be_submitted_may_be_imported_from_the_package() -> None:
+    requests = {"JobCreate", "BacktestCreate", "InspectCreate"}
+    parts = {"CheckpointRef", "Output", "Gate", "Webhook"}
+    assert requests | parts <= set(nextrapolate.__all__)
 
 
 def test_a_preset_has_its_own_alpha() -> None:
@@ -192,4 +198,8 @@ def test_progress_runs_over_one_scale() -> None:
             1.0,
         ]
     )
-    assert told[3].message == "epoch 500"
+    assert (told[3].message, told[5].message) == ("epoch 500", "building the adapter")
+
+
+def test_every_stage_has_its_words() -> None:
+    assert list(STAGE_WORDS) == list(Stage)

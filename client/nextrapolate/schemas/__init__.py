@@ -36,6 +36,7 @@ from nextrapolate.schemas.job_requests import (
     Webhook,
 )
 from nextrapolate.schemas.jobs import (
+    STAGE_WORDS,
     Delivery,
     EndedJob,
     Job,
@@ -103,6 +104,7 @@ __all__ = [
     "ADAPTER_MODEL",
     "AS_KEPT",
     "MOST_CHECKPOINTS",
+    "STAGE_WORDS",
     "STEPS_END",
     "AlphaRlMethod",
     "Announcement",

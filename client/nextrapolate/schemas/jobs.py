@@ -1,5 +1,6 @@
 """Jobs as the service tells of them: their states, their events, and the end that a webhook hears of."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Literal
@@ -37,6 +38,18 @@ class Stage(StrEnum):
     BACKTEST = "backtest"
     EXTEND = "extend"
     PUBLISH = "publish"
+
+
+STAGE_WORDS: Mapping[Stage, str] = {
+    Stage.RESOLVE: "finding the checkpoints",
+    Stage.LOAD: "opening the checkpoints",
+    Stage.EXTRACT: "reading the weights",
+    Stage.FIT: "fitting the method",
+    Stage.BACKTEST: "testing on the run's own past",
+    Stage.EXTEND: "building the adapter",
+    Stage.PUBLISH: "storing the result",
+}
+"""What a running job does in each, wherever people are told: on a terminal as on the pages."""
 
 
 class JobError(Response):

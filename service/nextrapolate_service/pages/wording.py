@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nextrapolate.schemas import Job, JobEvent, JobState, Stage
+from nextrapolate.schemas import STAGE_WORDS, Job, JobEvent, JobState, Stage
 
 _STATES = {
     JobState.QUEUED: "waiting",
@@ -13,15 +13,6 @@ _STATES = {
     JobState.SUCCEEDED: "done",
     JobState.FAILED: "failed",
     JobState.CANCELLED: "cancelled",
-}
-_STAGES = {
-    Stage.RESOLVE: "finding the checkpoints",
-    Stage.LOAD: "opening the checkpoints",
-    Stage.EXTRACT: "reading the weights",
-    Stage.FIT: "fitting the method",
-    Stage.BACKTEST: "testing on the run's own past",
-    Stage.EXTEND: "writing the adapter",
-    Stage.PUBLISH: "writing the report",
 }
 _EVENTS = {
     "queued": "Submitted.",
@@ -51,7 +42,7 @@ def state(of: JobState) -> str:
 
 def stage(of: Stage | None) -> str:
     """Say what a running job does."""
-    return _STAGES[of] if of else "starting"
+    return STAGE_WORDS[of] if of else "starting"
 
 
 def ago(at: datetime, now: datetime) -> str:
