@@ -5,13 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fixtures.grpo import MakeTrainer
+import torch
+from fixtures.grpo import MakeTrainer, tiny_parts
 from fixtures.server import EmbeddedServer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import Gate, NExtClient
 from nextrapolate.wire.calls import Call
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.trl import NExtCallback
+from nextrapolate_trainer.trl_internals import Trainer
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
@@ -96,6 +99,67 @@ def test_a_run_that_goes_on_keeps_its_series(
     trainer.train(resume_from_checkpoint=True)
     assert resumed.jumps == []
     assert state(tmp_path / "run", 6).series == state(tmp_path / "run", 5).series
+
+
+@pytest.mark.parametrize("kind", ["float32", "mixed precision", "model in bfloat16", "modules to save"])
+def test_an_adapter_is_known_again_as_the_trainer_loads_it(
+    kind: str, make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trainer(max_steps: int) -> Trainer:
+        parts = tiny_parts(
+            tmp_path / "run", max_steps=max_steps, save_steps=1, bf16=kind == "mixed precision"
+        )
+        if kind == "model in bfloat16":
+            parts["model"] = parts["model"].to(torch.bfloat16)
+        if kind == "modules to save":
+            parts["peft_config"].modules_to_save = ["norm"]
+        return GRPOTrainer(**parts)
+
+    first = trainer(3)
+    jumping(client).attach(first)
+    first.train()
+    second = trainer(4)
+    jumping(client).attach(second)
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    assert "a new series begins" not in caplog.text
+    before, after = state(tmp_path / "run", 3), state(tmp_path / "run", 4)
+    assert before.series is not None
+    assert before.series == after.series
+    assert None not in (before.adapter, after.adapter)
+    assert before.adapter != after.adapter
+
+
+def test_another_runs_state_is_not_taken_on(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, rate in (("one", 1e-3), ("other", 2e-3)):
+        trainer = make_trainer(name=name, max_steps=5, save_steps=5, learning_rate=rate)
+        jumping(client).attach(trainer)
+        trainer.train()
+    trainer = make_trainer(name="other", max_steps=6, save_steps=6)
+    jumping(client).attach(trainer)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-5"))
+    assert "checkpoint-5 was saved with another adapter than the run goes on with" in caplog.text
+    assert "name the checkpoint that is resumed from in the trainer's arguments" in caplog.text
+    after = state(tmp_path / "other", 6)
+    assert after.jumps == ()
+    assert after.series is not None
+    assert [checkpoint.step for checkpoint in client.get_series(after.series).checkpoints] == [6]
+
+
+def test_arguments_that_name_a_checkpoint_which_was_not_loaded_do_not_mislead(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_trainer(max_steps=5, save_steps=1)
+    jumping(client).attach(first)
+    first.train()
+    run = tmp_path / "run"
+    again = make_trainer(max_steps=6, save_steps=1, resume_from_checkpoint=str(run / "checkpoint-3"))
+    jumping(client).attach(again)
+    again.train(resume_from_checkpoint=True)
+    assert "a new series begins" not in caplog.text
+    assert [made.step for made in state(run, 6).jumps] == [4], "the jump before step 5 is not forgotten"
+    assert state(run, 6).series == state(run, 5).series
 
 
 def test_without_a_state_a_new_series_begins(

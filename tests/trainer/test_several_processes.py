@@ -153,6 +153,7 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
     said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 240, checkpoint)
     assert first["jumps"] == second["jumps"]
     assert len(first["jumps"]) == 1, said
+    assert "a new series begins" not in said, "what was loaded is the adapter that was saved"
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
     assert not any(name.startswith("ended 4") for name in one), "it began after that step"

@@ -20,3 +20,19 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / RUN_STATE).write_text('{"step": ')
     with pytest.raises(StateError, match=r"holds no nextrapolate\.json that can be read"):
         RunState.read(tmp_path)
+
+
+def test_the_state_of_a_resumed_run_is_found_by_step_and_adapter(tmp_path: Path) -> None:
+    named, own = tmp_path / "named", tmp_path / "own"
+    for folder in (named, own):
+        folder.mkdir()
+    RunState(step=9, series="another", adapter="a" * 64).write(named)
+    RunState(step=10, series="this", adapter="b" * 64).write(own)
+    assert RunState.find([named, own], 10, "b" * 64).series == "this"
+    with pytest.raises(StateError, match=r"named is of step 9; .*own was saved with another adapter"):
+        RunState.find([named, own], 10, "c" * 64)
+
+
+def test_a_state_from_before_adapters_were_noted_is_taken(tmp_path: Path) -> None:
+    (tmp_path / RUN_STATE).write_text('{"step": 10, "series": "s1", "jumps": []}')
+    assert RunState.find([tmp_path], 10, "a" * 64).series == "s1"

@@ -5,8 +5,10 @@ Notation: B (m, r), A (r, n) are a module's factors, B' and A' those that came b
 
 import math
 from collections.abc import Mapping
+from hashlib import sha256
 
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
 from nextrapolate_trainer.errors import InvalidAdapterError
@@ -26,6 +28,11 @@ def copied(adapter: Adapter) -> dict[str, Tensor]:
         name: tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
         for name, tensor in adapter.items()
     }
+
+
+def fingerprint(adapter: Adapter) -> str:
+    """Return the sha256 of the file that a copied adapter is posted as: the same for the same values."""
+    return sha256(save(dict(adapter))).hexdigest()
 
 
 def distance(one: Adapter, other: Adapter) -> float:

@@ -134,9 +134,14 @@ class Jumper:
         """
         self._series.add_jump(jump.step, jump.job)
 
-    def state(self, step: int) -> RunState:
-        """Return what the run has to know to go on from here, after `step`."""
-        return RunState(step=step, series=self._series.id, jumps=self._series.jumps)
+    def state(self, step: int, adapter: str | None = None) -> RunState:
+        """Return what the run has to know to go on from here, after `step`.
+
+        Args:
+            step: training steps that were made.
+            adapter: fingerprint of the run's own adapter; None where a resumed run need not recognise it.
+        """
+        return RunState(step=step, series=self._series.id, jumps=self._series.jumps, adapter=adapter)
 
     def close(self) -> None:
         """Let the last checkpoints and jumps reach the service, for some seconds, and stop the thread.

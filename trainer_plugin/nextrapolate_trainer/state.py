@@ -1,5 +1,6 @@
 """What a run has to know about itself when it is resumed, as a file of its own in each of its checkpoints."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,6 +29,8 @@ class RunState(BaseModel):
     series: str | None
     """Where its checkpoints are; None where none has arrived yet."""
     jumps: tuple[JumpMade, ...] = ()
+    adapter: str | None = None
+    """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""
 
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint's folder, at once or not at all."""
@@ -46,3 +49,27 @@ class RunState(BaseModel):
             return cls.model_validate_json((checkpoint / RUN_STATE).read_bytes())
         except (OSError, ValidationError) as error:
             raise StateError(f"{checkpoint} holds no {RUN_STATE} that can be read ({error})") from error
+
+    @classmethod
+    def find(cls, checkpoints: Iterable[Path], step: int, adapter: str) -> "RunState":
+        """Read the state of a run that goes on after `step` with this adapter, from one of these folders.
+
+        Raises:
+            StateError: none of them holds it; says of each why.
+        """
+        reasons = []
+        for checkpoint in checkpoints:
+            try:
+                state = cls.read(checkpoint)
+                state._check(checkpoint, step, adapter)
+            except StateError as error:
+                reasons.append(str(error))
+                continue
+            return state
+        raise StateError("; ".join(reasons))
+
+    def _check(self, checkpoint: Path, step: int, adapter: str) -> None:
+        if self.step != step:
+            raise StateError(f"{checkpoint} is of step {self.step}")
+        if self.adapter not in (None, adapter):
+            raise StateError(f"{checkpoint} was saved with another adapter than the run goes on with")

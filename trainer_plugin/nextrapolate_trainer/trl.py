@@ -17,11 +17,12 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from nextrapolate import NExtClient
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
+from nextrapolate_trainer.adapter import Adapter, copied, fingerprint
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
 from nextrapolate_trainer.jumper import Jumper
-from nextrapolate_trainer.peft_model import adapter_config
+from nextrapolate_trainer.peft_model import adapter_config, read_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.schedule import Schedule
 from nextrapolate_trainer.series import Run
@@ -149,7 +150,12 @@ class NExtCallback(TrainerCallback):
             if self._trainer is None:
                 raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
             trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
-            self._run = ranks.together(lambda: self._begun(trainer, ranks, args, state.global_step))
+            step = state.global_step
+            run = ranks.together(lambda: self._begun(trainer, ranks, args, step))
+            if self.schedule.collects_after(step):
+                # A jump may be due from here, and the process that collected this adapter is gone.
+                ranks.together(lambda: run.collect(step))
+            self._run = run
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
@@ -195,15 +201,15 @@ class NExtCallback(TrainerCallback):
     def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, step: int) -> TrlRun:
         """Return the run as it stands after `step`, 0 unless it is resumed."""
         model = supported_model(trainer)
-        jumper = self._jumper(model, args, step) if ranks.leads else None
-        run = TrlRun(trainer, model, ranks, jumper, self._policy)
-        if self.schedule.collects_after(step):
-            # A jump may be due from here, and the process that collected this adapter is gone. Where the
-            # model is sharded, reading it takes all of them.
-            run.collect(step)
-        return run
+        # Where the model is sharded, reading it takes all processes.
+        loaded = read_adapter(model) if step else None
+        jumper = None
+        if ranks.leads:
+            resumed = _resumed(args, step, loaded) if loaded is not None else None
+            jumper = self._jumper(model, args, resumed)
+        return TrlRun(trainer, model, ranks, jumper, self._policy)
 
-    def _jumper(self, model: PeftModel, args: TrainingArguments, step: int) -> Jumper:
+    def _jumper(self, model: PeftModel, args: TrainingArguments, resumed: RunState | None) -> Jumper:
         """Return the way to the service, for the first process."""
         config = adapter_config(model)
         name = self._name or args.run_name or Path(args.output_dir or ".").resolve().name
@@ -215,7 +221,7 @@ class NExtCallback(TrainerCallback):
             Run(name, config["base_model_name_or_path"], config),
             self._methods,
             timeout=timeout,
-            resumed=_resumed(args, step) if step else None,
+            resumed=resumed,
             **self._limits,
         )
 
@@ -240,16 +246,22 @@ def _checkpoint(args: TrainingArguments, step: int) -> Path:
     return Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{step}"
 
 
-def _resumed(args: TrainingArguments, step: int) -> RunState | None:
+def _resumed(args: TrainingArguments, step: int, loaded: Adapter) -> RunState | None:
     """Return the state that the run goes on from; None where no checkpoint tells.
 
-    The trainer keeps no note of the folder that it resumes from: it is the one that the arguments name, or
-    the step's own in the output folder.
+    The trainer keeps no note of the folder that it resumes from: it may be the one that the arguments name,
+    or the step's own in the output folder. What it loaded tells which, or that it is neither.
     """
     named = args.resume_from_checkpoint
-    folder = Path(named) if named and Path(named).is_dir() else _checkpoint(args, step)
+    folders = [Path(named)] if named and Path(named).is_dir() else []
+    folders = [folder.absolute() for folder in (*folders, _checkpoint(args, step))]
     try:
-        return RunState.read(folder)
+        return RunState.find(dict.fromkeys(folders), step, fingerprint(copied(loaded)))
     except StateError as error:
-        logger.warning("a new series begins at step %d: %s", step, error)
+        logger.warning(
+            "a new series begins at step %d: %s. To go on with the run's own, name the checkpoint that is "
+            "resumed from in the trainer's arguments, too (resume_from_checkpoint)",
+            step,
+            error,
+        )
         return None

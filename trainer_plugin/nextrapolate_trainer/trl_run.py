@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch.optim import Optimizer
 
 from nextrapolate_trainer import trl_internals
-from nextrapolate_trainer.adapter import copied, distance, modules
+from nextrapolate_trainer.adapter import copied, distance, fingerprint, modules
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper
@@ -144,8 +144,9 @@ class TrlRun:
 
     def save_state(self, step: int, checkpoint: Path) -> None:
         """Write into a checkpoint's folder what the run has to know to go on from there."""
+        adapter = read_adapter(self._model)
         if self._jumper is not None:
-            self._jumper.state(step).write(checkpoint)
+            self._jumper.state(step, fingerprint(copied(adapter))).write(checkpoint)
 
     def close(self) -> None:
         """Let the last checkpoints reach the service."""
