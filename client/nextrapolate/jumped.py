@@ -31,7 +31,7 @@ def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
     Raises:
         CheckpointError: it has; says where the run is as it was.
     """
-    state = _state(checkpoints[-1].folder)
+    state = _state(checkpoints[-1].folder) if checkpoints else None
     if state is None or not state.jumps:
         return
     steps = ", ".join(str(jump.step) for jump in state.jumps)

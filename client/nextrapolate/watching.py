@@ -23,6 +23,7 @@ from nextrapolate.errors import (
     ParameterError,
 )
 from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
+from nextrapolate.jumped import check_has_not_jumped
 from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
 
 NOTES = ".nextrapolate-watch.json"
@@ -100,6 +101,7 @@ class Watcher:
 
         Raises:
             AuthenticationError: the key is none, said now and not at the first checkpoint, hours later.
+            CheckpointError: as in `look`.
         """
         if not self._has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
@@ -119,9 +121,14 @@ class Watcher:
 
         Raises:
             AuthenticationError: the key will not be another by then.
+            CheckpointError: the run has jumped by itself, and its folder tells no trajectory any more.
         """
+        settled: list[LocalCheckpoint] = []
         with self._trying_again():
-            for checkpoint in list(self._settled()):
+            settled.extend(self._settled())
+        check_has_not_jumped(settled)
+        with self._trying_again():
+            for checkpoint in settled:
                 self._post_or_leave_out(checkpoint)
             self._jump_if_due()
         return self._has_more()

@@ -15,6 +15,7 @@ from fixtures.server import EmbeddedServer
 from nextrapolate import NExtClient
 from nextrapolate.errors import AuthenticationError, CheckpointError
 from nextrapolate.folders import step_of
+from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import MethodInfo
 from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
@@ -94,6 +95,26 @@ def test_a_watch_that_goes_on_says_what_comes_next(scripted: ScriptedServer, fol
     made = Jump(step=30, job="j1", path=folder / "extrapolated-40")
     assert first_line(made) == "the next jump is from step 50, or the first checkpoint after it"
     assert first_line(Jump(step=30, job="j1")) == "the jump from step 30 is job j1"
+
+
+@pytest.mark.integration
+def test_a_run_that_has_jumped_by_itself_ends_the_watch(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    lines: list[str] = []
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder), lines.append)
+    appear(written, folder, 10)
+    (folder / "checkpoint-10" / RUN_STATE).write_text('{"step": 10, "series": "S", "jumps": []}')
+    assert watcher.look()
+    assert watcher.look()
+    appear(written, folder, 20)
+    (folder / "checkpoint-20" / RUN_STATE).write_text('{"step": 20, "series": "S", "jumps": [{"step": 10}]}')
+    assert watcher.look()
+    with pytest.raises(
+        CheckpointError, match=r"this run has jumped after 10, .* give its series, S, instead"
+    ):
+        watcher.look()
+    assert lines == ["posted step 10"]
 
 
 @pytest.mark.integration
