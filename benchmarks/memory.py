@@ -29,7 +29,7 @@ import psutil
 from benchmarks.models import MODELS, Shape, write_series
 from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import JobCreate, Report
+from nextrapolate.schemas import REPORT, JobCreate, Report
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs
 from nextrapolate_worker.messages import Done, Start
 from nextrapolate_worker.nursery import Child
@@ -133,7 +133,7 @@ def peak_of(folder: Path, inputs: JobInputs, method: str, threads: int) -> Peak:
         while not isinstance(answer, Done):
             answer = child.answer(timeout=1.0)
         seconds = time.perf_counter() - started
-    report = Report.model_validate_json((folder / "report.json").read_bytes())
+    report = Report.model_validate_json((folder / REPORT).read_bytes())
     shutil.rmtree(folder)
     return Peak(report.peak_memory_bytes, max(own), seconds)
 

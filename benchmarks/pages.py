@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import CheckpointRef, JobCreate, JobState, Report
+from nextrapolate.schemas import REPORT_PAGE, CheckpointRef, JobCreate, JobState, Report
 from nextrapolate_service.app import create_app
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_service.settings import ServiceSettings
@@ -139,7 +139,7 @@ def make_report(inputs: JobInputs, folder: Path) -> Path:
         threads=1,
     )
     pipeline.run(work, lambda stage, fraction: None)
-    return folder / "report.html"
+    return folder / REPORT_PAGE
 
 
 def drawing_ms(page: Path, repeats: int) -> float:

@@ -1,11 +1,12 @@
 """From pydantic's errors to a list that says, field by field, what is wrong and what would be right."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
+from nextrapolate.schemas import Task
 from nextrapolate_service.methods import METHODS
 
-TASKS = ["extrapolate", "backtest", "inspect"]
+TASKS: list[str] = list(get_args(Task))
 
 _NO_OBJECT = ("model_attributes_type", "missing", "union_tag_not_found")
 """What pydantic finds in a body that is no JSON object, or did not come as one."""

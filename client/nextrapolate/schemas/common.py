@@ -34,6 +34,10 @@ Step = Annotated[
     ),
     AfterValidator(_check_step),
 ]
+MOST_STEPS = 100_000
+"""How far a horizon or a window may reach."""
+Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+"""A number of training steps: the length of a horizon, or of a window."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
 Labels = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]]
 NewLabels = Annotated[
@@ -43,8 +47,14 @@ NewLabels = Annotated[
 MOST_CHECKPOINTS = 1024
 """How many checkpoints one job may have."""
 
+Task = Literal["extrapolate", "backtest", "inspect"]
+"""What a job may be asked to do."""
+
 ADAPTER_MODEL = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+MODEL_CARD = "README.md"
+REPORT = "report.json"
+REPORT_PAGE = "report.html"
 CheckpointFile = Literal["adapter_model.safetensors", "adapter_config.json"]
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from nextrapolate.schemas.common import FileInfo, Labels, Response
+from nextrapolate.schemas.common import FileInfo, Labels, Response, Task
 from nextrapolate.schemas.job_requests import Gate, Output
 from nextrapolate.schemas.methods import Method
 
@@ -89,7 +89,7 @@ class Job(Response):
     queue_position: int | None = Field(
         None, description="0 is next; null unless queued, and where the tenant has as many running as it may"
     )
-    task: Literal["extrapolate", "backtest", "inspect"] = "extrapolate"
+    task: Task = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
     series: str | None
     method: Method | None = Field(None, description="of an extrapolation")
@@ -108,7 +108,7 @@ class EndedJob(Response):
     """What a webhook says of a job; GET /jobs/{id} says the rest."""
 
     id: str
-    task: Literal["extrapolate", "backtest", "inspect"]
+    task: Task
     state: JobState
     labels: Labels
     error: JobError | None

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from nextrapolate.schemas.common import Response
+from nextrapolate.schemas.common import MOST_CHECKPOINTS, Response, Steps
 
 
 def _numbers(value: object) -> object:
@@ -12,10 +12,13 @@ def _numbers(value: object) -> object:
     return value.split(",") if isinstance(value, str) else value
 
 
+Alpha = Annotated[float, Field(ge=0, le=100)]
+"""The extending coefficient: a factor on the update."""
+
 PerCheckpoint = Annotated[
     tuple[Annotated[float, Field(allow_inf_nan=False)], ...],
     BeforeValidator(_numbers),
-    Field(min_length=2, max_length=1024),
+    Field(min_length=2, max_length=MOST_CHECKPOINTS),
 ]
 """One number for each checkpoint that is used, in the order of their steps."""
 
@@ -25,11 +28,9 @@ class MethodParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    horizon_steps: int = Field(
-        50, ge=1, le=100_000, description="training steps to predict ahead of the last checkpoint"
-    )
+    horizon_steps: Steps = Field(50, description="training steps to predict ahead of the last checkpoint")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
-    alpha: float = Field(1.0, ge=0, le=100, description="factor on the predicted update")
+    alpha: Alpha = Field(1.0, description="factor on the predicted update")
 
     @property
     def minimum_checkpoints(self) -> int:
@@ -72,10 +73,8 @@ class NextMethod(MethodParameters):
     """
 
     name: Literal["next"] = "next"
-    alpha: float = Field(
+    alpha: Alpha = Field(
         1.0,
-        ge=0,
-        le=100,
         description=f"factor on the predicted update; under preset=paper {_PAPER_ALPHA} unless it is given "
         "(Eq. 10; 0.5 to 2.5 is safe in the paper)",
     )
@@ -137,7 +136,7 @@ class WeightExtrapolationMethod(MethodParameters):
     """Weight extrapolation: the straight line through two checkpoints, followed on (arXiv 2601.04537)."""
 
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
-    window_steps: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
+    window_steps: Steps | Literal["auto"] = Field(
         50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to "
         "it; auto: where backtests on the run's own tail put it",
@@ -176,7 +175,7 @@ class AutoregressionMethod(MethodParameters):
     decay: float = Field(
         0.5, gt=0, le=1, description="weight of a training pair for each 10 steps of its age"
     )
-    max_window_steps: int = Field(150, ge=1, le=100_000, description="longest window of past steps")
+    max_window_steps: Steps = Field(150, description="longest window of past steps")
 
 
 class RelexMethod(MethodParameters):
@@ -184,8 +183,8 @@ class RelexMethod(MethodParameters):
 
     name: Literal["relex"] = "relex"
     rank: int = Field(1, ge=1, le=1024, description="directions in time that are kept; the paper's is 1")
-    window_steps: int | None = Field(
-        None, ge=1, le=100_000, description="steps before the last checkpoint to learn from; null: all"
+    window_steps: Steps | None = Field(
+        None, description="steps before the last checkpoint to learn from; null: all"
     )
     mode: Literal["last", "line"] = Field(
         "last",
@@ -238,10 +237,8 @@ class MaecMethod(MethodParameters):
 
     name: Literal["maec"] = "maec"
     share: float = Field(0.1, gt=0, le=1, description="of each module's weights that are key neurons")
-    window_steps: int = Field(
+    window_steps: Steps = Field(
         50,
-        ge=1,
-        le=100_000,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to it",
     )
 
@@ -249,10 +246,8 @@ class MaecMethod(MethodParameters):
 class HorizonFreeParameters(MethodParameters):
     """What methods take that say where to go, and not when training would be there."""
 
-    horizon_steps: int = Field(
+    horizon_steps: Steps = Field(
         50,
-        ge=1,
-        le=100_000,
         description="does not enter the update; the backtest scores it as if it were for that many steps",
     )
 
@@ -261,9 +256,7 @@ class ExpoMethod(HorizonFreeParameters):
     """ExPO: W_c + alpha (W_c - W_0), the model as it is and the base model (arXiv 2404.16792)."""
 
     name: Literal["expo"] = "expo"
-    alpha: float = Field(
-        0.3, ge=0, le=100, description="share of the way from the base model; 0.1 to 0.5 in the paper"
-    )
+    alpha: Alpha = Field(0.3, description="share of the way from the base model; 0.1 to 0.5 in the paper")
 
 
 class NoForecastParameters(HorizonFreeParameters):
@@ -278,13 +271,11 @@ class SoupMethod(NoForecastParameters):
     """A soup: the mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
 
     name: Literal["soup"] = "soup"
-    alpha: float = Field(
-        1.0, ge=0, le=100, description="share of the way from the last checkpoint to the mean; 1 is the mean"
+    alpha: Alpha = Field(
+        1.0, description="share of the way from the last checkpoint to the mean; 1 is the mean"
     )
-    window_steps: int = Field(
+    window_steps: Steps = Field(
         50,
-        ge=1,
-        le=100_000,
         description="the mean starts at the checkpoint this many steps before the last, or the nearest to it",
     )
     selection: Literal["uniform", "greedy"] = Field(
@@ -312,9 +303,7 @@ class DareMethod(NoForecastParameters):
     """DARE: entries of the last delta dropped at random, the others rescaled (arXiv 2311.03099)."""
 
     name: Literal["dare"] = "dare"
-    alpha: float = Field(
-        1.0, ge=0, le=100, description="share of the way from the last checkpoint to what is left of it"
-    )
+    alpha: Alpha = Field(1.0, description="share of the way from the last checkpoint to what is left of it")
     drop: float = Field(
         0.5,
         ge=0,
@@ -327,13 +316,9 @@ class WsmMethod(NoForecastParameters):
     """WSM: the average of checkpoints that stands in for a linear decay of the rate (arXiv 2507.17634)."""
 
     name: Literal["wsm"] = "wsm"
-    alpha: float = Field(
-        1.0, ge=0, le=100, description="share of the way from the last checkpoint to the average; 1 is it"
-    )
-    window_steps: int = Field(
+    alpha: Alpha = Field(1.0, description="share of the way from the last checkpoint to the average; 1 is it")
+    window_steps: Steps = Field(
         50,
-        ge=1,
-        le=100_000,
         description="the decay starts at the checkpoint this many steps before the last, or nearest to it",
     )
 
@@ -342,7 +327,7 @@ class NoneMethod(NoForecastParameters):
     """No update: the last checkpoint as it is, the baseline that every backtest is read against."""
 
     name: Literal["none"] = "none"
-    alpha: float = Field(1.0, ge=0, le=100, description="of no effect: there is no update to scale")
+    alpha: Alpha = Field(1.0, description="of no effect: there is no update to scale")
 
 
 Method = Annotated[

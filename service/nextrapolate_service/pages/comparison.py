@@ -11,7 +11,7 @@ from nextrapolate.schemas import AnyReport, BacktestReport, Comparison, Inspecti
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.rendering import page
-from nextrapolate_service.pages.results import report_of
+from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view
 from nextrapolate_store.store import Store
 

@@ -15,7 +15,7 @@ from nextrapolate_service.pages.forms import OwnForm
 from nextrapolate_service.pages.found import find
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
-from nextrapolate_service.pages.results import report_of
+from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view
 
 router = APIRouter(include_in_schema=False)

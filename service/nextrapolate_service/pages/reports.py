@@ -7,15 +7,14 @@ import re
 from fastapi import APIRouter, Response
 from fastapi.responses import HTMLResponse
 
+from nextrapolate.schemas import REPORT_PAGE
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.headers import CONTENT_POLICY, NOTHING_ELSE
 from nextrapolate_service.pages.negotiation import PageRoute
-from nextrapolate_service.routers.artifacts import succeeded
+from nextrapolate_service.results import succeeded
 
 shared = APIRouter(route_class=PageRoute, include_in_schema=False, tags=["results"])
-
-REPORT_PAGE = "report.html"
 
 _WAY_BACK = b"""<body>
 <nav aria-label="Site"><a href="/jobs/%b">Back to the job</a></nav>"""

@@ -19,7 +19,7 @@ from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
-from nextrapolate_service.pages.results import report_of
+from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view, series_view
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store

@@ -7,17 +7,16 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import FileResponse
 
-from nextrapolate.schemas import AnyReport, JobState
+from nextrapolate.schemas import REPORT, AnyReport
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
-from nextrapolate_service.errors import RangeRefusedError, ResultsNotReadyError
+from nextrapolate_service.errors import RangeRefusedError
 from nextrapolate_service.openapi import problems
-from nextrapolate_store.records import JobRecord
+from nextrapolate_service.results import succeeded
 from nextrapolate_store.store import Store
 
 router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
 
-REPORT = "report.json"
 MOST_RANGES = 16
 
 _MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown"}
@@ -92,23 +91,6 @@ def check_ranges(header: str, size: int) -> None:
             raise RangeRefusedError(
                 f"the file has {size} bytes: ask for bytes 0-{max(size - 1, 0)}", size=size
             )
-
-
-def succeeded(store: Store, tenant: str, job_id: str) -> JobRecord:
-    """Give a job that has results.
-
-    Raises:
-        JobNotFound: there is no such job of this tenant.
-        ResultsNotReadyError: it has none, or none yet.
-    """
-    job = store.jobs.get(tenant, job_id)
-    if job.state is not JobState.SUCCEEDED:
-        hopeful = job.state in (JobState.QUEUED, JobState.RUNNING)
-        advice = "wait until it has succeeded" if hopeful else "GET /jobs/{job_id} says why"
-        raise ResultsNotReadyError(
-            f"job {job.id} is {job.state} and has no results: {advice}", retryable=hopeful
-        )
-    return job
 
 
 def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: str | None) -> Response:
