@@ -12,6 +12,7 @@ from typing import Literal, cast
 
 from nextrapolate.schemas import JobState
 from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.decoding import job_record
 from nextrapolate_store.files import is_older, make_folder, sync_folder, temporary_in
 
 Credential = Literal["hub-token", "webhook-secret"]
@@ -60,10 +61,14 @@ class CredentialStore:
                 self._redis.check_schema()
                 over = is_older(path, _UNACKNOWLEDGED_SECONDS)
             else:
-                told = self._redis.zscore(Key.DELIVERIES, job_id) is None
-                over = JobState(state).is_final and (told or name == "hub-token")
+                over = JobState(state).is_final and (name == "hub-token" or self._is_told(job_id))
             if over:
                 path.unlink(missing_ok=True)
+
+    def _is_told(self, job_id: str) -> bool:
+        """Look into the record itself: an index may lack a webhook that waits for others of its tenant."""
+        fields = self._redis.fields(Key.JOB + job_id)
+        return bool(fields) and job_record(fields).is_told
 
     def _kept(self) -> Iterator[tuple[str, Credential, Path]]:
         names: tuple[Credential, ...] = ("hub-token", "webhook-secret")

@@ -56,6 +56,7 @@ def job_record(fields: Fields) -> JobRecord:
         started_at=when(fields["started_at"]) if "started_at" in fields else None,
         finished_at=when(fields["finished_at"]) if "finished_at" in fields else None,
         deliveries=_deliveries(fields),
+        webhook_is_signed=fields.get("webhook_is_signed") == "1",
     )
 
 
@@ -81,6 +82,7 @@ def job_fields(job: JobRecord) -> dict[str, str]:
         "fence": str(job.fence),
         "last_error": job.error.model_dump_json() if job.error else "",
         "artifacts": ARTIFACTS.dump_json(dict(job.artifacts)).decode(),
+        "webhook_is_signed": str(int(job.webhook_is_signed)),
         "delivery": str(job.deliveries[-1].attempt if job.deliveries else 0),
         **attempts,
         **{name: str(timestamp_ms(time)) for name, time in times.items() if time is not None},

@@ -29,6 +29,7 @@ class JobDocument(Document):
     inputs: JobInputs
     idempotency_key: str | None
     body_digest: str
+    webhook_is_signed: bool = False
 
 
 class EndDocument(Document):

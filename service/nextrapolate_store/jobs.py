@@ -136,6 +136,7 @@ class JobStore:
             inputs=inputs,
             idempotency_key=idempotency_key,
             body_digest=body_digest,
+            webhook_is_signed="webhook-secret" in credentials,
         )
         # Whoever wrote job.json first decides what the job is: two that share a key may see different inputs.
         document = self._journal.write_job(document)
@@ -160,12 +161,9 @@ class JobStore:
 
     def _queue(self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0) -> bool:
         request, inputs = document.request.model_dump_json(), INPUTS.dump_json(document.inputs)
-        created_at = timestamp_ms(document.created_at)
-        return bool(
-            self._submit(
-                args=[document.id, document.tenant, request, inputs, created_at, fence, bytes_to_fetch]
-            )
-        )
+        created_at, signed = timestamp_ms(document.created_at), int(document.webhook_is_signed)
+        what = (document.id, document.tenant, request, inputs, created_at)
+        return bool(self._submit(args=[*what, fence, bytes_to_fetch, signed]))
 
     def _reserve_key(
         self, tenant: str, key: str, digest: str, job_id: str, needed: Mapping[Quota, int]
@@ -395,7 +393,7 @@ class JobStore:
             # A worker may still hold a claim from before; the time is above all fences that were given out.
             return self._queue(document, fence=now_ms)
         job = _without_old_webhook(end.job, when(now_ms))
-        tell_at = "" if _is_told(job) else now_ms
+        tell_at = "" if job.is_told else now_ms
         fields = job_fields(job)
         events = [[event.id, event_fields(event)] for event in end.events]
         args = [job.id, fields["finished_at"], json.dumps(fields), json.dumps(events), tell_at]
@@ -416,14 +414,9 @@ def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"there is no job {job_id}: GET /jobs lists those there are")
 
 
-def _is_told(job: JobRecord) -> bool:
-    """Tell whether nobody will be told of the job's end any more."""
-    return job.request.webhook is None or any(delivery.next_at is None for delivery in job.deliveries)
-
-
 def _without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
     """Give a webhook up of which nobody knows whether it was told, where its job ended too long ago."""
-    if _is_told(job) or job.finished_at is None or job.finished_at > now - _TOLD_WITHIN:
+    if job.is_told or job.finished_at is None or job.finished_at > now - _TOLD_WITHIN:
         return job
     attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
     error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"

@@ -97,6 +97,13 @@ class JobRecord:
     finished_at: datetime | None
     deliveries: tuple[Delivery, ...] = ()
     """Attempts to tell its webhook, oldest first."""
+    webhook_is_signed: bool = False
+    """Whether its webhook came with a secret, which is kept apart from the record."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether nobody will be told of its end any more."""
+        return self.request.webhook is None or any(delivery.next_at is None for delivery in self.deliveries)
 
 
 @dataclass(frozen=True)

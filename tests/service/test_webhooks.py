@@ -126,6 +126,18 @@ def test_the_secret_is_nowhere_but_where_it_serves_and_goes_when_it_has(
         time.sleep(0.02)
 
 
+def test_what_was_to_be_signed_is_never_told_unsigned(
+    teller: TestClient, allowed: ServiceSettings, series: str, receiver: Receiver, finish: Finish
+) -> None:
+    job = submit(teller, series, url=receiver.url, secret=SECRET).json()["id"]
+    (allowed.store.data_dir / "credentials" / f"{job}.webhook-secret").unlink()
+    finish(job)
+    webhook = through(teller, job)
+    assert (webhook.state, len(webhook.deliveries)) == ("given-up", 1)
+    assert "its secret is lost" in (webhook.deliveries[0].error or "")
+    assert receiver.told == []
+
+
 def test_a_job_that_is_cancelled_is_told_of(teller: TestClient, series: str, receiver: Receiver) -> None:
     job = submit(teller, series, url=receiver.url).json()
     teller.post(f"/jobs/{job['id']}/cancel")

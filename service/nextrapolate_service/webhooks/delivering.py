@@ -19,6 +19,9 @@ from nextrapolate_store.store import Store
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
+_SECRET_LOST = Outcome(
+    None, "its secret is lost, as where a backup without it was restored, and nothing is told unsigned for it"
+)
 
 
 async def deliver_for_ever(store: Store, settings: ServiceSettings) -> None:
@@ -67,6 +70,10 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
     if webhook is None:
         return
     secret = await run_in_threadpool(store.credentials.get, job.id, "webhook-secret")
+    if secret is None and job.webhook_is_signed:
+        await run_in_threadpool(store.check_folder)  # where it is away, the secret lies in it
+        await _settle(store, due, _SECRET_LOST)
+        return
     try:
         outcome = await sender.send(webhook.url, message(job, secret, datetime.now(UTC)))
     except Exception:  # noqa: BLE001 - logged, and noted: it must hold up neither this webhook nor others
@@ -75,8 +82,12 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
     wait = None
     if outcome.error is not None and not outcome.is_final and due.attempt <= len(pauses):
         wait = pauses[due.attempt - 1] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter is no secret
+    await _settle(store, due, outcome, wait)
+
+
+async def _settle(store: Store, due: DueDelivery, outcome: Outcome, wait: float | None = None) -> None:
     await run_in_threadpool(
         store.deliveries.settle, due, status=outcome.status, error=outcome.error, wait_seconds=wait
     )
     what = "told" if outcome.error is None else f"not told: {outcome.error}"
-    _log.info("webhook %s", what, extra={"job_id": job.id, "attempt": due.attempt})
+    _log.info("webhook %s", what, extra={"job_id": due.job.id, "attempt": due.attempt})
