@@ -2,6 +2,7 @@
 
 TrainerPluginError
 ├── UploadError                a checkpoint did not reach the service
+├── RunRefusedError            the service takes no checkpoint of such a run
 ├── JumpTimeoutError           the service took longer than the run waits
 ├── InvalidAdapterError        what came back must not be loaded
 ├── JumpRefusedError           the guard found the run better off without the jump
@@ -21,6 +22,10 @@ class TrainerPluginError(Exception):
 
 class UploadError(TrainerPluginError):
     """A checkpoint that a jump needs did not reach the service."""
+
+
+class RunRefusedError(TrainerPluginError):
+    """The service takes no checkpoint of such a run, which is logged once, when it says so."""
 
 
 class JumpTimeoutError(TrainerPluginError):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nextrapolate.errors import NextrapolateError
-from nextrapolate_trainer.errors import JumpRefusedError, RankError, TrainerPluginError
+from nextrapolate_trainer.errors import JumpRefusedError, RankError, RunRefusedError, TrainerPluginError
 
 logger = logging.getLogger("nextrapolate")
 
@@ -15,8 +15,8 @@ def fail_open(consequence: str) -> Iterator[None]:
     """Log whatever goes wrong inside, after what follows from it, and go on."""
     try:
         yield
-    except RankError as error:
-        # The process that failed says so, in its own words.
+    except (RankError, RunRefusedError) as error:
+        # The process that failed has said so, in its own words.
         logger.debug("%s: %s", consequence, error)
     except JumpRefusedError as error:
         # Nothing is broken: this is what a guard is for.

@@ -5,14 +5,16 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
+from http.client import UNPROCESSABLE_ENTITY
 from typing import Any
 
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import NextrapolateError, NotFoundError
+from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError
 from nextrapolate.schemas import CheckpointFile, CheckpointInfo, Series
 from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.errors import RunRefusedError
 from nextrapolate_trainer.state import JumpMade, RunState
 
 logger = logging.getLogger("nextrapolate")
@@ -61,14 +63,21 @@ class RunSeries:
     def post(self, step: int, adapter: Adapter) -> None:
         """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
 
+        Into a new series, where the service has lost the old one.
+
         Raises:
             NextrapolateError: the checkpoint is not at the service.
+            RunRefusedError: it never will be.
         """
         content = save(dict(adapter))
         digest = sha256(content).hexdigest()
         if self._id is None:
             self._id = self._opened(step, digest)
-        self._client.put_file(self._id, step, _WEIGHTS, content)
+        try:
+            self._client.put_file(self._id, step, _WEIGHTS, content)
+        except NotFoundError:
+            self._id = self._begun_anew(self._id, step)
+            self._client.put_file(self._id, step, _WEIGHTS, content)
         self._digests[step] = digest
         try:
             self.record_jumps()
@@ -101,13 +110,7 @@ class RunSeries:
         try:
             old = self._client.get_series(self._resumed.series)
         except NotFoundError:
-            logger.warning(
-                "the service has no series %s any more: the checkpoints before step %d are lost to jumps",
-                self._resumed.series,
-                step,
-            )
-            self._jumps = []
-            return self._created()
+            return self._begun_anew(self._resumed.series, step)
         if self._goes_on(old, step, digest):
             known = {jump.step for jump in old.jumps}
             self._unrecorded = [jump for jump in self._jumps if jump.step not in known]
@@ -139,10 +142,29 @@ class RunSeries:
         self._unrecorded = list(self._jumps)
         return new
 
+    def _begun_anew(self, lost: str, step: int) -> str:
+        """Return a new series in place of one that was deleted, or is another server's."""
+        new = self._created()
+        logger.warning(
+            "the service has no series %s any more: the run goes on in a new one, %s, and jumps do "
+            "without the checkpoints before step %d",
+            lost,
+            new,
+            step,
+        )
+        self._jumps, self._unrecorded = [], []
+        return new
+
     def _created(self) -> str:
-        return self._client.create_series(
-            self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
-        ).id
+        try:
+            series = self._client.create_series(
+                self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
+            )
+        except InvalidRequestError as error:
+            if error.problem.status != UNPROCESSABLE_ENTITY:
+                raise
+            raise RunRefusedError(f"the service extrapolates no such run: {error}") from error
+        return series.id
 
 
 def _digest(info: CheckpointInfo) -> str | None:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.errors import UploadError
+from nextrapolate_trainer.errors import RunRefusedError, UploadError
 
 logger = logging.getLogger("nextrapolate")
 
@@ -24,6 +24,7 @@ class Uploads:
         self._capacity = capacity
         self._waiting: deque[tuple[int, Adapter]] = deque()
         self._failures: dict[int, str] = {}
+        self._refusal: RunRefusedError | None = None
         self._posting = False
         self._closed = False
         self._changed = threading.Condition()
@@ -32,6 +33,8 @@ class Uploads:
     def put(self, step: int, adapter: Adapter) -> None:
         """Queue the checkpoint of `step`; returns at once."""
         with self._changed:
+            if self._refusal:
+                return
             if len(self._waiting) >= self._capacity:
                 oldest, _ = self._waiting.popleft()
                 self._failures[oldest] = f"the checkpoint of step {oldest} was left out"
@@ -46,10 +49,13 @@ class Uploads:
 
         Raises:
             UploadError: they take longer, or the checkpoint of `step` itself is not there.
+            RunRefusedError: none of them ever will be.
         """
         if not self._idle(timeout):
             late = len(self._waiting) + self._posting
             raise UploadError(f"checkpoints still on their way after {timeout:g} s: {late}")
+        if self._refusal:
+            raise self._refusal
         if reason := self._failures.get(step):
             raise UploadError(reason)
 
@@ -85,6 +91,11 @@ class Uploads:
     def _post_or_log(self, step: int, adapter: Adapter) -> None:
         try:
             self._post(step, adapter)
+        except RunRefusedError as error:
+            logger.error("nextrapolate takes no further part in this run: %s", error)
+            with self._changed:
+                self._refusal = error
+                self._waiting.clear()
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs one checkpoint
             self._failures[step] = f"the checkpoint of step {step} did not reach the service: {error}"
             logger.warning("%s", self._failures[step])

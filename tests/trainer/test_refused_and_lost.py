@@ -1,0 +1,82 @@
+"""Runs of a kind that the service takes no checkpoint of, and runs whose series it loses on the way."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fixtures.grpo import tiny_parts
+from fixtures.server import EmbeddedServer
+from trl.trainer.grpo_trainer import GRPOTrainer
+
+from nextrapolate import NExtClient
+from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.series import Run, RunSeries
+from nextrapolate_trainer.trl import NExtCallback
+
+pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+
+@pytest.fixture
+def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("setting", "named"),
+    [
+        ({"use_dora": True}, "use_dora=true"),
+        ({"bias": "lora_only"}, "bias="),
+        ({"lora_alpha": 0}, "lora_alpha"),
+    ],
+)
+def test_a_run_that_cannot_be_served_says_so_once(
+    setting: dict[str, Any],
+    named: str,
+    client: NExtClient,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    parts = tiny_parts(tmp_path / "run", max_steps=7)
+    for name, value in setting.items():
+        setattr(parts["peft_config"], name, value)
+    trainer = GRPOTrainer(**parts)
+    plugin = NExtCallback(client, collect_every=1, jump_at=3, jump_every=1, horizon_steps=2).attach(trainer)
+    trainer.train()
+    assert plugin.jumps == []
+    said = [record for record in caplog.records if record.name == "nextrapolate"]
+    [line] = [record.getMessage() for record in said if record.levelno > logging.DEBUG]
+    assert line.startswith(
+        "nextrapolate takes no further part in this run: the service extrapolates no such run"
+    )
+    assert named in line
+
+
+def test_a_series_that_is_lost_on_the_way_is_begun_anew(
+    client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
+    series = RunSeries(client, Run("lost on the way", None, config), None)
+    series.post(2, adapter(2))
+    lost = series.id
+    assert lost is not None
+    series.add_jump(2, "job")
+    client.delete_series(lost)
+    series.post(4, adapter(4))
+    series.post(6, adapter(6))
+    assert series.id not in (None, lost)
+    assert series.jumps == ()
+    assert [info.step for info in client.get_series(str(series.id)).checkpoints] == [4, 6]
+    [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert f"has no series {lost} any more" in warning
+    assert "without the checkpoints before step 4" in warning
+
+
+def adapter(value: float) -> Adapter:
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    return {f"{name}.lora_A.weight": torch.full((1, 4), value), f"{name}.lora_B.weight": torch.ones(4, 1)}
