@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -277,6 +278,45 @@ def test_receivers_that_never_answer_hold_up_no_other_tenants(
         while any(len(store.jobs.get("others", job).deliveries) < 3 for job in stuck):  # none was forgotten
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+@pytest.fixture
+def answered(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Names below slow.example are looked up until this is set, as if their servers did not answer."""
+    answered = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def slow(host: Any, *rest: Any, **options: Any) -> Any:
+        if str(host).endswith("slow.example"):
+            answered.wait(300)
+        return look_up(host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    return answered
+
+
+def test_names_that_nobody_answers_for_hold_up_no_other_tenants(
+    answered: threading.Event,
+    store: Store,
+    receiver: Receiver,
+    allowed: ServiceSettings,
+    api_key: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stuck = [ended(store, "others", f"https://{number}.slow.example/") for number in range(16)]
+    with ExitStack() as stack:
+        headers = {"Authorization": f"Bearer {api_key}"}
+        client = stack.enter_context(TestClient(create_app(allowed), headers=headers))
+        stack.callback(answered.set)
+        with monkeypatch.context() as hasty:
+            hasty.setattr("nextrapolate_service.webhooks.sending._ANSWERS_WITHIN_SECONDS", 0.2)
+            deadline = time.monotonic() + 60
+            while any(len(store.jobs.get("others", job).deliveries) < 3 for job in stuck):
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        for job in stuck:
+            assert "no answer within" in (store.jobs.get("others", job).deliveries[-1].error or "")
+        assert through(client, ended(store, "tests", receiver.url)).state == "delivered"
 
 
 def test_a_name_for_a_private_address_is_told_nothing(

@@ -1,6 +1,7 @@
 """Webhooks: whoever asked for it is told that a job has ended.
 
-    addresses.py     which addresses may be told, and which one a name stands for
+    addresses.py     which addresses may be told
+    names.py         which addresses a name stands for
     message.py       what is said, and its signature
     sending.py       one attempt
     delivering.py    attempt after attempt, in every API process

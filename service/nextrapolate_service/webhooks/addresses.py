@@ -3,8 +3,6 @@
 Whoever submits jobs must not make this server talk to its own neighbours (server-side request forgery).
 """
 
-import asyncio
-import socket
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -69,20 +67,6 @@ def check_address(address: Address, networks: Iterable[Network]) -> None:
             raise _refused(
                 f"{address} is no public address: give one, or ask the server's operator to allow its network"
             )
-
-
-async def resolve(host: str, port: int, networks: Iterable[Network]) -> Address:
-    """Look a name up, once: the address that comes back has been checked, and is the one to connect to.
-
-    Raises:
-        RefusedWebhookError: one of the addresses it stands for is not allowed.
-        OSError: there is no such name.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    addresses = [ip_address(str(where[0]).partition("%")[0]) for *_, where in found]
-    for address in addresses:
-        check_address(address, networks)
-    return addresses[0]
 
 
 def _refused(why: str) -> RefusedWebhookError:

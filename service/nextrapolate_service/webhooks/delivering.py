@@ -75,7 +75,7 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
         await _settle(store, due, _SECRET_LOST)
         return
     try:
-        outcome = await sender.send(webhook.url, message(job, secret, datetime.now(UTC)))
+        outcome = await sender.send(job.tenant, webhook.url, message(job, secret, datetime.now(UTC)))
     except Exception:  # noqa: BLE001 - logged, and noted: it must hold up neither this webhook nor others
         _log.exception("a webhook cannot be told", extra={"job_id": job.id, "attempt": due.attempt})
         outcome = Outcome(None, "the server made a mistake; its log has more")

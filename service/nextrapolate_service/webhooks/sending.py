@@ -11,8 +11,9 @@ import httpx
 
 from nextrapolate_service.errors import RefusedWebhookError
 from nextrapolate_service.settings import Network
-from nextrapolate_service.webhooks.addresses import check_webhook, resolve
+from nextrapolate_service.webhooks.addresses import Address, check_address, check_webhook
 from nextrapolate_service.webhooks.message import SignedMessage
+from nextrapolate_service.webhooks.names import Names
 
 _CONNECTS_WITHIN_SECONDS = 5.0
 _ANSWERS_WITHIN_SECONDS = 15.0
@@ -37,8 +38,9 @@ class Outcome:
 class Sender:
     """Sends to the very address that was checked, over TLS for the name that was given; follows nobody."""
 
-    def __init__(self, http: httpx.AsyncClient, networks: tuple[Network, ...]) -> None:
+    def __init__(self, http: httpx.AsyncClient, names: Names, networks: tuple[Network, ...]) -> None:
         self._http = http
+        self._names = names
         self._networks = networks
 
     @classmethod
@@ -54,14 +56,18 @@ class Sender:
             follow_redirects=False,
             headers={"User-Agent": f"nextrapolate/{version('nextrapolate')}"},
         ) as http:
-            yield cls(http, networks)
+            names = Names()
+            try:
+                yield cls(http, names, networks)
+            finally:
+                names.close()
 
-    async def send(self, url: str, message: SignedMessage) -> Outcome:
-        """Tell it once; whatever goes wrong is in what comes back."""
+    async def send(self, tenant: str, url: str, message: SignedMessage) -> Outcome:
+        """Tell a webhook of the tenant once; whatever goes wrong is in what comes back."""
         try:
             check_webhook(url, self._networks)  # again: an earlier version took what this one refuses
             async with asyncio.timeout(_ANSWERS_WITHIN_SECONDS):
-                status = await self._post(httpx.URL(url), message)
+                status = await self._post(tenant, httpx.URL(url), message)
         except RefusedWebhookError as refused:
             return Outcome(None, str(refused), is_final=True)
         except TimeoutError:
@@ -74,9 +80,9 @@ class Sender:
             return Outcome(status, f"it answered {status}, and redirects are not followed")
         return Outcome(status, f"it answered {status}", is_final=status == _GONE)
 
-    async def _post(self, url: httpx.URL, message: SignedMessage) -> int:
+    async def _post(self, tenant: str, url: httpx.URL, message: SignedMessage) -> int:
         host = url.raw_host.decode("ascii")
-        address = await resolve(host, url.port or 443, self._networks)
+        address = await self._address(tenant, host, url.port or 443)
         request = self._http.build_request(
             "POST",
             url.copy_with(host=str(address)),
@@ -89,6 +95,13 @@ class Sender:
         )  # what it says beyond the status is left unread
         await response.aclose()
         return response.status_code
+
+    async def _address(self, tenant: str, host: str, port: int) -> Address:
+        """Look a name up, once: what comes back has been checked, and is the one to connect to."""
+        addresses = await self._names.look_up(tenant, host, port)
+        for address in addresses:
+            check_address(address, self._networks)
+        return addresses[0]
 
 
 def _certificates() -> ssl.SSLContext:
