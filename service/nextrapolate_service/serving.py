@@ -6,6 +6,7 @@ callers come back to the next process, and lets every other request finish.
 
 import argparse
 import socket
+import sys
 import threading
 from types import FrameType
 
@@ -39,8 +40,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--fd", type=int)
     arguments = parser.parse_args()
-    configure_logging()
-    settings = ServiceSettings.from_environment()
+    try:
+        configure_logging()
+        settings = ServiceSettings.from_environment()
+    except ValueError as error:
+        sys.exit(f"nextrapolate-server: {error}")
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -6,6 +6,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Self
 
+from nextrapolate_store.environment import read_count, read_list, read_number, read_size
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.tenants import Quotas
 
@@ -35,49 +36,9 @@ class RateLimit:
         Raises:
             ValueError: one of them is not what it should be.
         """
-        per_second = float(os.environ.get("NEXTRAPOLATE_RATE_LIMIT", _GENEROUS.per_second))
-        at_once = int(os.environ.get("NEXTRAPOLATE_RATE_BURST", _GENEROUS.at_once))
+        per_second = read_number("NEXTRAPOLATE_RATE_LIMIT", _GENEROUS.per_second, least=0)
+        at_once = read_count("NEXTRAPOLATE_RATE_BURST", _GENEROUS.at_once, least=1)
         return cls(per_second, at_once) if per_second else None
-
-
-def audit_days() -> int:
-    """Read NEXTRAPOLATE_AUDIT_DAYS.
-
-    Raises:
-        ValueError: it is no number of days.
-    """
-    days = int(os.environ.get("NEXTRAPOLATE_AUDIT_DAYS", 400))
-    if days < 1:
-        raise ValueError(f"NEXTRAPOLATE_AUDIT_DAYS is {days}: keep the audit log for a day at least")
-    return days
-
-
-def event_streams() -> int:
-    """Read NEXTRAPOLATE_EVENT_STREAMS.
-
-    Raises:
-        ValueError: it is no number of streams.
-    """
-    streams = int(os.environ.get("NEXTRAPOLATE_EVENT_STREAMS", 200))
-    if streams < 1:
-        raise ValueError(f"NEXTRAPOLATE_EVENT_STREAMS is {streams}: let a tenant follow one job at least")
-    return streams
-
-
-def trusted_proxies() -> tuple[Network, ...]:
-    """Read NEXTRAPOLATE_TRUSTED_PROXIES; a proxy on this machine is always among them.
-
-    Raises:
-        ValueError: one of them is neither an address nor a network.
-    """
-    named = [name.strip() for name in os.environ.get("NEXTRAPOLATE_TRUSTED_PROXIES", "").split(",")]
-    try:
-        return (*_THIS_MACHINE, *(ip_network(name) for name in named if name))
-    except ValueError as error:
-        raise ValueError(
-            f"NEXTRAPOLATE_TRUSTED_PROXIES: {error}; give addresses or networks such as 172.18.0.0/16, "
-            "separated by commas"
-        ) from None
 
 
 _THIS_MACHINE = (ip_network("127.0.0.1"), ip_network("::1"))
@@ -130,28 +91,43 @@ class ServiceSettings:
     def from_environment(cls) -> Self:
         """Read NEXTRAPOLATE_API_KEY_FILE, _FILE_ROOTS, _S3_BUCKETS, _HUB_ENDPOINT and so on.
 
-        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH, _S3_BUCKETS and _WEBHOOK_NETWORKS are
-        lists with commas. The store's settings, the rate limit and the quotas are read, too.
+        NEXTRAPOLATE_FILE_ROOTS is a list with the separator of PATH; _S3_BUCKETS, _WEBHOOK_NETWORKS and
+        _TRUSTED_PROXIES are lists with commas; a proxy on this machine is always trusted. The store's
+        settings, the rate limit and the quotas are read, too.
 
         Raises:
             ValueError: one that is needed is not set, or one is not what it should be.
         """
         key_file = os.environ.get("NEXTRAPOLATE_API_KEY_FILE")
-        roots = os.environ.get("NEXTRAPOLATE_FILE_ROOTS", "").split(os.pathsep)
-        buckets = os.environ.get("NEXTRAPOLATE_S3_BUCKETS", "").split(",")
-        networks = os.environ.get("NEXTRAPOLATE_WEBHOOK_NETWORKS", "").split(",")
-        reserve = os.environ.get("NEXTRAPOLATE_DISK_RESERVE_BYTES")
         return cls(
             store=StoreSettings.from_environment(),
             api_key_file=Path(key_file) if key_file else None,
-            file_roots=tuple(Path(root) for root in roots if root),
-            s3_buckets=frozenset(bucket.strip() for bucket in buckets if bucket.strip()),
-            hub_endpoint=os.environ.get("NEXTRAPOLATE_HUB_ENDPOINT", cls.hub_endpoint),
-            disk_reserve_bytes=int(reserve) if reserve else None,
+            file_roots=tuple(map(Path, read_list("NEXTRAPOLATE_FILE_ROOTS", os.pathsep))),
+            s3_buckets=frozenset(read_list("NEXTRAPOLATE_S3_BUCKETS")),
+            hub_endpoint=os.environ.get("NEXTRAPOLATE_HUB_ENDPOINT") or cls.hub_endpoint,
+            disk_reserve_bytes=read_size("NEXTRAPOLATE_DISK_RESERVE_BYTES", cls.disk_reserve_bytes),
             rate_limit=RateLimit.from_environment(),
             quotas=Quotas.from_environment(),
-            webhook_networks=tuple(ip_network(network.strip()) for network in networks if network.strip()),
-            audit_days=audit_days(),
-            event_streams=event_streams(),
-            trusted_proxies=trusted_proxies(),
+            webhook_networks=_read_networks("NEXTRAPOLATE_WEBHOOK_NETWORKS"),
+            audit_days=read_audit_days(),
+            event_streams=read_count("NEXTRAPOLATE_EVENT_STREAMS", cls.event_streams, least=1),
+            trusted_proxies=(*_THIS_MACHINE, *_read_networks("NEXTRAPOLATE_TRUSTED_PROXIES")),
         )
+
+
+def read_audit_days() -> int:
+    """Read NEXTRAPOLATE_AUDIT_DAYS, which operators' commands need alone.
+
+    Raises:
+        ValueError: it is no number of days.
+    """
+    return read_count("NEXTRAPOLATE_AUDIT_DAYS", ServiceSettings.audit_days, least=1)
+
+
+def _read_networks(variable: str) -> tuple[Network, ...]:
+    try:
+        return tuple(ip_network(name) for name in read_list(variable))
+    except ValueError as error:
+        raise ValueError(
+            f"{variable}: {error}; write addresses or networks such as 172.18.0.0/16, separated by commas"
+        ) from None

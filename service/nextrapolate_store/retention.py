@@ -1,9 +1,10 @@
 """How long what nobody needs any more is kept."""
 
-import os
 from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Self
+
+from nextrapolate_store.environment import read_number
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,20 @@ class Retention:
         """Read NEXTRAPOLATE_KEEP_JOBS_DAYS, _KEEP_EVENTS_DAYS and so on.
 
         Raises:
-            ValueError: one of them is not a positive number.
+            ValueError: one of them is not what it should be.
         """
         days, hours, minutes = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
         return cls(
-            jobs=_read("NEXTRAPOLATE_KEEP_JOBS_DAYS", days, cls.jobs),
-            events=_read("NEXTRAPOLATE_KEEP_EVENTS_DAYS", days, cls.events),
-            idempotency_keys=_read("NEXTRAPOLATE_KEEP_IDEMPOTENCY_KEYS_HOURS", hours, cls.idempotency_keys),
-            uploads=_read("NEXTRAPOLATE_KEEP_UPLOADS_HOURS", hours, cls.uploads),
-            sweep_every=_read("NEXTRAPOLATE_SWEEP_MINUTES", minutes, cls.sweep_every),
+            jobs=_read("NEXTRAPOLATE_KEEP_JOBS_DAYS", cls.jobs, days),
+            events=_read("NEXTRAPOLATE_KEEP_EVENTS_DAYS", cls.events, days),
+            idempotency_keys=_read("NEXTRAPOLATE_KEEP_IDEMPOTENCY_KEYS_HOURS", cls.idempotency_keys, hours),
+            uploads=_read("NEXTRAPOLATE_KEEP_UPLOADS_HOURS", cls.uploads, hours),
+            sweep_every=_read("NEXTRAPOLATE_SWEEP_MINUTES", cls.sweep_every, minutes),
         )
 
 
-def _read(variable: str, unit: timedelta, default: timedelta) -> timedelta:
-    text = os.environ.get(variable)
-    try:
-        return float(text) * unit if text else default
-    except (ValueError, OverflowError):
-        raise ValueError(f"{variable} must be a positive number, not {text!r}") from None
+def _read(variable: str, default: timedelta, unit: timedelta) -> timedelta:
+    return read_number(variable, default / unit) * unit
 
 
 def milliseconds(span: timedelta) -> int:

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nextrapolate_store.environment import read_count, read_number
 from nextrapolate_store.retention import Retention
 
 
@@ -42,8 +43,8 @@ class StoreSettings:
         return cls(
             redis_url=_required("NEXTRAPOLATE_REDIS_URL", "the URL of the Redis that holds the jobs"),
             data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds jobs and blobs")),
-            lease_seconds=float(os.environ.get("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds)),
-            max_attempts=int(os.environ.get("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts)),
+            lease_seconds=read_number("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds),
+            max_attempts=read_count("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts, least=1),
             retention=Retention.from_environment(),
         )
 

@@ -1,10 +1,11 @@
 """Tenants: whoever shares series, jobs and files, and how much of them a tenant may have."""
 
-import os
 import re
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from typing import Self
+
+from nextrapolate_store.environment import read_count, read_size
 
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TIB = 1 << 40
@@ -66,9 +67,13 @@ class Quotas:
         Raises:
             ValueError: one of them is not a whole number, or negative.
         """
-        variables = {field.name: f"NEXTRAPOLATE_QUOTA_{field.name.upper()}" for field in fields(cls)}
-        given = {name: os.environ.get(variable) for name, variable in variables.items()}
-        return cls(**{name: int(value) for name, value in given.items() if value})
+        return cls(
+            bytes=read_size("NEXTRAPOLATE_QUOTA_BYTES", cls.bytes),
+            series=read_count("NEXTRAPOLATE_QUOTA_SERIES", cls.series, least=0),
+            queued_jobs=read_count("NEXTRAPOLATE_QUOTA_QUEUED_JOBS", cls.queued_jobs, least=0),
+            running_jobs=read_count("NEXTRAPOLATE_QUOTA_RUNNING_JOBS", cls.running_jobs, least=0),
+            uploads=read_count("NEXTRAPOLATE_QUOTA_UPLOADS", cls.uploads, least=0),
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from prometheus_client.core import Metric
 from nextrapolate.schemas import JobState, Stage
 from nextrapolate_service.metrics import StoreMetrics
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
-from nextrapolate_store.tenants import Quota
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
@@ -21,17 +20,16 @@ CODE = "".join(
     for part in ("service", "worker", "client", "trainer_plugin")
     for path in sorted((ROOT / part).rglob("*.py"))
 )
-QUOTAS = {f"NEXTRAPOLATE_QUOTA_{quota.upper()}" for quota in Quota}
 
 
 def test_every_setting_it_names_is_read() -> None:
-    assert {name for name in SETTING.findall(GUIDE) if name not in CODE} - QUOTAS == set()
+    assert {name for name in SETTING.findall(GUIDE) if name not in CODE} == set()
 
 
 def test_every_variable_that_is_read_is_explained() -> None:
     read = {name for pattern in (SETTING, READ, READ_BY_A_LIBRARY) for name in pattern.findall(CODE)}
     assert {"NEXTRAPOLATE_URL", "XDG_CONFIG_HOME", "AWS_REGION", "VERL_LOGGING_LEVEL"} <= read
-    assert {name for name in read | QUOTAS if not re.search(rf"\b{name}\b", GUIDE + TRAINERS)} == set()
+    assert {name for name in read if not re.search(rf"\b{name}\b", GUIDE + TRAINERS)} == set()
 
 
 def test_every_metric_is_explained() -> None:

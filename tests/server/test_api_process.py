@@ -247,22 +247,3 @@ def test_what_a_proxy_says_is_believed_where_it_is_trusted(
         eventually(lambda: any(log.read_text() for log in audit.glob("*.jsonl")))
         (log,) = audit.glob("*.jsonl")
         assert json.loads(log.read_text())["address"] == address
-
-
-@pytest.mark.parametrize("wrong", ["caddy", "10.0.0.1/8", "*"])
-def test_a_proxy_that_is_no_address_is_told_at_the_start(
-    store_settings: StoreSettings, tmp_path: Path, wrong: str
-) -> None:
-    environment = {
-        "NEXTRAPOLATE_REDIS_URL": store_settings.redis_url,
-        "NEXTRAPOLATE_DATA_DIR": str(tmp_path),
-        "NEXTRAPOLATE_TRUSTED_PROXIES": wrong,
-    }
-    program = Path(sys.executable).parent / "nextrapolate-server"
-    command = [str(program), "api", "--port", "0"]
-    failed = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, timeout=120
-    )
-    assert failed.returncode == 1
-    assert "NEXTRAPOLATE_TRUSTED_PROXIES" in failed.stderr
-    assert "addresses or networks such as 172.18.0.0/16" in " ".join(failed.stderr.split())

@@ -138,7 +138,7 @@ def test_a_redis_that_does_not_run_is_told_with_its_log(tmp_path: Path) -> None:
     broken.chmod(0o755)
     said = run_and_fail("--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", str(broken))
     log = tmp_path / "data" / "logs" / "redis.log"
-    assert f"redis ended with exit code 3: see {log}" in said
+    assert f"redis ended with exit code 3: see {log}, which ends: no memory" in said
     assert log.read_text() == "no memory\n"
 
 

@@ -15,7 +15,7 @@ from httpx_sse import EventSource, ServerSentEvent, connect_sse
 
 from nextrapolate.schemas import JobEvent, Stage
 from nextrapolate_service.events import EventReader
-from nextrapolate_service.settings import ServiceSettings, event_streams
+from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import KeyRevoked
 from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.store import Store
@@ -173,21 +173,6 @@ def test_streams_take_none_of_the_threads_that_requests_share(
     store.jobs.cancel("tests", job_id)
     assert [event.event for event in events] == ["cancelled"]
     assert readers == {"event-streams"}
-
-
-@pytest.mark.parametrize(("given", "streams"), [(None, 200), ("7", 7)])
-def test_the_number_of_streams_comes_from_the_environment(
-    monkeypatch: pytest.MonkeyPatch, given: str | None, streams: int
-) -> None:
-    if given is not None:
-        monkeypatch.setenv("NEXTRAPOLATE_EVENT_STREAMS", given)
-    assert event_streams() == streams
-
-
-def test_no_stream_at_all_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NEXTRAPOLATE_EVENT_STREAMS", "0")
-    with pytest.raises(ValueError, match="NEXTRAPOLATE_EVENT_STREAMS is 0: let a tenant follow one job"):
-        event_streams()
 
 
 def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store: Store) -> None:

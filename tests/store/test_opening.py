@@ -102,9 +102,8 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setenv("NEXTRAPOLATE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("NEXTRAPOLATE_LEASE_SECONDS", "2.5")
     assert StoreSettings.from_environment() == StoreSettings("redis://localhost/0", tmp_path, 2.5, 3)
-    monkeypatch.setenv("NEXTRAPOLATE_MAX_ATTEMPTS", "0")
     with pytest.raises(ValueError, match="max_attempts"):
-        StoreSettings.from_environment()
+        StoreSettings("redis://localhost/0", tmp_path, max_attempts=0)
     monkeypatch.delenv("NEXTRAPOLATE_REDIS_URL")
     with pytest.raises(ValueError, match="NEXTRAPOLATE_REDIS_URL is not set"):
         StoreSettings.from_environment()

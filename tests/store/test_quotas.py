@@ -345,9 +345,8 @@ def test_quotas_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("NEXTRAPOLATE_QUOTA_BYTES", "1000")
     monkeypatch.setenv("NEXTRAPOLATE_QUOTA_QUEUED_JOBS", "0")
     assert Quotas.from_environment() == Quotas(bytes=1000, queued_jobs=0)
-    monkeypatch.setenv("NEXTRAPOLATE_QUOTA_SERIES", "-1")
-    with pytest.raises(ValueError, match="a quota of -1 series"):
-        Quotas.from_environment()
+    monkeypatch.setenv("NEXTRAPOLATE_QUOTA_BYTES", "1.5GiB")
+    assert Quotas.from_environment().bytes == 3 << 29
 
 
 def test_holding_room_waits_for_no_disk(store: Store, store_settings: StoreSettings) -> None:

@@ -19,8 +19,11 @@ from nextrapolate_worker.wakeups import WakeUp
 
 _log = logging.getLogger(__name__)
 
-configure_logging()
-settings = WorkerSettings.from_environment()
+try:
+    configure_logging()
+    settings = WorkerSettings.from_environment()
+except ValueError as error:
+    raise SystemExit(f"nextrapolate-server: {error}") from None
 app = Celery("nextrapolate", set_as_current=False)
 app.conf.update(celery_settings(settings.store.redis_url))
 

@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field, replace
 from typing import Self
 
+from nextrapolate_store.environment import read_count
 from nextrapolate_store.settings import StoreSettings
 
 
@@ -27,12 +28,8 @@ class WorkerSettings:
         """Read NEXTRAPOLATE_DEVICE and NEXTRAPOLATE_THREADS beside the store's settings.
 
         Raises:
-            ValueError: NEXTRAPOLATE_THREADS is not a positive number.
+            ValueError: one that is needed is not set, or one is not what it should be.
         """
-        settings = cls(StoreSettings.from_environment(), os.environ.get("NEXTRAPOLATE_DEVICE", "auto"))
-        threads = os.environ.get("NEXTRAPOLATE_THREADS")
-        if threads is None:
-            return settings
-        if not threads.isdecimal() or int(threads) < 1:
-            raise ValueError(f"NEXTRAPOLATE_THREADS must be a positive number, not {threads!r}")
-        return replace(settings, threads=int(threads))
+        device = os.environ.get("NEXTRAPOLATE_DEVICE") or cls.device
+        settings = cls(StoreSettings.from_environment(), device)
+        return replace(settings, threads=read_count("NEXTRAPOLATE_THREADS", settings.threads, least=1))

@@ -13,7 +13,7 @@ import typer
 from nextrapolate_service.audit import AuditLog
 from nextrapolate_service.server.data_folder import DEFAULT_DATA_DIR
 from nextrapolate_service.server.redis import running_redis_url
-from nextrapolate_service.settings import audit_days
+from nextrapolate_service.settings import read_audit_days
 from nextrapolate_store.errors import StoreError
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -54,7 +54,7 @@ def open_store(data_dir: Path | None) -> Iterator[OperatedStore]:
         settings = _settings(data_dir)
         store = Store.open(settings)
         try:
-            yield OperatedStore(store, AuditLog(settings.data_dir, audit_days()))
+            yield OperatedStore(store, AuditLog(settings.data_dir, read_audit_days()))
         finally:
             store.close()
     except (StoreError, ValueError, OSError) as error:

@@ -92,6 +92,7 @@ class _Child:
         self._part = part
         self._tell = tell
         self._process: asyncio.subprocess.Process | None = None
+        self._log_start = 0
 
     async def start(self) -> None:
         """Start the process, and wait until it is ready.
@@ -102,7 +103,9 @@ class _Child:
         process = await self._spawn()
         while not await asyncio.to_thread(self._part.ready):
             if process.returncode is not None:
-                raise PartFailedError(f"{self._part.name} {_how(process.returncode)}: see {self._part.log}")
+                raise PartFailedError(
+                    f"{self._part.name} {_how(process.returncode)}: see {self._part.log}{self._last_words()}"
+                )
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def keep(self) -> None:
@@ -121,6 +124,12 @@ class _Child:
             pause = min(_LONGEST_PAUSE, 2 * pause)
             self._process = None
 
+    def _last_words(self) -> str:
+        with self._part.log.open("rb") as log:
+            log.seek(self._log_start)
+            said = log.read().decode(errors="replace").strip()
+        return f", which ends: {said.splitlines()[-1]}" if said else ""
+
     async def stop(self, at_once: asyncio.Event) -> None:
         """Ask it to end; kill it when its grace is over, or when `at_once` is set."""
         process = self._process
@@ -137,6 +146,7 @@ class _Child:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         with self._part.log.open("ab") as log:
+            self._log_start = log.tell()
             self._process = await asyncio.create_subprocess_exec(
                 *leashed(self._part.command),
                 stdin=subprocess.DEVNULL,

@@ -1,0 +1,58 @@
+"""What environment variables hold. One that holds what cannot be used is named, with what to write instead.
+
+A variable that is empty counts as one that is not set.
+"""
+
+import os
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ByteSize, Field, TypeAdapter, ValidationError
+
+Default = TypeVar("Default")
+
+_MOST = 1_000_000
+
+
+def read_number(variable: str, default: float, *, least: float = 0.001) -> float:
+    """Read a number.
+
+    Raises:
+        ValueError: it holds none, or one that is out of bounds.
+    """
+    kind = Annotated[float, Field(ge=least, le=_MOST)]
+    return float(_read(variable, default, kind, f"a number from {least:g} to {_MOST:,}"))
+
+
+def read_count(variable: str, default: int, *, least: int) -> int:
+    """Read a whole number.
+
+    Raises:
+        ValueError: it holds none, or less than the least.
+    """
+    return int(_read(variable, default, Annotated[int, Field(ge=least)], f"a whole number, {least} or more"))
+
+
+def read_size(variable: str, default: Default) -> int | Default:
+    """Read a number of bytes, which may come with its unit.
+
+    Raises:
+        ValueError: it holds none.
+    """
+    size: ByteSize | Default = _read(variable, default, ByteSize, "a size such as 2GiB, or a number of bytes")
+    return size
+
+
+def read_list(variable: str, separator: str = ",") -> list[str]:
+    """Read what stands between separators, and leave out what is empty."""
+    parts = os.environ.get(variable, "").split(separator)
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _read(variable: str, default: Any, kind: Any, wanted: str) -> Any:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return default
+    try:
+        return TypeAdapter(kind).validate_python(text)
+    except (ValidationError, OverflowError):  # a size of very many digits
+        raise ValueError(f"{variable} is {text!r}: write {wanted}") from None
