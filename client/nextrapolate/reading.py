@@ -87,7 +87,7 @@ def _extrapolation(report: Report) -> Reading:
             f"Evaluate the adapter against checkpoint {last} before you use it. With more checkpoints, or a "
             "shorter horizon, the next job can say more.",
         )
-    scores = report.backtest.applied or report.backtest.total
+    scores = report.backtest.applied
     name, others = report.method.name, _forecasts(report.rivals)
     why = f"{_asked(report.backtest)}, {name} {_against_no_jump(scores)}. {_beside(others, scores)}"
     sure = _agreement(report, report.backtest)
@@ -117,7 +117,7 @@ def _repeating(report: Report) -> Reading:
         "them: no backtest speaks for or against it."
     )
     if report.backtest is not None:
-        scores = report.backtest.applied or report.backtest.total
+        scores = report.backtest.applied
         why += f" {_asked(report.backtest)}, it {_against_no_jump(scores)}, against training alone."
     return Reading(
         "unknown",

@@ -8,7 +8,7 @@ from statistics import fmean, median
 from rich.console import Console
 from rich.table import Table
 
-from nextrapolate.schemas import Comparison, Inspection, ModuleLinearity
+from nextrapolate.schemas import Comparison, Inspection
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"
@@ -54,7 +54,7 @@ def show_inspection(inspection: Inspection) -> None:
     for name, values in _track(inspection):
         track.add_row(name, sparkline(values, bars), f"{values[0]:.3g}", f"{values[-1]:.3g}")
     straight = _table("R^2 of a line", "< 0", "0-0.7", "0.7-0.9", "> 0.9", "median")
-    for name, values in _linearity(inspection.linearity):
+    for name, values in inspection.linearity_by_definition.items():
         straight.add_row(name, *_shares(values), f"{median(values):.2f}")
     _print(inspection.verdict, kinds, inspection.warnings, track, straight)
 
@@ -90,17 +90,6 @@ def _track(inspection: Inspection) -> Iterable[tuple[str, list[float]]]:
     yield "speed, norm per step", [step.speed for step in track if step.speed is not None]
     if steadiness := [step.steadiness for step in track if step.steadiness is not None]:
         yield f"steadiness, cosine (mean {fmean(steadiness):.2f})", steadiness
-
-
-def _linearity(modules: Sequence[ModuleLinearity]) -> Iterable[tuple[str, list[float]]]:
-    definitions: dict[str, list[float | None]] = {
-        "held out, each coordinate about its mean": [module.held_out_by_coordinate for module in modules],
-        "held out, all about one mean": [module.held_out_pooled for module in modules],
-        "in sample, each about its mean": [module.in_sample for module in modules],
-    }
-    for name, values in definitions.items():
-        if known := [value for value in values if value is not None]:
-            yield name, known
 
 
 def _shares(values: Sequence[float]) -> list[str]:

@@ -32,6 +32,23 @@ def test_an_extrapolation_is_read_by_its_backtest(
     assert "26 of 28 modules" in reading.sure
 
 
+def test_a_definition_of_straightness_that_no_module_has_is_left_out() -> None:
+    run = inspection()
+    one, *others = run.linearity
+    assert list(run.linearity_by_definition) == [
+        "held out, each coordinate about its mean",
+        "held out, all about one mean",
+        "in sample, each about its mean",
+    ]
+    modules = [module.model_copy(update={"held_out_pooled": None}) for module in (one, *others)]
+    modules[0] = modules[0].model_copy(update={"held_out_by_coordinate": None})
+    known = run.model_copy(update={"linearity": modules}).linearity_by_definition
+    assert {name: len(values) for name, values in known.items()} == {
+        "held out, each coordinate about its mean": len(others),
+        "in sample, each about its mean": len(run.linearity),
+    }
+
+
 def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     report = extrapolation(relative_error=0.9)
     assert report.backtest is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
-from nextrapolate.schemas import AnyReport, Comparison, Inspection, Report, WsmMethod
+from nextrapolate.schemas import AnyReport, Comparison, Inspection, WsmMethod
 from nextrapolate_worker.rendering import report_page
 from nextrapolate_worker.rendering.grid import Grid
 
@@ -115,18 +115,6 @@ def test_names_are_escaped_wherever_they_stand() -> None:
     page = Page(report_page(report))
     assert page.tags["script"] == 0
     assert "script>alert(1)</script>" in "".join(page.texts)
-
-
-def test_a_report_of_before_still_makes_a_page() -> None:
-    old = extrapolation().model_dump(
-        mode="json", exclude={"job", "recommended", "rivals", "geometry", "spectrum"}
-    )
-    for module in old["modules"]:
-        del module["reached_norm"]
-    del old["backtest"]["applied"]
-    html = report_page(Report.model_validate(old))
-    assert "before geometry was part of it" in html
-    assert re.findall(r'<figure id="(\w+)">', html) == ["errors", "cosines", "sizes"]
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,20 @@ class RunGeometry(Response):
     kinds: list[KindGeometry]
     linearity: list[ModuleLinearity]
 
+    @property
+    def linearity_by_definition(self) -> dict[str, list[float]]:
+        """R^2 of the modules that have one, by the definition; one that no module has is left out."""
+        modules = self.linearity
+        definitions: dict[str, list[float | None]] = {
+            "held out, each coordinate about its mean": [module.held_out_by_coordinate for module in modules],
+            "held out, all about one mean": [module.held_out_pooled for module in modules],
+            "in sample, each about its mean": [module.in_sample for module in modules],
+        }
+        known = {
+            name: [value for value in values if value is not None] for name, values in definitions.items()
+        }
+        return {name: values for name, values in known.items() if values}
+
 
 class Spectrum(Response):
     """Singular values before and after the refit, over the modules that got an update.

@@ -39,9 +39,7 @@ class ModuleReport(Response):
     energy_ratio: float = Field(description="sigma_1 / sum sigma of the last global delta")
     drift_norm: float = Field(description="Frobenius norm of the last global delta")
     update_norm: float = Field(description="Frobenius norm of alpha times the update")
-    reached_norm: float | None = Field(
-        None, description="Frobenius norm of the drift with the update on top of it; null in older reports"
-    )
+    reached_norm: float = Field(description="Frobenius norm of the drift with the update on top of it")
     discarded_energy: float = Field(
         description="share of the squared norm that the refit to the wanted rank cut off"
     )
@@ -59,7 +57,7 @@ class ModuleReport(Response):
 class _JobReport(Response):
     """What every report.json says: which files, what it cost, by what."""
 
-    job: str | None = Field(None, description="id of the job; null in older reports")
+    job: str = Field(description="id of the job")
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
     jumps: list[int] = Field(description="steps after which an extrapolated adapter had been swapped in")
     warnings: list[str]
@@ -99,7 +97,7 @@ class Report(_JobReport):
         default_factory=list,
         description="other methods in the same backtest, those that combine checkpoints; without modules",
     )
-    geometry: RunGeometry | None = Field(None, description="of the run; null in older reports")
+    geometry: RunGeometry = Field(description="of the run")
     spectrum: Spectrum | None = Field(None, description="null where no module got an update")
     discarded_energy: float = Field(description="over all modules, as in ModuleReport")
     update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")

@@ -37,9 +37,7 @@ class BacktestReport(Response):
     origin_step: int = Field(description="last checkpoint the method was shown")
     target_step: int = Field(description="checkpoint it was asked for")
     total: Scores = Field(description="of the prediction itself, at alpha 1")
-    applied: Scores | None = Field(
-        None, description="of the update as it is applied, alpha included; null in older reports"
-    )
+    applied: Scores = Field(description="of the update as it is applied, alpha included")
     seconds: float
 
 

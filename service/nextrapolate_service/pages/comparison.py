@@ -72,7 +72,7 @@ class _Compared:
     def scores(self) -> Scores | None:
         match self.report:
             case Report(backtest=BacktestReport() as backtest):
-                return backtest.applied or backtest.total
+                return backtest.applied
             case Comparison(methods=[best, *_]):
                 return best.total
             case Inspection(evidence=BacktestReport() as evidence):

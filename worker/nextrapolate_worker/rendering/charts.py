@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from nextrapolate.schemas import KindGeometry, MethodScores, ModuleLinearity, Scores, Spectrum, StepGeometry
+from nextrapolate.schemas import KindGeometry, MethodScores, RunGeometry, Scores, Spectrum, StepGeometry
 from nextrapolate_worker.rendering.figures import Cell, Figure, Table, draw
 from nextrapolate_worker.rendering.grid import Grid
 
@@ -104,29 +104,21 @@ def drift(track: Sequence[StepGeometry], jumps: Sequence[int], reached: tuple[in
     )
 
 
-def linearity(modules: Sequence[ModuleLinearity]) -> Figure:
+def linearity(geometry: RunGeometry) -> Figure:
     """Histograms: R^2 of a straight line through each module's weights, in three definitions."""
-    definitions: dict[str, list[float | None]] = {
-        "held out, each coordinate about its mean": [module.held_out_by_coordinate for module in modules],
-        "held out, all about one mean": [module.held_out_pooled for module in modules],
-        "in sample, each about its mean": [module.in_sample for module in modules],
-    }
     values: Values = []
     rows: list[tuple[str, int, float, float, float]] = []
-    for name, found in definitions.items():
-        known = [value for value in found if value is not None]
-        if known:
-            values += _histogram(name, known)
-            rows.append((name, len(known), min(known), median(known), max(known)))
+    for name, found in geometry.linearity_by_definition.items():
+        values += _histogram(name, found)
+        rows.append((name, len(found), min(found), median(found), max(found)))
     medians = ", ".join(f"{name} {middle:.2f}" for name, _, _, middle, _ in rows)
+    alternative = f"Histograms of R squared over {len(geometry.linearity)} modules; medians: {medians}."
     return Figure(
         "linearity",
         "How straight the way is: R² of a line, module by module",
         "Three definitions that disagree, so each is named. Below 0 a line is worse than the mean; "
         f"whatever is below {_LOWEST_R_SQUARED:g} is counted in the first bar.",
-        draw(
-            "linearity", values, f"Histograms of R squared over {len(modules)} modules; medians: {medians}."
-        ),
+        draw("linearity", values, alternative),
         Table(("definition", "modules", "smallest", "median", "largest"), rows),
     )
 

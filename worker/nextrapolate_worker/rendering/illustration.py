@@ -32,12 +32,12 @@ def figures_of(report: AnyReport) -> Mapping[str, Figure]:
 
 def _extrapolation(report: Report) -> Iterator[Figure]:
     if report.backtest is not None:
-        applied = report.backtest.applied or report.backtest.total
-        chosen = MethodScores(method=report.method, total=applied, seconds=report.backtest.seconds)
+        chosen = MethodScores(
+            method=report.method, total=report.backtest.applied, seconds=report.backtest.seconds
+        )
         scored = sorted([chosen, *report.rivals], key=by_error)
         yield charts.method_errors(_scored(scored), report.method.name, "the method of this job")
-    if report.geometry is not None:
-        yield from _geometry(report.geometry, report.jumps, _reached(report))
+    yield from _geometry(report.geometry, report.jumps, _reached(report))
     cosines = {module.name: module.backtest_cosine for module in report.modules}
     if any(cosine is not None for cosine in cosines.values()):
         yield charts.heatmap("cosines", "Backtest cosine by module and layer", _COSINE, cosines)
@@ -72,7 +72,7 @@ def _geometry(
     geometry: RunGeometry, jumps: list[int], reached: tuple[int, float] | None = None
 ) -> Iterator[Figure]:
     yield charts.energy_ratios([step.step for step in geometry.track], geometry.kinds)
-    yield charts.linearity(geometry.linearity)
+    yield charts.linearity(geometry)
     yield charts.drift(geometry.track, jumps, reached)
 
 
@@ -85,7 +85,6 @@ def _left_out(report: Report, shown: int) -> str:
 
 def _reached(report: Report) -> tuple[int, float] | None:
     """Where the update leads, over all modules; None where it leads nowhere ahead."""
-    norms = [module.reached_norm for module in report.modules if module.reached_norm is not None]
-    if not norms or not report.is_forecast:
+    if not report.is_forecast:
         return None
-    return report.target_step, sum(norm**2 for norm in norms) ** 0.5
+    return report.target_step, sum(module.reached_norm**2 for module in report.modules) ** 0.5
