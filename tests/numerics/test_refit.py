@@ -93,14 +93,41 @@ def test_gauge_is_the_projection_of_the_runs_a() -> None:
     assert refit.in_gauge
 
 
-def test_an_ill_conditioned_gauge_is_replaced_by_balanced_factors() -> None:
-    """A huge update on a row that the run's own A does not reach at all."""
-    own = LowRank(torch.eye(6, 2), torch.eye(2, 6))
-    far = LowRank(1e5 * torch.eye(6, 1), torch.eye(6)[5:])
-    refit = refit_same_rank(far.double(), own)
+@settings(deadline=None, max_examples=60)
+@given(reach=st.sampled_from([0.0, 1e-9, 1e-5, 1e-3, 1e-2, 0.1]), far=st.floats(0.1, 1e5), seed=seeds)
+def test_rows_that_the_runs_a_hardly_reaches_survive_bfloat16(reach: float, far: float, seed: int) -> None:
+    """An update on a row all but orthogonal to the run's own A: the bare gauge loses up to all of it."""
+    own = random_low_rank(24, 20, 4, seed)
+    own = LowRank(own.B, torch.cat([own.A[:, :-1], reach * own.A[:, -1:]], dim=1))
+    column = random_low_rank(24, 1, 1, seed + 1).B
+    update = LowRank(far * column, torch.eye(20)[-1:]).double()
+    refit = refit_same_rank(update, own)
+    wanted = dense(own) + dense(update)
+    U, S, Vh = torch.linalg.svd(wanted)
+    nearest = U[:, :4] * S[:4] @ Vh[:4]
+    torch.testing.assert_close(dense(refit.factors), nearest, rtol=0, atol=1e-9 * float(S[0]))
+    rounded = LowRank(refit.factors.B.bfloat16(), refit.factors.A.bfloat16())
+    assert float((dense(rounded) - nearest).norm() / S[0]) < 30 * 2**-8  # each factor's entries to 2^-9
+    projected = own.A.double() @ Vh[:4].mT @ Vh[:4]
+    left = torch.linalg.matrix_norm(refit.factors.A - projected, ord=2)
+    assert float(left) <= float(torch.linalg.matrix_norm(projected, ord=2)) / 30 + 1e-9
+    assert refit.in_gauge
+
+
+def test_the_runs_own_ill_conditioned_factors_come_back_as_they_are() -> None:
+    own = random_low_rank(12, 10, 3, seed=4)
+    own = LowRank(own.B, own.A * torch.tensor([[1.0], [1e-1], [4e-3]]))
+    assert float(torch.linalg.cond(own.A.double())) > 100
+    refit = refit_same_rank(nothing(own), own)
+    torch.testing.assert_close(refit.factors.A, own.A.double(), rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(refit.factors.B, own.B.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_without_a_gauge_to_keep_factors_are_balanced() -> None:
+    """The run's own A is 0: any gauge is as near to it as another."""
+    own = LowRank(torch.ones(6, 2), torch.zeros(2, 6))
+    refit = refit_same_rank(random_low_rank(6, 6, 2, seed=5).double(), own)
     assert not refit.in_gauge
-    assert refit.gauge_condition is not None
-    assert refit.gauge_condition > 1e3
     torch.testing.assert_close(refit.factors.B.norm(dim=0), refit.factors.A.norm(dim=1))
 
 

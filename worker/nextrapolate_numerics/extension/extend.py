@@ -40,8 +40,8 @@ class ExtendedModule:
         discarded_energy: share of the squared norm that the refit cut off.
         update_discarded: share of the squared norm of what the method wanted that its update does not hold; 0
             where no update was applied, and for all methods whose update has a low rank by itself.
-        gauge_condition: condition number of the refit's gauge; None under "grow" and where nothing was
-            refitted.
+        gauge_condition: condition number of the refit's gauge, before it was bounded; None under "grow" and
+            where nothing was refitted.
         backtest_cosine: of the module's backtest; None without one, or where the module rested in it.
     """
 
@@ -267,6 +267,6 @@ def _warnings(records: Sequence[ExtendedModule], refits: Mapping[str, Refit]) ->
         yield "Every module was gated: the adapter is the last checkpoint."
     if balanced := [name for name, refit in refits.items() if not refit.in_gauge]:
         yield (
-            f"{len(balanced)} modules could not keep the run's gauge (ill-conditioned), and have balanced "
-            f"factors: {', '.join(balanced[:3])}. Reset the optimizer's state before training on."
+            f"{len(balanced)} modules have no gauge to keep (their A is 0), and have balanced factors: "
+            f"{', '.join(balanced[:3])}. Reset the optimizer's state before training on."
         )
