@@ -3,14 +3,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
+from fixtures.webhooks import Receiver
 
-from nextrapolate.schemas import AnyReport, FileInfo
+from nextrapolate.schemas import AnyReport, FileInfo, SeriesCreate
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import new_key
@@ -108,3 +110,28 @@ def finish(store: Store) -> Callable[..., dict[str, bytes]]:
         return files
 
     return finish
+
+
+@pytest.fixture
+def webhook_settings(settings: ServiceSettings) -> ServiceSettings:
+    """Settings that let webhooks lie on this machine, and do not wait long."""
+    here = (ip_network("127.0.0.0/8"), ip_network("::1/128"))
+    return replace(settings, webhook_networks=here, webhook_pauses=(0.01, 0.01))
+
+
+@pytest.fixture
+def teller(webhook_settings: ServiceSettings, receiver: Receiver, api_key: str) -> Iterator[TestClient]:
+    with TestClient(create_app(webhook_settings), headers={"Authorization": f"Bearer {api_key}"}) as client:
+        yield client
+
+
+@pytest.fixture
+def stored_series(store: Store) -> str:
+    """A series of the tenant, without a service that would tell webhooks in its own way."""
+    made = store.series.create("tests", SeriesCreate(name="run"))
+    for step in (10, 20, 60):
+        weights = store.blobs.put_bytes("tests", model_bytes(step))
+        store.series.put_file("tests", made.id, step, "adapter_model.safetensors", weights)
+        config = store.blobs.put_bytes("tests", CONFIG)
+        store.series.put_file("tests", made.id, step, "adapter_config.json", config)
+    return made.id
