@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -254,15 +255,18 @@ class AsyncNExtClient:
     # I/O ----------------------------------------------------------------------------------------------------
 
     async def _run(self, flow: flows.Flow[T]) -> T:
-        """Carry out what a flow asks for, one thing after the other."""
+        """Carry out what a flow asks for, one thing after the other; of files that fail it hears itself."""
         with closing(flow):
-            answer: Any = None
+            go_on = partial(flow.send, None)
             while True:
                 try:
-                    wanted = flow.send(answer)
+                    wanted = go_on()
                 except StopIteration as stop:
                     return cast(T, stop.value)
-                answer = await self._perform(wanted)
+                try:
+                    go_on = partial(flow.send, await self._perform(wanted))
+                except OSError as error:
+                    go_on = partial(flow.throw, error)
 
     async def _perform(self, wanted: Call[Any] | Download) -> Any:
         return await (self._fetch(wanted) if isinstance(wanted, Download) else self._send(wanted))

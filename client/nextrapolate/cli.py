@@ -233,6 +233,19 @@ def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json 
         _print_job(job, as_json)
 
 
+@jobs.command()
+def download(
+    job_id: JobId,
+    out: Annotated[Path, typer.Option(help="folder for its files, which is not there yet, or empty")],
+    url: Url = None,
+    api_key: ApiKey = None,
+) -> None:
+    """Download the result of a job that has succeeded: the adapter with its report, or the report alone."""
+    with NExtClient(url, api_key) as client:
+        path = client.download(job_id, out)
+        console.show_download(client.get_job(job_id), path)
+
+
 def _names_of_runs(client: NExtClient, jobs: list[Job]) -> dict[str, str]:
     """Ask for the names of the series that jobs are over, each once; a series may be gone before its jobs."""
     names = {}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
@@ -343,15 +344,18 @@ class NExtClient:
     # I/O ----------------------------------------------------------------------------------------------------
 
     def _run(self, flow: flows.Flow[T]) -> T:
-        """Carry out what a flow asks for, one thing after the other."""
+        """Carry out what a flow asks for, one thing after the other; of files that fail it hears itself."""
         with closing(flow):
-            answer: Any = None
+            go_on = partial(flow.send, None)
             while True:
                 try:
-                    wanted = flow.send(answer)
+                    wanted = go_on()
                 except StopIteration as stop:
                     return cast(T, stop.value)
-                answer = self._perform(wanted)
+                try:
+                    go_on = partial(flow.send, self._perform(wanted))
+                except OSError as error:
+                    go_on = partial(flow.throw, error)
 
     def _perform(self, wanted: Call[Any] | Download) -> Any:
         return self._fetch(wanted) if isinstance(wanted, Download) else self._send(wanted)

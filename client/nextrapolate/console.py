@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -52,7 +53,10 @@ def progress_display(job: str | None = None) -> Iterator[OnProgress]:
             yield show_and_note
     except KeyboardInterrupt:
         if job:
-            advice = f"`nextrapolate jobs watch {job}` follows it, `nextrapolate jobs cancel {job}` ends it"
+            advice = (
+                f"`nextrapolate jobs watch {job}` follows it, `nextrapolate jobs cancel {job}` ends it, "
+                f"`nextrapolate jobs download {job} --out DIR` fetches its result"
+            )
             typer.echo(f"job {job} goes on: {advice}", err=True)
         raise
 
@@ -123,7 +127,18 @@ def show_extrapolation(result: Extrapolation) -> None:
     """Tell where the adapter is, what to think of it, and how to load it."""
     typer.echo(f"adapter  {result.path}")
     typer.echo(f"verdict  {result.report.verdict}")
-    typer.echo(f'load it  PeftModel.from_pretrained(base_model, "{result.path}")')
+    _show_loading(result.path)
+
+
+def show_download(job: Job, path: Path) -> None:
+    """Tell where a job's result is now, and how to load it where it is an adapter."""
+    typer.echo(f"{'adapter' if job.method else 'report':<7}  {path}")
+    if job.method:
+        _show_loading(path)
+
+
+def _show_loading(path: Path) -> None:
+    typer.echo(f'load it  PeftModel.from_pretrained(base_model, "{path}")')
 
 
 def show_methods(methods: list[MethodInfo]) -> None:

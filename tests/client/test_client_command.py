@@ -1,16 +1,19 @@
 """The `nextrapolate` command: what it prints where, and with which exit code it ends."""
 
+import errno
+import hashlib
 import json
+import os
 import re
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import BinaryIO, NamedTuple, NoReturn
 
 import pytest
 from fixtures.client_examples import NOW, a_job, an_event, write_checkpoints
-from fixtures.scripted_job import script_job
+from fixtures.scripted_job import ADAPTER, script_job
 from fixtures.scripted_server import ScriptedServer, answer, problem
 from pydantic import BaseModel
 
@@ -25,7 +28,8 @@ from nextrapolate import (
 )
 from nextrapolate.cli import main
 from nextrapolate.progress import Progress
-from nextrapolate.schemas import JobState, MethodInfo, NextMethod
+from nextrapolate.schemas import FileInfo, JobState, MethodInfo, NextMethod
+from nextrapolate.wire.transfers import Download
 
 
 class Ended(NamedTuple):
@@ -104,7 +108,9 @@ def test_leaving_says_how_to_find_the_job_again(capsys: pytest.CaptureFixture[st
 
     with pytest.raises(KeyboardInterrupt):
         leave()
-    assert "`nextrapolate jobs watch 01JOB` follows it" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "`nextrapolate jobs watch 01JOB` follows it" in said
+    assert "`nextrapolate jobs download 01JOB --out DIR` fetches its result" in said
 
 
 def test_leaving_a_watched_job_says_so_too(
@@ -118,6 +124,50 @@ def test_leaving_a_watched_job_says_so_too(
     ended = run("jobs", "watch", "j1", "--url", scripted.url)
     assert ended.code == 130
     assert "`nextrapolate jobs watch j1` follows it, `nextrapolate jobs cancel j1` ends it" in ended.err
+
+
+def test_the_result_of_a_finished_job(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = run("jobs", "download", "j1", "--out", out, "--url", service.url)
+    load = f'load it  PeftModel.from_pretrained(base_model, "{out}")'
+    assert ended == Ended(0, f"adapter  {out}\n{load}\n", "")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == ADAPTER
+    again = run("jobs", "download", "j1", "--out", out, "--url", service.url)
+    assert again.code == 2
+    assert "is there already and is not overwritten" in again.err
+
+
+def test_the_result_of_an_inspection_is_a_report(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
+    report = {"report.json": FileInfo(bytes=2, sha256=hashlib.sha256(b"{}").hexdigest())}
+    finished = a_job(JobState.SUCCEEDED, task="inspect", method=None, artifacts=report)
+    service.on("GET", "/jobs/j1", answer(finished))
+    service.on("GET", "/jobs/j1/adapter/report.json", answer(b"{}"))
+    ended = run("jobs", "download", "j1", "--out", tmp_path / "out", "--url", service.url)
+    assert ended == Ended(0, f"report   {tmp_path / 'out'}\n", "")
+
+
+def test_a_job_that_is_not_finished_has_nothing_to_download(
+    run: Run, scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    scripted.on("GET", "/jobs/j1", answer(a_job(JobState.RUNNING)))
+    ended = run("jobs", "download", "j1", "--out", tmp_path / "out", "--url", scripted.url)
+    assert ended == Ended(2, "", "nextrapolate: job j1 is still running; wait for it first\n")
+
+
+def test_a_full_disk_while_the_result_arrives_names_job_and_folder(
+    run: Run, service: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(download: Download, file: BinaryIO, chunk: bytes) -> NoReturn:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Download, "write", full)
+    folder = write_checkpoints(tmp_path / "grpo", 10, 20, 30)
+    ended = run("extrapolate", folder, "--out", tmp_path / "out", "--url", service.url)
+    assert ended.code == 1
+    assert "No space left on device" in ended.err
+    assert f"the result of job j1 was written to {tmp_path / 'out'}" in ended.err
+    assert "`nextrapolate jobs download j1 --out DIR`" in ended.err
+    assert [path.name for path in tmp_path.iterdir()] == ["grpo"]
 
 
 def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
