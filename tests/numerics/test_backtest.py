@@ -24,6 +24,7 @@ from nextrapolate_numerics import (
     NothingToPredictError,
     NoUpdate,
     Relex,
+    ScoreCountError,
     Scores,
     Soup,
     TooFewCheckpointsError,
@@ -159,6 +160,34 @@ def test_a_comparison_takes_out_the_jumps_between_origin_and_target(tmp_path: Pa
     (outcome,) = compare(trajectory, [WeightExtrapolation()], at_step=40, horizon_steps=40)
     assert isinstance(outcome, Backtest)
     assert outcome.total.relative_error < 1e-6
+
+
+@pytest.mark.parametrize("count", [12, 10, 9, 7])
+@pytest.mark.parametrize("jumped", [False, True])
+def test_a_comparison_takes_the_scores_of_the_series_whichever_checkpoints_it_reads(
+    count: int, jumped: bool, run_folder: Path, tmp_path: Path
+) -> None:
+    """Of 12 it reads 8, and those at which a jump was made: the methods learn from the first 7 scores."""
+    scores = tuple(0.1 + 0.03 * place + 0.01 * (place * 7 % 5) for place in range(12))
+    misleading = (*scores[:7], 9.0, -9.0, 5.0, -5.0, 7.0)[:count]
+    jumps = checkpoints(write_run(tmp_path / "jumps", [80], seed=5)) if jumped else []
+    trajectory = Trajectory.open(checkpoints(run_folder), jumps)
+
+    def outcomes(given: tuple[float, ...]) -> list[Backtest]:
+        methods: list[Method] = [AlphaRl(rewards=given), Soup(selection="greedy", scores=given)]
+        found = compare(trajectory, methods, at_step=70, horizon_steps=30)
+        return [outcome for outcome in found if isinstance(outcome, Backtest)]
+
+    assert len(outcomes(misleading)) == 2
+    assert outcomes(misleading) == outcomes(scores[:7])
+    assert outcomes(scores[:7]) != outcomes(scores[1:8])
+
+
+def test_a_comparison_asks_for_the_scores_that_its_methods_learn_from(run_folder: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    (outcome,) = compare(trajectory, [AlphaRl(rewards=(0.1, 0.2, 0.3))], at_step=70, horizon_steps=30)
+    assert isinstance(outcome, ScoreCountError)
+    assert "There are 3 rewards, and 7 checkpoints" in str(outcome)
 
 
 def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path) -> None:

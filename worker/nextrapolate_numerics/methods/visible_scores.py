@@ -5,12 +5,16 @@ from nextrapolate_numerics.extraction import Extraction
 
 
 def visible_scores(name: str, scores: tuple[float, ...], extraction: Extraction) -> tuple[float, ...]:
-    """Those of the checkpoints that are visible: a backtest hides what comes after its origin.
+    """Those of the checkpoints that are visible.
+
+    Scores begin at the first checkpoint, so that a backtest, which hides what comes after its origin, takes
+    those up to there: however many follow, and whichever checkpoints it kept of what is hidden.
 
     Raises:
-        ScoreCountError: not one score for each checkpoint.
+        ScoreCountError: not one score for each checkpoint; in a backtest fewer than are visible.
     """
     visible = extraction.drift.checkpoints
-    if not visible <= len(scores) <= len(extraction.trajectory.steps):
+    hidden = len(extraction.trajectory.steps) - visible
+    if len(scores) < visible or (len(scores) > visible and not hidden):
         raise ScoreCountError(name, have=len(scores), need=visible)
     return scores[:visible]
