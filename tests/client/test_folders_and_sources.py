@@ -25,7 +25,7 @@ def test_steps_ascend_as_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize("level", [0, 2])
 def test_a_run_that_has_jumped_is_in_its_series(tmp_path: Path, level: int) -> None:
     run = write_checkpoints(tmp_path, 10, 20, 30)
-    state = {"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j", "fallback": "f"}]}
+    state = {"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j"}]}
     notes = [(run / "checkpoint-30"), run, run.parent][level] / RUN_STATE
     (run / "checkpoint-10" / RUN_STATE).write_text('{"step": 10, "series": null}')
     notes.write_text(json.dumps(state))

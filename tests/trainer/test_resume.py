@@ -82,8 +82,6 @@ def test_resumed_at_five_places_around_the_jump(
         series = client.get_series(last.series)
         assert [checkpoint.step for checkpoint in series.checkpoints] == [2, 4, 6]
         assert [(made.step, made.job) for made in series.jumps] == [(4, last.jumps[0].job)]
-        fallback = next(info for info in series.checkpoints if info.step == 4)
-        assert last.jumps[0].fallback == fallback.files["adapter_model.safetensors"].sha256
         # Steps that the service has are named, not sent.
         assert client.uploads <= (6 - step) // 2
 

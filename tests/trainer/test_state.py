@@ -8,7 +8,7 @@ from nextrapolate_trainer.state import JumpMade, RunState
 
 
 def test_a_state_reads_back(tmp_path: Path) -> None:
-    state = RunState(step=9, series="s1", jumps=(JumpMade(step=8, job="j1", fallback="f" * 64),))
+    state = RunState(step=9, series="s1", jumps=(JumpMade(step=8, job="j1"),))
     state.write(tmp_path)
     assert RunState.read(tmp_path) == state
     assert [path.name for path in tmp_path.iterdir()] == [RUN_STATE]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -18,8 +19,8 @@ from torch import Tensor
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
-from nextrapolate.schemas import ADAPTER_MODEL, Gate, JobCreate, Method, Report
-from nextrapolate_trainer.adapter import Adapter, check, copied, regauged_modules, update_ratio
+from nextrapolate.schemas import ADAPTER_MODEL, REPORT, Gate, JobCreate, Method, Report
+from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import InvalidAdapterError, UploadError
 from nextrapolate_trainer.series import Run, RunSeries
@@ -29,6 +30,9 @@ from nextrapolate_trainer.uploads import Uploads
 logger = logging.getLogger("nextrapolate")
 
 LAST_UPLOADS_SECONDS = 10.0
+
+OptimizerState = Literal["keep", "reset"]
+"""What becomes of Adam's moments at a jump: kept where they fit the new factors, or cleared everywhere."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Jump:
     report: Report | None
     """None where it cannot be read, which is no reason to do without the adapter."""
     pause: Pause
+
+    def modules_to_reset(self, optimizer: OptimizerState) -> frozenset[str]:
+        """Return the modules whose moments are cleared where this adapter is swapped in."""
+        return self.regauged if optimizer == "keep" else frozenset(modules(self.after))
 
 
 class Jumper:
@@ -186,7 +194,7 @@ class Jumper:
             path = self._client.download(job, Path(folder) / job)
             after = load_file(path / ADAPTER_MODEL)
             try:
-                return after, Report.model_validate_json((path / "report.json").read_bytes())
+                return after, Report.model_validate_json((path / REPORT).read_bytes())
             except (OSError, ValidationError) as error:
                 logger.warning("the report of job %s cannot be read: %s", job, error)
                 return after, None

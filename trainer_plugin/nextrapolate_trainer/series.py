@@ -46,7 +46,6 @@ class RunSeries:
         self._run = run
         self._resumed = resumed
         self._id: str | None = None
-        self._digests: dict[int, str] = {}
         self._jumps = list(resumed.jumps) if resumed else []
         self._unrecorded: list[JumpMade] = []
 
@@ -70,15 +69,13 @@ class RunSeries:
             RunRefusedError: it never will be.
         """
         content = save(dict(adapter))
-        digest = sha256(content).hexdigest()
         if self._id is None:
-            self._id = self._opened(step, digest)
+            self._id = self._opened(step, sha256(content).hexdigest())
         try:
             self._client.put_file(self._id, step, _WEIGHTS, content)
         except NotFoundError:
             self._id = self._begun_anew(self._id, step)
             self._client.put_file(self._id, step, _WEIGHTS, content)
-        self._digests[step] = digest
         try:
             self.record_jumps()
         except NextrapolateError as error:
@@ -86,7 +83,7 @@ class RunSeries:
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
-        jump = JumpMade(step=step, job=job, fallback=self._digests[step])
+        jump = JumpMade(step=step, job=job)
         self._jumps.append(jump)
         self._unrecorded.append(jump)
 

@@ -16,8 +16,6 @@ class JumpMade(BaseModel):
 
     step: int
     job: str
-    fallback: str
-    """sha256 of the run's own adapter before the jump, a file of the series' checkpoint of this step."""
 
 
 class RunState(BaseModel):

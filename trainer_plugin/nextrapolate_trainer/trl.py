@@ -21,7 +21,7 @@ from nextrapolate_trainer.adapter import Adapter, copied, fingerprint
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, OptimizerState
 from nextrapolate_trainer.peft_model import adapter_config, read_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.schedule import Schedule
@@ -30,7 +30,7 @@ from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.trl_evaluation import own_evaluation
 from nextrapolate_trainer.trl_internals import Trainer
-from nextrapolate_trainer.trl_run import OptimizerState, Policy, TrlRun, supported_model
+from nextrapolate_trainer.trl_run import Policy, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
 
@@ -109,16 +109,7 @@ class NExtCallback(TrainerCallback):
         self.method = make_method(method, **given, **parameters)
         self.schedule = Schedule(collect_every, jump_at, jump_every)
         self.jumps: list[JumpSummary] = []
-        # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
-        tried = None if alphas is None else [factor for factor in alphas if factor]
-        if tried == []:
-            raise ValueError(
-                f"alphas is {alphas!r}, and 0 is the run's own adapter: name a factor to try, or leave it out"
-            )
-        self._methods = [make_method(self.method, alpha=factor) for factor in tried or [self.method.alpha]]
-        for other in others:
-            by_name = {"horizon_steps": self.method.horizon_steps} if isinstance(other, str) else {}
-            self._methods.append(make_method(other, **by_name))
+        self._methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
         self._client = client
         self._guard = guard
         self._policy = Policy(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
@@ -239,6 +230,29 @@ def _check(optimizer: str, guard: object, **limits: float) -> None:
     for name, limit in limits.items():
         if not limit > 0:
             raise ValueError(f"{name} is {limit}: it has to be positive")
+
+
+def _at_alphas(method: Method, alphas: Sequence[float] | None) -> list[Method]:
+    """Return the method with each of the factors; with its own where none are given.
+
+    Raises:
+        ValueError: there is nothing but 0.
+    """
+    if alphas is None:
+        return [method]
+    # Without a jump alpha is 0, and that adapter is the run's own: it needs no job.
+    tried = [factor for factor in alphas if factor]
+    if not tried:
+        raise ValueError(
+            f"alphas is {alphas!r}, and 0 is the run's own adapter: name a factor to try, or leave it out"
+        )
+    return [make_method(method, alpha=factor) for factor in tried]
+
+
+def _beside(method: Method, others: Sequence[str | Method]) -> list[Method]:
+    """Return the other methods, those by name over the same horizon."""
+    by_name = {"horizon_steps": method.horizon_steps}
+    return [make_method(other, **(by_name if isinstance(other, str) else {})) for other in others]
 
 
 def _checkpoint(args: TrainingArguments, step: int) -> Path:

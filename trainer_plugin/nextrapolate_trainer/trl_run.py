@@ -4,22 +4,19 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from accelerate import DistributedType
 from peft import PeftModel
 from torch.optim import Optimizer
 
 from nextrapolate_trainer import trl_internals
-from nextrapolate_trainer.adapter import copied, distance, fingerprint, modules
+from nextrapolate_trainer.adapter import copied, distance, fingerprint
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
-from nextrapolate_trainer.jumper import Jump, Jumper
+from nextrapolate_trainer.jumper import Jump, Jumper, OptimizerState
 from nextrapolate_trainer.peft_model import clear_moments, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.summary import JumpSummary
-
-OptimizerState = Literal["keep", "reset"]
 
 SERVED = (
     DistributedType.NO,
@@ -117,7 +114,7 @@ class TrlRun:
             # A guard that evaluates has vLLM load what is tried out, for this very step.
             trl_internals.reload_weights(self._trainer)
         self._unproven = jump
-        reset = jump.regauged if self._policy.optimizer == "keep" else frozenset(modules(jump.after))
+        reset = jump.modules_to_reset(self._policy.optimizer)
         clear_moments(self._model, optimizer, reset)
         trl_internals.forget_completions(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)

@@ -6,15 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_filename
 
 from nextrapolate_trainer import verl_ranks
-from nextrapolate_trainer.adapter import Adapter, modules
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.jumper import Jumper, OptimizerState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.verl_ranks import on_every_rank
 
@@ -34,7 +34,7 @@ class VerlRun:
         optimizer: what becomes of Adam's moments at a jump.
     """
 
-    def __init__(self, trainer: PPOTrainer, jumper: Jumper, optimizer: Literal["keep", "reset"]) -> None:
+    def __init__(self, trainer: PPOTrainer, jumper: Jumper, optimizer: OptimizerState) -> None:
         self._trainer = trainer
         self._jumper = jumper
         self._optimizer = optimizer
@@ -55,7 +55,7 @@ class VerlRun:
         """
         [jump] = self._jumper.jumps_from(step)
         offered = time.monotonic()
-        reset = jump.regauged if self._optimizer == "keep" else frozenset(modules(jump.after))
+        reset = jump.modules_to_reset(self._optimizer)
         try:
             self._write(jump.after, reset)
         except Exception:

@@ -8,7 +8,7 @@ The API key is none of them: verl prints its configuration and hands it to its l
 """
 
 import logging
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
 from nextrapolate_trainer.errors import UnsupportedRunError
+from nextrapolate_trainer.jumper import OptimizerState
 from nextrapolate_trainer.schedule import Schedule
 
 logger = logging.getLogger("nextrapolate")
@@ -41,7 +42,7 @@ class VerlSettings(BaseModel):
     method: str = "auto"
     parameters: dict[str, Any] = {}
     """Further parameters of the method."""
-    optimizer: Literal["keep", "reset"] = "keep"
+    optimizer: OptimizerState = "keep"
     """keep: the optimizer's state of every module that came back in the run's own gauge; reset: none."""
     gate: Gate = Gate()
     """Thresholds below which a module keeps the run's own adapter."""
