@@ -82,6 +82,26 @@ def test_those_of_a_process_that_died_are_told_again(store: Store) -> None:
     assert len(store.deliveries.claim(99)) == 1
 
 
+def test_a_clock_that_was_set_back_holds_up_none_of_a_process_that_died(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    """What was written an hour ahead of Redis' clock is what a step back of an hour leaves."""
+    jobs = end_jobs(store, "many", AT_ONCE)
+    store.deliveries.claim(99, hold_seconds=0.05)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for job in jobs:
+            for index in ("next:deliveries", "next:tenant-telling:many"):
+                redis.zincrby(index, 3_600_000, job)
+    jobs += end_jobs(store, "many", 1)
+    assert store.deliveries.claim(99, hold_seconds=0.05) == []
+    time.sleep(0.06)
+    again = store.deliveries.claim(99)
+    assert len(again) == AT_ONCE
+    for due in again:
+        assert told(store, due)
+    assert {due.job.id for due in again + store.deliveries.claim(99)} == set(jobs)
+
+
 def test_a_late_answer_counts_while_the_webhook_waits_to_be_told_again(store: Store) -> None:
     end_jobs(store, "many", 2 * AT_ONCE)
     late = store.deliveries.claim(99, hold_seconds=0.05)

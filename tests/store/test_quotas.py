@@ -241,6 +241,19 @@ def test_a_process_that_is_killed_holds_nothing_for_long(small: Store, store_set
     small.blobs.put_bytes(TENANT, bytes(700))
 
 
+def test_a_clock_that_was_set_back_keeps_no_dead_uploads_hold(
+    small: Store, store_settings: StoreSettings
+) -> None:
+    """What was written an hour ahead of Redis' clock is what a step back of an hour leaves."""
+    small.quotas.hold(TENANT, "dead", {Quota.UPLOADS: 1})
+    with Redis.from_url(store_settings.redis_url) as redis:
+        ends = f"next:tenant-hold-ends:{TENANT}"
+        redis.zincrby(ends, 3_600_000, "dead")
+        assert small.quotas.usage(TENANT)[Quota.UPLOADS].used == 1
+        seconds, _ = redis.time()
+        assert 0 < redis.zscore(ends, "dead") / 1000 - seconds < 65
+
+
 def test_a_redis_that_is_killed_forgets_no_count(tmp_path: Path) -> None:
     own = EmbeddedRedis.prepare(find_redis_server(None), tmp_path / "redis")
     with running(own) as (_, process):

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 from celery import Celery
 from fixtures.store import INPUTS, OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
@@ -148,6 +149,23 @@ def test_a_job_that_ended_and_whose_record_is_gone_holds_up_no_sweep_and_no_webh
         assert store.sweeper.sweep().jobs == 1
         assert redis.exists(f"next:job:{lost}") == redis.zcard("next:ended") == 0
     store.close()
+
+
+def test_a_raised_quota_does_not_bring_all_parked_jobs_back_at_once(
+    store: Store, store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis serves nobody else while a script runs."""
+    monkeypatch.setattr("nextrapolate_store.jobs._JOBS_A_PASS", 2)
+    store.quotas.set(TENANT, {Quota.RUNNING_JOBS: 0})
+    parked = [submit(store).id for _ in range(5)]
+    assert [store.jobs.claim(job_id, worker="test") for job_id in parked] == [None] * 5
+    store.quotas.set(TENANT, {Quota.RUNNING_JOBS: 100})
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for still_parked, woken in ((3, parked[:2]), (1, parked[2:4]), (0, parked[4:])):
+            assert store.jobs.reconcile().wake == tuple(woken)
+            assert redis.zcard(f"next:tenant-parked:{TENANT}") == still_parked
+            for job_id in woken:
+                assert store.jobs.claim(job_id, worker="test")
 
 
 def test_a_clock_that_was_set_back_keeps_no_dead_workers_lease_and_no_lost_message(

@@ -5,12 +5,21 @@
 -- reply   pairs of a job's id and the number of the attempt
 -- keeps   Two processes never tell a webhook at the same time. One that dies over it leaves it due. Where as
 --         many of a tenant's are being told as may, the next one is parked, out of the way of other tenants.
+--         Where the clock was set back, what is being told is so as if it had been taken now at the latest.
 local limit, hold_ms, most, looked_at = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
 local now, due = now_ms(), {}
+
+local function tell_from_now(tenant, id)
+  redis.call('ZADD', key.deliveries, now + hold_ms, id)
+  redis.call('ZADD', key.tenant_telling .. tenant, now + hold_ms, id)
+end
 
 local function room(tenant)
   local telling = key.tenant_telling .. tenant
   redis.call('ZREMRANGEBYSCORE', telling, '-inf', now)
+  for _, late in ipairs(redis.call('ZRANGEBYSCORE', telling, '(' .. now + hold_ms, '+inf')) do
+    tell_from_now(tenant, late)
+  end
   return most - redis.call('ZCARD', telling)
 end
 
@@ -21,8 +30,7 @@ local function park(tenant, id)
 end
 
 local function take(tenant, id)
-  redis.call('ZADD', key.deliveries, now + hold_ms, id)
-  redis.call('ZADD', key.tenant_telling .. tenant, now + hold_ms, id)
+  tell_from_now(tenant, id)
   table.insert(due, { id, redis.call('HINCRBY', key.job .. id, 'delivery', 1) })
 end
 

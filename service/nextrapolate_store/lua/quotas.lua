@@ -5,6 +5,9 @@
 -- process. Holds are not written to disk: without them Redis forgets what was not acknowledged anyway, and
 -- nobody has to wait for the disk.
 
+-- No hold is longer (ms), so one that seems to be is from before the clock was set back.
+local longest_hold = 60000
+
 -- As much as anybody may have who was not told otherwise, until an API has told.
 local unlimited = 2 ^ 53
 
@@ -35,10 +38,20 @@ local function end_hold(tenant, id)
   redis.set_repl(redis.REPL_ALL)
 end
 
+local function hold_until(tenant, id, ends_at)
+  redis.set_repl(redis.REPL_NONE)
+  redis.call('ZADD', key.tenant_hold_ends .. tenant, ends_at, id)
+  redis.set_repl(redis.REPL_ALL)
+end
+
 -- What all holds but this one sum up to, by quota.
 local function held_by_others(tenant, id, now)
-  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', key.tenant_hold_ends .. tenant, '-inf', now)) do
+  local ends, latest = key.tenant_hold_ends .. tenant, now + longest_hold
+  for _, dead in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', now)) do
     end_hold(tenant, dead)
+  end
+  for _, late in ipairs(redis.call('ZRANGEBYSCORE', ends, '(' .. latest, '+inf')) do
+    hold_until(tenant, late, latest)
   end
   local sums = {}
   local holds = redis.call('HGETALL', key.tenant_holds .. tenant)
@@ -64,8 +77,8 @@ local function hold(tenant, id, amounts, ends_at, now)
       return { 'quota', quota, uses, most }
     end
   end
+  hold_until(tenant, id, ends_at)
   redis.set_repl(redis.REPL_NONE)
-  redis.call('ZADD', key.tenant_hold_ends .. tenant, ends_at, id)
   redis.call('HSET', key.tenant_holds .. tenant, id, cjson.encode(amounts))
   redis.set_repl(redis.REPL_ALL)
   return nil

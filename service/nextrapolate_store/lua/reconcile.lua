@@ -2,7 +2,7 @@
 --
 -- KEYS    1 the broker's list of messages
 -- ARGV    1 how many attempts a job has, 2 how long a message may take (ms), 3 error of a job whose worker
---         was lost (JSON), 4 how many to look at in one pass
+--         was lost (JSON), 4 how many to look at in one pass: leases, queued jobs, parked ones of each tenant
 -- reply   ids: {requeued, failed, cancelled, wake, gone}; the last had no record and left their indexes
 -- keeps   Any number of processes may run this at any time. A job is woken again at most once in the time a
 --         message may take, and no more are woken than messages are missing, so the list stays short. Where
@@ -38,7 +38,7 @@ end
 
 for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
   local parked = key.tenant_parked .. tenant
-  local room = quota_of(tenant, 'running_jobs') - used(tenant, 'running_jobs')
+  local room = math.min(quota_of(tenant, 'running_jobs') - used(tenant, 'running_jobs'), limit)
   for _, id in ipairs(room > 0 and present(parked, redis.call('ZRANGE', parked, 0, room - 1)) or {}) do
     redis.call('ZREM', parked, id)
     redis.call('ZADD', key.queued, get(id, 'created_at'), id)
