@@ -65,6 +65,7 @@ def submit(
     digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
     if key is not None and (made := store.jobs.submitted(submission.tenant, key, digest)):
         return made
+    store.check_folder()  # first, or what lies on the right one would be said to be missing
     require_space(store.blobs, settings)
     if request.webhook is not None:
         check_webhook(request.webhook.url, settings.webhook_networks)

@@ -15,6 +15,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from nextrapolate.schemas import FileInfo
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import ArtifactNotFound, BlobNotFound
 from nextrapolate_store.files import (
     abandoned,
@@ -37,12 +38,15 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 class BlobStore:
     """Blobs and results under one folder.
 
-    Needs Redis for its quotas alone, so a worker's child, which stores no blobs, can open it by itself.
+    Needs Redis for its quotas and to know its folder, so a worker's child can open it by itself.
     """
 
-    def __init__(self, data_dir: Path, quotas: QuotaStore | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, quotas: QuotaStore | None = None, deployment: Deployment | None = None
+    ) -> None:
         self._data_dir = data_dir.absolute()
         self._quotas = quotas
+        self._deployment = deployment
 
     @contextmanager
     def upload(self, tenant: str, expected_bytes: int = 0, sha256: str | None = None) -> Iterator[Upload]:
@@ -52,7 +56,10 @@ class BlobStore:
 
         Raises:
             QuotaExceeded: the tenant has no room for it.
+            StoreMismatched: the data folder is not the one of this Redis.
         """
+        if self._deployment is not None:
+            self._deployment.check()
         folder = self._tenant_folder(tenant)
         room = self._quotas.room(tenant, expected_bytes, sha256) if self._quotas else nullcontext()
         with room as held:
@@ -105,7 +112,11 @@ class BlobStore:
         return path
 
     def result_folder(self, job_id: str, fence: int) -> Path:
-        """Make the folder for the results of one attempt, and give its path."""
+        """Make the folder for the results of one attempt, and give its path.
+
+        Raises:
+            FileNotFoundError: the job has no folder, or the data folder is not there.
+        """
         folder = self._job_folder(job_id) / str(fence)
         make_folder(folder)
         return folder

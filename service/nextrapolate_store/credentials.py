@@ -13,7 +13,8 @@ from typing import Literal, cast
 from nextrapolate.schemas import JobState
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
-from nextrapolate_store.files import is_older, make_folder, sync_folder, temporary_in
+from nextrapolate_store.deployment import Deployment
+from nextrapolate_store.files import is_older, sync_folder, temporary_in
 
 Credential = Literal["hub-token", "webhook-secret"]
 
@@ -24,13 +25,13 @@ _UNACKNOWLEDGED_SECONDS = 600
 class CredentialStore:
     """The credentials of all jobs."""
 
-    def __init__(self, redis: Connection, data_dir: Path) -> None:
+    def __init__(self, redis: Connection, deployment: Deployment, data_dir: Path) -> None:
         self._redis = redis
+        self._deployment = deployment
         self._folder = data_dir / "credentials"
 
     def put(self, job_id: str, name: Credential, secret: str) -> None:
         """Keep what was lent to this job."""
-        make_folder(self._folder)
         temporary = temporary_in(self._folder)
         try:
             with open(temporary, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
@@ -54,7 +55,9 @@ class CredentialStore:
 
         Raises:
             StoreLost: Redis has lost its data, so that nobody knows which are.
+            StoreMismatched: the data folder is another deployment's.
         """
+        self._deployment.check()
         for job_id, name, path in self._kept():
             state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
             if state is None:

@@ -3,6 +3,7 @@
 from nextrapolate.schemas import Delivery
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record, timestamp_ms, when
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.documents import WebhookDocument
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.records import DueDelivery
@@ -18,8 +19,9 @@ _LOOKED_AT = 1000
 class DeliveryStore:
     """The webhooks of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
 
-    def __init__(self, redis: Connection, journal: Journal) -> None:
+    def __init__(self, redis: Connection, journal: Journal, deployment: Deployment) -> None:
         self._redis = redis
+        self._deployment = deployment
         self._journal = journal
         self._claim, self._settle = redis.load("claim_deliveries"), redis.load("settle_delivery")
 
@@ -27,7 +29,11 @@ class DeliveryStore:
         """Take up to so many that are due; nobody else gets them until the hold is over.
 
         No more than four of one tenant are taken at a time, over all processes; the others wait.
+
+        Raises:
+            StoreMismatched: the data folder, in which the secrets lie, is not the one of this Redis.
         """
+        self._deployment.check()
         taken = self._claim(args=[limit, round(hold_seconds * 1000), _OF_ONE_TENANT, _LOOKED_AT])
         records = [(self._redis.fields(Key.JOB + job_id), attempt) for job_id, attempt in taken]
         return [DueDelivery(job_record(fields), attempt) for fields, attempt in records if "id" in fields]

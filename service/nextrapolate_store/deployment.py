@@ -4,7 +4,8 @@
 
 A folder that is not mounted looks like a new one, and another host may have another one in its place. Taken
 for the deployment's own, it would get records that the right one lacks, and jobs would fail for want of files
-that lie on the right one.
+that lie on the right one. So the folder is looked at before anything is written into it or swept from it; and
+as `complete` alone makes its parts, nothing can be written where it goes away between that look and the file.
 """
 
 import secrets
@@ -13,7 +14,9 @@ from typing import cast
 
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.errors import StoreMismatched
-from nextrapolate_store.files import write_once
+from nextrapolate_store.files import make_folder, write_once
+
+_PARTS = ("blobs", "credentials", "fetched", "jobs", "keys", "series", "tenants")
 
 
 class Deployment:
@@ -55,12 +58,18 @@ class Deployment:
             self._redis.set(Key.DEPLOYMENT, self._made(), nx=True)
         self.check()
 
+    def complete(self) -> None:
+        """Make the parts of the folder that are missing."""
+        for part in _PARTS:
+            make_folder(self._data_dir / part)
+
     def restore(self) -> None:
         """Have an empty Redis know this folder, whatever a rebuild that was killed has told it."""
         self._redis.set(Key.DEPLOYMENT, self._made())
 
     def _made(self) -> str:
-        return self._here() or write_once(self._path, secrets.token_hex(16)).strip()
+        here = self._here()
+        return here or write_once(self._path, secrets.token_hex(16), into_new_folder=False).strip()
 
     def _here(self) -> str | None:
         try:

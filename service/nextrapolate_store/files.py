@@ -24,14 +24,13 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
     Args:
         path: the file.
         text: what it holds.
-        into_new_folder: make its folder where it is missing.
+        into_new_folder: make its folder where it is missing; the one around that has to be there.
 
     Raises:
         FileNotFoundError: the folder is not there, or was discarded in the meantime.
     """
     folder = path.parent
     if into_new_folder:
-        make_folder(folder.parent)
         folder.mkdir(mode=0o700, exist_ok=True)
     temporary = temporary_in(folder)
     try:
@@ -51,8 +50,11 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
 
 
 def write_over(path: Path, text: str) -> None:
-    """Write a file in place of the one that is there."""
-    make_folder(path.parent)
+    """Write a file in place of the one that is there.
+
+    Raises:
+        FileNotFoundError: its folder is not there.
+    """
     temporary = temporary_in(path.parent)
     try:
         with temporary.open("x", encoding="utf-8") as file:
@@ -66,12 +68,22 @@ def write_over(path: Path, text: str) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents, private and flushed to disk: a file is no safer than its folder."""
+    """Make a folder, private and flushed to disk: a file is no safer than its folder.
+
+    Raises:
+        FileNotFoundError: the one around it is not there.
+    """
     if folder.is_dir():
         return
-    make_folder(folder.parent)
     folder.mkdir(mode=0o700, exist_ok=True)
     sync_folder(folder.parent)
+
+
+def make_folders(folder: Path) -> None:
+    """Make a folder, and those around it."""
+    if not folder.is_dir():
+        make_folders(folder.parent)
+        make_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -29,6 +29,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from nextrapolate.schemas import AS_KEPT, FileInfo
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.documents import (
     Document,
     EndDocument,
@@ -61,16 +62,18 @@ class Journal:
     """The records of all tenants.
 
     All methods but those that give ids raise `RecordUnreadable` where a record cannot be read,
-    `RecordDamaged` where that is for its content and not for its version.
+    `RecordDamaged` where that is for its content and not for its version. Those that write raise
+    `StoreMismatched` where the data folder is not the one of this Redis.
     """
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, deployment: Deployment) -> None:
+        self._deployment = deployment
         self._jobs, self._series = data_dir / "jobs", data_dir / "series"
         self._keys, self._tenants = data_dir / "keys", data_dir / "tenants"
 
     def write_job(self, document: JobDocument) -> JobDocument:
         """Write down what was asked."""
-        return _write(self._jobs / document.id / _JOB, document)
+        return self._write(self._jobs / document.id / _JOB, document)
 
     def write_end(self, document: EndDocument) -> EndDocument:
         """Write down how a job ended.
@@ -79,7 +82,7 @@ class Journal:
         """
         path = self._jobs / document.job.id / _END
         try:
-            return _write(path, document)
+            return self._write(path, document)
         except RecordDamaged:
             kept = path.with_suffix(_DAMAGED)
             _log.error("%s was damaged: it says again what Redis knows, the old one is %s", path, kept.name)
@@ -91,11 +94,11 @@ class Journal:
     def write_webhook(self, job_id: str, document: WebhookDocument) -> None:
         """Write down how a job's webhook was told; nothing where the job was swept in the meantime."""
         with suppress(FileNotFoundError):
-            _write(self._jobs / job_id / _WEBHOOK, document, into_new_folder=False)
+            self._write(self._jobs / job_id / _WEBHOOK, document, into_new_folder=False)
 
     def write_series(self, document: SeriesDocument) -> SeriesDocument:
         """Write down a run as it was announced."""
-        return _write(self._series / document.id / _SERIES, document)
+        return self._write(self._series / document.id / _SERIES, document)
 
     def write_file(self, series_id: str, step: int, name: str, info: FileInfo) -> FileInfo:
         """Write down which blob is this file of the checkpoint.
@@ -104,7 +107,7 @@ class Journal:
             FileNotFoundError: the series was never announced, or is deleted.
         """
         path = self._series / series_id / f"{step}.{name}.json"
-        return _write(path, FileDocument(file=info), into_new_folder=False).file
+        return self._write(path, FileDocument(file=info), into_new_folder=False).file
 
     def write_jump(self, series_id: str, jump: JumpRecord) -> JumpRecord:
         """Write down which adapter was swapped in.
@@ -113,22 +116,25 @@ class Journal:
             FileNotFoundError: the series was never announced, or is deleted.
         """
         path = self._series / series_id / f"{jump.step}.{_JUMP}.json"
-        return _write(path, JumpDocument(jump=jump), into_new_folder=False).jump
+        return self._write(path, JumpDocument(jump=jump), into_new_folder=False).jump
 
     def discard_series(self, series_id: str) -> None:
         """Remove all records of a series."""
+        self._deployment.check()
         discard_folder(self._series / series_id)
 
     def write_key(self, document: KeyDocument) -> KeyDocument:
         """Write down an API key."""
-        return _write(self._key(document.id, document.digest), document)
+        return self._write(self._key(document.id, document.digest), document, into_new_folder=False)
 
     def write_revocation(self, key_id: str, digest: str, document: RevocationDocument) -> RevocationDocument:
         """Write down that a key is refused from now on."""
-        return _write(self._key(key_id, digest).with_suffix(_REVOKED), document)
+        path = self._key(key_id, digest).with_suffix(_REVOKED)
+        return self._write(path, document, into_new_folder=False)
 
     def write_quotas(self, document: QuotasDocument) -> None:
         """Write down the quotas of a tenant, in place of those it had."""
+        self._deployment.check()
         path = self._tenants / f"{document.tenant}.json"
         if document.quotas:
             write_over(path, _text(document))
@@ -216,6 +222,14 @@ class Journal:
             used[job.tenant].update(_blobs(job.inputs))
         return used
 
+    def _write(self, path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
+        self._deployment.check()
+        try:
+            text = write_once(path, _text(document), into_new_folder=into_new_folder)
+        except UnicodeDecodeError as error:
+            raise _damaged(path, str(error)) from error
+        return _parse(path, text, type(document))
+
     def _key(self, key_id: str, digest: str) -> Path:
         """An id may come again with another secret."""
         return self._keys / f"{key_id}-{digest[:16]}.json"
@@ -231,14 +245,6 @@ def _blobs(inputs: JobInputs) -> Iterator[str]:
         for source in (adapter.model, adapter.config):
             if source.kind == "blob":
                 yield source.location
-
-
-def _write(path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
-    try:
-        text = write_once(path, _text(document), into_new_folder=into_new_folder)
-    except UnicodeDecodeError as error:
-        raise _damaged(path, str(error)) from error
-    return _parse(path, text, type(document))
 
 
 def _text(document: Document) -> str:

@@ -8,7 +8,7 @@ from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.credentials import CredentialStore
 from nextrapolate_store.deliveries import DeliveryStore
 from nextrapolate_store.deployment import Deployment
-from nextrapolate_store.files import make_folder
+from nextrapolate_store.files import make_folders
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
@@ -26,20 +26,22 @@ class Store:
 
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
-        self._journal = Journal(settings.data_dir)
         self._deployment = Deployment(redis, settings.data_dir)
+        self._journal = Journal(settings.data_dir, self._deployment)
         self.quotas = QuotaStore(redis, self._journal)
-        self.blobs = BlobStore(settings.data_dir, self.quotas)
-        self.credentials = CredentialStore(redis, settings.data_dir)
+        self.blobs = BlobStore(settings.data_dir, self.quotas, self._deployment)
+        self.credentials = CredentialStore(redis, self._deployment, settings.data_dir)
         self.jobs = JobStore(redis, self._journal, self.credentials, self.quotas, settings)
         self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs)
         self.keys = KeyStore(redis, self._journal)
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
-        self.deliveries = DeliveryStore(redis, self._journal)
+        self.deliveries = DeliveryStore(redis, self._journal, self._deployment)
         self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs)
-        self.sweeper = Sweeper(redis, self._journal, self.quotas, self.blobs, settings.retention)
+        self.sweeper = Sweeper(
+            redis, self._deployment, self._journal, self.quotas, self.blobs, settings.retention
+        )
 
     @classmethod
     def open(cls, settings: StoreSettings) -> Self:
@@ -59,6 +61,7 @@ class Store:
             store._redis.mark()
         store._redis.check_schema()
         store._deployment.join(folder_is_empty=folder_is_empty)
+        store._deployment.complete()
         return store
 
     @classmethod
@@ -67,13 +70,15 @@ class Store:
         store = cls._connect(settings)
         try:
             parts = (store._deployment, store.keys, store.quotas, store.series, store.jobs)
-            return rebuild.Rebuild(store._redis, store._journal, *parts).run(add_missing=add_missing)
+            rebuilt = rebuild.Rebuild(store._redis, store._journal, *parts).run(add_missing=add_missing)
+            store._deployment.complete()
+            return rebuilt
         finally:
             store.close()
 
     @classmethod
     def _connect(cls, settings: StoreSettings) -> Self:
-        make_folder(settings.data_dir.absolute())
+        make_folders(settings.data_dir.absolute())
         return cls(Connection.open(settings.redis_url), settings)
 
     def ping(self) -> None:

@@ -4,7 +4,8 @@ What can be seen through Redis is whole at every moment: a job goes with all its
 its folder after it. What a killed sweep leaves behind nobody can see, and the next one removes it.
 
 The records on disk say which blobs are needed, and when a job ended: where Redis has lost its data, nothing
-is taken for garbage because of it.
+is taken for garbage because of it. Nor is anything where another deployment's folder is in the place of ours:
+our Redis knows none of its jobs.
 """
 
 import logging
@@ -17,6 +18,7 @@ from ulid import ULID
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import when
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
@@ -50,12 +52,14 @@ class Sweeper:
     def __init__(
         self,
         redis: Connection,
+        deployment: Deployment,
         journal: Journal,
         quotas: QuotaStore,
         blobs: BlobStore,
         retention: Retention,
     ) -> None:
         self._redis = redis
+        self._deployment = deployment
         self._journal = journal
         self._quotas = quotas
         self._blobs = blobs
@@ -72,8 +76,10 @@ class Sweeper:
 
         Raises:
             StoreLost: Redis has lost its data.
+            StoreMismatched: the data folder is not the one of this Redis, or is not any more.
         """
         self._redis.check_schema()
+        self._deployment.check()
         self._blobs.finish_discarding()
         uploads = self._retention.uploads.total_seconds()
         jobs, events, idempotency_keys = self._sweep_redis()
@@ -106,6 +112,7 @@ class Sweeper:
         count = 0
         for job_id in self._old_jobs():
             if not self._redis.exists(Key.JOB + job_id):
+                self._deployment.check()
                 self._blobs.discard_job(job_id)
                 count += 1
         return count
@@ -138,4 +145,5 @@ class Sweeper:
         except RecordUnreadable as error:
             _log.error("no blobs are swept, as nobody knows which are in use: %s", error)
             return 0
+        self._deployment.check()  # reading all records takes a while
         return self._blobs.remove_unused(used, older_than_seconds)

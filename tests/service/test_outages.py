@@ -79,6 +79,27 @@ def test_without_redis_it_answers_503_and_recovers(
             store.close()
 
 
+def test_while_the_data_folder_is_away_nothing_is_accepted_and_nothing_written(
+    client: TestClient, settings: ServiceSettings, tmp_path: Path
+) -> None:
+    body = client.get(f"/jobs/{submit(client)}").json()
+    series, folder = f"/series/{body['series']}", settings.store.data_dir
+    folder.rename(tmp_path / "unmounted")
+    folder.mkdir()
+    for answer in (
+        client.post("/jobs", json={"series": body["series"], "method": {"name": "none"}}),
+        client.post("/series", json={"name": "run"}),
+        client.put(f"{series}/checkpoints/30/adapter_config.json", content=CONFIG),
+        client.delete(series),
+    ):
+        assert problem(answer, 503, "store-mismatched", blame="server").retryable
+    assert [path for path in folder.rglob("*") if path.suffix != ".jsonl" and path.is_file()] == []
+    shutil.rmtree(folder)
+    (tmp_path / "unmounted").rename(folder)
+    assert client.get(series).is_success
+    assert submit(client)
+
+
 def test_a_job_whose_worker_is_gone_is_queued_and_sent_again(
     client: TestClient, settings: ServiceSettings
 ) -> None:

@@ -34,6 +34,7 @@ with BlobStore(Path(sys.argv[1])).upload("default") as upload:
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
+    (tmp_path / "data" / "blobs").mkdir(parents=True)
     return BlobStore(tmp_path / "data")
 
 
@@ -112,7 +113,8 @@ def test_a_killed_upload_is_never_visible_and_swept_later(blobs: BlobStore, tmp_
     assert files_under(tmp_path) == []
 
 
-def test_each_attempt_has_a_folder_of_its_own(blobs: BlobStore) -> None:
+def test_each_attempt_has_a_folder_of_its_own(blobs: BlobStore, tmp_path: Path) -> None:
+    (tmp_path / "data" / "jobs" / "job").mkdir(parents=True)
     first, second = blobs.result_folder("job", 1), blobs.result_folder("job", 2)
     assert first.is_dir()
     assert first != second

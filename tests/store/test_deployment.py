@@ -1,18 +1,26 @@
 """A data folder that is not mounted, or another one, is not taken for the deployment's own."""
 
+import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fixtures.store import TENANT, submit
 from redis import Redis
+from ulid import ULID
 
+from nextrapolate.schemas import SeriesCreate
+from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import StoreLost, StoreMismatched
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import Scope
+from nextrapolate_store.records import FileSource
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota
 
 ID = "next:deployment"
 
@@ -76,6 +84,123 @@ def test_a_folder_that_goes_away_is_noticed_while_the_store_is_open(
     store_settings.data_dir.rmdir()
     (tmp_path / "unmounted").rename(store_settings.data_dir)
     store.ping()
+
+
+Change = Callable[[Store], object]
+
+CHANGES: dict[str, Change] = {
+    "job": submit,
+    "series": lambda store: store.series.create(TENANT, SeriesCreate(name="run")),
+    "upload": lambda store: store.blobs.put_bytes(TENANT, b"weights"),
+    "key": lambda store: store.keys.create(TENANT, [Scope.READ]),
+    "quotas": lambda store: store.quotas.set(TENANT, {Quota.SERIES: 1}),
+    "end": lambda store: store.recorder.record_ends(),
+    "webhook": lambda store: store.deliveries.claim(1),
+    "credentials": lambda store: store.credentials.forget_over(),
+    "sweep": lambda store: store.sweeper.sweep(),
+}
+
+
+@pytest.fixture
+def working(store: Store) -> Store:
+    """A store with a job that has ended, which nobody has written down yet."""
+    store.jobs.cancel(TENANT, submit(store).id)
+    return store
+
+
+@pytest.fixture
+def unmounted(working: Store, store_settings: StoreSettings, tmp_path: Path) -> Path:
+    """The bare mount point that shows while the data folder is away."""
+    store_settings.data_dir.rename(tmp_path / "unmounted")
+    store_settings.data_dir.mkdir()
+    return store_settings.data_dir
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_nothing_is_changed_in_a_folder_that_is_not_the_deployments_own(
+    what: str, working: Store, unmounted: Path
+) -> None:
+    with pytest.raises(StoreMismatched, match="of deployment none"):
+        CHANGES[what](working)
+    assert list(unmounted.iterdir()) == []
+
+
+def test_what_belongs_to_a_series_is_refused_there_as_well(
+    working: Store, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    series = working.series.create(TENANT, SeriesCreate(name="run")).id
+    info = working.blobs.put_bytes(TENANT, b"weights")
+    store_settings.data_dir.rename(tmp_path / "unmounted")
+    shutil.copytree(tmp_path / "unmounted", store_settings.data_dir)  # another deployment's, but for its id
+    (store_settings.data_dir / "deployment").write_text("another")
+    for change in (
+        lambda: working.series.put_file(TENANT, series, 10, "adapter_model.safetensors", info),
+        lambda: working.series.delete(TENANT, series),
+    ):
+        with pytest.raises(StoreMismatched, match="of deployment another"):
+            change()
+    assert [path.name for path in (store_settings.data_dir / "series" / series).iterdir()] == ["series.json"]
+    assert working.series.get(TENANT, series).checkpoints == {}
+
+
+@pytest.mark.parametrize("what", ["job", "series", "upload", "key", "quotas", "end"])
+def test_where_it_goes_away_after_it_was_looked_at_nothing_is_written_either(
+    what: str, working: Store, unmounted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Deployment, "check", lambda deployment: None)
+    with pytest.raises(FileNotFoundError):
+        CHANGES[what](working)
+    assert list(unmounted.iterdir()) == []
+
+
+def test_an_end_is_written_down_once_the_folder_is_back(
+    working: Store, unmounted: Path, tmp_path: Path, store_settings: StoreSettings, redis: Redis
+) -> None:
+    (ended,), _ = working.jobs.list(TENANT, limit=9, cursor=None)
+    with pytest.raises(StoreMismatched):
+        working.recorder.record_ends()
+    unmounted.rmdir()
+    (tmp_path / "unmounted").rename(unmounted)
+    assert working.recorder.record_ends() == 1
+    redis.flushall()
+    Store.rebuild(store_settings, add_missing=False)
+    assert working.jobs.get(TENANT, ended.id) == ended
+
+
+def test_nothing_is_swept_from_another_deployments_folder(
+    store: Store, store_settings: StoreSettings, tmp_path: Path
+) -> None:
+    job, blob = str(ULID.from_timestamp(time.time() - 40 * 86400)), tmp_path / "other/blobs/lab/ab/abcd"
+    credential = tmp_path / "other" / "credentials" / f"{job}.webhook-secret"
+    record = tmp_path / "other" / "jobs" / job / "job.json"
+    for path in (blob, credential, record):
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.utime(path, (0, time.time() - 40 * 86400))
+    store_settings.data_dir.rename(tmp_path / "right")
+    store_settings.data_dir.symlink_to(tmp_path / "other")
+    for clear in (store.sweeper.sweep, store.credentials.forget_over):
+        with pytest.raises(StoreMismatched):
+            clear()
+    assert [path for path in (blob, credential, record) if not path.exists()] == []
+
+
+def test_a_sweep_ends_where_the_folder_goes_away_under_it(
+    store: Store, store_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob = store.blobs.path(
+        FileSource("blob", store.blobs.put_bytes(TENANT, b"in no series of ours").sha256), TENANT
+    )
+    os.utime(blob, (0, time.time() - 2 * 86400))
+
+    def replaced_meanwhile(journal: Journal) -> dict[str, set[str]]:
+        (store_settings.data_dir / "deployment").write_text("another")
+        return {}
+
+    monkeypatch.setattr(Journal, "blobs_in_use", replaced_meanwhile)
+    with pytest.raises(StoreMismatched):
+        store.sweeper.sweep()
+    assert blob.exists()
 
 
 def test_a_deployment_from_before_there_were_ids_goes_on(

@@ -288,7 +288,6 @@ def test_temporary_files_go_when_nobody_writes_to_them(store: Store, data: Path)
         upload.write(b"slow")
         (dead,) = (data / "blobs" / TENANT).glob(".upload-*")
         assert store.sweeper.sweep().temporary_files == 0
-        (data / "keys").mkdir()
         others = [data / ".upload-probe", data / "keys" / ".upload-key"]
         for path in (dead, *others):
             path.touch()

@@ -38,6 +38,8 @@ Work = Callable[..., Start]
 
 @pytest.fixture
 def blobs(tmp_path: Path) -> BlobStore:
+    for part in ("blobs", "fetched"):
+        (tmp_path / "data" / part).mkdir(parents=True)
     return BlobStore(tmp_path / "data")
 
 

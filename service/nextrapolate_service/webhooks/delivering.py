@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.webhooks.message import message
 from nextrapolate_service.webhooks.sending import Outcome, Sender
-from nextrapolate_store.errors import StoreUnavailable
+from nextrapolate_store.errors import StoreError
 from nextrapolate_store.records import DueDelivery
 from nextrapolate_store.store import Store
 
@@ -54,7 +54,7 @@ def _logged(what: str) -> Iterator[None]:
     """Log what goes wrong; what was claimed and not settled is due again when its hold is over."""
     try:
         yield
-    except StoreUnavailable as error:
+    except StoreError as error:
         _log.warning("%s: %s", what, error)
     except Exception:  # noqa: BLE001 - logged, and the next one may do better
         _log.exception(what)
