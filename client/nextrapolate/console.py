@@ -24,7 +24,7 @@ from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.progress import OnProgress, Progress
 from nextrapolate.schemas import Job, MethodInfo
 
-JOB_FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
+FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _LOWEST = {"minimum": "<=", "exclusiveMinimum": "<"}
 _HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
 _AT_A_TERMINAL = {
@@ -104,14 +104,14 @@ def complain(error: Exception) -> int:
     typer.echo("\n".join([f"nextrapolate: {_said(error)}", *getattr(error, "__notes__", ())]), err=True)
     match error:
         case JobFailedError() | JobCancelledError():
-            return JOB_FAILED
+            return FAILED
         case ServiceUnreachable():
             return NO_SERVER
         case APIError():
             return BAD_INPUT if error.problem.blame == "user" else NO_SERVER
         case NextrapolateError():
             return BAD_INPUT
-    return JOB_FAILED
+    return FAILED
 
 
 def _said(error: Exception) -> str:
@@ -128,6 +128,8 @@ def show_extrapolation(result: Extrapolation) -> None:
     typer.echo(f"adapter  {result.path}")
     typer.echo(f"verdict  {result.report.verdict}")
     _show_loading(result.path)
+    for warning in result.report.warnings:
+        typer.echo(f"note: {warning}")
 
 
 def show_download(job: Job, path: Path) -> None:

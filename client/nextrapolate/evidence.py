@@ -19,7 +19,7 @@ from nextrapolate.schemas import (
     Labels,
     Method,
 )
-from nextrapolate.sources import LocalRun, RemoteCheckpoints, Source, StoredSeries, resolve
+from nextrapolate.sources import LocalRun, Resolved, Source, resolve
 
 ReportT = TypeVar("ReportT", Comparison, Inspection)
 
@@ -34,7 +34,7 @@ class Question(Generic[ReportT]):
         report: the model of the answer.
     """
 
-    source: LocalRun | RemoteCheckpoints | StoredSeries
+    source: Resolved
     request: Callable[..., JobRequest]
     report: type[ReportT]
 

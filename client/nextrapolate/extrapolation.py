@@ -8,7 +8,7 @@ from nextrapolate.flows import Flow, check_free, submit_over
 from nextrapolate.notebook import report_html
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import Gate, Job, JobCreate, Labels, Method, Output, Report
-from nextrapolate.sources import LocalRun, RemoteCheckpoints, Source, StoredSeries, resolve
+from nextrapolate.sources import LocalRun, Resolved, Source, resolve
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Extrapolation:
 class Plan:
     """What is asked. Making one sends nothing, and finds what is wrong with local folders."""
 
-    source: LocalRun | RemoteCheckpoints | StoredSeries
+    source: Resolved
     method: Method
     until: int | None
     out: Path | None

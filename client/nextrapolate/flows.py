@@ -15,10 +15,10 @@ from typing import Any, Protocol, TypeVar
 
 from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
 from nextrapolate.folders import LocalCheckpoint
-from nextrapolate.parameters import making_a_request
+from nextrapolate.invalid_requests import making_a_request
 from nextrapolate.progress import Tracker
 from nextrapolate.schemas import CheckpointFile, FileInfo, Job, JobRequest, JobState, Labels, Series
-from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries
+from nextrapolate.sources import LocalRun, RemoteCheckpoints, Resolved, StoredSeries
 from nextrapolate.wire import calls
 from nextrapolate.wire.calls import Call
 from nextrapolate.wire.transfers import Download, Upload
@@ -101,7 +101,7 @@ def upload_run(
 
 
 def submit_over(
-    source: LocalRun | RemoteCheckpoints | StoredSeries,
+    source: Resolved,
     request: Callable[..., JobRequest],
     *,
     name: str | None,

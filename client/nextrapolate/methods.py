@@ -5,7 +5,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
-from nextrapolate.parameters import plain
+from nextrapolate.invalid_requests import plain
 from nextrapolate.schemas import Method, MethodParameters
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)

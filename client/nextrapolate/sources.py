@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint, find_checkpoints, read_checkpoints
+from nextrapolate.invalid_requests import making_a_request
 from nextrapolate.jumped import check_has_not_jumped
-from nextrapolate.parameters import making_a_request
 from nextrapolate.schemas import CheckpointRef, Series
 
 Source = str | Path | Series | Sequence[str | Path]
@@ -39,8 +39,12 @@ class StoredSeries:
     id: str
 
 
+Resolved = LocalRun | RemoteCheckpoints | StoredSeries
+"""Where a trajectory's checkpoints are."""
+
+
 @making_a_request()
-def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints | StoredSeries:
+def resolve(source: Source, until: int | None) -> Resolved:
     """Tell what `source` names; local folders are looked through, up to step `until`.
 
     Raises:
@@ -61,7 +65,8 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
     uris = [str(item) for item in source if _is_uri(item)]
     if not uris:
         folders = [Path(item) for item in source]
-        return _local(_common_parent(folders), read_checkpoints(folders, until))
+        # They may lie in several places: the run is where the last is, and its result goes there, too.
+        return _local(folders[-1].absolute().parent, read_checkpoints(folders, until))
     if len(uris) < len(source):
         raise CheckpointError(
             f"{uris[0]} is a URI, others are folders here; give either all as URIs or all as folders"
@@ -69,7 +74,7 @@ def resolve(source: Source, until: int | None) -> LocalRun | RemoteCheckpoints |
     return RemoteCheckpoints(tuple(CheckpointRef(uri=uri) for uri in uris))
 
 
-def _named(source: str, until: int | None) -> LocalRun | RemoteCheckpoints | StoredSeries:
+def _named(source: str, until: int | None) -> Resolved:
     if _is_uri(source):
         if "{" not in source:
             raise CheckpointError(
@@ -89,7 +94,3 @@ def _local(folder: Path, checkpoints: tuple[LocalCheckpoint, ...]) -> LocalRun:
 
 def _is_uri(item: str | Path) -> bool:
     return isinstance(item, str) and "://" in item
-
-
-def _common_parent(folders: Sequence[Path]) -> Path:
-    return folders[-1].absolute().parent

@@ -10,7 +10,7 @@ import httpx
 from pydantic import BaseModel
 
 from nextrapolate.errors import ParameterError
-from nextrapolate.parameters import making_a_request
+from nextrapolate.invalid_requests import making_a_request
 from nextrapolate.schemas import (
     Announcement,
     CheckpointFile,
