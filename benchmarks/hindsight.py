@@ -19,10 +19,11 @@ from statistics import fmean
 
 import torch
 
+from benchmarks.models import adapter_files
 from nextrapolate.folders import find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
-from nextrapolate_numerics import AdapterFiles, Backtest, Trajectory, compare
+from nextrapolate_numerics import Backtest, Trajectory, compare
 from nextrapolate_worker.methods import numerics_method
 
 COLUMNS = (
@@ -100,8 +101,7 @@ def judged(trajectory: Trajectory, method: Method, at: int) -> tuple[float, Best
 
 def opened(run: Path) -> Trajectory:
     """The run's checkpoints as a trajectory."""
-    found = find_checkpoints(run)
-    return Trajectory.open([AdapterFiles(files.step, *reversed(files.files.values())) for files in found])
+    return Trajectory.open([adapter_files(found) for found in find_checkpoints(run)])
 
 
 def published_methods(steps: Sequence[int], at: int) -> Iterator[Method]:

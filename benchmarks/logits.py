@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
 from benchmarks.rlvr.tasks import TASKS
+from nextrapolate.folders import read_checkpoints
 
 
 class Extrapolated(nn.Module):
@@ -48,15 +49,15 @@ def main() -> None:
     parser.add_argument("--targets", type=int, nargs="+", default=[200, 250])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    steps = [int(path.name.removeprefix("checkpoint-")) for path in (arguments.earlier, arguments.later)]
+    earlier, later = read_checkpoints([arguments.earlier, arguments.later])
     base = Qwen2ForCausalLM.from_pretrained(arguments.base)
-    model = PeftModel.from_pretrained(base, arguments.earlier, adapter_name="earlier")
-    model.load_adapter(arguments.later, adapter_name="later")
+    model = PeftModel.from_pretrained(base, earlier.folder, adapter_name="earlier")
+    model.load_adapter(later.folder, adapter_name="later")
     task = TASKS[arguments.task]
     _, questions = task.split()
     print("| step | sampled | greedy |\n|---|---|---|")
-    for target in (steps[1], *arguments.targets):
-        extrapolated = Extrapolated(model, (target - steps[1]) / (steps[1] - steps[0]))
+    for target in (later.step, *arguments.targets):
+        extrapolated = Extrapolated(model, (target - later.step) / (later.step - earlier.step))
         accuracy = evaluate(extrapolated, make_tokenizer(), task, questions).accuracy
         print(f"| {target} | {accuracy.sampled:.3f} | {accuracy.greedy:.3f} |", flush=True)
 

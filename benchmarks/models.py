@@ -9,6 +9,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from nextrapolate.folders import LocalCheckpoint
+from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
 from nextrapolate_numerics import AdapterFiles
 
 
@@ -59,6 +61,13 @@ MODELS = {
 }
 
 
+def adapter_files(checkpoint: LocalCheckpoint) -> AdapterFiles:
+    """Name a checkpoint's files as the numerics read them."""
+    return AdapterFiles(
+        checkpoint.step, checkpoint.folder / ADAPTER_MODEL, checkpoint.folder / ADAPTER_CONFIG
+    )
+
+
 def write_series(
     folder: Path, modules: Mapping[str, tuple[int, int]], *, rank: int, checkpoints: int, step: float
 ) -> list[AdapterFiles]:
@@ -81,7 +90,8 @@ def write_series(
             B, A = (progress * way + 0.5 * step * noise for way, noise in zip(ways, noises, strict=True))
             tensors[f"base_model.model.{name}.lora_B.weight"] = B.contiguous()
             tensors[f"base_model.model.{name}.lora_A.weight"] = start + A
-        files.append(_write_checkpoint(folder / f"checkpoint-{10 * (index + 1)}", tensors, rank))
+        at = 10 * (index + 1)
+        files.append(_write_checkpoint(LocalCheckpoint(at, folder / f"checkpoint-{at}"), tensors, rank))
     return files
 
 
@@ -92,13 +102,9 @@ def _falling(length: int, rank: int, generator: torch.Generator) -> Tensor:
     return rows
 
 
-def _write_checkpoint(folder: Path, tensors: dict[str, Tensor], rank: int) -> AdapterFiles:
-    folder.mkdir(parents=True)
-    files = AdapterFiles(
-        int(folder.name.removeprefix("checkpoint-")),
-        folder / "adapter_model.safetensors",
-        folder / "adapter_config.json",
-    )
+def _write_checkpoint(checkpoint: LocalCheckpoint, tensors: dict[str, Tensor], rank: int) -> AdapterFiles:
+    checkpoint.folder.mkdir(parents=True)
+    files = adapter_files(checkpoint)
     save_file(tensors, files.model, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

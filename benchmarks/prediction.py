@@ -1,6 +1,6 @@
 """How well each method predicts a checkpoint that is already known.
 
-    python benchmarks/prediction.py RUN [--at 150] [--horizons 50 100 200] [--methods next ...] [--threads N]
+    python -m benchmarks.prediction RUN [--at 150] [--horizons 50 100 200] [--methods next ...] [--threads N]
 
 RUN is a folder of checkpoint-N folders. Each method, with its defaults, sees the checkpoints up to --at and
 is asked for the one --horizons steps later. Prints a Markdown table, one row a method and horizon: the scores
@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.models import adapter_files
+from nextrapolate.folders import find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import AdapterFiles, NumericsError, Trajectory, compare
@@ -58,18 +60,12 @@ def main() -> None:
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    checkpoints = sorted(map(adapter_files, arguments.run.glob("checkpoint-*")), key=lambda files: files.step)
+    checkpoints = [adapter_files(found) for found in find_checkpoints(arguments.run)]
     print("|", " | ".join(COLUMNS), "|")
     print("|" + "---|" * len(COLUMNS))
     for name in arguments.methods:
         for horizon in arguments.horizons:
             print(row(name, checkpoints, arguments.at, horizon), flush=True)
-
-
-def adapter_files(folder: Path) -> AdapterFiles:
-    """Name the files of one checkpoint-N folder."""
-    step = int(folder.name.removeprefix("checkpoint-"))
-    return AdapterFiles(step, folder / "adapter_model.safetensors", folder / "adapter_config.json")
 
 
 def row(name: str, checkpoints: list[AdapterFiles], at: int, horizon: int) -> str:
@@ -81,8 +77,7 @@ def row(name: str, checkpoints: list[AdapterFiles], at: int, horizon: int) -> st
     if isinstance(result, NumericsError):
         return f"| {name} | {horizon} | {result.code} |" + " |" * (len(COLUMNS) - 3)
     scores = result.total
-    length = alpha * scores.size_ratio
-    scaled = (1 + length**2 - 2 * length * scores.cosine) ** 0.5
+    scaled = scores.scaled(alpha).relative_error
     return (
         f"| {name} | {horizon} | {scores.cosine:.3f} | {scores.relative_error:.3f} | {scores.size_ratio:.3f} "
         f"| {alpha:g} | {scaled:.3f} | {seconds:.1f} |"

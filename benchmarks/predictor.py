@@ -23,9 +23,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import MODELS, Shape
+from benchmarks.models import MODELS, Shape, adapter_files
 from benchmarks.written import add_write_option, markdown_table, write_section
-from nextrapolate_numerics import AdapterFiles, Next, NextPaper, NumericsError, Trajectory, compare
+from nextrapolate.folders import find_checkpoints
+from nextrapolate_numerics import Next, NextPaper, NumericsError, Trajectory, compare
 from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
 from nextrapolate_numerics.progress import silent
 
@@ -162,12 +163,7 @@ def trainings(arguments: argparse.Namespace, device: torch.device) -> Iterator[t
 
 def held_out(run: Path, device: torch.device) -> Iterator[tuple[str, ...]]:
     """The paper's preset and the default, against what is known."""
-    checkpoints = [
-        AdapterFiles(step, folder / "adapter_model.safetensors", folder / "adapter_config.json")
-        for step, folder in sorted(
-            (int(folder.name.removeprefix("checkpoint-")), folder) for folder in run.glob("checkpoint-*")
-        )
-    ]
+    checkpoints = [adapter_files(found) for found in find_checkpoints(run)]
     first = None
     for name, method in (("the paper's preset", NextPaper()), ("default", Next())):
         (found,) = compare(

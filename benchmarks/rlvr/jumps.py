@@ -20,6 +20,7 @@ import torch
 from demo.evaluate import Grades
 from demo.task import HELD_OUT, Task
 
+from benchmarks.models import adapter_files
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.evaluate import Estimate, grade
 from benchmarks.rlvr.record import RECORD, Record
@@ -28,7 +29,6 @@ from nextrapolate.folders import LocalCheckpoint, find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
 from nextrapolate_numerics import (
-    AdapterFiles,
     Backtest,
     Extraction,
     GateThresholds,
@@ -76,7 +76,7 @@ class Fitted:
     @classmethod
     def to(cls, checkpoints: Sequence[LocalCheckpoint], method: Method) -> "Fitted":
         """Read the checkpoints and fit the method to them."""
-        files = [AdapterFiles(found.step, *reversed(found.files.values())) for found in checkpoints]
+        files = [adapter_files(found) for found in checkpoints]
         algorithm = numerics_method(method)
         extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps)
         update = algorithm.fit(extraction, method.horizon_steps)

@@ -14,6 +14,7 @@ from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to
 from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
+from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.variants import BEST
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
 from demo.evaluate import Accuracy
@@ -132,14 +133,14 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     vanilla = record(runs[0].settings, {0: 0.2, 150: 0.4, 400: 0.8})
     jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
     found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
-    assert "1 of 1 runs reached it, after 150 steps" in tables.steps(found)
+    assert "1 of 1 runs reached it, after 150 steps" in tables.SECTIONS["steps"](found)
     assert "| 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
-    told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(tables.NOTHING)}
+    told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(NOTHING)}
     assert told == {"steps", "rates", "best", "guard"}
-    assert all(table(Results({})).startswith(tables.NOTHING) for table in tables.SECTIONS.values())
-    assert "| addition | auto |" not in tables.alphas(found, [])
+    assert all(table(Results({})).startswith(NOTHING) for table in tables.SECTIONS.values())
+    assert "| addition | auto |" not in tables.SWEPT["alpha"](found, [])
     swept = [Swept(runs[0].name, "auto", alpha, 0.4 + alpha / 10, 0.9) for alpha in ALPHAS]
-    assert "| +0.050 | +0.100 |" in tables.alphas(found, swept)
+    assert "| +0.050 | +0.100 |" in tables.SWEPT["alpha"](found, swept)
     drawn = figures.draw(found, swept, tmp_path)
     assert [path.name for path in drawn] == ["rlvr-steps.svg", "rlvr-alpha.svg"]
     assert all(path.read_text().startswith("<svg") for path in drawn)

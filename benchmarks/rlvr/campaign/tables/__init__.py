@@ -15,7 +15,6 @@ from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Swept
 from benchmarks.rlvr.campaign.tables.at_one_rate import steps
 from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
-from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
 from benchmarks.rlvr.campaign.tables.of_worth import worth
@@ -34,5 +33,3 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
 """Each writes a section of docs/benchmarks.md of its own."""
 SWEPT: dict[str, Callable[[Results, Sequence[Swept]], str]] = {"alpha": alphas, "averages": averages}
 """So do these, of what was swept."""
-
-__all__ = ["NOTHING", "SECTIONS", "SWEPT", "alphas", "steps"]
