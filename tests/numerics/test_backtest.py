@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures.adapters import write_run
+from fixtures.adapters import scale_run, write_run
 from fixtures.dense import checkpoints, dense_deltas, flat
 from safetensors.torch import load_file, save_file
 
@@ -101,6 +101,19 @@ def test_a_steady_run_is_predicted(tmp_path: Path) -> None:
     assert scores.total.cosine == pytest.approx(1)
     assert scores.total.relative_error < 1e-6
     assert scores.total.size_ratio == pytest.approx(1)
+
+
+@pytest.mark.parametrize(("B", "A"), [(2.0**-136, 2.0**-136), (2.0**100, 2.0**100)])
+def test_runs_of_any_size_are_scored(B: float, A: float, run_folder: Path) -> None:
+    """Squared norms of which the product is beyond float64."""
+    scores = backtested(WeightExtrapolation(window_steps=50), scale_run(run_folder, B, A))
+    assert scores is not None
+    deltas = [flat(dense_deltas(files)) for files in checkpoints(run_folder)]
+    P, T = 30 / 50 * (deltas[8] - deltas[3]), deltas[11] - deltas[8]
+    p, t = P / T.norm(), T / T.norm()
+    assert scores.total.cosine == pytest.approx(float(p @ t / p.norm()), rel=1e-6)
+    assert scores.total.relative_error == pytest.approx(float((p - t).norm()), rel=1e-6)
+    assert scores.total.size_ratio == pytest.approx(float(p.norm()), rel=1e-6)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -7,11 +7,18 @@ import pytest
 import torch
 from benchmarks.predictor import Samples as BenchmarkSamples
 from benchmarks.predictor import batched, looped
-from fixtures.adapters import write_run, write_turning_run
+from fixtures.adapters import scale_run, write_run, write_turning_run
 from fixtures.dense import checkpoints, dense_deltas, leading_triple
 from torch import Tensor, nn
 
-from nextrapolate_numerics import Extraction, NextPaper, TooFewCheckpointsError, Trajectory, extract
+from nextrapolate_numerics import (
+    Extraction,
+    NextPaper,
+    NonFiniteResultError,
+    TooFewCheckpointsError,
+    Trajectory,
+    extract,
+)
 from nextrapolate_numerics.methods.next_paper import Samples
 from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
 from nextrapolate_numerics.update import RankOne
@@ -53,6 +60,11 @@ def test_answers_are_unit_vectors_and_lengths(run_folder: Path) -> None:
 def test_only_modules_that_moved_are_predicted(run_folder: Path) -> None:
     extraction = extraction_of(run_folder)
     assert fit(QUICK, extraction).modules() == extraction.moved
+
+
+def test_lengths_that_float32_cannot_hold_are_refused(run_folder: Path) -> None:
+    with pytest.raises(NonFiniteResultError, match=r"overflows float32\. .* choose another method"):
+        fit(QUICK, extraction_of(scale_run(run_folder, 2.0**70, 2.0**70)))
 
 
 def test_same_seed_same_bytes_other_seed_other_bytes(run_folder: Path) -> None:

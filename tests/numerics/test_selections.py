@@ -5,14 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fixtures.adapters import MODULES, RANK, write_run
+from fixtures.adapters import MODULES, RANK, scale_run, write_run
 from fixtures.combinations import by_module, dense_drift, fitted
 from fixtures.dense import checkpoints, dense_deltas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from nextrapolate_numerics import Dare, Extraction, LowRank, Maec, Trajectory, Update, extract
+from nextrapolate_numerics import (
+    Dare,
+    Extraction,
+    LowRank,
+    Maec,
+    NonFiniteResultError,
+    Trajectory,
+    Update,
+    extract,
+)
 from nextrapolate_numerics.methods import selection
 from nextrapolate_numerics.methods.selection import Selection, largest
 
@@ -186,3 +195,22 @@ def test_a_seed_is_a_mask_and_each_module_has_its_own(run_folder: Path) -> None:
     _, other = fitted(Dare(seed=2), run_folder, 30)
     np.testing.assert_array_equal(first, again)
     assert np.linalg.norm(first - other) > 0.1 * np.linalg.norm(first)
+
+
+@pytest.mark.parametrize("method", [Dare(), Maec()])
+@pytest.mark.parametrize(("B", "A"), [(2.0**-66, 2.0**-66), (2.0**66, 2.0**62), (2.0**124, 1.0)])
+def test_a_run_of_any_size_gets_the_update_of_that_size(
+    method: Dare | Maec, B: float, A: float, run_folder: Path
+) -> None:
+    """Deltas of which float32 holds nothing, or not even the largest entry: its factors hold them."""
+    update, expected = fitted(method, run_folder, 30)
+    scaled, found = fitted(method, scale_run(run_folder, B, A), 30)
+    apart = np.linalg.norm(found / B / A - expected)
+    assert apart <= 1e-5 * np.linalg.norm(expected)
+    assert scaled.discarded() == pytest.approx(update.discarded(), rel=1e-5)
+    assert scaled.warnings == update.warnings
+
+
+def test_a_fit_that_float32_cannot_hold_is_refused(run_folder: Path) -> None:
+    with pytest.raises(NonFiniteResultError, match="overflows float32"):
+        fitted(Maec(share=0.5), scale_run(run_folder, 2.0**127, 1.0), 10**4)

@@ -73,7 +73,7 @@ class _Products:
         return _Products(self.pp + other.pp, self.pt + other.pt, self.tt + other.tt)
 
     def scores(self) -> Scores:
-        cosine = self.pt / (self.pp * self.tt) ** 0.5 if self.pp > 0 else 0.0
+        cosine = self.pt / self.pp**0.5 / self.tt**0.5 if self.pp > 0 else 0.0  # <P, P> <T, T> may underflow
         residual = max(self.pp - 2 * self.pt + self.tt, 0.0)
         return Scores(cosine, (residual / self.tt) ** 0.5, (max(self.pp, 0.0) / self.tt) ** 0.5)
 

@@ -15,7 +15,7 @@
     │   ├── AbsentCheckpointError      a backtest at a step that was not saved
     │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   └── NothingMovedError          no module ever changed
-    └── NonFiniteResultError           the extended adapter overflows the wanted dtype
+    └── NonFiniteResultError           a prediction or the extended adapter overflows its dtype
 
 All of them are the caller's to mend, and all of them survive pickling.
 """
@@ -228,7 +228,7 @@ class NothingMovedError(SeriesError):
 
 
 class NonFiniteResultError(NumericsError):
-    """The extended adapter holds numbers the wanted dtype cannot."""
+    """A prediction or the extended adapter holds numbers that its dtype cannot."""
 
     code = "non-finite-result"
 
@@ -238,4 +238,7 @@ class NonFiniteResultError(NumericsError):
         self.dtype = dtype
 
     def __str__(self) -> str:
-        return f"The extended module {self.module} overflows {self.dtype}. Lower alpha, or ask for float32."
+        return (
+            f"The extended module {self.module} overflows {self.dtype}. Lower alpha, ask for float32, or "
+            "choose another method."
+        )

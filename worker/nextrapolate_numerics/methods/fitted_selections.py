@@ -1,8 +1,12 @@
 """Updates that select entries of the full matrix, fitted to the run's rank module by module."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from torch import Tensor
+
+from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.methods.selection import Selection
@@ -26,15 +30,19 @@ def fitted_selections(
 
     Returns:
         The fits, the squared norms being those of the selections.
+
+    Raises:
+        NonFiniteResultError: a fit is not within float32.
     """
     trajectory = extraction.trajectory
     factors, energies, cut = {}, {}, {}
     for count, name in enumerate(sorted(extraction.moved), start=1):
         matrix = wanted.delta(name, trajectory).to(extraction.device)
         exact, _ = matrix.truncated(matrix.rank)  # terms that cancel are gone before float32
-        fit = select(name, exact).fitted(trajectory.config.rank(name))
-        factors[name] = LowRank(fit.factors.B.float().cpu(), fit.factors.A.float().cpu())
-        energies[name], cut[name] = fit.energy, fit.discarded
+        size = _power_of_two(exact.norm())  # at norm 1 all entries are within float32
+        fit = select(name, exact.scaled(1 / size)).fitted(trajectory.config.rank(name))
+        factors[name] = _stored(name, fit.factors.scaled(size), matrix.A)
+        energies[name], cut[name] = size**2 * fit.energy, size**2 * fit.discarded
         on_progress(count / len(extraction.moved))
     return Fitted(wanted.horizon_steps, (), factors, energies, cut)
 
@@ -48,3 +56,17 @@ def with_loss_told(update: Fitted) -> Fitted:
         "it discards most."
     )
     return replace(update, warnings=(warning,))
+
+
+def _stored(name: str, fit: LowRank, rows: Tensor) -> LowRank:
+    """Float32, on the CPU; A's rows as long as the run's, so that the factors lie where the run's do."""
+    length = _power_of_two(float(rows.norm()) / len(rows) ** 0.5)
+    B, A = (fit.B / length).float().cpu(), (fit.A * length).float().cpu()
+    if not B.isfinite().all():
+        raise NonFiniteResultError(name, "float32")
+    return LowRank(B, A)
+
+
+def _power_of_two(size: float) -> float:
+    """The next above a size, 1 for a size of 0: to multiply by it is exact."""
+    return math.ldexp(1.0, math.frexp(size)[1])

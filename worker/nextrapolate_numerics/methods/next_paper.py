@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
+from nextrapolate_numerics.errors import NonFiniteResultError, TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleTriples, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.methods.predictor import Training, predict
@@ -58,7 +58,12 @@ class NextPaper:
             raise _too_few(drift, horizon_steps)
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
-        """Train one predictor per component and dimension, and ask each at the last visible checkpoint."""
+        """Train one predictor per component and dimension, and ask each at the last visible checkpoint.
+
+        Raises:
+            TooFewCheckpointsError: as `check`.
+            NonFiniteResultError: what was shown or answered is not within float32.
+        """
         drift, pairs = extraction.drift, extraction.pairs
         if not pairs:
             raise _too_few(drift, horizon_steps)
@@ -71,6 +76,9 @@ class NextPaper:
             if extraction.triples[name].locals.sigma.any()
         }
         predicted = self._predict(samples, extraction.device, on_progress)
+        for (_, name), answer in predicted.items():
+            if not answer.isfinite().all():
+                raise NonFiniteResultError(name, "float32")
         triples = {
             name: Triple(
                 predicted["sigma", name].double().clamp(min=0).squeeze(-1),

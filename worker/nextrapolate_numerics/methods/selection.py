@@ -32,7 +32,7 @@ class Selection:
     """Entries of X = B A, the others being 0.
 
     Attributes:
-        matrix: X, on the device where the work is done.
+        matrix: X, on the device where the work is done; its entries have to be within float32.
         picking: starts anew with the first row, and has to pick the same entries each time.
     """
 
