@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from fixtures.ports import held_port
 
 from nextrapolate import NExtClient
 from nextrapolate_service.server.redis import find_redis_server
@@ -32,10 +32,10 @@ def compose() -> dict[str, Any]:
     return document
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def ports() -> Iterator[tuple[int, int]]:
+    with held_port() as redis_port, held_port() as api_port:
+        yield redis_port, api_port
 
 
 @contextmanager
@@ -98,10 +98,10 @@ def test_each_worker_has_a_gpu_of_its_own_and_is_otherwise_the_same(compose: dic
 
 @pytest.mark.integration
 def test_the_same_commands_run_a_job_without_docker(
-    compose: dict[str, Any], run_folder: Path, tmp_path: Path
+    compose: dict[str, Any], run_folder: Path, tmp_path: Path, ports: tuple[int, int]
 ) -> None:
     services = compose["services"]
-    redis_port, api_port = free_port(), free_port()
+    redis_port, api_port = ports
     data, redis_data, key_file = tmp_path / "data", tmp_path / "redis", tmp_path / "api_key"
     redis_data.mkdir()
     key_file.write_text(KEY + "\n")

@@ -4,7 +4,6 @@ import json
 import os
 import queue
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from fixtures.adapter_bytes import CONFIG, model_bytes
+from fixtures.ports import held_port
 from fixtures.redis import running
 from httpx_sse import connect_sse
 
@@ -44,15 +44,14 @@ class Api:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
 
 
 @contextmanager
-def running_api(redis_url: str, folder: Path, port: int | None = None, **settings: str) -> Iterator[Api]:
-    port = port or free_port()
+def running_api(redis_url: str, folder: Path, port: int, **settings: str) -> Iterator[Api]:
     key_file, log = folder / "api_key", folder / "log"
     key_file.write_text(KEY)
     environment = {
@@ -106,9 +105,9 @@ def submit(client: httpx.Client) -> tuple[str, str]:
     return series, client.post("/jobs", json=body).json()["id"]
 
 
-def test_it_starts_before_redis_and_is_ready_when_redis_is(tmp_path: Path) -> None:
+def test_it_starts_before_redis_and_is_ready_when_redis_is(tmp_path: Path, port: int) -> None:
     redis = EmbeddedRedis.prepare(find_redis_server(None), tmp_path / "own")
-    with running_api(redis.url, tmp_path) as api:
+    with running_api(redis.url, tmp_path, port) as api:
         found = api.client.get("/readyz")
         assert (found.status_code, found.json()["ready"]) == (503, False)
         assert found.json()["checks"]["disk"] == found.json()["checks"]["blobs"] == "ok"
@@ -122,7 +121,7 @@ def test_it_starts_before_redis_and_is_ready_when_redis_is(tmp_path: Path) -> No
 
 
 def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
-    store_settings: StoreSettings, tmp_path: Path
+    store_settings: StoreSettings, tmp_path: Path, port: int
 ) -> None:
     said: queue.SimpleQueue[tuple[str, object]] = queue.SimpleQueue()
     following, uploading, rest = threading.Event(), threading.Event(), threading.Event()
@@ -150,7 +149,7 @@ def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
         path = f"/series/{series}/checkpoints/30/adapter_model.safetensors"
         said.put(("upload", api.client.put(path, content=upload()).status_code))
 
-    with running_api(store_settings.redis_url, tmp_path) as api:
+    with running_api(store_settings.redis_url, tmp_path, port) as api:
         series, job = submit(api.client)
         threads = [threading.Thread(target=target, daemon=True) for target in (follow, wait, put)]
         for thread in threads:
@@ -173,10 +172,10 @@ def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
 
 
 def test_who_follows_a_job_hears_all_of_it_over_a_restart(
-    store_settings: StoreSettings, tmp_path: Path
+    store_settings: StoreSettings, tmp_path: Path, port: int
 ) -> None:
     heard: list[str] = []
-    port, url = free_port(), store_settings.redis_url
+    url = store_settings.redis_url
 
     def follow() -> None:
         with NExtClient(f"http://127.0.0.1:{port}", KEY, patience=120) as client:
@@ -208,8 +207,10 @@ def test_who_follows_a_job_hears_all_of_it_over_a_restart(
     store.close()
 
 
-def test_its_log_leads_from_a_request_to_its_job(store_settings: StoreSettings, tmp_path: Path) -> None:
-    with running_api(store_settings.redis_url, tmp_path) as api:
+def test_its_log_leads_from_a_request_to_its_job(
+    store_settings: StoreSettings, tmp_path: Path, port: int
+) -> None:
+    with running_api(store_settings.redis_url, tmp_path, port) as api:
         _, job = submit(api.client)
         api.client.get(f"/jobs/{job}", headers={"X-Request-Id": "look-1"})
         api.client.get("/no%0Athing", headers={"X-Request-Id": "odd-1"})
@@ -227,7 +228,7 @@ def test_its_log_leads_from_a_request_to_its_job(store_settings: StoreSettings, 
     [("127.0.0.2, 10.0.0.0/8", True, "203.0.113.9"), ("", False, "127.0.0.2")],
 )
 def test_what_a_proxy_says_is_believed_where_it_is_trusted(
-    store_settings: StoreSettings, tmp_path: Path, trusted: str, secure: bool, address: str
+    store_settings: StoreSettings, tmp_path: Path, port: int, trusted: str, secure: bool, address: str
 ) -> None:
     proxy = httpx.HTTPTransport(local_address="127.0.0.2")
     forwarded = {
@@ -236,7 +237,7 @@ def test_what_a_proxy_says_is_believed_where_it_is_trusted(
         "X-Forwarded-For": "198.51.100.1, 203.0.113.9, 10.1.2.3" if trusted else "203.0.113.9",
     }
     with (
-        running_api(store_settings.redis_url, tmp_path, NEXTRAPOLATE_TRUSTED_PROXIES=trusted) as api,
+        running_api(store_settings.redis_url, tmp_path, port, NEXTRAPOLATE_TRUSTED_PROXIES=trusted) as api,
         httpx.Client(base_url=api.client.base_url, transport=proxy, headers=forwarded) as browser,
     ):
         eventually(lambda: ready(api.client))
