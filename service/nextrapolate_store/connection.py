@@ -61,6 +61,8 @@ class Key(StrEnum):
     """Sorted set, as DELIVERIES, of those that wait until fewer of the tenant's are being told."""
     UNTOLD = "next:untold"
     """Set of the tenants that have such."""
+    TAKEN = "next:taken:"
+    """What a claim of webhooks has taken (JSON), while it may be asked for again; followed by its token."""
     UNRECORDED = "next:unrecorded"
     """Set of the ids of jobs that ended, and whose end is not on disk yet."""
     SWEPT = "next:swept"

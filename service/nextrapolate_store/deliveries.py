@@ -1,10 +1,14 @@
 """Webhooks of jobs that have ended: which are due, and what came of each attempt."""
 
+import logging
+import secrets
+
 from nextrapolate.schemas import Delivery
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record, timestamp_ms, when
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.documents import WebhookDocument
+from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.records import DueDelivery
 
@@ -14,6 +18,10 @@ _OF_ONE_TENANT = 4
 """How many of a tenant's are told at a time: receivers that never answer hold up no other tenant's."""
 _LOOKED_AT = 1000
 """Bounds what one claim costs Redis where thousands of one tenant are due."""
+_PUT_OFF_SECONDS, _MOST_ATTEMPTS_UNREAD = 600.0, 8
+"""How long a webhook waits whose job cannot be read here, and how often: an upgrade may be under way."""
+
+_log = logging.getLogger(__name__)
 
 
 class DeliveryStore:
@@ -34,9 +42,22 @@ class DeliveryStore:
             StoreMismatched: the data folder, in which the secrets lie, is not the one of this Redis.
         """
         self._deployment.check()
-        taken = self._claim(args=[limit, round(hold_seconds * 1000), _OF_ONE_TENANT, _LOOKED_AT])
-        records = [(self._redis.fields(Key.JOB + job_id), attempt) for job_id, attempt in taken]
-        return [DueDelivery(job_record(fields), attempt) for fields, attempt in records if "id" in fields]
+        hold_ms, token = round(hold_seconds * 1000), secrets.token_hex(8)
+        taken = self._claim(args=[limit, hold_ms, _OF_ONE_TENANT, _LOOKED_AT, token])
+        due: list[DueDelivery] = []
+        for job_id, attempt in taken:
+            fields = self._redis.fields(Key.JOB + job_id)
+            try:
+                due += [DueDelivery(job_record(fields), attempt)] if "id" in fields else []
+            except RecordUnreadable as error:
+                self._put_off(job_id, attempt, error)
+        return due
+
+    def _put_off(self, job_id: str, attempt: int, error: RecordUnreadable) -> None:
+        """Leave one to a process of the version that can read it, if there is any; give it up in the end."""
+        _log.error("its webhook is not told: %s", error, extra={"job_id": job_id, "attempt": attempt})
+        wait_seconds = _PUT_OFF_SECONDS if attempt < _MOST_ATTEMPTS_UNREAD else None
+        self._note(job_id, attempt, (), status=None, error=str(error), wait_seconds=wait_seconds)
 
     def settle(
         self, due: DueDelivery, *, status: int | None, error: str | None, wait_seconds: float | None
@@ -49,12 +70,26 @@ class DeliveryStore:
             error: why the webhook does not count as told.
             wait_seconds: until the next attempt; None where there will be none.
         """
+        job = due.job
+        return self._note(
+            job.id, due.attempt, job.deliveries, status=status, error=error, wait_seconds=wait_seconds
+        )
+
+    def _note(
+        self,
+        job_id: str,
+        attempt: int,
+        before: tuple[Delivery, ...],
+        *,
+        status: int | None,
+        error: str | None,
+        wait_seconds: float | None,
+    ) -> bool:
         now_ms = self._redis.now_ms()
         next_at = None if wait_seconds is None else when(now_ms + round(wait_seconds * 1000))
-        record = Delivery(attempt=due.attempt, at=when(now_ms), status=status, error=error, next_at=next_at)
+        record = Delivery(attempt=attempt, at=when(now_ms), status=status, error=error, next_at=next_at)
         next_ms = "" if next_at is None else timestamp_ms(next_at)
-        settled = bool(self._settle(args=[due.job.id, due.attempt, record.model_dump_json(), next_ms]))
+        settled = bool(self._settle(args=[job_id, attempt, record.model_dump_json(), next_ms]))
         if settled and next_at is None:
-            told = WebhookDocument(deliveries=(*due.job.deliveries, record))
-            self._journal.write_webhook(due.job.id, told)
+            self._journal.write_webhook(job_id, WebhookDocument(deliveries=(*before, record)))
         return settled

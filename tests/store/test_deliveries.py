@@ -1,8 +1,11 @@
 """Webhooks that are due: a few of each tenant at a time, and none is forgotten over it."""
 
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from fixtures.lossy_redis import lossy_redis
 from fixtures.store import INPUTS, REQUEST
 from redis import Redis
 
@@ -80,6 +83,18 @@ def test_those_of_a_process_that_died_are_told_again(store: Store) -> None:
     for due in again:
         assert told(store, due)
     assert len(store.deliveries.claim(99)) == 1
+
+
+def test_a_lost_reply_takes_none_away(store: Store, store_settings: StoreSettings, tmp_path: Path) -> None:
+    jobs = end_jobs(store, "many", AT_ONCE)
+    with lossy_redis(store_settings.redis_url, tmp_path) as proxy:
+        unlucky = Store.open(replace(store_settings, redis_url=proxy.url))
+        assert unlucky.deliveries.claim(0) == []  # so that Redis knows the script
+        proxy.lose_next_reply()
+        due = unlucky.deliveries.claim(99)
+        assert proxy.lost == 1
+        assert sorted((one.job.id, one.attempt) for one in due) == sorted((job, 1) for job in jobs)
+        unlucky.close()
 
 
 def test_a_clock_that_was_set_back_holds_up_none_of_a_process_that_died(

@@ -1,12 +1,14 @@
 -- Take webhooks that are due, to tell them.
 --
 -- ARGV    1 how many, 2 how long nobody else may take them (ms), 3 how many of one tenant may be taken at a
---         time, 4 how many to look at
+--         time, 4 how many to look at, 5 a token that is new with each claim
 -- reply   pairs of a job's id and the number of the attempt
 -- keeps   Two processes never tell a webhook at the same time. One that dies over it leaves it due. Where as
 --         many of a tenant's are being told as may, the next one is parked, out of the way of other tenants.
---         Where the clock was set back, what is being told is so as if it had been taken now at the latest.
+--         The token lets a process that never got its reply ask again. Where the clock was set back, what is
+--         being told is so as if it had been taken now at the latest.
 local limit, hold_ms, most, looked_at = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
+local taken = key.taken .. ARGV[5]
 local now, due = now_ms(), {}
 
 local function tell_from_now(tenant, id)
@@ -34,6 +36,11 @@ local function take(tenant, id)
   table.insert(due, { id, redis.call('HINCRBY', key.job .. id, 'delivery', 1) })
 end
 
+local before = redis.call('GET', taken)
+if before then
+  return cjson.decode(before)
+end
+
 for _, tenant in ipairs(redis.call('SMEMBERS', key.untold)) do
   local parked, free = key.tenant_untold .. tenant, room(tenant)
   local back = free > 0 and redis.call('ZRANGE', parked, 0, free - 1, 'WITHSCORES') or {}
@@ -55,5 +62,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key.deliveries, '-inf', now, 'LI
   elseif #due < limit then
     take(tenant, id)
   end
+end
+if #due > 0 then
+  redis.call('SET', taken, cjson.encode(due), 'PX', hold_ms)
 end
 return due
