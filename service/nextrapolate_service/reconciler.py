@@ -16,14 +16,16 @@ _log = logging.getLogger(__name__)
 
 
 async def reconcile_for_ever(store: Store, wake_ups: WakeUps, quotas: Quotas, pause_seconds: float) -> None:
-    """Do all of it, pause, and again; a long sweep holds up nothing else."""
+    """Do all of it, pause, and again; what takes long or goes wrong holds up nothing else."""
     await asyncio.gather(
         _for_ever(lambda: _reconcile(store, wake_ups, quotas), pause_seconds),
+        _for_ever(store.recorder.record_ends, pause_seconds),
+        _for_ever(store.credentials.forget_over, pause_seconds),
         _for_ever(lambda: _sweep(store), pause_seconds),
     )
 
 
-async def _for_ever(work: Callable[[], None], pause_seconds: float) -> None:
+async def _for_ever(work: Callable[[], object], pause_seconds: float) -> None:
     """Whatever goes wrong in one pass, the next one is made."""
     while True:
         try:
@@ -49,8 +51,6 @@ def _reconcile(store: Store, wake_ups: WakeUps, quotas: Quotas) -> None:
         )
     for job_id in done.wake:
         wake_ups.send(job_id)
-    store.recorder.record_ends()
-    store.credentials.forget_over()
 
 
 def _sweep(store: Store) -> None:

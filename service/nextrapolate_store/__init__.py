@@ -12,6 +12,7 @@
     sweeper.py      what nobody needs any more, removed; retention.py says when
     deployment.py which Redis and which folder belong together
     journal.py    the records on disk, documents.py what they hold; rebuild.py brings Redis back from them
+    one_by_one.py work on many jobs, where one that cannot be read holds up no other
     files.py      files and folders that are there as a whole, or not at all
     records.py    what comes out
     decoding.py, pages.py   how records are read, one by one and page by page

@@ -5,6 +5,7 @@
 Not in job.json, which is kept, and not in Redis, whose append-only file remembers what was deleted.
 """
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import is_older, sync_folder, temporary_in
+from nextrapolate_store.one_by_one import OneByOne
+
+_log = logging.getLogger(__name__)
 
 Credential = Literal["hub-token", "webhook-secret"]
 
@@ -29,6 +33,7 @@ class CredentialStore:
         self._redis = redis
         self._deployment = deployment
         self._folder = data_dir / "credentials"
+        self._one_by_one = OneByOne(_log, "what was lent to it is kept")
 
     def put(self, job_id: str, name: Credential, secret: str) -> None:
         """Keep what was lent to this job."""
@@ -53,20 +58,24 @@ class CredentialStore:
     def forget_over(self) -> None:
         """Delete what was lent to jobs that are over, secrets once their webhook is through; any time.
 
+        What belongs to a job whose record cannot be read stays.
+
         Raises:
             StoreLost: Redis has lost its data, so that nobody knows which are.
             StoreMismatched: the data folder is another deployment's.
         """
         self._deployment.check()
         for job_id, name, path in self._kept():
-            state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
-            if state is None:
-                self._redis.check_schema()
-                over = is_older(path, _UNACKNOWLEDGED_SECONDS)
-            else:
-                over = JobState(state).is_final and (name == "hub-token" or self._is_told(job_id))
-            if over:
-                path.unlink(missing_ok=True)
+            with self._one_by_one.job(job_id):
+                if self._is_over(job_id, name, path):
+                    path.unlink(missing_ok=True)
+
+    def _is_over(self, job_id: str, name: Credential, path: Path) -> bool:
+        state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
+        if state is None:
+            self._redis.check_schema()
+            return is_older(path, _UNACKNOWLEDGED_SECONDS)
+        return JobState(state).is_final and (name == "hub-token" or self._is_told(job_id))
 
     def _is_told(self, job_id: str) -> bool:
         """Look into the record itself: an index may lack a webhook that waits for others of its tenant."""

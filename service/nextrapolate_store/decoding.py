@@ -16,6 +16,7 @@ from nextrapolate.schemas import (
     SeriesCreate,
     Stage,
 )
+from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord, SeriesRecord
 
 Fields = Mapping[str, str]
@@ -37,7 +38,22 @@ def timestamp_ms(time: datetime) -> int:
 
 
 def job_record(fields: Fields) -> JobRecord:
-    """Read a job's hash."""
+    """Read a job's hash.
+
+    Raises:
+        RecordUnreadable: it is of another version, or was damaged.
+    """
+    try:
+        return _job_record(fields)
+    except (KeyError, ValueError) as error:
+        why = " ".join(repr(error).split())
+        raise RecordUnreadable(
+            f"the record of the job {fields.get('id', 'without an id')} in Redis is damaged, or of another "
+            f"version than this nextrapolate can read: {why:.200}"
+        ) from error
+
+
+def _job_record(fields: Fields) -> JobRecord:
     state = JobState(fields["state"])
     return JobRecord(
         id=fields["id"],

@@ -6,7 +6,7 @@ StoreError
 ├── StoreLost                Redis is empty, the data folder is not
 ├── StoreMismatched          the data folder is not the one that belongs to this Redis
 ├── StoreNotEmpty            there is nothing to rebuild: Redis has its data
-├── RecordUnreadable         a record on disk cannot be read, or is of another version
+├── RecordUnreadable         a record cannot be read, or is of another version
 │   └── RecordDamaged        it is of no version: its content was damaged
 ├── NotFound
 │   ├── JobNotFound          no such job of this tenant
@@ -67,7 +67,7 @@ class StoreNotEmpty(StoreError):
 
 
 class RecordUnreadable(StoreError):
-    """A record on disk cannot be read, or is of another version."""
+    """A record, on disk or in Redis, cannot be read, or is of another version."""
 
 
 class RecordDamaged(RecordUnreadable):

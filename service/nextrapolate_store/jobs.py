@@ -34,6 +34,7 @@ from nextrapolate_store.errors import (
     RecordDamaged,
 )
 from nextrapolate_store.journal import Journal
+from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.pages import is_id, page_start, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.quotas import QuotaStore, exceeded
@@ -46,6 +47,8 @@ from nextrapolate_store.tenants import Quota
 _log = logging.getLogger(__name__)
 
 _Entries = list[tuple[str, Fields]]
+_Records = list[JobRecord]
+"""`JobStore` has a method of the name `list`."""
 _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 _EVENTS_A_CALL = 1000
@@ -87,6 +90,7 @@ class JobStore:
         self._remembered_ms = milliseconds(settings.retention.idempotency_keys)
         self._lease_ms = round(settings.lease_seconds * 1000)
         self._max_attempts = settings.max_attempts
+        self._one_by_one = OneByOne(_log, "left out of the lists of jobs")
         self._reserve, self._submit = redis.load("reserve"), redis.load("submit")
         self._claim, self._beat = redis.load("claim"), redis.load("beat")
         self._commit, self._fail, self._give_up = (redis.load(name) for name in ("commit", "fail", "give_up"))
@@ -244,19 +248,27 @@ class JobStore:
             if cursor is None or len(found) == limit or look_at <= 0:
                 break
         fields = [self._redis.fields(Key.JOB + job_id) for job_id in found]
-        return [job_record(record) for record in fields if record], cursor
+        return self._readable([record for record in fields if record]), cursor
 
     def list(
         self, tenant: str, *, limit: int, cursor: str | None, state: JobState | None = None
     ) -> tuple[list[JobRecord], str | None]:
         """Read one page of the tenant's jobs, newest first, and the cursor of the next; None on the last.
 
+        One whose record cannot be read is left out.
+
         Raises:
             InvalidCursor: the cursor is no id.
         """
         rows, more = read_page(self._page, _index(tenant, state), [Key.JOB], limit, cursor)
-        records = [job_record(fields) for (fields,) in rows]
-        return records, records[-1].id if more else None
+        return self._readable([fields for (fields,) in rows]), rows[-1][0]["id"] if more else None
+
+    def _readable(self, records: Collection[Fields]) -> _Records:
+        jobs: _Records = []
+        for fields in records:
+            with self._one_by_one.job(fields["id"]):
+                jobs.append(job_record(fields))
+        return jobs
 
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs are before this one; None where it is not queued, or is parked."""

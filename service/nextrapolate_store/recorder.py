@@ -17,9 +17,9 @@ from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.documents import EndDocument
-from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
+from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import JobRecord
 
@@ -39,25 +39,23 @@ class Recorder:
         self._jobs = jobs
         self._journal = journal
         self._blobs = blobs
-        self._unreadable: set[str] = set()
+        self._one_by_one = OneByOne(_log, "how it ended is in Redis alone")
 
     def record_ends(self) -> int:
         """Write down how jobs ended, and clear away what their lost attempts made; gives how many.
 
-        One beside which a record lies that cannot be read is logged once, tried again at each pass, and
-        holds up no other.
+        One whose end cannot be written down, as where a record cannot be read, is logged once, tried again
+        at each pass, and holds up no other.
+
+        Raises:
+            StoreMismatched: the data folder is not the one of this Redis.
         """
         count = 0
         for job_id in cast(list[str], self._redis.srandmember(Key.UNRECORDED, _JOBS_A_PASS)):
-            try:
+            with self._one_by_one.job(job_id):
                 self._record(job_id)
-            except RecordUnreadable as error:
-                if job_id not in self._unreadable:
-                    self._unreadable.add(job_id)
-                    _log.error("how it ended is in Redis alone: %s", error, extra={"job_id": job_id})
-                continue
-            self._redis.srem(Key.UNRECORDED, job_id)
-            count += 1
+                self._redis.srem(Key.UNRECORDED, job_id)
+                count += 1
         return count
 
     def _record(self, job_id: str) -> None:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
 from fixtures.redis import running
+from fixtures.store import INPUTS, REQUEST
 from redis import Redis
 
 from nextrapolate_service.app import create_app
@@ -19,6 +20,7 @@ from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.keys import new_key
 from nextrapolate_store.queue import BROKER_LIST
+from nextrapolate_store.recorder import Recorder
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quotas
 
@@ -113,6 +115,21 @@ def test_a_job_whose_worker_is_gone_is_queued_and_sent_again(
         eventually(lambda: redis.llen(BROKER_LIST) == 1)
     assert [event.type for event in store.jobs.events(job_id, None)] == ["queued", "claimed", "requeued"]
     store.close()
+
+
+def test_one_part_of_the_upkeep_that_fails_holds_up_no_other(
+    settings: ServiceSettings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(recorder: Recorder) -> int:
+        raise RuntimeError("nobody foresaw this")
+
+    monkeypatch.setattr(Recorder, "record_ends", fails)
+    job = store.jobs.submit(
+        "tests", REQUEST, INPUTS, idempotency_key=None, body_digest="", credentials={"hub-token": "hf_token"}
+    )
+    store.jobs.cancel("tests", job.id)
+    with TestClient(create_app(settings)):
+        eventually(lambda: store.credentials.get(job.id, "hub-token") is None)
 
 
 @pytest.mark.parametrize("url", ["unix:///nowhere/redis.sock", "redis://127.0.0.1:1/0"])

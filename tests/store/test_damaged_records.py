@@ -1,13 +1,15 @@
-"""The record of a job's end is damaged on the disk: the others go on, and Redis has what it said."""
+"""A record cannot be read, on the disk or in Redis: the others go on, and nothing of it is lost."""
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.store import ARTIFACTS, OUT_OF_MEMORY, TENANT, claim, submit
+from fixtures.store import ARTIFACTS, INPUTS, OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
 
-from nextrapolate.schemas import JobState
+from nextrapolate.schemas import Delivery, JobRequest, JobState, Webhook
+from nextrapolate_store.credentials import Credential
 from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.settings import StoreSettings
@@ -19,6 +21,8 @@ DAMAGE = {
     "zeroed": b"\0" * 512,
     "no text": b"\xff\xfe",
 }
+TELLING: JobRequest = REQUEST.model_copy(update={"webhook": Webhook(url="https://example.org/")})
+SECRET: dict[Credential, str] = {"webhook-secret": "whsec_c2VjcmV0"}
 OF_ANOTHER_VERSION = b'{"format": 2}'
 
 
@@ -99,3 +103,86 @@ def test_a_queued_job_beside_an_end_of_another_version_is_left_to_that(
     with pytest.raises(RecordUnreadable, match="another version"):
         store.jobs.claim(job.id, worker="test")
     assert store.jobs.get(TENANT, job.id).state is JobState.QUEUED
+
+
+# A job's record in Redis ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def redis(store_settings: StoreSettings) -> Iterator[Redis]:
+    with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
+        yield redis
+
+
+@pytest.fixture
+def one_unreadable(store: Store, redis: Redis) -> list[str]:
+    """Ids of jobs that have ended, each with a secret; the record of the second is of a later version."""
+    ids = []
+    for _ in range(3):
+        job = store.jobs.submit(
+            TENANT, TELLING, INPUTS, idempotency_key=None, body_digest="", credentials=SECRET
+        )
+        store.jobs.cancel(TENANT, job.id)
+        ids.append(job.id)
+    redis.hset(f"next:job:{ids[1]}", "request", '{"task": "later", "webhook": {"url": "https://x/"}}')
+    return ids
+
+
+def test_one_that_cannot_be_read_holds_up_no_other_end_and_no_other_secret(
+    store: Store, one_unreadable: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    unreadable = one_unreadable[1]
+    assert [store.recorder.record_ends() for _ in range(3)] == [2, 0, 0]
+    for due in store.deliveries.claim(9):
+        store.deliveries.settle(due, status=204, error=None, wait_seconds=None)
+    for _ in range(3):
+        store.credentials.forget_over()
+    kept = [store.credentials.get(job_id, "webhook-secret") for job_id in one_unreadable]
+    assert kept == [None, *SECRET.values(), None]
+    told = errors(caplog)
+    assert len(told) == 3  # once each for its end, its webhook, its secret
+    assert all(unreadable in line for line in told)
+
+
+def test_an_end_that_the_disk_does_not_take_holds_up_no_other(
+    store: Store, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs = [submit(store) for _ in range(3)]
+    for job in jobs:
+        fail(store, job)
+    end_of(store_settings, jobs[1]).mkdir()  # nothing can be linked there, and nothing read
+    assert [store.recorder.record_ends() for _ in range(3)] == [2, 0, 0]
+    assert len(errors(caplog)) == 1
+    end_of(store_settings, jobs[1]).rmdir()
+    assert store.recorder.record_ends() == 1
+
+
+def test_one_that_cannot_be_read_costs_no_other_webhook_an_attempt(
+    store: Store, one_unreadable: list[str], redis: Redis
+) -> None:
+    first, unreadable, last = one_unreadable
+    assert [(due.job.id, due.attempt) for due in store.deliveries.claim(9)] == [(first, 1), (last, 1)]
+    for attempt in range(1, 9):
+        noted = Delivery.model_validate_json(str(redis.hget(f"next:job:{unreadable}", f"delivery:{attempt}")))
+        assert "than this nextrapolate can read" in (noted.error or "")
+        assert (noted.next_at is None) == (attempt == 8)  # an upgrade is long through by then
+        assert redis.zscore(f"next:tenant-telling:{TENANT}", unreadable) is None
+        if noted.next_at is not None:
+            redis.zadd("next:deliveries", {unreadable: 0})
+            assert store.deliveries.claim(9) == []
+    assert redis.zscore("next:deliveries", unreadable) is None
+
+
+def test_one_that_cannot_be_read_is_left_out_of_lists_and_the_pages_go_on(
+    store: Store, one_unreadable: list[str]
+) -> None:
+    first, unreadable, last = one_unreadable
+    found: list[str] = []
+    cursor = None
+    for _ in range(3):
+        page, cursor = store.jobs.list(TENANT, limit=1, cursor=cursor)
+        found += [job.id for job in page]
+    assert (found, cursor) == ([last, first], None)
+    assert store.jobs.find(TENANT, "", limit=9, look_at=9, cursor=None)[0] != []
+    with pytest.raises(RecordUnreadable, match=unreadable):
+        store.jobs.get(TENANT, unreadable)

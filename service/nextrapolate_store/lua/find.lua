@@ -24,7 +24,7 @@ end
 local function words(id)
   local request = decode(get(id, 'request') or '{"labels": {}}')
   local found = {id, request.task, request.method and request.method.name}
-  for label, value in pairs(request.labels) do
+  for label, value in pairs(request.labels or {}) do
     table.insert(found, label .. '\n' .. value)
   end
   if type(request.series) == 'string' then
