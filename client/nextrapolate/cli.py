@@ -18,6 +18,7 @@ from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
 from nextrapolate.schemas import Job, JobState, Method, MethodInfo, Output
 from nextrapolate.watching import Watcher, WatchPlan
+from nextrapolate.wire.servers import DEFAULT_URL
 
 app = typer.Typer(
     help="Skip RLVR steps: send LoRA checkpoints, get back an extrapolated adapter.",
@@ -55,7 +56,7 @@ State = Annotated[JobState | None, typer.Option(help="only jobs in this state")]
 Limit = Annotated[int, typer.Option(min=1, help="at most this many")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help="by default NEXTRAPOLATE_URL, or that of the server on this machine"),
+    typer.Option("--url", help=f"by default NEXTRAPOLATE_URL, or {DEFAULT_URL}"),
 ]
 ApiKey = Annotated[
     str | None,

@@ -81,6 +81,8 @@ def _named(source: str, until: int | None) -> Resolved:
                 f"{source} is one checkpoint; give the URIs of two at least, or a range as {{10..150..10}}"
             )
         return RemoteCheckpoints((CheckpointRef(uri=source),))
+    if not source:
+        raise CheckpointError("an empty name was given, and no folder, URI or series: is a variable unset?")
     folder = Path(source)
     if not folder.exists() and _SERIES_ID.fullmatch(source):
         return StoredSeries(source)

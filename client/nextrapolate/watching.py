@@ -290,4 +290,5 @@ def _read_notes(path: Path) -> Notes:
     try:
         return Notes.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); remove it to begin anew") from error
+        reason = error.errors(include_url=False)[0]["msg"]
+        raise CheckpointError(f"{path} cannot be read ({reason}); remove it to begin anew") from error

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple, NoReturn
 
 import pytest
-from fixtures.client_examples import NOW, a_job, an_event, write_checkpoints
+from fixtures.client_examples import NOW, a_job, a_report, an_event, write_checkpoints
 from fixtures.scripted_job import ADAPTER, script_job
 from fixtures.scripted_server import ScriptedServer, answer, problem
 from pydantic import BaseModel
@@ -87,6 +87,13 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     assert [line.split()[1] for line in ended.err.splitlines()] == ["upload", "queue", "fit", "download"]
     body = next(received.body for received in service.received if received.path == "/jobs")
     assert json.loads(body)["method"] == NextMethod(decay=0.9, use_local=False, alpha=2).model_dump()
+
+
+def test_what_a_report_warns_of_is_shown(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
+    warned = a_report().model_copy(update={"warnings": ["two of the checkpoints are the same"]})
+    service.on("GET", "/jobs/j1/report", answer(warned))
+    ended = run("extrapolate", write_checkpoints(tmp_path, 10, 20, 30), "--url", service.url)
+    assert ended.out.endswith("\nnote: two of the checkpoints are the same\n")
 
 
 def test_a_bar_on_a_terminal(
@@ -214,6 +221,16 @@ def test_bad_input(
     assert re.search(message, ended.err)
     assert "Traceback" not in ended.err
     assert ended.out == ""
+    assert service.received == []
+
+
+def test_an_empty_name_is_not_taken_for_this_folder(
+    run: Run, service: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write_checkpoints(tmp_path, 10, 20, 30))
+    ended = run("inspect", "", "--url", service.url)
+    assert ended.code == 2
+    assert "an empty name was given" in ended.err
     assert service.received == []
 
 

@@ -40,9 +40,12 @@ def test_the_terminal_shows_the_key_once_and_a_link_that_signs_in(tmp_path: Path
     os.close(theirs)
     try:
         told = read_until(
-            ours, r"(?s)(nx_local_\w+) \(shown this once\).*pages: (\S+)(/login\?invitation=\S+) "
+            ours,
+            r"(?s)(nx_local_\w+) \(shown this once\).*export NEXTRAPOLATE_URL=(\S+)"
+            r".*pages: (\S+)(/login\?invitation=\S+) ",
         )
-        key, url, path = told.groups()
+        key, exported, url, path = told.groups()
+        assert exported == url
         assert key == (tmp_path / "data" / "api_key").read_text().strip()
         accept = {"Accept": "text/html"}
         with httpx.Client(base_url=url, headers=accept, trust_env=False, timeout=60) as browser:

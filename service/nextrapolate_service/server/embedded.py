@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 from celery import Celery
 
+from nextrapolate.wire.servers import DEFAULT_URL
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command_on, worker_command
 from nextrapolate_service.server.data_folder import DataFolder
@@ -65,6 +66,8 @@ def run_embedded(
             if new_key and sys.stdout.isatty():  # anywhere else it would end up in a log
                 tell(f"     {new_key} (shown this once)")
             tell(f"logs: {folder.logs}/")
+            if url != DEFAULT_URL:
+                tell(f"clients find it by: export NEXTRAPOLATE_URL={url}")
             if sys.stdout.isatty():
                 way_in = f"{url}/login?invitation={_invitation(folder, redis)}"
                 tell(f"pages: {way_in} (opens once, within the hour)")
