@@ -1,6 +1,8 @@
 """Whatever fails, the run ends as it would have ended without the plugin."""
 
+import errno
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -14,6 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from nextrapolate import NExtClient
 from nextrapolate.errors import ParameterError
 from nextrapolate_trainer.errors import UnsupportedRunError
+from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.trl import NExtCallback
 from nextrapolate_trainer.trl_run import supported_model
 
@@ -78,6 +81,30 @@ def test_a_callback_that_is_not_attached_says_so(
     trainer.add_callback(NExtCallback(dead_client))
     trainer.train()
     assert "add the callback by .attach(trainer)" in caplog.text
+
+
+def test_attached_twice_it_takes_part_once(make_trainer: MakeTrainer, dead_client: NExtClient) -> None:
+    trainer = make_trainer(max_steps=1)
+    plugin = NExtCallback(dead_client)
+    assert plugin.attach(trainer) is plugin
+    assert plugin.attach(trainer) is plugin
+    assert trainer.callback_handler.callbacks.count(plugin) == 1
+    with pytest.raises(ValueError, match="the trainer has a NExtCallback already"):
+        NExtCallback(dead_client).attach(trainer)
+    with pytest.raises(ValueError, match="another trainer's runs: make one for each trainer"):
+        plugin.attach(make_trainer(max_steps=1, name="other"))
+    trainer.remove_callback(NExtCallback)
+    other = NExtCallback(dead_client).attach(trainer)
+    assert other in trainer.callback_handler.callbacks
+
+
+def test_a_full_disk_is_told_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    with fail_open("a run resumed from step 5 will know nothing of its series"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    [record] = caplog.records
+    assert record.levelno == logging.ERROR
+    assert record.exc_info is None
+    assert record.getMessage().endswith("nothing of its series: [Errno 28] No space left on device")
 
 
 def test_a_defect_in_the_plugin_is_logged_whole(

@@ -4,6 +4,7 @@ import math
 import random
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -284,4 +285,7 @@ def test_a_guard_that_fails_costs_the_jump_alone(
     trainer.train()
     assert plugin.jumps == []
     assert same(weights(trainer), weights(plain))
-    assert "ZeroDivisionError" in caplog.text
+    [line] = [record for record in caplog.records if record.name == "nextrapolate"]
+    assert line.exc_info is None
+    assert "the guard failed: ZeroDivisionError('division by zero') at " in line.getMessage()
+    assert Path(__file__).name in line.getMessage()

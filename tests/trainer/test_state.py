@@ -18,8 +18,15 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"holds no nextrapolate\.json"):
         RunState.read(tmp_path)
     (tmp_path / RUN_STATE).write_text('{"step": ')
-    with pytest.raises(StateError, match=r"holds no nextrapolate\.json that can be read"):
+    with pytest.raises(StateError, match=r"can be read \(Invalid JSON: [^\n]*\)$"):
         RunState.read(tmp_path)
+
+
+def test_a_state_that_cannot_be_written_leaves_nothing_half_done(tmp_path: Path) -> None:
+    (tmp_path / RUN_STATE).mkdir()
+    with pytest.raises(OSError, match="directory"):
+        RunState(step=9, series="s1").write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [RUN_STATE]
 
 
 def test_the_state_of_a_resumed_run_is_found_by_step_and_adapter(tmp_path: Path) -> None:

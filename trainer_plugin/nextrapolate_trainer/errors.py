@@ -6,6 +6,7 @@ TrainerPluginError
 ├── JumpTimeoutError           the service took longer than the run waits
 ├── InvalidAdapterError        what came back must not be loaded
 ├── JumpRefusedError           the guard found the run better off without the jump
+├── GuardError                 the guard itself failed
 ├── SwapError                  the adapter could not be written into the model
 ├── StateError                 a checkpoint does not say how the run stood
 ├── RankError                  another process of the run failed
@@ -38,6 +39,10 @@ class InvalidAdapterError(TrainerPluginError):
 
 class JumpRefusedError(TrainerPluginError):
     """The guard found the run better off without the jump."""
+
+
+class GuardError(TrainerPluginError):
+    """The guard raised something, or returned no number."""
 
 
 class SwapError(TrainerPluginError):

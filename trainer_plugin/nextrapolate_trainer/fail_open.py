@@ -21,7 +21,7 @@ def fail_open(consequence: str) -> Iterator[None]:
     except JumpRefusedError as error:
         # Nothing is broken: this is what a guard is for.
         logger.warning("%s: %s", consequence, error)
-    except (TrainerPluginError, NextrapolateError) as error:
+    except (TrainerPluginError, NextrapolateError, OSError) as error:
         logger.error("%s: %s", consequence, error)
     except Exception:  # a defect of ours must not cost somebody a training run
         logger.exception("%s", consequence)

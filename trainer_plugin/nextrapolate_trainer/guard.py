@@ -6,6 +6,7 @@ each one on offer, and the best of them stays.
 
 import math
 import random
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from peft import PeftModel
+
+from nextrapolate_trainer.errors import GuardError
 
 Score = Callable[[PeftModel], float]
 """Tells how good a model is; higher is better."""
@@ -50,12 +53,18 @@ def measure(model: PeftModel, score: Score) -> float:
     """Return the model's score, and leave no trace: mode, random numbers and gradients are as before.
 
     Every call draws the same random numbers, so that adapters are compared on the same dice.
+
+    Raises:
+        GuardError: the score could not be had; says of what, and where in the caller's code.
     """
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), _same_dice(model.device):
             return float(score(model))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        raise GuardError(f"the guard failed: {error!r} at {place.filename}:{place.lineno}") from error
     finally:
         model.train(training)
 

@@ -33,8 +33,11 @@ class RunState(BaseModel):
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint's folder, at once or not at all."""
         partial = checkpoint / f".{RUN_STATE}.partial"
-        partial.write_text(self.model_dump_json(indent=2) + "\n")
-        partial.replace(checkpoint / RUN_STATE)
+        try:
+            partial.write_text(self.model_dump_json(indent=2) + "\n")
+            partial.replace(checkpoint / RUN_STATE)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @classmethod
     def read(cls, checkpoint: Path) -> "RunState":
@@ -46,7 +49,8 @@ class RunState(BaseModel):
         try:
             return cls.model_validate_json((checkpoint / RUN_STATE).read_bytes())
         except (OSError, ValidationError) as error:
-            raise StateError(f"{checkpoint} holds no {RUN_STATE} that can be read ({error})") from error
+            reason = error if isinstance(error, OSError) else error.errors(include_url=False)[0]["msg"]
+            raise StateError(f"{checkpoint} holds no {RUN_STATE} that can be read ({reason})") from error
 
     @classmethod
     def find(cls, checkpoints: Iterable[Path], step: int, adapter: str) -> "RunState":

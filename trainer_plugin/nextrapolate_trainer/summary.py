@@ -28,6 +28,8 @@ class JumpSummary:
     backtest_cosine: float | None
     verdict: str
     """The report's sentence on whether the run's own past speaks for the jump."""
+    warnings: tuple[str, ...]
+    """What else the report says that people should know."""
 
     @classmethod
     def of(cls, jump: Jump, trial: Trial | None, *, swap_seconds: float, reset_modules: int) -> "JumpSummary":
@@ -47,6 +49,7 @@ class JumpSummary:
             trial=trial,
             backtest_cosine=report.backtest.total.cosine if report and report.backtest else None,
             verdict=report.verdict if report else "There is no report to read.",
+            warnings=tuple(report.warnings) if report else (),
         )
 
     @property
@@ -82,4 +85,5 @@ class JumpSummary:
             f"the update is {self.update_ratio:.2f} of the drift, modules gated: {gated}, "
             f"optimizer state cleared in: {self.reset_modules}; the run paused {self.seconds:.2f} s "
             f"({', '.join(f'{part} {seconds:.2f}' for part, seconds in self.parts.items())}). {self.verdict}"
+            + "".join(f"\nnote: {warning}" for warning in self.warnings)
         )

@@ -122,15 +122,26 @@ class NExtCallback(TrainerCallback):
     def attach(self, trainer: Trainer) -> Self:
         """Take part in the trainer's runs; returns the callback, whose `jumps` grow as they are made.
 
+        Attached again, it takes part once all the same.
+
         Raises:
-            ValueError: the guard is "evaluate", and the trainer has nothing to evaluate on.
+            ValueError: it, or the trainer, is attached to another already; the guard is "evaluate", and the
+                trainer has nothing to evaluate on.
         """
+        callbacks = trainer.callback_handler.callbacks
+        if any(isinstance(callback, NExtCallback) and callback is not self for callback in callbacks):
+            raise ValueError(
+                "the trainer has a NExtCallback already: trainer.remove_callback(NExtCallback) takes it away"
+            )
+        if self._trainer not in (None, trainer):
+            raise ValueError("this callback takes part in another trainer's runs: make one for each trainer")
         if self._guard == "evaluate":
             if trainer.eval_dataset is None:
                 raise ValueError('guard="evaluate" needs held-out prompts: give the trainer an eval_dataset')
             self._policy = replace(self._policy, score=own_evaluation(trainer))
         self._trainer = trainer
-        trainer.add_callback(self)
+        if self not in callbacks:
+            trainer.add_callback(self)
         return self
 
     def on_train_begin(

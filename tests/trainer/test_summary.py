@@ -1,0 +1,14 @@
+"""What is said of a jump."""
+
+from fixtures.client_examples import a_report
+
+from nextrapolate.schemas import NextMethod
+from nextrapolate_trainer.jumper import Jump, Pause
+from nextrapolate_trainer.summary import JumpSummary
+
+
+def test_what_the_report_warns_of_is_said_with_the_jump() -> None:
+    report = a_report().model_copy(update={"warnings": ["modules_to_save keep their last value"]})
+    jump = Jump(30, NextMethod(), "j1", {}, {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
+    said = str(JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0))
+    assert said.endswith(f"{report.verdict}\nnote: modules_to_save keep their last value")
