@@ -28,8 +28,8 @@ class Method(Protocol):
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """Learn from all that is visible, and predict `horizon_steps` ahead of the last visible step.
 
-        Modules that never moved get no update. Deterministic: the same extraction, parameters and device give
-        the same bytes.
+        Modules that never moved get no update. Deterministic: the same extraction, parameters, device
+        and number of threads give the same bytes.
 
         Raises:
             TooFewCheckpointsError: as `check`.
