@@ -10,7 +10,7 @@ MAX_CONFIG_BYTES = 64 << 10
 
 # field of adapter_config.json -> why its effect is not s B A on a fixed base weight
 _REFUSED_FIELDS: Mapping[str, str] = {
-    "use_dora": "DoRA's magnitude vector changes the weight beyond B A; train with use_dora=false",
+    "use_dora": "its magnitude vector changes the weight beyond B A; train with use_dora=false",
     "lora_bias": "a bias beside B is a change that B A does not hold",
     "target_parameters": "factors of bare parameters have a layout of their own",
     "alora_invocation_tokens": "it acts on some of the tokens only",
@@ -99,7 +99,8 @@ def _refuse_features(fields: Mapping[str, Any]) -> None:
             "init_lora_weights",
             init,
             "such inits (PiSSA, OLoRA, LoftQ, EVA, CorDA) start from factors or base weights of their own, "
-            "so that B A is not the change since the base model; train with true or 'gaussian'",
+            "so that B A is not the change since the base model; train with true, false or 'gaussian', or "
+            "convert the adapter with PEFT's path_initial_model_for_weight_conversion",
         )
 
 
