@@ -5,6 +5,7 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
@@ -92,58 +93,62 @@ def announce(
     return missing
 
 
-async def receive(
-    store: Store,
-    settings: ServiceSettings,
-    series: SeriesRecord,
-    step: int,
-    name: CheckpointFile,
-    chunks: AsyncIterator[bytes],
-    *,
-    expected_sha256: str | None,
-    expected_bytes: int,
-) -> FileInfo:
-    """Stream a file into the blob store and note it in its series; on any error nothing is kept.
+@dataclass(frozen=True)
+class Receiver:
+    """Takes one file of a checkpoint into the blob store, and notes it in its series."""
 
-    The same content again is answered like the first time.
+    store: Store
+    settings: ServiceSettings
+    series: SeriesRecord
+    step: int
+    name: CheckpointFile
 
-    Raises:
-        UnusableContent: the content cannot be used.
-        SeriesNotFound: the series was deleted in the meantime.
-        FileTaken: the checkpoint has another file of that name already.
-        DigestMismatch: it is not what was announced.
-        DiskReserveError: the disk has become too full for the rest of it.
-        QuotaExceeded: the tenant has no room for it.
-    """
-    there = series.checkpoints.get(step, {}).get(name)
-    if expected_sha256 is not None:
-        check_same(step, name, there, expected_sha256)
+    async def receive(
+        self, chunks: AsyncIterator[bytes], *, expected_sha256: str | None, expected_bytes: int
+    ) -> FileInfo:
+        """Stream the file in; on any error nothing is kept.
 
-    def take(intake: Intake, chunks: Sequence[bytes]) -> None:
+        The same content again is answered like the first time.
+
+        Raises:
+            UnusableContent: the content cannot be used.
+            SeriesNotFound: the series was deleted in the meantime.
+            FileTaken: the checkpoint has another file of that name already.
+            DigestMismatch: it is not what was announced.
+            DiskReserveError: the disk has become too full for the rest of it.
+            QuotaExceeded: the tenant has no room for it.
+        """
+        if expected_sha256 is not None:
+            check_same(self.step, self.name, self._there, expected_sha256)
+        opening = taking_in(
+            self.store.blobs,
+            self.series.tenant,
+            self.name,
+            self.settings.max_upload_bytes,
+            expected_bytes=expected_bytes,
+            expected_sha256=expected_sha256 or (self._there.sha256 if self._there else None),
+        )
+        async with contextmanager_in_threadpool(opening) as intake:
+            await _one_ahead(chunks, partial(self._take, intake))
+            return await run_in_threadpool(self._keep, intake, expected_sha256)
+
+    @property
+    def _there(self) -> FileInfo | None:
+        return self.series.checkpoints.get(self.step, {}).get(self.name)
+
+    def _take(self, intake: Intake, chunks: Sequence[bytes]) -> None:
         before = intake.bytes_written
         intake.write(*chunks)
         # Others upload, too: what was free at the beginning need not be any more.
         if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
-            require_space(store.blobs, settings)
+            require_space(self.store.blobs, self.settings)
 
-    def keep(intake: Intake) -> FileInfo:
-        check_same(step, name, there, intake.sha256)
+    def _keep(self, intake: Intake, expected_sha256: str | None) -> FileInfo:
+        check_same(self.step, self.name, self._there, intake.sha256)
         info = intake.commit(expected_sha256)
-        store.series.put_file(series.tenant, series.id, step, name, info)
-        store.statistics.add_upload(info.bytes)
+        self.store.series.put_file(self.series.tenant, self.series.id, self.step, self.name, info)
+        self.store.statistics.add_upload(info.bytes)
         return info
-
-    opening = taking_in(
-        store.blobs,
-        series.tenant,
-        name,
-        settings.max_upload_bytes,
-        expected_bytes=expected_bytes,
-        expected_sha256=expected_sha256 or (there.sha256 if there else None),
-    )
-    async with contextmanager_in_threadpool(opening) as intake:
-        await _one_ahead(chunks, partial(take, intake))
-        return await run_in_threadpool(keep, intake)
 
 
 async def _one_ahead(chunks: AsyncIterator[bytes], take: Callable[[Sequence[bytes]], None]) -> None:

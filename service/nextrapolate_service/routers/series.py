@@ -114,15 +114,9 @@ async def put_checkpoint_file(
     uploads.check_length(file, content_length, settings)
     await run_in_threadpool(require_space, store.blobs, settings, content_length or 0)
     series = await run_in_threadpool(store.series.get, tenant, series_id)
-    return await uploads.receive(
-        store,
-        settings,
-        series,
-        step,
-        file,
-        request.stream(),
-        expected_sha256=expected_sha256,
-        expected_bytes=content_length or 0,
+    receiver = uploads.Receiver(store, settings, series, step, file)
+    return await receiver.receive(
+        request.stream(), expected_sha256=expected_sha256, expected_bytes=content_length or 0
     )
 
 

@@ -1,5 +1,6 @@
 """Extrapolate: predict the coming update, and add it to the last checkpoint."""
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 from nextrapolate.schemas import (
@@ -22,6 +23,7 @@ from nextrapolate_numerics import (
     Extraction,
     GateThresholds,
     Geometry,
+    Method,
     Update,
     backtest,
     extend,
@@ -56,20 +58,9 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     method, profile = request.method, loaded.profile
     algorithm = numerics_method(method)
     with profile.stage(Stage.EXTRACT) as progress:
-
-        def extracted() -> Extraction:
-            found = extract(
-                loaded.trajectory,
-                algorithm,
-                method.horizon_steps,
-                geometry=True,
-                device=loaded.device,
-                on_progress=progress,
-            )
-            profile.count(Stage.EXTRACT, extraction_cost(found))
-            return found
-
-        extraction = loaded.kept.of("extraction", Extraction, extracted)
+        extraction = loaded.kept.of(
+            "extraction", Extraction, lambda: _extracted(request, loaded, algorithm, progress)
+        )
     with profile.stage(Stage.FIT) as progress:
         update = loaded.kept.of(
             "update", Update, lambda: algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
@@ -98,6 +89,21 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     geometry = run_geometry(Geometry.of(extraction))
     report = _report(request, loaded, update, scores, extension, others, geometry)
     return artifacts | publish(report, loaded.folder)
+
+
+def _extracted(
+    request: JobCreate, loaded: Loaded, algorithm: Method, progress: Callable[[float], None]
+) -> Extraction:
+    found = extract(
+        loaded.trajectory,
+        algorithm,
+        request.method.horizon_steps,
+        geometry=True,
+        device=loaded.device,
+        on_progress=progress,
+    )
+    loaded.profile.count(Stage.EXTRACT, extraction_cost(found))
+    return found
 
 
 def _report(
