@@ -23,6 +23,7 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.methods.alpharl import Line
+from nextrapolate_numerics.update import RankOne, Sum
 
 EVEN, UNEVEN, FROM_ZERO = [10, 20, 30, 40, 50, 60], [5, 10, 30, 40, 70, 80], [0, 10, 20, 30, 50]
 RESTING = next(iter(MODULES))
@@ -126,6 +127,17 @@ def test_what_the_component_explains_is_told(tmp_path: Path) -> None:
     assert by_steps.warnings[0].startswith("AlphaRL's component explains 99.")
     by_rewards, _ = fitted(AlphaRl(rewards=REWARDS, target_reward=0.6), run, 30)
     assert "the rewards (solved for 0.6)" in by_rewards.warnings[0]
+
+
+def test_what_it_predicts_keeps_no_checkpoint_in_memory(tmp_path: Path) -> None:
+    """A view of one vector would keep those of all checkpoints, for as long as the update lives."""
+    update, _ = fitted(AlphaRl(mode="line"), write_run(tmp_path / "run", EVEN), 30)
+    assert isinstance(update, Sum)
+    line = update.terms[0]
+    assert isinstance(line, RankOne)
+    for triple in line.triples.values():
+        for vector in (triple.u, triple.v):
+            assert vector.untyped_storage().nbytes() == vector.nbytes
 
 
 def test_rewards_that_never_differ_lead_nowhere(tmp_path: Path) -> None:

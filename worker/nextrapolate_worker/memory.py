@@ -20,10 +20,14 @@ class Heap:
 
     def tidy(self) -> None:
         """Called often, does something five times a second."""
-        now = time.monotonic()
-        if self._trim is not None and now >= self._next:
+        if time.monotonic() >= self._next:
+            self.trim()
+
+    def trim(self) -> None:
+        """Give back what is free now."""
+        if self._trim is not None:
             self._trim(0)
-            self._next = now + _SECONDS
+        self._next = time.monotonic() + _SECONDS
 
 
 def peak_memory_bytes() -> int:

@@ -28,6 +28,7 @@ class Profile:
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[Callable[[float], None]]:
         """Time a stage; gives the callback to which the stage says how much of it is done, from 0 to 1."""
+        self._heap.trim()  # what the stage before let go of would count beside the pages that this one reads
         started = time.monotonic()
         share = self._shares[stage]
         self._tell(stage, self._behind)

@@ -79,7 +79,8 @@ class AlphaRl:
             line = Line.of(aligned.sigma[:, None] * aligned.u.double(), scores)
             if line is not None:
                 a = line.at(target) if self.mode == "line" else line.at(target) - line.at(now)
-                triples[name] = Triple(a.norm(), unit(a).float(), aligned.v[-1])
+                v = aligned.v[-1].clone()  # a view would keep those of all checkpoints
+                triples[name] = Triple(a.norm(), unit(a).float(), v)
                 explained.append(line.explained)
         on_progress(1.0)
         update = RankOne(horizon_steps, (self._summary(explained, target),), triples)
