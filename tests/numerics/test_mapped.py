@@ -7,8 +7,10 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from fixtures.dense import checkpoints
 from safetensors.torch import save_file
 
+from nextrapolate_numerics import GateThresholds, Relex, Trajectory, extend, extract
 from nextrapolate_numerics.series.mapped import MappedFile
 
 SIZE = 8 << 20  # of a tensor: more than a file holds on to
@@ -78,3 +80,27 @@ def test_what_was_read_is_let_go_of_and_read_anew(tmp_path: Path) -> None:
         assert SIZE <= resident(path) <= SIZE + 4096 * 64
         held.append(tensor)
     assert all(torch.equal(tensor, expected) for tensor, expected in zip(held, saved.values(), strict=True))
+
+
+def test_no_page_of_a_run_is_held_after_it_was_worked_on(run_folder: Path, tmp_path: Path) -> None:
+    """Else the pages of the last modules, of all checkpoints, would count beside what is made of them."""
+    files = checkpoints(run_folder)
+    trajectory, method = Trajectory.open(files), Relex()
+    extraction = extract(trajectory, method, 30)
+    assert not any(resident(each.model) for each in files)
+    combined = []
+
+    def look(fraction: float) -> None:
+        combined.append(sum(resident(each.model) for each in files[:-1]))
+
+    update = method.fit(extraction, 30)
+    extend(
+        extraction,
+        update,
+        alpha=1.0,
+        gate=GateThresholds(0.0, -1.0),
+        backtest=None,
+        folder=tmp_path,
+        on_progress=look,
+    )
+    assert combined == [0] * len(trajectory.module_names)

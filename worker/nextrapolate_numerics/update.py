@@ -183,5 +183,6 @@ class Sum(Update):
 
 def combine(factors: ModuleFactors, weights: Tensor) -> LowRank:
     """sum_k weights[k] dW_k over the points of `factors`, in float64: large terms may cancel."""
-    scaled = [B.double() * weight for B, weight in zip(factors.B, factors.scaling * weights, strict=True)]
-    return LowRank(torch.cat(scaled, dim=1), torch.cat([A.double() for A in factors.A], dim=0))
+    B = torch.cat(factors.B, dim=1).double()
+    B *= (factors.scaling * weights).repeat_interleave(factors.B[0].shape[1])
+    return LowRank(B, torch.cat(factors.A).double())

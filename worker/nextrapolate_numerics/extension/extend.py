@@ -164,12 +164,11 @@ def _extended(
 ) -> tuple[ExtendedModule, Refit]:
     """What is told of one module, and its new factors."""
     gated = gate.verdict(name, extraction, update, backtest) if name in extraction.moved else None
-    applied = None
+    added, update_norm, reached_norm = None, 0.0, extraction.drift_norms[name]
     if gated is None and name in update.modules():
-        applied = update.delta(name, extraction.trajectory).scaled(alpha)
-    refit = _refit(name, extraction, applied, rank)
+        added, update_norm, reached_norm = _added(name, extraction, update, alpha)
+    refit = _refit(name, extraction, added, rank)
     scores = backtest.modules.get(name) if backtest else None
-    update_norm, reached_norm = _norms(name, extraction, update, alpha, applied)
     record = ExtendedModule(
         name=name,
         shape=refit.factors.shape,
@@ -180,31 +179,40 @@ def _extended(
         update_norm=update_norm,
         reached_norm=reached_norm,
         discarded_energy=refit.discarded,
-        update_discarded=update.discarded(name) if applied else 0.0,
+        update_discarded=update.discarded(name) if added else 0.0,
         gauge_condition=refit.gauge_condition,
         backtest_cosine=scores.cosine if scores else None,
     )
     return record, refit
 
 
-def _refit(name: str, extraction: Extraction, applied: LowRank | None, rank: Rank) -> Refit:
-    """The module's new factors; where nothing is applied, those of the last checkpoint as they are."""
+def _added(name: str, extraction: Extraction, update: Update, alpha: float) -> tuple[LowRank, float, float]:
+    """Alpha times the update, over the LoRA scaling; the norms of `_norms`.
+
+    A combination of many points is large: the refit has memory for it once, and none for the points.
+    """
+    trajectory = extraction.trajectory
+    delta = update.delta(name, trajectory)
+    norms = _norms(name, extraction, update, alpha, delta)
+    trajectory.forget()
+    return delta.scaled(alpha / trajectory.config.scaling(name)), *norms
+
+
+def _refit(name: str, extraction: Extraction, added: LowRank | None, rank: Rank) -> Refit:
+    """The module's new factors; where nothing is added, those of the last checkpoint as they are."""
     trajectory = extraction.trajectory
     own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
-    if applied is None:
+    if added is None:
         # in memory of its own: the adapter may be written over the file
         return Refit(LowRank(own.B.clone(), own.A.clone()), own.norm(), 0.0, None, in_gauge=True)
-    update = applied.scaled(1 / trajectory.config.scaling(name))
     refit = refit_grown if rank == "grow" else refit_same_rank
-    return refit(update.to(extraction.device), own.to(extraction.device))
+    return refit(added.to(extraction.device), own.to(extraction.device))
 
 
 def _norms(
-    name: str, extraction: Extraction, update: Update, alpha: float, applied: LowRank | None
+    name: str, extraction: Extraction, update: Update, alpha: float, delta: LowRank
 ) -> tuple[float, float]:
     """Of alpha times the update, and of the global delta with that on top."""
-    if applied is None:
-        return 0.0, extraction.drift_norms[name]
     drift = extraction.drift.coefficients[-1]
     if isinstance(update, Combination) and name in extraction.grams:
         gram = extraction.grams[name]
@@ -212,6 +220,7 @@ def _norms(
         return _norm(added, gram), _norm(drift + added, gram)
     points = drift.nonzero().flatten()
     start = combine(extraction.trajectory.module(name, points.tolist()), drift[points])
+    applied = delta.scaled(alpha)
     return applied.norm(), (start + applied).norm()
 
 

@@ -45,6 +45,7 @@ def gather(
         found.learn(group)
         on_progress(numbers[group[-1].name] / len(numbers))
         del group  # its inner products make room for the next ones
+    trajectory.forget()
     on_progress(1.0)
     if not found.norms:
         raise NothingMovedError

@@ -176,6 +176,9 @@ class Trajectory:
         """All modules at all points, in the order of their names; NaN and Inf are not looked for."""
         for name in self.module_names:
             yield name, self._factors(name, range(len(self.points)))
+
+    def forget(self) -> None:
+        """Let go of the memory that reading took."""
         for layout in self.layouts:
             layout.file.forget()
 
