@@ -6,7 +6,6 @@ Not in job.json, which is kept, and not in Redis, whose append-only file remembe
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -15,7 +14,7 @@ from nextrapolate.schemas import JobState
 from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.deployment import Deployment
-from nextrapolate_store.files import is_older, sync_folder, temporary_in
+from nextrapolate_store.files import is_older, write_over
 from nextrapolate_store.one_by_one import OneByOne
 
 _log = logging.getLogger(__name__)
@@ -37,16 +36,7 @@ class CredentialStore:
 
     def put(self, job_id: str, name: Credential, secret: str) -> None:
         """Keep what was lent to this job."""
-        temporary = temporary_in(self._folder)
-        try:
-            with open(temporary, "x", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(secret)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(self._path(job_id, name))
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(self._folder)
+        write_over(self._path(job_id, name), secret, mode=0o600)
 
     def get(self, job_id: str, name: Credential) -> str | None:
         """Give what was lent to this job; None where nothing was, or the job is over."""

@@ -49,15 +49,22 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
     return text
 
 
-def write_over(path: Path, text: str) -> None:
-    """Write a file in place of the one that is there.
+def write_over(path: Path, text: str, *, mode: int = 0o666) -> None:
+    """Write a file in place of the one that is there, if any.
+
+    Args:
+        path: the file.
+        text: what it holds.
+        mode: who may read and write it, less what the umask takes away; 0o600 is this user alone.
 
     Raises:
         FileNotFoundError: its folder is not there.
     """
     temporary = temporary_in(path.parent)
     try:
-        with temporary.open("x", encoding="utf-8") as file:
+        with open(
+            temporary, "x", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, mode)
+        ) as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nextrapolate_service.server.errors import DataFolderInUseError
+from nextrapolate_store.files import write_over
 from nextrapolate_store.keys import new_key
 
 DEFAULT_DATA_DIR = Path("nextrapolate-data")
@@ -62,9 +63,6 @@ class DataFolder:
         """Generate the key, the first time, and give it; None where it is there already."""
         if self.api_key.exists():
             return None
-        temporary = self.path / "api_key.new"
-        temporary.unlink(missing_ok=True)
-        with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            file.write((key := new_key("local")) + "\n")
-        temporary.rename(self.api_key)
+        key = new_key("local")
+        write_over(self.api_key, f"{key}\n", mode=0o600)
         return key

@@ -1,10 +1,10 @@
 """servers.json in the user's configuration folder: where clients on this machine find the key of a server."""
 
 import json
-import os
 from pathlib import Path
 
 from nextrapolate.wire.servers import notes_path
+from nextrapolate_store.files import write_over
 
 
 def note_server(url: str, key_file: Path) -> None:
@@ -12,10 +12,7 @@ def note_server(url: str, key_file: Path) -> None:
     notes = notes_path()
     notes.parent.mkdir(parents=True, exist_ok=True)
     noted = {known: path for known, path in _read(notes).items() if Path(path).exists()}
-    temporary = notes.with_suffix(f".{os.getpid()}")
-    with open(temporary, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        json.dump({**noted, url: str(key_file)}, file, indent=2)
-    temporary.replace(notes)
+    write_over(notes, json.dumps({**noted, url: str(key_file)}, indent=2), mode=0o600)
 
 
 def _read(notes: Path) -> dict[str, str]:

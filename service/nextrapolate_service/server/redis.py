@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from nextrapolate_service.server.errors import RedisNotFound
+from nextrapolate_store.files import write_over
 
 _PROGRAMS = ("redis-server", "valkey-server")
 _LONGEST_SOCKET_PATH = 100
@@ -77,7 +78,7 @@ class EmbeddedRedis:
         if socket.parent != folder:
             _make_private(socket.parent)
         configuration = folder / "redis.conf"
-        _write_private(configuration, _configuration(folder, socket, password))
+        write_over(configuration, _configuration(folder, socket, password), mode=0o600)
         return cls((str(program), str(configuration)), _url(password, socket), socket)
 
 
@@ -110,7 +111,7 @@ def _quoted(path: Path) -> str:
 
 def _password(path: Path) -> str:
     if not path.exists():
-        _write_private(path, secrets.token_urlsafe(32))
+        write_over(path, secrets.token_urlsafe(32), mode=0o600)
     return path.read_text()
 
 
@@ -133,11 +134,3 @@ def _make_private(folder: Path) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to somebody else: choose another --data-dir")
     folder.chmod(0o700)
-
-
-def _write_private(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".new")
-    temporary.unlink(missing_ok=True)
-    with open(temporary, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        file.write(text)
-    temporary.rename(path)
