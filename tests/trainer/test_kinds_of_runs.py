@@ -1,14 +1,16 @@
 """GRPO and RLOO, with the options that change what a step is."""
 
+import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
-from fixtures.grpo import MakeTrainer, tiny_rloo_trainer
+from fixtures.grpo import MakeTrainer, tiny_parts, tiny_rloo_trainer
 from fixtures.server import EmbeddedServer
 from torch import Tensor
 from transformers import TrainerCallback
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import Gate, NExtClient
 from nextrapolate_trainer.adapter import copied
@@ -28,10 +30,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 class Spy(TrainerCallback):
-    """Sees the adapter that the step after a jump begins with, and how often completions are generated."""
+    """Sees the adapter as each step begins with it and leaves it, and how often completions are generated.
+
+    `known` counts the parameters of which the optimizer has moments as a step begins.
+    """
 
     def __init__(self, trainer: Trainer) -> None:
         self.begun: dict[int, dict[str, Tensor]] = {}
+        self.ended: dict[int, dict[str, Tensor]] = {}
+        self.known: dict[int, int] = {}
         self.generated_at: list[int] = []
         generate = trainer._generate_and_score_completions
 
@@ -43,9 +50,15 @@ class Spy(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
         self.begun[state.global_step] = copied(read_adapter(event["model"]))
+        self.known[state.global_step] = len(event["optimizer"].state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+        self.ended[state.global_step] = copied(read_adapter(event["model"]))
 
 
-def jumps(trainer: Trainer, embedded_server: EmbeddedServer) -> Spy:
+def jumps(
+    trainer: Trainer, embedded_server: EmbeddedServer, optimizer: Literal["keep", "reset"] = "keep"
+) -> Spy:
     """Train 5 steps with a jump after 4, and check what has to hold of every kind of run."""
     with NExtClient(embedded_server.url, embedded_server.api_key) as client:
         plugin = NExtCallback(
@@ -55,12 +68,13 @@ def jumps(trainer: Trainer, embedded_server: EmbeddedServer) -> Spy:
             horizon_steps=2,
             method="weight-extrapolation",
             gate=Gate(min_backtest_cosine=-1),
+            optimizer=optimizer,
         ).attach(trainer)
         spy = Spy(trainer)
         trainer.add_callback(spy)
         trainer.train()
     [jump] = plugin.jumps
-    assert jump.reset_modules == 0
+    assert (jump.reset_modules == 0) == (optimizer == "keep")
     assert 4 in spy.generated_at, "the first step after a jump samples from the new policy"
     assert [
         entry["next/pause_seconds"] for entry in trainer.state.log_history if "next/pause_seconds" in entry
@@ -85,3 +99,28 @@ def test_rloo(
     trainer = tiny_rloo_trainer(tmp_path / "rloo", max_steps=5, **OPTIONS[kind])
     spy = jumps(trainer, embedded_server)
     assert any(not torch.equal(spy.begun[4][name], spy.begun[3][name]) for name in spy.begun[4])
+
+
+@pytest.mark.parametrize(
+    "beside", [{"modules_to_save": ["norm"]}, {"trainable_token_indices": {"embed_tokens": [2, 3]}}]
+)
+def test_what_is_trained_beside_the_factors_stays_as_it_is(
+    beside: dict[str, Any],
+    tmp_path: Path,
+    embedded_server: EmbeddedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    caplog.set_level(logging.INFO, logger="nextrapolate")
+    parts = tiny_parts(tmp_path / "run", max_steps=5)
+    for name, value in beside.items():
+        setattr(parts["peft_config"], name, value)
+    spy = jumps(GRPOTrainer(**parts), embedded_server, optimizer="reset")
+    trained = [name for name in spy.begun[4] if ".lora_" not in name]
+    for name in trained:
+        assert not torch.equal(spy.ended[4][name], spy.ended[3][name]), "it is trained"
+        assert torch.equal(spy.begun[4][name], spy.ended[4][name]), "and a jump leaves it alone"
+    assert spy.known[4] == len(trained) > 0, "its moments alone are kept"
+    assert "\nnote: " in caplog.text
+    assert "tensors that are no LoRA factors (modules_to_save or trainable tokens)" in caplog.text

@@ -64,7 +64,7 @@ class NExtCallback(TrainerCallback):
             given the model, in evaluation mode, and returns a score, higher is better.
         guard_tolerance: how far below the run's own score a jump may come out and stay.
         optimizer: "keep" keeps the optimizer's state of every module that came back in the run's own gauge,
-            and clears it for the others; "reset" clears it for all.
+            and clears it for the others; "reset" clears it for all that have LoRA factors.
         gate: thresholds below which a module keeps the run's own adapter; None is the service's default.
         name: name of the series; None is the trainer's run name.
         timeout: seconds that the run waits for the service at a jump before it goes on without; less where
