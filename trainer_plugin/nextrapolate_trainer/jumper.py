@@ -116,6 +116,7 @@ class Jumper:
         Raises:
             JumpTimeoutError: the service took too long.
             UploadError: the checkpoint of `step` is not at the service.
+            RunRefusedError: no checkpoint of the run ever will be.
             NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
             InvalidAdapterError: no adapter that came back fits the run.
         """
