@@ -42,6 +42,8 @@ def test_the_house_keeps_its_contracts(house: Path) -> None:
     [
         ("client/nextrapolate", "nextrapolate_store"),
         ("service/nextrapolate_store", "nextrapolate_service"),
+        ("service/nextrapolate_store", "nextrapolate"),
+        ("service/nextrapolate_store", "nextrapolate.reading"),
         ("service/nextrapolate_service", "nextrapolate_worker"),
         ("service/nextrapolate_service", "nextrapolate_numerics"),
         ("worker/nextrapolate_numerics", "nextrapolate"),
