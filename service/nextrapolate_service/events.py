@@ -17,7 +17,7 @@ from nextrapolate.schemas import JobEvent
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore, OpenStreams
 from nextrapolate_service.streams import Streams
-from nextrapolate_store.errors import KeyRevoked, StoreLost, StoreUnavailable
+from nextrapolate_store.errors import StoreError
 from nextrapolate_store.keys import KeyRecord
 from nextrapolate_store.store import Store
 
@@ -84,14 +84,14 @@ Events = Annotated[EventReader, Depends(open_events)]
 async def follow(reader: EventReader, streams: Streams, draining: threading.Event) -> AsyncIterator[bytes]:
     """Yield events as they happen, up to the job's last one, and a comment where nothing happens for long.
 
-    Where the store goes away, the key is revoked, or this process is asked to stop, the stream ends: the
-    caller comes back with Last-Event-ID, and is told.
+    Where the store or the job goes away, the key is revoked, or this process is asked to stop, the stream
+    ends: the caller comes back with Last-Event-ID, and is told.
     """
     silent_since = time.monotonic()
     while not draining.is_set():
         try:
             events, ended = await streams.read(reader.read)
-        except (StoreUnavailable, StoreLost, KeyRevoked):
+        except StoreError:
             return
         for event in events:
             yield format_sse_event(data_str=event.model_dump_json(), event=event.type, id=event.id)

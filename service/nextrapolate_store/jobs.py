@@ -260,7 +260,8 @@ class JobStore:
         Raises:
             InvalidCursor: the cursor is no id.
         """
-        rows, more = read_page(self._page, _index(tenant, state), [Key.JOB], limit, cursor)
+        index = Key.TENANT_JOBS + tenant
+        rows, more = read_page(self._page, index, [Key.JOB], limit, cursor, part=_part(state))
         return self._readable([fields for (fields,) in rows]), rows[-1][0]["id"] if more else None
 
     def _readable(self, records: Collection[Fields]) -> _Records:
@@ -419,7 +420,11 @@ class JobStore:
 
 
 def _index(tenant: str, state: JobState | None) -> str:
-    return Key.TENANT_JOBS + tenant + (f":{state}" if state else "")
+    return Key.TENANT_JOBS + tenant + _part(state)
+
+
+def _part(state: JobState | None) -> str:
+    return f":{state}" if state else ""
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -17,14 +17,22 @@ def is_id(text: str) -> bool:
 
 
 def read_page(
-    script: Script, index: str, prefixes: Sequence[str], limit: int, cursor: str | None
+    script: Script, index: str, prefixes: Sequence[str], limit: int, cursor: str | None, *, part: str = ""
 ) -> tuple[list[list[Fields]], bool]:
     """Give the hashes behind each id of one page, and whether there are more pages.
+
+    Args:
+        script: page.lua.
+        index: the tenant's ids.
+        prefixes: of the hashes; the first of an id is its record.
+        limit: how many ids a page has at most.
+        cursor: the last id of the page before.
+        part: the end of an index's name that has but some of the ids.
 
     Raises:
         InvalidCursor: the cursor is no id.
     """
-    rows = script(keys=[index, *prefixes], args=[page_start(cursor), limit + 1])
+    rows = script(keys=[index + part, *prefixes], args=[page_start(cursor), limit + 1, index])
     records = [[pairs(reply) for reply in row] for row in rows]
     return records[:limit], len(records) > limit
 

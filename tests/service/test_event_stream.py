@@ -12,6 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
 from httpx_sse import EventSource, ServerSentEvent, connect_sse
+from redis import Redis
 
 from nextrapolate.schemas import JobEvent, Stage
 from nextrapolate_service.events import EventReader
@@ -184,6 +185,17 @@ def test_a_stream_ends_when_its_key_is_revoked(live_url: str, job_id: str, store
             store.keys.revoke(record.id)
         answer = guest.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": event.id})
         problem(answer, 401, "key-revoked")
+
+
+def test_a_stream_ends_when_redis_loses_its_job(
+    caller: httpx.Client, job_id: str, settings: ServiceSettings
+) -> None:
+    with Redis.from_url(settings.store.redis_url) as redis:
+        for number, event in enumerate(listen(caller, job_id)):
+            assert (number, event.event) == (0, "queued")
+            redis.delete(f"next:job:{job_id}")
+    answer = caller.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": event.id})
+    problem(answer, 404, "job-not-found")
 
 
 def test_a_stream_does_not_go_on_with_another_key_of_the_same_id(

@@ -11,6 +11,7 @@ from redis import Redis
 
 from nextrapolate.schemas import JobState, Webhook
 from nextrapolate_store.queue import TASK_NAME, celery_settings
+from nextrapolate_store.records import JobRecord
 from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -129,6 +130,42 @@ def test_jobs_whose_record_is_gone_hold_up_no_other(store_settings: StoreSetting
             assert done.gone == ()
         assert redis.keys(f"next:job:{lost.id}") == []
     store.close()
+
+
+def lose_records(store_settings: StoreSettings, jobs: list[JobRecord]) -> None:
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for job in jobs:
+            redis.delete(f"next:job:{job.id}")
+
+
+@pytest.mark.parametrize("state", [None, JobState.QUEUED])
+def test_jobs_whose_record_is_gone_are_in_no_list_and_take_no_quota(
+    store: Store, store_settings: StoreSettings, state: JobState | None
+) -> None:
+    jobs = [submit(store) for _ in range(9)]
+    lost, kept = [*jobs[:2], *jobs[4:]], jobs[2:4]
+    lose_records(store_settings, lost)
+    page, cursor = store.jobs.list(TENANT, limit=1, cursor=None, state=state)
+    assert page == [kept[1]]
+    assert store.jobs.list(TENANT, limit=1, cursor=cursor, state=state) == ([kept[0]], None)
+    assert store.jobs.list(TENANT, limit=9, cursor=None)[0] == kept[::-1]
+    assert store.quotas.usage(TENANT)[Quota.QUEUED_JOBS].used == len(kept)
+
+
+def test_jobs_whose_record_is_gone_come_back_with_what_they_use(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    ended, running = submit(store), submit(store)
+    store.jobs.cancel(TENANT, ended.id)
+    store.recorder.record_ends()
+    claim(store, running)
+    before, events = store.jobs.get(TENANT, ended.id), store.jobs.events(ended.id, None)
+    lose_records(store_settings, [ended, running])
+    assert Store.rebuild(store_settings, add_missing=True).unreadable == ()
+    assert store.jobs.get(TENANT, ended.id) == before
+    assert store.jobs.events(ended.id, None) == events
+    usage = store.quotas.usage(TENANT)
+    assert (usage[Quota.QUEUED_JOBS].used, usage[Quota.RUNNING_JOBS].used) == (1, 0)
 
 
 def test_a_job_that_ended_and_whose_record_is_gone_holds_up_no_sweep_and_no_webhook(

@@ -24,6 +24,9 @@ if not is_recorded then
   redis.call('SADD', key.unrecorded, id)
 end
 local index = key.tenant_jobs .. fields.tenant
+-- Where Redis has lost the record alone, these are still of the job as it was.
+unlist(index, id)
+redis.call('DEL', key.events .. id)
 redis.call('ZADD', index, 0, id)
 redis.call('ZADD', index .. ':' .. fields.state, 0, id)
 redis.call('ZADD', key.ended, finished_at, id)

@@ -42,6 +42,14 @@ local function tell(id, event, message)
     'state', job[1], 'stage', job[2], 'progress', job[3], 'attempt', job[4])
 end
 
+-- Take a job out of the index of its tenant and of those by state, whichever it is in.
+local function unlist(index, id)
+  redis.call('ZREM', index, id)
+  for _, state in ipairs({ 'queued', 'running', 'cancelling', 'succeeded', 'failed', 'cancelled' }) do
+    redis.call('ZREM', index .. ':' .. state, id)
+  end
+end
+
 local function has_ended(state)
   return state == 'succeeded' or state == 'failed' or state == 'cancelled'
 end

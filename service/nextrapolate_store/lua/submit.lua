@@ -14,6 +14,7 @@ set(id, 'id', id, 'tenant', tenant, 'request', request, 'inputs', inputs, 'state
   'progress', 0, 'message', '', 'attempt', 0, 'fence', fence, 'created_at', created_at, 'woken_at', now_ms(),
   'last_error', '', 'artifacts', '{}', 'coming_bytes', coming_bytes, 'webhook_is_signed', signed)
 charge(tenant, tonumber(coming_bytes))
+unlist(key.tenant_jobs .. tenant, id) -- where Redis has lost the record alone, and it is brought back
 redis.call('ZADD', key.tenant_jobs .. tenant, 0, id)
 end_hold(tenant, id)
 move(id, 'queued', 'queued')
