@@ -15,6 +15,7 @@ from nextrapolate_store.connection import Connection, Key
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import is_older, write_over
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.one_by_one import OneByOne
 
 _log = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ _UNACKNOWLEDGED_SECONDS = 600
 class CredentialStore:
     """The credentials of all jobs."""
 
-    def __init__(self, redis: Connection, deployment: Deployment, data_dir: Path) -> None:
+    def __init__(self, redis: Connection, deployment: Deployment, journal: Journal, data_dir: Path) -> None:
         self._redis = redis
+        self._journal = journal
         self._deployment = deployment
         self._folder = data_dir / "credentials"
         self._one_by_one = OneByOne(_log, "what was lent to it is kept")
@@ -64,7 +66,8 @@ class CredentialStore:
         state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
         if state is None:
             self._redis.check_schema()
-            return is_older(path, _UNACKNOWLEDGED_SECONDS)
+            # One that has a job.json may be brought back; where it is not, the sweeper removes that in time.
+            return is_older(path, _UNACKNOWLEDGED_SECONDS) and not self._journal.has_job(job_id)
         return JobState(state).is_final and (name == "hub-token" or self._is_told(job_id))
 
     def _is_told(self, job_id: str) -> bool:

@@ -170,6 +170,10 @@ class Journal:
         """True where nothing was ever written down: no job, no series, no key, no quotas."""
         return not any(chain(self.job_ids(), self.series_ids(), self.key_names(), self.tenants()))
 
+    def has_job(self, job_id: str) -> bool:
+        """Tell whether a job of this id was asked for, and its records are kept."""
+        return (self._jobs / job_id / _JOB).exists()
+
     def read_job(self, job_id: str) -> tuple[JobDocument, EndDocument | None]:
         """Read what was asked, and how it ended and was told of."""
         end = self.read_end(job_id)

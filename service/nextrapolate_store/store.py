@@ -30,7 +30,7 @@ class Store:
         self._journal = Journal(settings.data_dir, self._deployment)
         self.quotas = QuotaStore(redis, self._journal)
         self.blobs = BlobStore(settings.data_dir, self.quotas, self._deployment)
-        self.credentials = CredentialStore(redis, self._deployment, settings.data_dir)
+        self.credentials = CredentialStore(redis, self._deployment, self._journal, settings.data_dir)
         self.jobs = JobStore(redis, self._journal, self.credentials, self.quotas, settings)
         self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs)
         self.keys = KeyStore(redis, self._journal)

@@ -1,5 +1,8 @@
 """What callers lend to their jobs: kept for as long as it serves, and no longer."""
 
+import os
+import time
+
 from fixtures.store import INPUTS, REQUEST, TENANT
 from redis import Redis
 
@@ -34,6 +37,29 @@ def test_a_secret_is_kept_until_its_webhook_is_through_however_many_are_told_bef
     store.credentials.forget_over()
     for job in jobs:
         assert kept(store, job) == [None, None if job.id == told[1].job.id else SECRET]
+
+
+def test_what_belongs_to_a_job_that_redis_has_lost_is_kept_until_its_records_go(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    waiting, ended = submit(store), submit(store)
+    store.jobs.cancel(TENANT, ended.id)
+    store.recorder.record_ends()
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for job in (waiting, ended):
+            redis.delete(f"next:job:{job.id}")
+    for path in (store_settings.data_dir / "credentials").iterdir():
+        os.utime(path, (0, time.time() - 3600))
+    store.credentials.forget_over()
+    Store.rebuild(store_settings, add_missing=True)
+    store.credentials.forget_over()
+    assert kept(store, waiting) == [TOKEN, SECRET]
+    assert kept(store, ended) == [None, SECRET]  # its webhook is told now
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.delete(f"next:job:{waiting.id}")
+    store.blobs.discard_job(waiting.id)  # as the sweeper does, once it is older than jobs are kept
+    store.credentials.forget_over()
+    assert kept(store, waiting) == [None, None]
 
 
 def test_a_job_knows_that_its_webhook_is_signed_also_after_a_rebuild(
