@@ -80,6 +80,17 @@ def test_dependent_factors_need_no_care() -> None:
     torch.testing.assert_close(dense(kept), 0.5 * dense(x))
 
 
+@pytest.mark.parametrize("short", [1e-4, 1e-8, 1e-20])
+def test_dependent_rows_of_very_different_length_keep_their_digits(short: float) -> None:
+    """As where orthonormal rows of an update come beside those of a run that has hardly begun."""
+    own = random_low_rank(20, 16, 3, seed=2)
+    rows = torch.linalg.qr(own.A.mT).Q.mT.repeat(2, 1)
+    x = LowRank(own.B, short * own.A) + LowRank(short * random_low_rank(20, 1, 6, seed=3).B, rows)
+    U, S, Vh = torch.linalg.svd(dense(x))
+    kept, _ = x.truncated(2)
+    torch.testing.assert_close(dense(kept) / short, U[:, :2] * S[:2] @ Vh[:2] / short, rtol=0, atol=1e-10)
+
+
 def test_alignment_flips_u_and_v_together() -> None:
     triple = Triple(torch.tensor(2.0), torch.tensor([0.6, -0.8]), torch.tensor([0.0, 1.0, 0.0]))
     flipped = Triple(triple.sigma, -triple.u, -triple.v)

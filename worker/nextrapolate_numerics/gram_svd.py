@@ -129,8 +129,11 @@ def _root(gram: Tensor) -> Tensor:
     factor, failed = torch.linalg.cholesky_ex(gram)
     if not failed.any():
         return factor
-    spread, axes = torch.linalg.eigh(gram)
-    root: Tensor = axes * spread.clamp(min=0).sqrt().unsqueeze(-2)
+    lengths = gram.diagonal(dim1=-2, dim2=-1).clamp(min=_TINY).sqrt()
+    # Rows of one length, or short ones would drown in the rounding of long ones.
+    even = gram / lengths.unsqueeze(-1) / lengths.unsqueeze(-2)
+    spread, axes = torch.linalg.eigh(even)
+    root: Tensor = lengths.unsqueeze(-1) * axes * spread.clamp(min=0).sqrt().unsqueeze(-2)
     return root
 
 
