@@ -13,4 +13,5 @@
     server.py     the embedded server beside it
     table.py      what came out
     run.py        all of it
+    screenshots.py  the README's pictures, from the run
 """

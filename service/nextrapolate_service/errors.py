@@ -19,8 +19,10 @@ ServiceError                       base; `field` is what of the request is meant
     ├── StepOrderError             steps repeated or not ascending
     ├── TooFewCheckpointsError     less than the method needs
     ├── TooManyCheckpointsError    more than a job may have
-    ├── MissingCheckpointError     a backtest's origin or target is not there
-    └── MismatchedAdaptersError    ranks differ within one series
+    ├── StillSeriesError           all checkpoints are one file
+    ├── MissingCheckpointError     a backtest or a method asks for one that is not there
+    ├── ScoreCountError            rewards or scores, but not one for each checkpoint
+    └── MismatchedAdaptersError    the checkpoints are not of one run
 """
 
 from collections.abc import Mapping

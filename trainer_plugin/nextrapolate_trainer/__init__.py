@@ -13,10 +13,12 @@ from its own weights.
 
     trl.py            TRL's callback: says when, and lets nothing that fails reach the run
     trl_run.py        a TRL run: swaps the adapter, resets what the old policy left behind
+    trl_evaluation.py the trainer's own evaluation as the guard's score
     trl_internals.py  the private names of TRL that this takes
     verl.py           verl's checkpoint callback: says when, and lets nothing that fails reach the run
     verl_run.py       a verl run: swaps the adapter, saves the checkpoint of a jump again
     verl_ranks.py     what each of verl's workers does with its model
+    verl_together.py  what fails in one of them fails in all, and none hangs
     verl_settings.py  what verl's configuration says, and which runs cannot be served
     verl_export.py    PEFT adapters out of verl's checkpoints, to extrapolate between two runs
     peft_model.py     reads the adapter out of a PEFT model, and writes one into it

@@ -14,6 +14,6 @@ that was interrupted goes on from its last checkpoint. What the runs measured is
     sweep.py      the adapter after a jump as it is, by method and alpha
     results.py    what the runs measured: curves, steps to an accuracy, means over seeds
     compare.py    runs beside those without jumps
-    tables.py     Markdown
+    tables/       Markdown
     figures.py    SVG, from the Vega-Lite specifications in charts/
 """

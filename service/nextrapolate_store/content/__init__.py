@@ -2,6 +2,7 @@
 
 safetensors_header.py   adapter_model.safetensors, of which the header tells all
 adapter_config.py       adapter_config.json
+intake.py               either of them on its way in: bounded, and checked while it arrives
 """
 
 from collections.abc import Callable, Mapping
