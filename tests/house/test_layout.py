@@ -18,6 +18,19 @@ def test_every_package_ships_py_typed() -> None:
     assert [package for package in packages if not (ROOT / package / "py.typed").is_file()] == []
 
 
+def test_scripts_of_redis_keep_to_the_width_of_the_code() -> None:
+    width = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["line-length"]
+    scripts = sorted((ROOT / "service" / "nextrapolate_store" / "lua").glob("*.lua"))
+    assert scripts
+    too_long = [
+        f"{script.name}:{number}"
+        for script in scripts
+        for number, line in enumerate(script.read_text().splitlines(), start=1)
+        if len(line) > width
+    ]
+    assert too_long == []
+
+
 def listed(package: Path) -> tuple[set[str], set[str]]:
     """What a package's docstring names: all of it, and what its list is made of; name.py or name/."""
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""

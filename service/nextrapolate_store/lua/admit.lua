@@ -2,8 +2,8 @@
 --
 -- ARGV    1 id of the key, 2 requests a second, 3 requests at once
 -- reply   0, or in how many milliseconds there is room for it
--- keeps   The time at which a bucket is full again says all about it. Buckets are not written to disk: one that
---         is lost with Redis is a full one, and no request has to wait for the disk.
+-- keeps   The time at which a bucket is full again says all about it. Buckets are not written to disk: one
+--         that is lost with Redis is a full one, and no request has to wait for the disk.
 local id, interval, burst = ARGV[1], 1000 / tonumber(ARGV[2]), tonumber(ARGV[3])
 local bucket, now = key.api_key_bucket .. id, now_ms()
 
@@ -14,7 +14,7 @@ if known[1] and tonumber(known[2] or 0) + 3600000 <= now then
 end
 
 redis.set_repl(redis.REPL_NONE)
--- None takes longer to fill up than an empty one: what lies beyond that is from before the clock was set back.
+-- None takes longer to fill up than an empty one: what lies beyond is from before the clock was set back.
 local full_at = math.min(math.max(tonumber(redis.call('GET', bucket) or 0), now), now + burst * interval)
 local wait = math.max(full_at + interval - now - burst * interval, 0)
 if wait == 0 then

@@ -1,6 +1,7 @@
 -- Keep a claim alive, and say how far the job is.
 --
--- ARGV    1 id, 2 fence, 3 length of the lease (ms), 4 stage, 5 progress, 6 message; '' where there is no news
+-- ARGV    1 id, 2 fence, 3 length of the lease (ms), 4 stage, 5 progress, 6 message;
+--         '' where there is no news
 -- reply   'held', 'cancel' or 'lost'
 -- keeps   Only the newest claim can prolong its lease. An event tells of news, never of the beat alone.
 local id, fence, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])

@@ -2,10 +2,11 @@
 --
 -- ARGV    1 id, 2 name of the worker, 3 a token that is new with each claim, 4 length of the lease (ms)
 -- reply   the fence, or nil where there is nothing to claim, now at least
--- keeps   At most one claim of a job is alive, and each has a higher fence than all before: the time, so that it
---         differs also from one that was given out in the last second of a Redis whose replica has taken over.
---         The token lets a worker that never got its reply ask again. Where a tenant has as many jobs running as it may, the job
---         is parked: it stays queued, out of the way of other tenants, until the reconciler finds room for it.
+-- keeps   At most one claim of a job is alive, and each has a higher fence than all before: the time, so that
+--         it differs also from one that was given out in the last second of a Redis whose replica has taken
+--         over. The token lets a worker that never got its reply ask again. Where a tenant has as many jobs
+--         running as it may, the job is parked: it stays queued, out of the way of other tenants, until the
+--         reconciler finds room for it.
 local id, worker, token, lease = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local state = get(id, 'state')
 if state == 'running' and get(id, 'claim') == token then

@@ -2,7 +2,7 @@
 --
 -- ARGV    1 id, 2 prefix of the hash, 3 field, 4 value
 -- reply   1, or 0 where there is no such series
--- keeps   What is there does not change. A series that was deleted stays gone: nobody would remove what came late.
+-- keeps   What is there does not change. A deleted series stays gone: nobody would remove what came late.
 local id, prefix, field, value = unpack(ARGV)
 if redis.call('EXISTS', key.series .. id) == 0 then
   return 0

@@ -1,9 +1,9 @@
 -- In front of every script: how much a tenant may use, and uses. `key` is the table of key names.
 --
--- What is on its way, an upload or a job that is being submitted, is held: its quota is used up before anything
--- is written, so nothing that was written has to be taken back. A hold ends with what it was for, or with its
--- process. Holds are not written to disk: without them Redis forgets what was not acknowledged anyway, and
--- nobody has to wait for the disk.
+-- What is on its way, an upload or a job that is being submitted, is held: its quota is used up before
+-- anything is written, so nothing that was written has to be taken back. A hold ends with what it was for, or
+-- with its process. Holds are not written to disk: without them Redis forgets what was not acknowledged
+-- anyway, and nobody has to wait for the disk.
 
 -- No hold is longer (ms), so one that seems to be is from before the clock was set back.
 local longest_hold = 60000

@@ -15,7 +15,6 @@ local holds, remembered, amounts = tonumber(ARGV[5]), tonumber(ARGV[6]), cjson.d
 local reservation = key.idempotency .. tenant .. ':' .. idempotency_key
 local now = now_ms()
 
-
 local function reserve(reserved_id)
   local refusal = hold(tenant, reserved_id, amounts, now + holds, now)
   if refusal then

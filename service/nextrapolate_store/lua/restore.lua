@@ -1,10 +1,10 @@
 -- Bring back a job that ended, from its record on disk.
 --
--- ARGV    1 id, 2 when it ended (ms), 3 its fields (JSON), 4 its events (JSON): pairs of an id and the fields,
---         5 when its webhook is to be told (ms), '' for never
+-- ARGV    1 id, 2 when it ended (ms), 3 its fields (JSON), 4 its events (JSON): pairs of an id and
+--         the fields, 5 when its webhook is to be told (ms), '' for never
 -- reply   1, or 0 where it is there, ended just so, already
--- keeps   An end that is on disk never changes, so it replaces whatever else Redis knew of the job, be it another
---         end. Who was recording that one still has to clear away what it made.
+-- keeps   An end that is on disk never changes, so it replaces whatever else Redis knew of the job, be it
+--         another end. Who was recording that one still has to clear away what it made.
 local id, finished_at, fields, events = ARGV[1], ARGV[2], cjson.decode(ARGV[3]), cjson.decode(ARGV[4])
 local tell_at = ARGV[5]
 local known = redis.call('HMGET', key.job .. id, 'state', 'fence', 'finished_at')
