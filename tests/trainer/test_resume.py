@@ -113,14 +113,14 @@ def test_an_adapter_is_known_again_as_the_trainer_loads_it(
             parts["peft_config"].modules_to_save = ["norm"]
         return GRPOTrainer(**parts)
 
-    first = trainer(3)
+    first = trainer(5)  # after the jump, which waits for the series
     jumping(client).attach(first)
     first.train()
-    second = trainer(4)
+    second = trainer(6)
     jumping(client).attach(second)
-    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-3"))
+    second.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-5"))
     assert "a new series begins" not in caplog.text
-    before, after = state(tmp_path / "run", 3), state(tmp_path / "run", 4)
+    before, after = state(tmp_path / "run", 5), state(tmp_path / "run", 6)
     assert before.series is not None
     assert before.series == after.series
     assert None not in (before.adapter, after.adapter)
