@@ -34,6 +34,13 @@ def fail(store: Store, job: JobRecord) -> None:
     assert store.jobs.fail(job.id, claim(store, job).fence, OUT_OF_MEMORY)
 
 
+def three_failed(store: Store) -> list[JobRecord]:
+    jobs = [submit(store) for _ in range(3)]
+    for job in jobs:
+        fail(store, job)
+    return jobs
+
+
 def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
 
@@ -42,9 +49,7 @@ def errors(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_a_damaged_end_is_written_anew_and_kept(
     store: Store, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture, damage: bytes
 ) -> None:
-    jobs = [submit(store) for _ in range(3)]
-    for job in jobs:
-        fail(store, job)
+    jobs = three_failed(store)
     record = end_of(store_settings, jobs[1])
     record.write_bytes(damage)
     assert store.recorder.record_ends() == len(jobs)
@@ -63,9 +68,7 @@ def test_a_damaged_end_is_written_anew_and_kept(
 def test_an_end_of_another_version_waits_for_it_is_told_once_and_holds_up_no_other(
     store: Store, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = [submit(store) for _ in range(3)]
-    for job in jobs:
-        fail(store, job)
+    jobs = three_failed(store)
     newer = end_of(store_settings, jobs[1])
     newer.write_bytes(OF_ANOTHER_VERSION)
     assert [store.recorder.record_ends() for _ in range(3)] == [2, 0, 0]
@@ -147,9 +150,7 @@ def test_one_that_cannot_be_read_holds_up_no_other_end_and_no_other_secret(
 def test_an_end_that_the_disk_does_not_take_holds_up_no_other(
     store: Store, store_settings: StoreSettings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    jobs = [submit(store) for _ in range(3)]
-    for job in jobs:
-        fail(store, job)
+    jobs = three_failed(store)
     end_of(store_settings, jobs[1]).mkdir()  # nothing can be linked there, and nothing read
     assert [store.recorder.record_ends() for _ in range(3)] == [2, 0, 0]
     assert len(errors(caplog)) == 1
