@@ -19,8 +19,7 @@ from statistics import fmean
 
 import torch
 
-from benchmarks.models import adapter_files
-from nextrapolate.folders import find_checkpoints
+from benchmarks.models import checkpoints_of
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import Backtest, Trajectory, compare
@@ -101,7 +100,7 @@ def judged(trajectory: Trajectory, method: Method, at: int) -> tuple[float, Best
 
 def opened(run: Path) -> Trajectory:
     """The run's checkpoints as a trajectory."""
-    return Trajectory.open([adapter_files(found) for found in find_checkpoints(run)])
+    return Trajectory.open(checkpoints_of(run))
 
 
 def published_methods(steps: Sequence[int], at: int) -> Iterator[Method]:

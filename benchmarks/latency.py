@@ -14,11 +14,10 @@ from pathlib import Path
 import torch
 from fixtures.adapters import write_run
 
-from benchmarks.models import adapter_files
+from benchmarks.models import checkpoints_of
 from benchmarks.servers import running_server
 from benchmarks.written import markdown_table
 from nextrapolate import Extrapolation, NExtClient
-from nextrapolate.folders import find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import GateThresholds, Trajectory, backtest, extend, extract
@@ -88,7 +87,7 @@ def seconds_alone(run: Path, method: Method, out: Path) -> float:
     """Time the numerics of a job, from the files of the run to those of the adapter."""
     out.mkdir(exist_ok=True)
     started = time.perf_counter()
-    files = [adapter_files(found) for found in find_checkpoints(run)]
+    files = checkpoints_of(run)
     algorithm = numerics_method(method)
     extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps, geometry=True)
     update = algorithm.fit(extraction, method.horizon_steps)

@@ -1,7 +1,8 @@
 """What a job's memory peaks at, beside the size of one checkpoint.
 
     python -m benchmarks.memory [--models 0.5b ...] [--ranks 16 64] [--checkpoints 5 15 45]
-                                [--methods next autoregression] [--threads N] [--folder FOLDER] [--write]
+                                [--methods next autoregression] [--threads N] [--device cpu] [--folder FOLDER]
+                                [--write]
 
 Whole jobs, from files to artifacts, each in a child process as the worker starts it, on synthetic runs in the
 shapes of the Qwen2.5 models. The peak is the most resident memory that the process ever had (VmHWM), which
@@ -73,7 +74,7 @@ def measured(
         for count in counts:
             inputs = linked_series(folder, shape, rank, count)
             for method in arguments.methods:
-                found = peak_of(folder / f"{method}-{count}", inputs, method, arguments.threads)
+                found = peak_of(folder / f"{method}-{count}", inputs, method, arguments)
                 bar = 3 * size + 500 * MB
                 sizes = (size, found.peak, found.own, bar)
                 yield (
@@ -111,7 +112,7 @@ class Peak:
     seconds: float
 
 
-def peak_of(folder: Path, inputs: JobInputs, method: str, threads: int) -> Peak:
+def peak_of(folder: Path, inputs: JobInputs, method: str, arguments: argparse.Namespace) -> Peak:
     """Run one job in a child process of the worker's."""
     folder.mkdir()
     request = JobCreate(series="run", method=make_method(method, horizon_steps=20))
@@ -123,8 +124,8 @@ def peak_of(folder: Path, inputs: JobInputs, method: str, threads: int) -> Peak:
         inputs=inputs,
         data_dir=folder,
         folder=folder,
-        device="cpu",
-        threads=threads,
+        device=arguments.device,
+        threads=arguments.threads,
     )
     with Child() as child, own_memory(psutil.Process().children()[-1].pid) as own:
         started = time.perf_counter()
@@ -171,6 +172,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=int, nargs="+", default=[5, DEFAULT_CHECKPOINTS, 45])
     parser.add_argument("--methods", nargs="+", default=["next", "autoregression"])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--folder", type=Path, help="where there is room for the series")
     add_write_option(parser)
     return parser.parse_args()

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nextrapolate.folders import LocalCheckpoint
-from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
 from nextrapolate_numerics import AdapterFiles
+from nextrapolate_numerics.extension.writer import ADAPTER_CONFIG, ADAPTER_MODEL
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,15 @@ MODELS = {
 }
 
 
-def adapter_files(checkpoint: LocalCheckpoint) -> AdapterFiles:
+def adapter_files(folder: Path, step: int) -> AdapterFiles:
     """Name a checkpoint's files as the numerics read them."""
-    return AdapterFiles(
-        checkpoint.step, checkpoint.folder / ADAPTER_MODEL, checkpoint.folder / ADAPTER_CONFIG
-    )
+    return AdapterFiles(step, folder / ADAPTER_MODEL, folder / ADAPTER_CONFIG)
+
+
+def checkpoints_of(run: Path) -> list[AdapterFiles]:
+    """The checkpoint-N folders of a run, steps ascending."""
+    found = [adapter_files(folder, int(folder.name[11:])) for folder in run.glob("checkpoint-*")]
+    return sorted(found, key=lambda files: files.step)
 
 
 def write_series(
@@ -77,8 +81,7 @@ def write_series(
     checkpoint to the next over what they have in the end: 1 / checkpoints is a run from its start, 1e-3 a
     slow one that has been going on for long. Singular values fall about as 1 / k.
     """
-    files = []
-    for index in range(checkpoints):
+    def write(index: int) -> AdapterFiles:
         progress = 1 - (checkpoints - 1 - index) * step
         tensors: dict[str, Tensor] = {}
         for seed, (name, (m, n)) in enumerate(modules.items()):
@@ -90,9 +93,10 @@ def write_series(
             B, A = (progress * way + 0.5 * step * noise for way, noise in zip(ways, noises, strict=True))
             tensors[f"base_model.model.{name}.lora_B.weight"] = B.contiguous()
             tensors[f"base_model.model.{name}.lora_A.weight"] = start + A
-        at = 10 * (index + 1)
-        files.append(_write_checkpoint(LocalCheckpoint(at, folder / f"checkpoint-{at}"), tensors, rank))
-    return files
+        return _write_checkpoint(folder, 10 * (index + 1), tensors, rank)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as writers:
+        return list(writers.map(write, range(checkpoints)))
 
 
 def _falling(length: int, rank: int, generator: torch.Generator) -> Tensor:
@@ -102,9 +106,10 @@ def _falling(length: int, rank: int, generator: torch.Generator) -> Tensor:
     return rows
 
 
-def _write_checkpoint(checkpoint: LocalCheckpoint, tensors: dict[str, Tensor], rank: int) -> AdapterFiles:
-    checkpoint.folder.mkdir(parents=True)
-    files = adapter_files(checkpoint)
+def _write_checkpoint(run: Path, step: int, tensors: dict[str, Tensor], rank: int) -> AdapterFiles:
+    folder = run / f"checkpoint-{step}"
+    folder.mkdir(parents=True)
+    files = adapter_files(folder, step)
     save_file(tensors, files.model, metadata={"format": "pt"})
     config = {
         "peft_type": "LORA",

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.models import adapter_files
-from nextrapolate.folders import find_checkpoints
+from benchmarks.models import checkpoints_of
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import AdapterFiles, NumericsError, Trajectory, compare
@@ -60,7 +59,7 @@ def main() -> None:
     parser.add_argument("--methods", choices=METHODS, nargs="+", default=list(METHODS))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    checkpoints = [adapter_files(found) for found in find_checkpoints(arguments.run)]
+    checkpoints = checkpoints_of(arguments.run)
     print("|", " | ".join(COLUMNS), "|")
     print("|" + "---|" * len(COLUMNS))
     for name in arguments.methods:

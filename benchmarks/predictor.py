@@ -23,9 +23,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.models import MODELS, Shape, adapter_files
+from benchmarks.models import MODELS, Shape, checkpoints_of
 from benchmarks.written import add_write_option, markdown_table, write_section
-from nextrapolate.folders import find_checkpoints
 from nextrapolate_numerics import Next, NextPaper, NumericsError, Trajectory, compare
 from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
 from nextrapolate_numerics.progress import silent
@@ -163,7 +162,7 @@ def trainings(arguments: argparse.Namespace, device: torch.device) -> Iterator[t
 
 def held_out(run: Path, device: torch.device) -> Iterator[tuple[str, ...]]:
     """The paper's preset and the default, against what is known."""
-    checkpoints = [adapter_files(found) for found in find_checkpoints(run)]
+    checkpoints = checkpoints_of(run)
     first = None
     for name, method in (("the paper's preset", NextPaper()), ("default", Next())):
         (found,) = compare(

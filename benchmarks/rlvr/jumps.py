@@ -76,7 +76,7 @@ class Fitted:
     @classmethod
     def to(cls, checkpoints: Sequence[LocalCheckpoint], method: Method) -> "Fitted":
         """Read the checkpoints and fit the method to them."""
-        files = [adapter_files(found) for found in checkpoints]
+        files = [adapter_files(found.folder, found.step) for found in checkpoints]
         algorithm = numerics_method(method)
         extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps)
         update = algorithm.fit(extraction, method.horizon_steps)
