@@ -10,8 +10,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.parallel import in_threads
+
 _OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
 _DENSE = 4  # below so many times the iterated columns, the whole spectrum costs no more than a part
+_BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, more slowly than a CPU
 _ROUNDS = 8
 _POWERS = 2  # of X^T X between two small decompositions
 _MISSED = 1e-12  # of the squared norm held; vectors have half as many digits
@@ -55,7 +58,8 @@ class Core:
         flat for that are decomposed whole.
         """
         width = count + _OVERSAMPLING
-        if gram_b.shape[-1] <= _DENSE * width:
+        dense = _DENSE * width if gram_b.device.type == "cpu" else _BATCHED_ON_GPU
+        if gram_b.shape[-1] <= max(dense, width):
             return cls.of(gram_b, gram_a)._first(count)
         through = gram_a @ _start(gram_a, width)
         for _ in range(_ROUNDS):
@@ -74,7 +78,7 @@ class Core:
     def spectrum(cls, gram_b: Tensor, gram_a: Tensor) -> Tensor:
         """All singular values, (..., q) descending; below 1e-8 of the first they are rounding."""
         root = _root(gram_a)
-        values: Tensor = torch.linalg.eigvalsh(root.mT @ gram_b @ root).flip(-1)
+        values: Tensor = _eigenvalues(root.mT @ gram_b @ root).flip(-1)
         return values.clamp(min=0).sqrt()
 
     @classmethod
@@ -111,6 +115,15 @@ class Core:
 def inverse(values: Tensor) -> Tensor:
     """One over each, and 0 where that is not to be had."""
     return torch.where(values > 0, values, torch.inf).reciprocal()
+
+
+def _eigenvalues(matrices: Tensor) -> Tensor:
+    """Of symmetric matrices (..., q, q), ascending; on the CPU where a GPU would take one after the other."""
+    if matrices.device.type == "cpu" or matrices.shape[-1] <= _BATCHED_ON_GPU or matrices.ndim == 2:
+        values: Tensor = torch.linalg.eigvalsh(matrices)
+        return values
+    some = matrices.cpu().chunk(torch.get_num_threads())
+    return torch.cat(list(in_threads(torch.linalg.eigvalsh, some))).to(matrices.device)
 
 
 def self_product(rows: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, re
 from nextrapolate_numerics.extension.writer import write_adapter
 from nextrapolate_numerics.extraction import Extraction, continued
 from nextrapolate_numerics.lowrank import LowRank
+from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift, LoraConfig
 from nextrapolate_numerics.update import Combination, Update, combine
@@ -128,12 +129,16 @@ def extend(
         NonFiniteResultError: the result overflows `dtype`.
     """
     trajectory = extraction.trajectory
-    records, refits, wanted = [], {}, []
-    for name in trajectory.module_names:
+
+    def extended(name: str) -> tuple[ExtendedModule, Refit]:
         record, refit = _extended(name, extraction, update, alpha, gate, backtest, rank)
+        return record, replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
+
+    records, refits, wanted = [], {}, []
+    for record, refit in in_threads(extended, trajectory.module_names):
         records.append(record)
-        wanted.append(refit.wanted * trajectory.config.scaling(name))
-        refits[name] = replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
+        wanted.append(refit.wanted * trajectory.config.scaling(record.name))
+        refits[record.name] = refit
         on_progress(len(records) / len(trajectory.module_names))
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
     return Extension(

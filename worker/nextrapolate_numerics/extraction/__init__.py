@@ -1,8 +1,9 @@
 """One pass over a run's files: from factors to small matrices that tell everything a method asks for.
 
 stack.py            a module's factors at all points, widened a tile at a time
-gram.py             their inner products, from which all else is told
-groups.py           modules whose small matrices are worked on together
+gram.py             inner products of modules' factors, from which all else is told
+groups.py           modules that are worked on together
+loading.py          groups on the device: mapped for a CPU, sent ahead to a GPU
 deltas.py           which points a delta is made of
 before_jumps.py     what training had done until a run's last jump
 decompositions.py   leading triples and spectra of deltas

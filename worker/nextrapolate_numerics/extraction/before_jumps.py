@@ -38,7 +38,7 @@ class Done:
     The LoRA scaling is in neither.
 
     Attributes:
-        points: (z,) whose factors B and A are made of.
+        points: (z,) whose factors B and A are made of; on the CPU.
         left: (g, k, z r) coordinates: the columns of B are left singular vectors times their value.
         right: (g, k, z r) likewise: the rows of A are right singular vectors.
         values: (g, k) squared singular values; 0, as left and right are, past the rank of a module.
@@ -50,21 +50,20 @@ class Done:
     values: Tensor
 
     @classmethod
-    def nothing(cls, modules: Sequence[FactorGrams]) -> Self:
+    def nothing(cls, grams: FactorGrams) -> Self:
         """Of rank 0."""
-        like = modules[0].left
-        none = like.new_zeros(len(modules), 0, 0)
-        return cls(modules[0].where.new_zeros(0), none, none, like.new_zeros(len(modules), 0))
+        none = grams.left.new_zeros(len(grams), 0, 0)
+        return cls(grams.where.new_zeros(0), none, none, none.flatten(1))
 
     @property
     def rank(self) -> int:
         """The largest, k."""
         return self.values.shape[1]
 
-    def and_then(self, span: Span, modules: Sequence[FactorGrams]) -> Self:
+    def and_then(self, span: Span, grams: FactorGrams) -> Self:
         """This and one more span, the smallest singular values of each module let go of."""
-        (batch,) = batches([(span,)], modules)
-        sides = self.sides_with(batch, modules)
+        (batch,) = batches([(span,)], grams)
+        sides = self.sides_with(batch, grams)
         core = Core.of(*sides)
         sigma = core.values.sqrt()
         kept = sigma > torch.maximum(_NEGLIGIBLE * sigma[:, :1], _ROUNDING * self._lengths(*sides, batch))
@@ -87,14 +86,13 @@ class Done:
         )
         return torch.sqrt((of_left * of_right).amax(dim=1, keepdim=True))
 
-    def sides_with(self, batch: Batch, modules: Sequence[FactorGrams]) -> tuple[Tensor, Tensor]:
+    def sides_with(self, batch: Batch, grams: FactorGrams) -> tuple[Tensor, Tensor]:
         """Gram matrices of both sides of this and one more span each, (g b, k + q, k + q)."""
-        left, right = batch.sides(modules)
+        left, right = batch.sides(grams)
         if not self.rank:
             return left, right
-        where = modules[0].where
-        with_left = self._with(batch, self.left, [grams.left for grams in modules], where)
-        with_right = self._with(batch, self.right, [grams.right for grams in modules], where)
+        with_left = self._with(batch, self.left, grams.left, grams.where)
+        with_right = self._with(batch, self.right, grams.right, grams.where)
         for end, start in batch.spans:
             with_left[:, :, end] -= with_left[:, :, start]
             with_right[:, :, start] = with_right[:, :, end] - with_right[:, :, start]
@@ -116,9 +114,9 @@ class Done:
             all_points[:, :, self.points] += before.view_as(all_points[:, :, self.points])
         return found[0], found[1]
 
-    def _with(self, batch: Batch, rows: Tensor, products: Sequence[Tensor], where: Tensor) -> Tensor:
+    def _with(self, batch: Batch, rows: Tensor, products: Tensor, where: Tensor) -> Tensor:
         """Inner products of these rows with the factors at a batch's points, (g b, k, its z, r)."""
-        (b, z), r = batch.points.shape, products[0].shape[-1]
+        (b, z), r = batch.points.shape, products.shape[-1]
         places = where[self.points[:, None, None], batch.points]
         found = [
             of_rows @ of_module[places].permute(1, 2, 0, 3, 4).reshape(b, z, -1, r)
@@ -134,24 +132,24 @@ def _bordered(squares: Tensor, beside: Tensor, own: Tensor) -> Tensor:
     return torch.cat([upper, torch.cat([beside.mT, own], dim=2)], dim=1)
 
 
-def done_before(delta: Delta, modules: Sequence[FactorGrams]) -> list[Done]:
+def done_before(delta: Delta, grams: FactorGrams) -> list[Done]:
     """What had been done before each span of a delta, nothing before the first."""
-    nothing = Done.nothing(modules)
-    return list(accumulate(delta[:-1], lambda done, span: done.and_then(span, modules), initial=nothing))
+    nothing = Done.nothing(grams)
+    return list(accumulate(delta[:-1], lambda done, span: done.and_then(span, grams), initial=nothing))
 
 
 def by_last_spans(
-    deltas: Sequence[Delta], dones: Sequence[Done], modules: Sequence[FactorGrams]
+    deltas: Sequence[Delta], dones: Sequence[Done], grams: FactorGrams
 ) -> Iterator[tuple[Done, Batch]]:
     """What had been done, and the last spans of the deltas that go on from there.
 
     Args:
         deltas: from one step, which need not be the origin, to one after the other.
         dones: what `done_before` tells of the last of them, or of a later one.
-        modules: products of all points of a delta with one another are there.
+        grams: products of all points of a delta with one another are there.
     """
     for spans, group in groupby(enumerate(deltas), lambda item: len(item[1])):
         done = dones[spans - 1]
         indices, last = zip(*((index, delta[-1:]) for index, delta in group), strict=True)
-        for batch in batches(last, modules, beside=done.rank):
+        for batch in batches(last, grams, beside=done.rank):
             yield done, replace(batch, which=[indices[each] for each in batch.which])

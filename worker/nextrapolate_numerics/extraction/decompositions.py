@@ -1,6 +1,6 @@
 """Leading triples and spectra of a module's deltas, told from the inner products of its factors."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,12 +15,12 @@ _ROUNDING = 1e-7  # of the first singular value: what inner products in float64 
 
 @dataclass(frozen=True)
 class StackedTriples:
-    """Leading triples in the coordinates of a module's stack, the LoRA scaling left out; float64.
+    """Leading triples of g modules in the coordinates of their stacks, the LoRA scalings left out; float64.
 
     Attributes:
-        sigma: (b, k), descending.
-        u: (b, k, p, r): the singular vector is the sum over points of u[.., p] @ stack.left[p].
-        v: (b, k, p, r), likewise of stack.right. Both are 0 where sigma is.
+        sigma: (g, b, k), descending.
+        u: (g, b, k, p, r): the singular vector is the sum over points of u[.., p] @ stack.left[p].
+        v: (g, b, k, p, r), likewise of stack.right. Both are 0 where sigma is.
     """
 
     sigma: Tensor
@@ -29,33 +29,33 @@ class StackedTriples:
 
 
 def leading_triples(
-    modules: Sequence[FactorGrams],
+    grams: FactorGrams,
     deltas: Sequence[Delta],
     globals_: Sequence[int],
     dones: Sequence[Done],
     count: int,
-) -> list[StackedTriples]:
+) -> StackedTriples:
     """The `count` leading triples of each delta of each module; where it has fewer, the others are 0.
 
     One whose singular value inner products do not tell from 0 counts as none.
 
     Args:
-        modules: of one rank; products of all points of a delta with one another are there.
+        grams: products of all points of a delta with one another are there.
         deltas: of any two steps.
         globals_: which of them go on from what is in `dones`; they end at one step after the other.
         dones: what `done_before` tells of the last of those.
         count: k.
     """
-    points, rank = len(modules[0].where), modules[0].left.shape[-1]
-    sigma = modules[0].left.new_zeros(len(modules), len(deltas), count)
-    u, v = (sigma.new_zeros(*sigma.shape, points, rank) for _ in range(2))
+    points = len(grams.where)
+    sigma = grams.left.new_zeros(len(grams), len(deltas), count)
+    u, v = (sigma.new_zeros(*sigma.shape, points, grams.rank) for _ in range(2))
     others = sorted(set(range(len(deltas))).difference(globals_))
     for indices, batched in (
-        (globals_, by_last_spans([deltas[index] for index in globals_], dones, modules)),
-        (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], modules))),
+        (globals_, by_last_spans([deltas[index] for index in globals_], dones, grams)),
+        (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], grams))),
     ):
         for done, batch in batched:
-            core = Core.leading(*done.sides_with(batch, modules), count)
+            core = Core.leading(*done.sides_with(batch, grams), count)
             values = core.values.sqrt()
             values[values <= _ROUNDING * values[:, :1]] = 0
             found = values.shape[-1]
@@ -63,26 +63,22 @@ def leading_triples(
             which = [indices[each] for each in batch.which]
             left, right = done.by_point(batch, core.left * over, core.right * over**2, points)
             for room, of_batch in ((sigma, values), (u, left), (v, right)):
-                room[:, which, :found] = of_batch.view(len(modules), len(which), *of_batch.shape[1:])
-    return [StackedTriples(*of_module) for of_module in zip(sigma, u, v, strict=True)]
+                room[:, which, :found] = of_batch.view(len(grams), len(which), *of_batch.shape[1:])
+    return StackedTriples(sigma, u, v)
 
 
-def global_spectra(
-    modules: Sequence[FactorGrams], deltas: Sequence[Delta], dones: Sequence[Done]
-) -> list[list[Tensor]]:
-    """Singular values of each module's deltas, descending, float64 on the CPU, LoRA scaling included.
+def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[Done]) -> Iterator[Tensor]:
+    """Singular values of each module's deltas, float64 on the CPU, LoRA scaling included.
 
     Args:
-        modules: of one rank; products of all points of a delta with one another are there.
+        grams: products of all points of a delta with one another are there.
         deltas: from one origin to one step after the other.
         dones: what `done_before` tells of the last of them.
 
-    Returns:
-        All values of a delta of one span; of others those that are more than 3e-6 of the largest.
+    Yields:
+        (g, b, q) descending, of so many deltas after the last ones. Of a delta of one span they are all, of
+        others those that are more than 3e-6 of the largest.
     """
-    found: list[list[Tensor]] = [[] for _ in modules]
-    for done, batch in by_last_spans(deltas, dones, modules):
-        values = Core.spectrum(*done.sides_with(batch, modules)).cpu()
-        for spectra, grams, own in zip(found, modules, values.chunk(len(modules)), strict=True):
-            spectra.extend(grams.scaling * own)
-    return found
+    for done, batch in by_last_spans(deltas, dones, grams):
+        values = Core.spectrum(*done.sides_with(batch, grams))
+        yield (grams.scaling[:, None, None] * values.view(len(grams), len(batch.which), -1)).cpu()

@@ -21,7 +21,8 @@ from nextrapolate_numerics.series import Span
 
 Delta = tuple[Span, ...]
 
-_ENTRIES = 1 << 22  # of the small matrices that are decomposed together: 32 MB of float64
+_ENTRIES = 1 << 22  # of the small matrices that are decomposed together on a CPU: 32 MB of float64
+_ENTRIES_ON_GPU = 1 << 25
 
 
 def points_of(delta: Delta) -> list[int]:
@@ -44,7 +45,7 @@ class Batch:
 
     Attributes:
         which: their indices.
-        points: (b, z) points of each, in the order of `points_of`.
+        points: (b, z) points of each, in the order of `points_of`; on the CPU.
         spans: where among the z (end, start) of the spans are that have a start.
     """
 
@@ -52,11 +53,9 @@ class Batch:
     points: Tensor
     spans: tuple[tuple[int, int], ...]
 
-    def sides(self, modules: Sequence[FactorGrams]) -> tuple[Tensor, Tensor]:
+    def sides(self, grams: FactorGrams) -> tuple[Tensor, Tensor]:
         """Gram matrices of both sides of each delta, one module's after the other, (g b, z r, z r)."""
-        where = modules[0].where
-        left = self._of_points([grams.left for grams in modules], where)
-        right = self._of_points([grams.right for grams in modules], where)
+        left, right = (self._of_points(products, grams.where) for products in (grams.left, grams.right))
         for end, start in self.spans:
             left[:, end] -= left[:, start]
             left[:, :, :, end] -= left[:, :, :, start]
@@ -77,42 +76,41 @@ class Batch:
 
     def among_all(self, parts: Tensor, points: int) -> Tensor:
         """From a delta's own points, (g b, k, z, r), to all points."""
-        of_modules = self.points.repeat(len(parts) // len(self.points), 1)
+        of_modules = self.points.to(parts.device).repeat(len(parts) // len(self.points), 1)
         where = of_modules[:, None, :, None].expand_as(parts)
         found: Tensor = parts.new_zeros(*parts.shape[:2], points, parts.shape[-1])
         return found.scatter_add_(2, where, parts)
 
-    def _of_points(self, products: Sequence[Tensor], where: Tensor) -> Tensor:
-        """Products (w, r, r) of each delta's points with one another, (g b, z, r, z, r)."""
-        (b, z), r = self.points.shape, products[0].shape[-1]
-        found = products[0].new_empty(len(products), b, z, r, z, r)
+    def _of_points(self, products: Tensor, where: Tensor) -> Tensor:
+        """Products (g, w, r, r) of each delta's points with one another, (g b, z, r, z, r)."""
+        (b, z), r = self.points.shape, products.shape[-1]
+        found = products.new_empty(len(products), b, z, r, z, r)
         for one, other in product(range(z), repeat=2):
             places = _slice_where_possible(where[self.points[:, one], self.points[:, other]])
-            for room, of_module in zip(found, products, strict=True):
-                room[:, one, :, other] = of_module[places]
+            found[:, :, one, :, other] = products[:, places]
         return found.flatten(0, 1)
 
 
-def batches(deltas: Sequence[Delta], modules: Sequence[FactorGrams], beside: int = 0) -> Iterator[Batch]:
+def batches(deltas: Sequence[Delta], grams: FactorGrams, beside: int = 0) -> Iterator[Batch]:
     """Those of one pattern together, as many as are held at once with `beside` rows more, of all modules."""
-    device, rank = modules[0].left.device, modules[0].left.shape[-1]
+    entries = _ENTRIES if grams.device.type == "cpu" else _ENTRIES_ON_GPU
     patterns: dict[tuple[bool, ...], list[int]] = {}
     for index, delta in enumerate(deltas):
         patterns.setdefault(tuple(start is None for start, _ in delta), []).append(index)
     for indices in patterns.values():
         spans = _positions(deltas[indices[0]])
-        side = beside + len(points_of(deltas[indices[0]])) * rank
-        together = max(1, _ENTRIES // (len(modules) * side**2))
+        side = beside + len(points_of(deltas[indices[0]])) * grams.rank
+        together = max(1, entries // (len(grams) * side**2))
         for begin in range(0, len(indices), together):
             which = indices[begin : begin + together]
-            points = torch.tensor([points_of(deltas[index]) for index in which], device=device)
+            points = torch.tensor([points_of(deltas[index]) for index in which])
             yield Batch(which, points, spans)
 
 
 def _slice_where_possible(places: Tensor) -> Tensor | slice:
     """What to index with: nothing is copied where one place lies behind the other."""
     first = int(places[0])
-    if torch.equal(places, torch.arange(first, first + len(places), device=places.device)):
+    if torch.equal(places, torch.arange(first, first + len(places))):
         return slice(first, first + len(places))
     return places
 

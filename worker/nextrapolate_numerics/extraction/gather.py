@@ -1,8 +1,9 @@
 """One pass over the files: from factors to what a method learns from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import product
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -13,10 +14,12 @@ from nextrapolate_numerics.extraction.decompositions import global_spectra
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.extraction.groups import Multiplied, groups
-from nextrapolate_numerics.extraction.module_geometry import ModuleGeometry, module_geometry
+from nextrapolate_numerics.extraction.groups import Group, planned
+from nextrapolate_numerics.extraction.loading import mapped, sent
+from nextrapolate_numerics.extraction.module_geometry import ModuleGeometry, module_geometries
 from nextrapolate_numerics.extraction.parts import ModuleParts, parts_of
 from nextrapolate_numerics.extraction.triples import ModuleTriples, seen_deltas, triples_of
+from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift, Trajectory
 
@@ -35,90 +38,118 @@ def gather(
         NonFiniteWeightsError: NaN or Inf in a factor.
         NothingMovedError: no module ever changed.
     """
-    evidence |= Evidence(gram=evidence.geometry)
-    drift = trajectory.drift
-    pairs = drift.pairs(horizon_steps)
-    multiplied = Pairs.of(drift.points, _wanted_products(evidence, drift, pairs))
-    numbers = {name: number for number, name in enumerate(trajectory.module_names, start=1)}
-    found = _Found(evidence, drift, pairs)
-    for group in groups(trajectory, multiplied, torch.device(device), sums=evidence.geometry):
-        found.learn(group)
-        on_progress(numbers[group[-1].name] / len(numbers))
-        del group  # its inner products make room for the next ones
+    device = torch.device(device)
+    pairs = trajectory.drift.pairs(horizon_steps)
+    look = _Look.of(trajectory, evidence, pairs)
+    plan = planned(trajectory, look.multiplied, device)
+    found: dict[str, _Found] = {}
+    for done, of_group in enumerate(_found(look, plan, device), start=1):
+        found |= of_group
+        on_progress(done / len(plan))
     trajectory.forget()
-    on_progress(1.0)
-    if not found.norms:
+    if not found:
         raise NothingMovedError
+    still = dict.fromkeys(trajectory.module_names, 0.0)
     return Extraction(
         trajectory,
-        drift,
+        trajectory.drift,
         horizon_steps,
         pairs,
-        frozenset(found.norms),
-        dict.fromkeys(trajectory.module_names, 0.0) | found.energy_ratios,
-        dict.fromkeys(trajectory.module_names, 0.0) | found.norms,
-        found.grams,
-        found.triples,
-        found.parts,
-        found.geometry,
-        torch.device(device),
+        frozenset(found),
+        still | {name: each.energy_ratio for name, each in found.items()},
+        still | {name: each.norm for name, each in found.items()},
+        {name: each.gram for name, each in found.items() if each.gram is not None},
+        {name: each.triples for name, each in found.items() if each.triples is not None},
+        {name: each.parts for name, each in found.items() if each.parts is not None},
+        {name: each.geometry for name, each in found.items() if each.geometry is not None},
+        device,
     )
+
+
+def _found(look: "_Look", plan: Sequence[list[str]], device: torch.device) -> Iterator[dict[str, "_Found"]]:
+    """What each group tells: on a CPU of several at a time, on a GPU of one after the other."""
+    if device.type == "cpu":
+        return in_threads(lambda names: look.at(mapped(look.trajectory, names)), plan)
+    return map(look.at, sent(look.trajectory, plan, device))
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What was found so far, by the names of the modules that moved."""
+    """What there is to know of one module that moved; None is what was not asked for."""
 
+    energy_ratio: float
+    norm: float
+    gram: Tensor | None = None
+    triples: ModuleTriples | None = None
+    parts: ModuleParts | None = None
+    geometry: ModuleGeometry | None = None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What is looked for in every group.
+
+    Attributes:
+        trajectory: that the groups are of.
+        evidence: that is wanted.
+        pairs: indices of the drift's steps one horizon apart.
+        multiplied: points whose factors are.
+    """
+
+    trajectory: Trajectory
     evidence: Evidence
-    drift: Drift
     pairs: tuple[tuple[int, int], ...]
-    energy_ratios: dict[str, float] = field(default_factory=dict)
-    norms: dict[str, float] = field(default_factory=dict)
-    grams: dict[str, Tensor] = field(default_factory=dict)
-    triples: dict[str, ModuleTriples] = field(default_factory=dict)
-    parts: dict[str, ModuleParts] = field(default_factory=dict)
-    geometry: dict[str, ModuleGeometry] = field(default_factory=dict)
+    multiplied: Pairs
 
-    def learn(self, group: Sequence[Multiplied]) -> None:
-        """All that is wanted of some modules."""
-        evidence, drift = self.evidence, self.drift
-        names, products = [module.name for module in group], [module.products for module in group]
-        dones = done_before(drift.spans(0, len(drift.steps) - 1), products)
-        of_globals = _globals(products, drift, dones, every=evidence.geometry)
-        for name, (ratios, norm) in zip(names, of_globals, strict=True):
-            self.energy_ratios[name], self.norms[name] = ratios[-1], norm
+    @classmethod
+    def of(cls, trajectory: Trajectory, evidence: Evidence, pairs: tuple[tuple[int, int], ...]) -> Self:
+        """What comes with the evidence included."""
+        evidence |= Evidence(gram=evidence.geometry)
+        wanted = _wanted_products(evidence, trajectory.drift, pairs)
+        return cls(trajectory, evidence, pairs, Pairs.of(trajectory.drift.points, wanted))
+
+    def at(self, group: Group) -> dict[str, _Found]:
+        """Multiply the modules' factors, and tell everything from that.
+
+        Raises:
+            NonFiniteWeightsError: NaN or Inf in a factor.
+        """
+        if not group.names:
+            return {}
+        evidence, drift = self.evidence, self.trajectory.drift
+        grams = FactorGrams.of(group.stacks, self.multiplied, sums=evidence.geometry)
+        for module, point in grams.broken_points()[:1]:
+            raise self.trajectory.not_finite(group.names[module], point)
+        dones = done_before(drift.spans(0, len(drift.steps) - 1), grams)
+        ratios, norms = _globals(grams, drift, dones, every=evidence.geometry)
+        told: dict[str, Any] = {"energy_ratio": [each[-1] for each in ratios], "norm": norms}
         if evidence.gram:
-            self.grams.update(zip(names, map(gram, products), strict=True))
+            told["gram"] = gram(grams)
         if evidence.triples:
-            stacked = [(module.stack, module.products) for module in group]
-            found = triples_of(stacked, drift, self.pairs, evidence.triples, dones)
-            self.triples.update(zip(names, found, strict=True))
+            told["triples"] = triples_of(group.stacks, grams, drift, self.pairs, evidence.triples, dones)
         if evidence.parts:
-            parts = parts_of(products, drift, tuple(sorted(evidence.parts)), dones)
-            self.parts.update(zip(names, parts, strict=True))
+            told["parts"] = parts_of(grams, drift, tuple(sorted(evidence.parts)), dones)
         if evidence.geometry:
-            for module, (ratios, _) in zip(group, of_globals, strict=True):
-                sums, entries = entry_sums(module.products), module.stack.entries
-                inner = self.grams[module.name]
-                self.geometry[module.name] = module_geometry(inner, sums, entries, ratios, drift)
+            entries = [stack.entries for stack in group.stacks]
+            told["geometry"] = module_geometries(told["gram"], entry_sums(grams), entries, ratios, drift)
+        return {
+            name: _Found(**{what: of_modules[index] for what, of_modules in told.items()})
+            for index, name in enumerate(group.names)
+        }
 
 
 def _globals(
-    modules: Sequence[FactorGrams], drift: Drift, dones: Sequence[Done], *, every: bool
-) -> list[tuple[list[float], float]]:
+    grams: FactorGrams, drift: Drift, dones: Sequence[Done], *, every: bool
+) -> tuple[list[list[float]], list[float]]:
     """Energy ratios of each module's global delta, at each step after the origin or the last; its last norm.
 
     sigma_1 / sum sigma, as NExt defines it (arXiv 2604.11446, Fig. 2): not squared; 0 where a delta is 0.
     """
     last = len(drift.steps) - 1
     deltas = [drift.spans(0, step) for step in range(1 if every else last, last + 1)]
-    return [
-        (
-            [float(values[0] / values.sum()) if values[0] > 0 else 0.0 for values in spectra],
-            float(spectra[-1].norm()),
-        )
-        for spectra in global_spectra(modules, deltas, dones)
-    ]
+    spectra = list(global_spectra(grams, deltas, dones))
+    ratios = [torch.where((first := of[..., 0]) > 0, first / of.sum(dim=-1), 0.0) for of in spectra]
+    return torch.cat(ratios, dim=1).tolist(), spectra[-1][:, -1].norm(dim=-1).tolist()
 
 
 def _wanted_products(

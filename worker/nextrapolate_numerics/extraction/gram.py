@@ -1,6 +1,6 @@
-"""Gram matrices of a module's trajectory: of its factors, from which all else is told, and of its deltas."""
+"""Gram matrices of a trajectory: of modules' factors, from which all else is told, and of their deltas."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Self
@@ -18,10 +18,12 @@ class Pairs:
     Attributes:
         runs: (apart, begin, end): the pairs (k + apart, k) for begin <= k < end. Those of points with
             themselves come first.
+        kept: (w, 2) the two points of each place: the runs one after the other, then their mirrors.
         where: (p, p) place of the product of each two points, in both orders; -1 where there is none.
     """
 
     runs: tuple[tuple[int, int, int], ...]
+    kept: Tensor
     where: Tensor
 
     @classmethod
@@ -31,11 +33,12 @@ class Pairs:
             runs = [(apart, 0, points - apart) for apart in range(points)]
         else:
             runs = list(_runs({(abs(one - other), min(one, other)) for one, other in wanted}))
-        kept = [(begin + apart, begin) for apart, first, end in runs for begin in range(first, end)]
-        kept += [(begin, end) for end, begin in kept if begin != end]
+        pairs = [(begin + apart, begin) for apart, first, end in runs for begin in range(first, end)]
+        pairs += [(begin, end) for end, begin in pairs if begin != end]
+        kept = torch.tensor(pairs)
         where = torch.full((points, points), -1)
-        where[tuple(torch.tensor(kept).T)] = torch.arange(len(kept))
-        return cls(tuple(runs), where)
+        where[tuple(kept.T)] = torch.arange(len(kept))
+        return cls(tuple(runs), kept, where)
 
 
 def _runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
@@ -47,17 +50,17 @@ def _runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
 
 @dataclass(frozen=True)
 class FactorGrams:
-    """Inner products of the factors at p points with one another, float64, on the device.
+    """Inner products of the factors of g modules at p points with one another, float64, on the device.
 
     Ten digits are left of the difference of two checkpoints that are 1e-3 of their norm apart.
 
     Attributes:
-        left: (w, r, r), B_k^T B_l in the place of (k, l).
-        right: (w, r, r), A_k A_l^T likewise.
-        left_sums: (p, r), 1^T B_k; (0, r) where sums were not wanted.
+        left: (g, w, r, r), B_k^T B_l in the place of (k, l).
+        right: (g, w, r, r), A_k A_l^T likewise.
+        left_sums: (g, p, r), 1^T B_k; (g, 0, r) where sums were not wanted.
         right_sums: likewise, A_k 1.
-        where: (p, p) the place of each pair; -1 where its product was not wanted.
-        scaling: the LoRA scaling, which is in neither.
+        where: (p, p) the place of each pair, on the CPU; -1 where its product was not wanted.
+        scaling: (g,) the LoRA scalings, which are in neither.
     """
 
     left: Tensor
@@ -65,64 +68,104 @@ class FactorGrams:
     left_sums: Tensor
     right_sums: Tensor
     where: Tensor
-    scaling: float
+    scaling: Tensor
 
     @classmethod
-    def of(cls, stack: Stack, pairs: Pairs, *, sums: bool = False) -> Self:
-        """O(w r^2 (m + n)): the most of an extraction's work."""
-        (left, left_sums), (right, right_sums) = (
-            _products(side, pairs, sums=sums) for side in (stack.left, stack.right)
-        )
-        return cls(left, right, left_sums, right_sums, pairs.where.to(left.device), stack.scaling)
+    def of(cls, stacks: Sequence[Stack], pairs: Pairs, *, sums: bool = False) -> Self:
+        """O(w r^2 (m + n)) a module: the most of an extraction's work.
+
+        Args:
+            stacks: of modules of one rank, at the same points.
+            pairs: of points whose products are wanted.
+            sums: whether sums of entries are.
+        """
+        rank, points = stacks[0].left.rank, len(stacks[0].left)
+        scaling = torch.tensor([stack.scaling for stack in stacks], dtype=torch.float64)
+        scaling = scaling.to(stacks[0].left.device)
+        left, right = scaling.new_zeros(2, len(stacks), len(pairs.kept), rank, rank)
+        left_sums, right_sums = scaling.new_zeros(2, len(stacks), points if sums else 0, rank)
+        multiply = multiply_in_tiles if scaling.device.type == "cpu" else multiply_at_once
+        for stack, *of_left in zip(stacks, left, left_sums, strict=True):
+            multiply(stack.left, pairs, *of_left)
+        for stack, *of_right in zip(stacks, right, right_sums, strict=True):
+            multiply(stack.right, pairs, *of_right)
+        return cls(left, right, left_sums, right_sums, pairs.where, scaling)
+
+    def __len__(self) -> int:
+        return len(self.left)
 
     @property
-    def bytes(self) -> int:
-        """What it takes up."""
-        return self.left.nbytes + self.right.nbytes
+    def rank(self) -> int:
+        """Of the modules, r."""
+        return self.left.shape[-1]
 
-    def broken_points(self) -> list[int]:
-        """Points whose factors hold NaN or Inf; of those that were multiplied with themselves.
+    @property
+    def device(self) -> torch.device:
+        """Where the products are."""
+        return self.left.device
+
+    def broken_points(self) -> list[tuple[int, int]]:
+        """(module, point) whose factors hold NaN or Inf; of points that were multiplied with themselves.
 
         A row with one of them has no finite length, and others have: no float32 has a square that is Inf in
         float64.
         """
         own = self.where.diagonal()
-        left, right = (side.diagonal(dim1=1, dim2=2)[own].sum(dim=1) for side in (self.left, self.right))
-        broken: list[int] = ((own >= 0) & ~torch.isfinite(left + right)).nonzero().flatten().tolist()
+        left, right = (side.diagonal(dim1=2, dim2=3)[:, own].sum(dim=2) for side in (self.left, self.right))
+        broken: list[tuple[int, int]] = ((own >= 0) & ~(left + right).isfinite().cpu()).nonzero().tolist()
         return broken
 
 
-def _products(side: Side, pairs: Pairs, *, sums: bool) -> tuple[Tensor, Tensor]:
-    """(w, r, r): each pair is multiplied in one order, and mirrored; and the sums over d, (p, r)."""
+def multiply_in_tiles(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
+    """A tile at a time, each pair in one order; its mirror is copied.
+
+    Args:
+        side: B or A of one module.
+        pairs: of points.
+        products: (w, r, r) zeros, to which the products are added.
+        total: (p, r) zeros, to which the sums over d are added; or (0, r).
+    """
     sizes = [end - begin for _, begin, end in pairs.runs]
     mirrored = [size for size, (apart, _, _) in zip(sizes, pairs.runs, strict=True) if apart]
-    products = torch.zeros(
-        sum(sizes) + sum(mirrored), side.rank, side.rank, dtype=torch.float64, device=side.device
-    )
     runs = products.split([*sizes, *mirrored])  # type: ignore[no-untyped-call]
     runs, mirrors = runs[: len(sizes)], runs[len(sizes) :]
-    total = products.new_zeros(len(side) if sums else 0, side.rank)
     tile = side.tile()
     factors = [(tile[begin + apart : end + apart], tile[begin:end].mT) for apart, begin, end in pairs.runs]
     for _ in side.widened(tile):
-        if sums:
+        if len(total):
             total += tile.sum(dim=-1)
         for run, (one, other) in zip(runs, factors, strict=True):
             torch.baddbmm(run, one, other, out=run)
     for mirror, run in zip(mirrors, runs[len(runs) - len(mirrors) :], strict=True):
         mirror.copy_(run.mT)
-    return products, total
+
+
+def multiply_at_once(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
+    """All points with all in one product, of which those of the pairs are kept: a GPU is soon done with it.
+
+    Args:
+        side: B or A of one module.
+        pairs: of points.
+        products: (w, r, r), where the products go.
+        total: (p, r), where the sums over d go; or (0, r).
+    """
+    rows = side.rows()
+    by_points = (rows @ rows.mT).view(len(side), side.rank, len(side), side.rank).transpose(1, 2)
+    one, other = pairs.kept.to(rows.device).unbind(1)
+    products.copy_(by_points[one, other])
+    if len(total):
+        total.copy_(rows.sum(dim=1).view_as(total))
 
 
 def gram(factors: FactorGrams) -> Tensor:
-    """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)) over the points, (p, p) float64 on the CPU."""
-    inner = (factors.left * factors.right).sum(dim=(1, 2))
-    return (factors.scaling**2 * inner[factors.where]).cpu()
+    """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)) of all points, (g, p, p) float64 on the CPU."""
+    inner = (factors.left * factors.right).sum(dim=(2, 3))
+    return (factors.scaling.unsqueeze(1) ** 2 * inner).cpu()[:, factors.where]
 
 
 def entry_sums(factors: FactorGrams) -> Tensor:
-    """The sum of all entries of each point's delta, s (1^T B_k)(A_k 1), (p,) float64 on the CPU."""
-    return factors.scaling * (factors.left_sums * factors.right_sums).sum(dim=1).cpu()
+    """The sum of all entries of each point's delta, s (1^T B_k)(A_k 1), (g, p) float64 on the CPU."""
+    return (factors.scaling.unsqueeze(1) * (factors.left_sums * factors.right_sums).sum(dim=2)).cpu()
 
 
 def summed(grams: Mapping[str, Tensor]) -> Tensor:

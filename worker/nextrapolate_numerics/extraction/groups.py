@@ -1,68 +1,75 @@
-"""Modules that moved, a few at a time: their small matrices are decomposed together."""
+"""Modules that are worked on together: a few at a time, and their small matrices as one batch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 
-from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
-from nextrapolate_numerics.extraction.stack import Stack, stacks
+from nextrapolate_numerics.extraction.gram import Pairs
+from nextrapolate_numerics.extraction.stack import Stack
 from nextrapolate_numerics.series import ModuleFactors, Trajectory
-
-_TOGETHER_BYTES = 4 << 20  # of inner products: enough for a call to be worth it, and little of a job's memory
-_READ_BYTES = 32 << 20  # of factors in pages of files, which are in memory while they are worked on
 
 
 @dataclass(frozen=True)
-class Multiplied:
-    """A module that moved, and the inner products of its factors."""
+class Group:
+    """Modules of one rank that moved.
 
-    name: str
-    stack: Stack
-    products: FactorGrams
+    Attributes:
+        names: of them.
+        stacks: their factors, on the device.
+    """
+
+    names: tuple[str, ...]
+    stacks: tuple[Stack, ...]
+
+    @classmethod
+    def of(cls, members: Iterable[tuple[str, Stack]]) -> Self:
+        """From each one's name and factors; there may be none."""
+        found = dict(members)
+        return cls(tuple(found), tuple(found.values()))
 
 
-def groups(
-    trajectory: Trajectory, pairs: Pairs, device: torch.device, *, sums: bool
-) -> Iterator[list[Multiplied]]:
-    """Modules of one rank, in the order of their names.
+@dataclass(frozen=True)
+class _Room:
+    """Bytes of what is held of a group: one that has so many has no further module.
 
-    Args:
-        trajectory: read once.
-        pairs: of points whose factors are multiplied.
-        device: where the work is done.
-        sums: whether sums of entries are wanted.
+    Attributes:
+        products: of inner products.
+        factors: at all points, float32.
+    """
+
+    products: int
+    factors: int
+
+
+_ON_CPU = _Room(4 << 20, 32 << 20)  # enough for a call to be worth it, and little of a job's memory
+_ON_GPU = _Room(128 << 20, 512 << 20)  # hundreds of launches to a group: they have to be worth it
+
+
+def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
+    """The names of all modules in groups, in their order: those of a group have one rank."""
+    room = _ON_CPU if device.type == "cpu" else _ON_GPU
+    points = len(trajectory.points)
+    plan: list[list[str]] = []
+    rank = products = factors = 0
+    for name, keys in trajectory.layouts[0].modules.items():
+        if not plan or keys.r != rank or products >= room.products or factors >= room.factors:
+            plan.append([])
+            rank, products, factors = keys.r, 0, 0
+        plan[-1].append(name)
+        products += 16 * len(pairs.kept) * keys.r**2
+        factors += 4 * points * keys.r * (keys.m + keys.n)
+    return plan
+
+
+def moving(trajectory: Trajectory, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
+    """Those whose delta changed at all; the others' factors are written again, and so have to be numbers.
 
     Raises:
-        NonFiniteWeightsError: NaN or Inf in a factor.
+        NonFiniteWeightsError: NaN or Inf in a factor of one that did not.
     """
-    group: list[Multiplied] = []
-    for name, stack in stacks(_moving(trajectory), device):
-        if group and (stack.left.rank != group[0].stack.left.rank or _is_full(group)):
-            yield group
-            group = []
-        group.append(_multiplied(trajectory, name, stack, pairs, sums=sums))
-    if group:
-        yield group
-
-
-def _multiplied(trajectory: Trajectory, name: str, stack: Stack, pairs: Pairs, *, sums: bool) -> Multiplied:
-    products = FactorGrams.of(stack, pairs, sums=sums)
-    if broken := products.broken_points():
-        raise trajectory.not_finite(name, broken[0])
-    return Multiplied(name, stack, products)
-
-
-def _is_full(group: Sequence[Multiplied]) -> bool:
-    return (
-        sum(module.products.bytes for module in group) >= _TOGETHER_BYTES
-        or sum(module.stack.mapped_bytes for module in group) >= _READ_BYTES
-    )
-
-
-def _moving(trajectory: Trajectory) -> Iterator[tuple[str, ModuleFactors]]:
-    """Those whose delta changed at all; the others' factors are written again, and so have to be numbers."""
-    for name, factors in trajectory.modules():
+    for name, factors in trajectory.modules(names):
         if all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
             trajectory.check_finite(name, factors, range(len(trajectory.points)))
         else:

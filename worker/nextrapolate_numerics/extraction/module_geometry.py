@@ -1,4 +1,4 @@
-"""The geometry of one module over a run: how its deltas lie, and how straight the way is.
+"""The geometry of modules over a run: how their deltas lie, and how straight the way is.
 
 Everything but the energy ratios comes from inner products of the drift (the trajectory with its jumps taken
 out), and from the sums of its entries.
@@ -55,54 +55,53 @@ class ModuleGeometry:
     linearity: Linearity
 
 
-def module_geometry(
-    points: Tensor, sums: Tensor, entries: int, energy_ratios: Sequence[float], drift: Drift
-) -> ModuleGeometry:
-    """Measure a module that moved.
+def module_geometries(
+    points: Tensor,
+    sums: Tensor,
+    entries: Sequence[int],
+    energy_ratios: Sequence[Sequence[float]],
+    drift: Drift,
+) -> list[ModuleGeometry]:
+    """Measure g modules that moved.
 
     Args:
-        points: (p, p) float64 inner products of its deltas at all points of the trajectory (gram.py).
-        sums: (p,) float64, of all entries of each of them (gram.py).
-        entries: how many each has, m n.
-        energy_ratios: of the global delta at each step after the origin.
+        points: (g, p, p) float64 inner products of their deltas at all points of the trajectory (gram.py).
+        sums: (g, p) float64, of all entries of each of them (gram.py).
+        entries: how many a delta of each module has, m n.
+        energy_ratios: of each one's global delta at each step after the origin.
         drift: the steps that are visible.
     """
     first = int(drift.starts_at_base)
     coefficients = drift.coefficients[first:]
     inner = coefficients @ points @ coefficients.T
     steps = torch.tensor(drift.steps[first:], dtype=torch.float64)
-    return ModuleGeometry(
-        (0.0, *energy_ratios)[first:],  # at the origin, from which the drift is measured, there is no delta
-        inner,
-        _variance_explained(inner),
-        _linearity(steps, inner, coefficients @ sums, entries),
-    )
+    # at the origin, from which the drift is measured, there is no delta
+    ratios = [(0.0, *of_module)[first:] for of_module in energy_ratios]
+    linear = _linearities(steps, inner, sums @ coefficients.T, torch.tensor(entries))
+    return list(map(ModuleGeometry, ratios, inner, _variances_explained(inner), linear))
 
 
-def _variance_explained(inner: Tensor) -> tuple[float, ...]:
-    energies = torch.linalg.eigvalsh(inner).flip(0).clamp(min=0)
-    shares = energies.cumsum(0) / energies.sum()
-    return tuple(shares[:_TIME_DIRECTIONS].tolist())
+def _variances_explained(inner: Tensor) -> list[tuple[float, ...]]:
+    energies = torch.linalg.eigvalsh(inner).flip(-1).clamp(min=0)
+    shares = energies.cumsum(-1) / energies.sum(-1, keepdim=True)
+    return [tuple(of_module) for of_module in shares[:, :_TIME_DIRECTIONS].tolist()]
 
 
-def _linearity(steps: Tensor, inner: Tensor, sums: Tensor, entries: int) -> Linearity:
+def _linearities(steps: Tensor, inner: Tensor, sums: Tensor, entries: Tensor) -> list[Linearity]:
     every = torch.arange(len(steps))
     fitted = max(2, 2 * len(steps) // 3)
     early, late = every[:fitted], every[fitted:]
     in_sample = _r_squared(steps, inner, every, every, _scatter(inner, every))
     if len(late) < 2:
-        return Linearity(None, None, in_sample)
-    mean = sums[late].sum() / (len(late) * entries)
-    pooled = inner[late, late].sum() - len(late) * entries * mean**2
-    return Linearity(
-        _r_squared(steps, inner, early, late, _scatter(inner, late)),
-        _r_squared(steps, inner, early, late, pooled),
-        in_sample,
-    )
+        return [Linearity(None, None, found) for found in in_sample]
+    mean = sums[:, late].sum(-1) / (len(late) * entries)
+    pooled = inner[:, late, late].sum(-1) - len(late) * entries * mean**2
+    by_coordinate = _r_squared(steps, inner, early, late, _scatter(inner, late))
+    return list(map(Linearity, by_coordinate, _r_squared(steps, inner, early, late, pooled), in_sample))
 
 
-def _r_squared(steps: Tensor, inner: Tensor, fitted: Tensor, judged: Tensor, scatter: Tensor) -> float:
-    """1 - |residuals|^2 / scatter at the judged checkpoints, of a line through the fitted ones.
+def _r_squared(steps: Tensor, inner: Tensor, fitted: Tensor, judged: Tensor, scatter: Tensor) -> list[float]:
+    """1 - |residuals|^2 / scatter (g,) at the judged checkpoints, of a line through the fitted ones.
 
     Each residual is a combination of checkpoints, so its norm comes from their inner products. Weights that
     do not scatter are on their line, whatever it is.
@@ -111,12 +110,13 @@ def _r_squared(steps: Tensor, inner: Tensor, fitted: Tensor, judged: Tensor, sca
     residuals = torch.zeros(len(judged), len(steps), dtype=torch.float64)
     residuals[torch.arange(len(judged)), judged] = 1.0
     residuals[:, fitted] -= design[judged] @ torch.linalg.pinv(design[fitted])
-    missed = torch.einsum("ij,jk,ik->", residuals, inner, residuals)
-    squared = inner.diagonal()[judged].sum()
-    return float(1 - missed / scatter) if scatter > _ROUNDING * squared else 1.0
+    missed = ((residuals @ inner) * residuals).sum(dim=(1, 2))
+    squared = inner[:, judged, judged].sum(-1)
+    found: list[float] = torch.where(scatter > _ROUNDING * squared, 1 - missed / scatter, 1.0).tolist()
+    return found
 
 
 def _scatter(inner: Tensor, at: Tensor) -> Tensor:
-    """Sum over coordinates of the squared distances from each one's own mean over the checkpoints `at`."""
-    block = inner[at][:, at]
-    return block.diagonal().sum() - block.sum() / len(at)
+    """Sum over coordinates of squared distances from each one's own mean over the checkpoints `at`, (g,)."""
+    block = inner[:, at][:, :, at]
+    return block.diagonal(dim1=1, dim2=2).sum(-1) - block.sum(dim=(1, 2)) / len(at)

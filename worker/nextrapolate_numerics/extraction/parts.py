@@ -60,48 +60,58 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
 
 
 def parts_of(
-    modules: Sequence[FactorGrams], drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
+    grams: FactorGrams, drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
 ) -> list[ModuleParts]:
     """Parts of each module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
     later = range(1, len(drift.steps))
     increments = [(begin, at) for at in later for begin in begins(drift, at)]
     deltas = [drift.spans(*increment) for increment in increments]
     steps = [drift.steps[at] - drift.steps[begin] for begin, at in increments]
-    which = owners(deltas, drift.points, modules[0].where.device)
-    found = leading_triples(modules, deltas, range(0, len(deltas), SPEEDS), dones, max(ranks))
-    return [_parts(grams, each, steps, which, ranks) for grams, each in zip(modules, found, strict=True)]
+    which = owners(deltas, drift.points, grams.device)
+    found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), dones, max(ranks))
+    products, with_points = (side.cpu() for side in _products(grams, found, steps, which, ranks))
+    return [ModuleParts(ranks, *of_module) for of_module in zip(products, with_points, strict=True)]
 
 
-def _parts(
+def _products(
     grams: FactorGrams, found: StackedTriples, steps: list[int], which: list[Tensor], ranks: tuple[int, ...]
-) -> ModuleParts:
-    """From the triples of all increments, `steps` long each."""
-    count = max(ranks)
-    shape = (len(steps) // SPEEDS, SPEEDS, count)
-    each = (shape[0], SPEEDS * count, -1)
-    speeds = grams.scaling * found.sigma / found.sigma.new_tensor(steps).unsqueeze(1)
+) -> tuple[Tensor, Tensor]:
+    """What ModuleParts tells of each module, (g, c, R, 3, 3) and (g, c, R, 3, p).
+
+    Args:
+        grams: of the modules.
+        found: triples of all increments.
+        steps: how long each of these is.
+        which: of them has each point.
+        ranks: of the parts that are looked at.
+    """
+    g, points, count = len(grams), len(grams.where), max(ranks)
+    shape = (g, len(steps) // SPEEDS, SPEEDS, count)
+    each = (*shape[:2], SPEEDS * count, -1)
+    speeds = grams.scaling[:, None, None] * found.sigma / found.sigma.new_tensor(steps).unsqueeze(1)
     u_points = _with_points(found.u, grams.left, grams.where, which).view(each)
     v_points = _with_points(found.v, grams.right, grams.where, which).view(each)
-    u_points *= speeds.view(*each[:2], 1)
+    u_points *= speeds.view(*each[:3], 1)
     u, v = (speeds[..., None, None] * found.u).view(each), found.v.view(each)
     products = ((u_points @ u.mT) * (v_points @ v.mT)).view(*shape, SPEEDS, count)
-    with_points = grams.scaling * (u_points * v_points).view(*shape, len(grams.where), -1).sum(dim=-1)
-    return ModuleParts(
-        ranks,
-        torch.stack([products[:, :, :rank, :, :rank].sum(dim=(2, 4)) for rank in ranks], dim=1).cpu(),
-        torch.stack([with_points[:, :, :rank].sum(dim=2) for rank in ranks], dim=1).cpu(),
+    with_points = (u_points * v_points).view(*shape, points, -1).sum(dim=-1)
+    with_points *= grams.scaling[:, None, None, None, None]
+    return (
+        torch.stack([products[..., :rank, :, :rank].sum(dim=(3, 5)) for rank in ranks], dim=2),
+        torch.stack([with_points[:, :, :, :rank].sum(dim=3) for rank in ranks], dim=2),
     )
 
 
 def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: list[Tensor]) -> Tensor:
-    """Inner products of vectors with all points' factors, (b, k, p, r), from their own coordinates there.
+    """Inner products of vectors with all points' factors, (g, b, k, p, r), from their own coordinates there.
 
     A vector has coordinates at few points: what others would contribute is not multiplied.
     """
-    found = torch.zeros_like(coordinates).flatten(2)
+    found = torch.zeros_like(coordinates).flatten(3)
     for point, deltas in enumerate(which):
-        with_all = products[where[point]].transpose(0, 1).flatten(1)  # (r, p r)
-        found.index_add_(0, deltas, coordinates[deltas, :, point] @ with_all)
+        with_all = products[:, where[point]].transpose(1, 2).flatten(2)  # (g, r, p r)
+        own = coordinates[:, deltas, :, point]
+        found.index_add_(1, deltas, (own.flatten(1, 2) @ with_all).view(*own.shape[:3], -1))
     return found.view_as(coordinates)
 
 
@@ -122,13 +132,13 @@ def sum_of_parts(
     pairs = [
         (one, other) for increment in increments for one, other in product(points_of(increment), repeat=2)
     ]
-    grams = [FactorGrams.of(Stack.of(factors), Pairs.of(len(factors.B), pairs))]
+    grams = FactorGrams.of([Stack.of(factors)], Pairs.of(len(factors.B), pairs))
     found = [
-        leading_triples(grams, [increment], [0], done_before(increment, grams), rank)[0]
+        leading_triples(grams, [increment], [0], done_before(increment, grams), rank)
         for increment in increments
     ]
-    sizes = [factors.scaling * w * each.sigma[0] for w, each in zip(weights, found, strict=True)]
-    u, v = torch.cat([each.u[0] for each in found]), torch.cat([each.v[0] for each in found])
+    sizes = [factors.scaling * w * each.sigma[0, 0] for w, each in zip(weights, found, strict=True)]
+    u, v = torch.cat([each.u[0, 0] for each in found]), torch.cat([each.v[0, 0] for each in found])
     u *= torch.cat(sizes)[:, None, None]
     left, right = u.new_zeros(factors.B[0].shape[0], len(u)), v.new_zeros(len(v), factors.A[0].shape[1])
     for point, (B, A) in enumerate(zip(factors.B, factors.A, strict=True)):

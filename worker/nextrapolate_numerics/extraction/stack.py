@@ -1,9 +1,7 @@
 """A module's factors at all points, where the work is done; widened to float64 a tile at a time."""
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import cycle
 from math import ceil
 from typing import Self
 
@@ -55,7 +53,7 @@ class Side:
     def widened(self, tile: Tensor) -> Iterator[None]:
         """Fill a tile with one range of d after the other; where the last one ends with 0.
 
-        On a CPU what is written stays in the cache until it is multiplied.
+        What is written stays in a CPU's cache until it is multiplied.
         """
         rows = (tile if self.long else tile.mT).unbind()
         for parts in self.ranges(together=len(self)):
@@ -68,7 +66,7 @@ class Side:
             yield
 
     def ranges(self, together: int) -> Iterator[tuple[Tensor, ...]]:
-        """The factors for one range of d after the other: on a GPU for all of it at once.
+        """The factors for one range of d after the other.
 
         Args:
             together: of how many points a range has to fit into a CPU's cache in float64.
@@ -76,10 +74,12 @@ class Side:
         width = self._fitting(together)
         return zip(*(factor.split(width, self.long) for factor in self.factors), strict=True)  # type: ignore[no-untyped-call]
 
+    def rows(self) -> Tensor:
+        """B^T or A of all points and all of d, one under the other, (p r, d) float64."""
+        return torch.cat([factor if self.long else factor.mT for factor in self.factors]).double()
+
     def _fitting(self, together: int) -> int:
         """How much of d a range has: d in as many equal ones as it takes."""
-        if self.device.type != "cpu":
-            return self.width
         bytes_each = 8 * together * self.rank
         return ceil(self.width / ceil(self.width * bytes_each / _TILE_BYTES))
 
@@ -103,75 +103,7 @@ class Stack:
         """Of a delta, m n."""
         return self.left.width * self.right.width
 
-    @property
-    def mapped_bytes(self) -> int:
-        """Of the factors, as far as they lie in the pages of files: on a CPU."""
-        sides = [side for side in (self.left, self.right) if side.device.type == "cpu"]
-        return sum(factor.nbytes for side in sides for factor in side.factors)
-
     @classmethod
     def of(cls, factors: ModuleFactors) -> Self:
         """Factors that are on the device."""
         return cls(Side(factors.B, 0), Side(factors.A, 1), factors.scaling)
-
-
-def stacks(modules: Iterable[tuple[str, ModuleFactors]], device: torch.device) -> Iterator[tuple[str, Stack]]:
-    """The modules on the device, one after the other.
-
-    On a CPU factors stay in the pages of their files. For a GPU, where they are copies, the next module is
-    read and sent while the last one is being worked on.
-    """
-    if device.type == "cuda":
-        modules = _one_ahead(modules, device)
-    for name, factors in modules:
-        yield name, Stack.of(factors)
-
-
-def _one_ahead(
-    modules: Iterable[tuple[str, ModuleFactors]], device: torch.device
-) -> Iterator[tuple[str, ModuleFactors]]:
-    """Factors go to the GPU from pinned memory, on a stream of their own."""
-    way = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    memories = [_Pinned() for _ in range(2)]
-    events = [torch.cuda.Event() for _ in memories]  # type: ignore[no-untyped-call]
-
-    def send() -> Iterator[tuple[str, float, list[Tensor], torch.cuda.Event]]:
-        turns = cycle(zip(memories, events, strict=True))
-        for (name, factors), (memory, sent) in zip(modules, turns, strict=False):
-            sent.synchronize()  # what was in this memory before
-            with torch.cuda.stream(way):
-                sides = [side.to(device, non_blocking=True) for side in memory.filled(factors)]
-                sent.record(way)
-            yield name, factors.scaling, sides, sent
-
-    coming = send()
-    with ThreadPoolExecutor(1, thread_name_prefix="factors") as reader:
-        next_one = reader.submit(next, coming, None)
-        while (found := next_one.result()) is not None:
-            next_one = reader.submit(next, coming, None)
-            name, scaling, (left, right), sent = found
-            here = torch.cuda.current_stream(device)
-            here.wait_event(sent)
-            for side in (left, right):
-                side.record_stream(here)
-            yield name, ModuleFactors(left.unbind(), right.unbind(), scaling)
-
-
-class _Pinned:
-    """Pinned memory for one module's factors, used again and again."""
-
-    def __init__(self) -> None:
-        self._room = torch.empty(0)
-
-    def filled(self, factors: ModuleFactors) -> list[Tensor]:
-        """The factors at all points, (p, m, r) and (p, r, n) float32."""
-        sides = factors.B, factors.A
-        shapes = [torch.Size([len(side), *side[0].shape]) for side in sides]
-        sizes = [shape.numel() for shape in shapes]
-        if len(self._room) < sum(sizes):
-            self._room = torch.empty(sum(sizes), pin_memory=True)
-        rooms = self._room[: sum(sizes)].split(sizes)  # type: ignore[no-untyped-call]
-        return [
-            torch.stack(side, out=room.view(shape))
-            for side, room, shape in zip(sides, rooms, shapes, strict=True)
-        ]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.extraction.before_jumps import Done
-from nextrapolate_numerics.extraction.decompositions import StackedTriples, leading_triples
+from nextrapolate_numerics.extraction.decompositions import leading_triples
 from nextrapolate_numerics.extraction.deltas import Delta, owners
 from nextrapolate_numerics.extraction.gram import FactorGrams
 from nextrapolate_numerics.extraction.stack import Side, Stack
@@ -47,7 +47,8 @@ class ModuleTriples:
 
 
 def triples_of(
-    modules: Sequence[tuple[Stack, FactorGrams]],
+    stacks: Sequence[Stack],
+    grams: FactorGrams,
     drift: Drift,
     pairs: Sequence[tuple[int, int]],
     seen: Seen,
@@ -55,8 +56,12 @@ def triples_of(
 ) -> list[ModuleTriples]:
     """Triples of each module; `pairs` are indices of the drift's steps."""
     deltas, count = seen_deltas(drift, pairs, seen), len(drift.steps) - 1
-    found = leading_triples([grams for _, grams in modules], deltas, range(count), dones, 1)
-    triples = (_unit(each, stack, deltas) for each, (stack, _) in zip(found, modules, strict=True))
+    found = leading_triples(grams, deltas, range(count), dones, 1)
+    sigmas = (grams.scaling.unsqueeze(1) * found.sigma[..., 0]).cpu()
+    triples = (
+        Triple(sigma, *_unit(u[:, 0], v[:, 0], stack, deltas))
+        for stack, sigma, u, v in zip(stacks, sigmas, found.u, found.v, strict=True)
+    )
     return [ModuleTriples(all_[:count], all_[count : 2 * count], all_[2 * count :]) for all_ in triples]
 
 
@@ -69,11 +74,12 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]], seen: Seen) -> l
     return [drift.spans(*each) for each in ends]
 
 
-def _unit(found: StackedTriples, stack: Stack, deltas: Sequence[Delta]) -> Triple:
-    """The first of each delta, by its vectors' own entries."""
-    u, v = _vectors(found.u[:, 0], stack.left, deltas), _vectors(found.v[:, 0], stack.right, deltas)
+def _unit(u: Tensor, v: Tensor, stack: Stack, deltas: Sequence[Delta]) -> tuple[Tensor, Tensor]:
+    """Vectors (b, m) and (b, n) float32 on the CPU, from their coordinates (b, p, r)."""
+    vectors = combined if u.device.type == "cpu" else combined_at_once
+    u, v = vectors(u, stack.left, deltas), vectors(v, stack.right, deltas)
     sign = _signs(u)
-    return Triple((stack.scaling * found.sigma[:, 0]).cpu(), (sign * unit(u)).cpu(), (sign * unit(v)).cpu())
+    return (sign * unit(u)).cpu(), (sign * unit(v)).cpu()
 
 
 def _signs(vectors: Tensor) -> Tensor:
@@ -84,8 +90,13 @@ def _signs(vectors: Tensor) -> Tensor:
     return vectors.gather(-1, vectors.abs().argmax(-1, keepdim=True)).sign()
 
 
-def _vectors(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
-    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at its own."""
+def combined_at_once(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
+    """What `combined` gives; points that a delta does not have count, too: a GPU minds calls more."""
+    return (coordinates.flatten(1) @ side.rows()).float()
+
+
+def combined(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
+    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at a delta's own; float32."""
     which = owners(deltas, len(side), coordinates.device)
     own = [coordinates[indices, point] for point, indices in enumerate(which)]
     vectors = []

@@ -172,9 +172,9 @@ class Trajectory:
         """What to raise where a module's factors at a point hold NaN or Inf."""
         return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
-    def modules(self) -> Iterator[tuple[str, ModuleFactors]]:
-        """All modules at all points, in the order of their names; NaN and Inf are not looked for."""
-        for name in self.module_names:
+    def modules(self, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
+        """These modules at all points; NaN and Inf are not looked for."""
+        for name in names:
             yield name, self._factors(name, range(len(self.points)))
 
     def forget(self) -> None:
