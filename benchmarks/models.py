@@ -81,6 +81,7 @@ def write_series(
     checkpoint to the next over what they have in the end: 1 / checkpoints is a run from its start, 1e-3 a
     slow one that has been going on for long. Singular values fall about as 1 / k.
     """
+
     def write(index: int) -> AdapterFiles:
         progress = 1 - (checkpoints - 1 - index) * step
         tensors: dict[str, Tensor] = {}
