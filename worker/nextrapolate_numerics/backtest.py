@@ -16,6 +16,7 @@ from nextrapolate_numerics.errors import (
 )
 from nextrapolate_numerics.extraction import Evidence, Extraction, gather
 from nextrapolate_numerics.methods.method import Method
+from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, part_of, silent
 from nextrapolate_numerics.series import Trajectory
 from nextrapolate_numerics.update import Combination, Update
@@ -128,12 +129,14 @@ def backtest_at(
         (),
         dict.fromkeys(extraction.moved, drift.coefficients[target] - drift.coefficients[origin]),
     )
-    products = {name: _products(name, update, truth, extraction) for name in sorted(extraction.moved)}
+    names = sorted(extraction.moved)
+    found = in_threads(lambda name: _products(name, update, truth, extraction), names)
+    products = dict(zip(names, found, strict=True))
     total = sum(products.values(), start=_Products())
     on_progress(1.0)
     if total.tt <= 0:
         raise NothingToPredictError(drift.steps[origin], drift.steps[target])
-    modules = {name: found.scores() for name, found in products.items() if found.tt > 0}
+    modules = {name: each.scores() for name, each in products.items() if each.tt > 0}
     seconds = time.perf_counter() - started
     return Backtest(drift.steps[origin], drift.steps[target], total.scores(), modules, seconds)
 

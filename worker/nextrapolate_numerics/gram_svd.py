@@ -60,19 +60,19 @@ class Core:
         width = count + _OVERSAMPLING
         dense = _DENSE * width if gram_b.device.type == "cpu" else _BATCHED_ON_GPU
         if gram_b.shape[-1] <= max(dense, width):
-            return cls.of(gram_b, gram_a)._first(count)
+            return cls.of(gram_b, gram_a).first(count)
         through = gram_a @ _start(gram_a, width)
         for _ in range(_ROUNDS):
             core, through = cls._ritz(gram_b, gram_a, through)
             at_rest = core._missed(through, count) <= _MISSED * core.values[:, :count].sum(-1)
             if at_rest.all():
-                return core._first(count)
+                return core.first(count)
         flat = ~at_rest
         whole = cls.of(gram_b[flat], gram_a[flat])
         core.values[flat] = whole.values[..., :width]
         core.left[flat] = whole.left[..., :width]
         core.right[flat] = whole.right[..., :width]
-        return core._first(count)
+        return core.first(count)
 
     @classmethod
     def spectrum(cls, gram_b: Tensor, gram_a: Tensor) -> Tensor:
@@ -108,7 +108,8 @@ class Core:
         theta = values.clamp(min=_DEPENDENT * values[:, :1] + _TINY)
         return ((lengths - values**2).abs() / theta).sum(-1)
 
-    def _first(self, count: int) -> Self:
+    def first(self, count: int) -> Self:
+        """The first `count` of them."""
         return type(self)(self.values[..., :count], self.left[..., :count], self.right[..., :count])
 
 

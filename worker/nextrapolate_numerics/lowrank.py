@@ -91,14 +91,18 @@ class LowRank:
 
     def norm(self) -> float:
         """Frobenius norm."""
-        return math.sqrt(max(self.inner(self), 0.0))
+        gram_b, gram_a = self._grams
+        return math.sqrt(max(float((gram_b * gram_a).sum()), 0.0))
 
-    def singular_values(self, count: int | None = None) -> Tensor:
-        """(min(m, n, r),) float64, descending, or `count` of them; below 1e-8 of the first: rounding."""
-        every = min(*self.shape, self.rank)
-        if count is None or count >= every:
-            return Core.spectrum(*self._grams)[:every]
-        return self._decomposed(count).values.sqrt()
+    def singular_values(self) -> Tensor:
+        """(min(m, n, r),) float64, descending; below 1e-8 of the first they are rounding."""
+        return Core.spectrum(*self._grams)[: min(*self.shape, self.rank)]
+
+    def leading(self, count: int) -> "Leading":
+        """The `count` leading singular triples, or as many as there are."""
+        gram_b, gram_a = self._grams
+        core = Core.leading(gram_b.unsqueeze(0), gram_a.unsqueeze(0), min(count, *self.shape, self.rank))
+        return Leading(self, Core(core.values[0], core.left[0], core.right[0]))
 
     def truncated(self, rank: int) -> tuple["LowRank", float]:
         """The nearest matrix of rank `rank` at most, and the share of |X|^2 that it discards.
@@ -106,19 +110,7 @@ class LowRank:
         Its factors are float64 and its A has orthonormal rows, min(rank, m, n, r) of them. Rows beyond the
         rank of X meet zero columns of B.
         """
-        rank = min(rank, *self.shape, self.rank)
-        exact, core = self._compact, self._decomposed(rank)
-        basis = torch.linalg.qr(exact.A.mT @ core.right).Q.mT
-        gram_b, gram_a = self._grams
-        energy = float((gram_b * gram_a).sum())
-        discarded = max(0.0, 1 - float(core.values.sum()) / energy) if energy > 0 else 0.0
-        return LowRank(exact.B @ (exact.A @ basis.mT), basis), discarded
-
-    def _decomposed(self, count: int) -> Core:
-        """The `count` leading triples, in the coordinates of the compact factors."""
-        gram_b, gram_a = self._grams
-        core = Core.leading(gram_b.unsqueeze(0), gram_a.unsqueeze(0), count)
-        return Core(core.values[0], core.left[0], core.right[0])
+        return self.leading(rank).truncated(rank)
 
     @cached_property
     def _compact(self) -> "LowRank":
@@ -138,6 +130,32 @@ class LowRank:
         """B^T B and A A^T of the compact factors."""
         exact = self._compact
         return self_product(exact.B.mT), self_product(exact.A)
+
+
+@dataclass(frozen=True)
+class Leading:
+    """The leading singular triples of a matrix.
+
+    Attributes:
+        matrix: X.
+        core: (k) triples, in the coordinates of its compact factors.
+    """
+
+    matrix: LowRank
+    core: Core
+
+    @property
+    def values(self) -> Tensor:
+        """(k,) float64 singular values, descending; below 1e-8 of the first they are rounding."""
+        return self.core.values.sqrt()
+
+    def truncated(self, rank: int) -> tuple[LowRank, float]:
+        """As LowRank.truncated, to k at most."""
+        exact, core = self.matrix._compact, self.core.first(rank)
+        basis = torch.linalg.qr(exact.A.mT @ core.right).Q.mT
+        energy = self.matrix.norm() ** 2
+        discarded = max(0.0, 1 - float(core.values.sum()) / energy) if energy > 0 else 0.0
+        return LowRank(exact.B @ (exact.A @ basis.mT), basis), discarded
 
 
 def unit(vectors: Tensor) -> Tensor:

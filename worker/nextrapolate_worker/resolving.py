@@ -67,11 +67,11 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
         )
 
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
-    return Resolved(
-        checkpoints=checkpoints,
-        jumps=tuple(files(adapter) for adapter in work.inputs.jumps),
-        digests={checkpoint.step: digest(checkpoint.model) for checkpoint in checkpoints},
-    )
+    jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
+    with ThreadPoolExecutor(work.threads) as pool:
+        digests = list(pool.map(digest, (checkpoint.model for checkpoint in checkpoints)))
+    steps = (checkpoint.step for checkpoint in checkpoints)
+    return Resolved(checkpoints, jumps, dict(zip(steps, digests, strict=True)))
 
 
 def _check_unchanged(step: int, path: Path, version: str | None) -> None:

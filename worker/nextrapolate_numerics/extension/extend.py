@@ -21,6 +21,8 @@ from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift, LoraConfig
 from nextrapolate_numerics.update import Combination, Update, combine
 
+_LARGE = 256  # rank of an update whose decomposition is worth the way to a GPU
+
 Rank = Literal["same", "grow"]
 DType = Literal["float32", "bfloat16", "float16"]
 
@@ -211,7 +213,8 @@ def _refit(name: str, extraction: Extraction, added: LowRank | None, rank: Rank)
         # in memory of its own: the adapter may be written over the file
         return Refit(LowRank(own.B.clone(), own.A.clone()), own.norm(), 0.0, None, in_gauge=True)
     refit = refit_grown if rank == "grow" else refit_same_rank
-    return refit(added.to(extraction.device), own.to(extraction.device))
+    device = extraction.device if added.rank >= _LARGE else torch.device("cpu")
+    return refit(added.to(device), own.to(device))
 
 
 def _norms(

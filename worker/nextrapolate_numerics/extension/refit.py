@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.gram_svd import self_product
 from nextrapolate_numerics.lowrank import LowRank
 
 _MAX_CONDITION = 30.0  # of R: on real runs bfloat16 then rounds B A by 1 % at most, by .2 % as a rule
@@ -63,9 +64,10 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     wanted = own.double() + update
     A = own.A.double()
     rank = min(own.rank, own.shape[1])
-    values = wanted.singular_values(rank + _BEYOND)
+    leading = wanted.leading(rank + _BEYOND)
+    values = leading.values
     found = min(rank, int((values > _ROUNDING * values[0]).sum()))
-    kept, discarded = wanted.truncated(found)
+    kept, discarded = leading.truncated(found)
     basis = _completed(kept.A, A, rank)
     B = wanted.B @ (wanted.A @ basis.mT)
     gauge = A @ basis.mT
@@ -101,8 +103,8 @@ def padded(factors: LowRank, rank: int) -> LowRank:
 
 def _highest_condition(A: Tensor) -> float:
     """Of R: what rounding bears, or what the run's own A has."""
-    lengths = torch.linalg.svdvals(A)
-    own = float(lengths[0] / lengths[-1]) if lengths[-1] > 0 else float("inf")
+    squares = torch.linalg.eigvalsh(self_product(A)).clamp(min=0)
+    own = float((squares[-1] / squares[0]).sqrt()) if squares[0] > 0 else float("inf")
     return max(_MAX_CONDITION, own) if own <= _OWN_CONDITION else _MAX_CONDITION
 
 
