@@ -1,6 +1,6 @@
 """Modules that are worked on together: a few at a time, and their small matrices as one batch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -44,12 +44,17 @@ class _Room:
 
 
 _ON_CPU = _Room(4 << 20, 32 << 20)  # enough for a call to be worth it, and little of a job's memory
-_ON_GPU = _Room(128 << 20, 512 << 20)  # hundreds of launches to a group: they have to be worth it
+
+
+def _on_gpu(device: torch.device) -> _Room:
+    """A group takes a thousand launches, which have to be worth it, and some times as much memory beside."""
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return _Room(memory // 256, memory // 64)
 
 
 def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
     """The names of all modules in groups, in their order: those of a group have one rank."""
-    room = _ON_CPU if device.type == "cpu" else _ON_GPU
+    room = _ON_CPU if device.type == "cpu" else _on_gpu(device)
     points = len(trajectory.points)
     plan: list[list[str]] = []
     rank = products = factors = 0
@@ -63,13 +68,15 @@ def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[
     return plan
 
 
-def moving(trajectory: Trajectory, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
+def moving(
+    trajectory: Trajectory, modules: Iterable[tuple[str, ModuleFactors]]
+) -> Iterator[tuple[str, ModuleFactors]]:
     """Those whose delta changed at all; the others' factors are written again, and so have to be numbers.
 
     Raises:
         NonFiniteWeightsError: NaN or Inf in a factor of one that did not.
     """
-    for name, factors in trajectory.modules(names):
+    for name, factors in modules:
         if all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
             trajectory.check_finite(name, factors, range(len(trajectory.points)))
         else:

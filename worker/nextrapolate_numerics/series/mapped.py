@@ -8,9 +8,12 @@ tensor then has its pages read anew, most often from the system's cache.
 import ctypes
 import json
 import mmap
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -66,7 +69,8 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         with safe_open(path, framework="pt"):
             pass  # the header is sound, and all tensors lie within the file
-        self._pages = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+        self._path, self._stat = path, path.stat()
+        self._pages = torch.from_file(str(path), shared=False, size=self._stat.st_size, dtype=torch.uint8)
         data = 8 + int.from_bytes(self._bytes(0, 8), "little")
         header = json.loads(self._bytes(8, data))
         header.pop("__metadata__", None)
@@ -90,6 +94,44 @@ class MappedFile:
         if entry.begin % dtype.itemsize:
             found = found.clone()  # other writers than safetensors' own do not align what they write
         return found.view(dtype).view(entry.shape)
+
+    def read(self, rooms: Mapping[str, Tensor]) -> None:
+        """Copy tensors into memory that is given, by their names.
+
+        Where they are stored as wanted, and the file is where it was, its pages are left alone: tensors that
+        lie one behind the other come in one call.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        entries = {name: self.entries[name] for name in rooms}
+        wanted = all(rooms[name].dtype is DTYPES[entry.dtype] for name, entry in entries.items())
+        if not (wanted and self._read(sorted(entries, key=lambda name: entries[name].begin), rooms)):
+            for name, room in rooms.items():
+                room.copy_(self.tensor(name))
+
+    def _read(self, names: Sequence[str], rooms: Mapping[str, Tensor]) -> bool:
+        """Read tensors from the file, in its order; False where it is another one by now, or cut short."""
+        with suppress(OSError), self._path.open("rb", buffering=0) as file:
+            if not os.path.samestat(os.fstat(file.fileno()), self._stat):
+                return False
+            for run in self._runs(names):
+                buffers: list[Any] = [rooms[name].numpy() for name in run]
+                read = os.preadv(file.fileno(), buffers, self.entries[run[0]].begin)
+                if read < sum(buffer.nbytes for buffer in buffers):
+                    return False
+            return True
+        return False
+
+    def _runs(self, names: Sequence[str]) -> Iterator[list[str]]:
+        """Those that lie one behind the other."""
+        run: list[str] = []
+        for name in names:
+            if run and self.entries[run[-1]].end != self.entries[name].begin:
+                yield run
+                run = []
+            run.append(name)
+        yield run
 
     def forget(self) -> None:
         """Let go of the memory that reading took, where the system knows how."""

@@ -172,6 +172,20 @@ class Trajectory:
         """What to raise where a module's factors at a point hold NaN or Inf."""
         return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
+    def read(self, rooms: Mapping[str, tuple[Tensor, Tensor]], point: int) -> None:
+        """Copy modules' factors at one point into memory that is given.
+
+        Args:
+            rooms: (m, r) and (r, n) float32 for B and A, by module.
+            point: where they are read.
+        """
+        layout = self.layouts[point]
+        keys = {name: layout.modules[name] for name in rooms}
+        layout.file.read(
+            {keys[name].B: B for name, (B, _) in rooms.items()}
+            | {keys[name].A: A for name, (_, A) in rooms.items()}
+        )
+
     def modules(self, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
         """These modules at all points; NaN and Inf are not looked for."""
         for name in names:
