@@ -1,6 +1,6 @@
 """What extraction costs: ours, the reference's way, and the least that the machine could take.
 
-    python -m benchmarks.extraction [--models 0.5b 1.5b ...] [--ranks 16 64] [--checkpoints 15] [--layers 1]
+    python -m benchmarks.extraction [--models 0.5b 1.5b ...] [--ranks 16 64] [--checkpoints 15] [--layers 1] [--rounds 9]
                                     [--reference 0.5b 1.5b ...] [--threads N] [--device cpu] [--write]
 
 Synthetic runs in the shapes of the Qwen2.5 models, all seven projections of a few layers: time goes with the
@@ -67,7 +67,7 @@ def main() -> None:
         for rank in arguments.ranks:
             with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
                 run = Run(Path(name), shape, rank, arguments.checkpoints, arguments.layers, device)
-                for row in run.speed(reference):
+                for row in run.speed(reference, arguments.rounds):
                     speed.append((model, rank, *row))
                     print("|", *speed[-1], sep=" | ", flush=True)
                 for row in run.accuracy():
@@ -103,7 +103,7 @@ class Run:
         small = {"model.layers.0.self_attn.k_proj": shape.linears["self_attn.k_proj"]}
         self._slow = write_series(folder / "slow", small, **size, step=1e-3)
 
-    def speed(self, reference: tuple[float, float] | None) -> Iterator[tuple[str, ...]]:
+    def speed(self, reference: tuple[float, float] | None, rounds: int) -> Iterator[tuple[str, ...]]:
         """A row for the triples, and one for everything."""
         points = len(self._files)
         deltas = 2 * points + max(points - AHEAD, 0)
@@ -119,6 +119,7 @@ class Run:
                 "everything": lambda: self._extract(self._files, everything=True),
             },
             self._device,
+            rounds,
         )
         read, rate = seconds["reading"] / self._layers, PRODUCT_FLOPS / seconds["product"]
         for what, multiplied in products.items():
@@ -220,9 +221,7 @@ def _errors(triple: Triple, dense: Tensor) -> tuple[float, float]:
     return abs(float(triple.sigma / values[0]) - 1), float(missed.norm() / values[0])
 
 
-def fastest(
-    works: Mapping[str, Callable[[], object]], device: torch.device, rounds: int = 9
-) -> dict[str, float]:
+def fastest(works: Mapping[str, Callable[[], object]], device: torch.device, rounds: int) -> dict[str, float]:
     """Seconds of each: the fastest of some rounds in which they take turns, so that all have good moments."""
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
@@ -262,6 +261,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--checkpoints", type=int, default=15)
     parser.add_argument("--layers", type=int, default=1, help="how many of the model's are written and read")
+    parser.add_argument("--rounds", type=int, default=9, help="of which the fastest counts")
     parser.add_argument("--reference", choices=MODELS, nargs="*", default=every, help="models to time it on")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="cpu")

@@ -54,10 +54,10 @@ def main() -> None:
             for row in measured(model, rank, counts, arguments):
                 rows.append(row)
                 print("|", *row, sep=" | ", flush=True)
-    text = f"{arguments.threads} threads.\n\n{markdown_table(COLUMNS, rows)}"
+    text = f"{arguments.threads} threads, {arguments.device}.\n\n{markdown_table(COLUMNS, rows)}"
     print(f"\n{text}")
     if arguments.write:
-        write_section("memory", text)
+        write_section("memory" if arguments.device == "cpu" else f"memory-{arguments.device}", text)
 
 
 def measured(

@@ -16,7 +16,7 @@ step 150 for step 200: the cosine of the update to the true one, and the seconds
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.models import MODELS, Shape, checkpoints_of
 from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate_numerics import Next, NextPaper, NumericsError, Trajectory, compare
-from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
+from nextrapolate_numerics.methods.predictor import Lesson, Predictor, Training, predict
 from nextrapolate_numerics.progress import Progress, silent
 
 COLUMNS = ("model", "training", "seconds an epoch", "speed", "loss of the moved modules")
@@ -81,30 +81,35 @@ class Samples:
 
 
 def looped(
-    samples: Samples,
+    groups: Iterable[Samples],
     training: Training,
     generator: torch.Generator,
     device: torch.device,
     on_progress: Progress = silent,
-) -> Callable[[Tensor], Tensor]:
-    """Train as the reference does: one checkpoint after the other, moved to the device in every epoch."""
-    length = samples.targets.shape[-1]
-    predictor = Predictor(length, len(samples.parts), training.hidden_size, generator).to(device)
-    optimizer = torch.optim.AdamW(predictor.parameters(), lr=training.learning_rate)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, T_max=training.epochs, eta_min=training.learning_rate / 10
-    )
-    for epoch in range(training.epochs):
-        loss = torch.zeros((), device=device)
-        for index, target in enumerate(samples.targets):
-            answer = _as_published(predictor, samples.parts[:, index].to(device))
-            loss = loss + (answer - target.to(device)).abs().sum()
-        optimizer.zero_grad()
-        torch.autograd.backward(loss / len(samples.targets))
-        optimizer.step()
-        schedule.step()
-        on_progress((epoch + 1) / training.epochs)
-    return lambda parts: _as_published(predictor, parts.to(device)).detach()
+) -> Iterator[Tensor]:
+    """Train as the reference does: one checkpoint after the other, moved to the device in every epoch.
+
+    Yields:
+        For each group the answers to the parts that it was trained on.
+    """
+    for samples in groups:
+        length = samples.targets.shape[-1]
+        predictor = Predictor(length, len(samples.parts), training.hidden_size, generator).to(device)
+        optimizer = torch.optim.AdamW(predictor.parameters(), lr=training.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            optimizer, T_max=training.epochs, eta_min=training.learning_rate / 10
+        )
+        for epoch in range(training.epochs):
+            loss = torch.zeros((), device=device)
+            for index, target in enumerate(samples.targets):
+                answer = _as_published(predictor, samples.parts[:, index].to(device))
+                loss = loss + (answer - target.to(device)).abs().sum()
+            optimizer.zero_grad()
+            torch.autograd.backward(loss / len(samples.targets))
+            optimizer.step()
+            schedule.step()
+            on_progress((epoch + 1) / training.epochs)
+        yield _as_published(predictor, samples.parts.to(device)).detach()
 
 
 def _as_published(predictor: Predictor, parts: Tensor) -> Tensor:
@@ -120,16 +125,19 @@ def _through(block: nn.Module, part: Tensor) -> Tensor:
 
 
 def batched(
-    samples: Samples,
+    groups: Iterable[Samples],
     training: Training,
     generator: torch.Generator,
     device: torch.device,
     on_progress: Progress = silent,
-) -> Callable[[Tensor], Tensor]:
-    """Train as nextrapolate does; it answers what it is asked in the end: here, the training's own parts."""
-    parts, targets = samples.parts.to(device), samples.targets.to(device)
-    answers = predict(parts, targets, parts, training, generator, on_progress)
-    return lambda _: answers
+) -> Iterator[Tensor]:
+    """Train as nextrapolate does, and ask about the parts of the training."""
+    lessons = (
+        Lesson(parts, samples.targets.to(device), parts)
+        for samples in groups
+        for parts in [samples.parts.to(device)]
+    )
+    return predict(lessons, 1, training, generator, on_progress)
 
 
 def main() -> None:
@@ -189,32 +197,32 @@ def held_out(run: Path, device: torch.device) -> Iterator[tuple[str, ...]]:
 
 
 def timed(
-    train: Callable[..., Callable[[Tensor], Tensor]],
+    train: Callable[..., Iterator[Tensor]],
     moved: Groups,
     frozen: Groups,
     pairs: int,
     training: Training,
     device: torch.device,
 ) -> tuple[float, float]:
-    """Seconds an epoch of all groups, one after the other, and their loss in the end.
-
-    The first epochs are left out, in which memory is found and launches are recorded: there are a thousand.
-    """
-    seconds = loss = 0.0
-    for seed, samples in enumerate(_data(moved, frozen, pairs)):
-        generator = torch.Generator().manual_seed(seed)
-        clock = Clock(device)
-        trained = train(samples, training, generator, device, clock)
-        seconds += clock.seconds_an_epoch
-        loss += samples.loss(trained(samples.parts))
-    return seconds, loss
+    """Seconds an epoch of all groups, and their loss in the end."""
+    clock, loss = Clock(device, training.epochs), 0.0
+    data = list(_data(moved, frozen, pairs))
+    answers = train(data, training, torch.Generator().manual_seed(0), device, clock)
+    for samples, answer in zip(data, answers, strict=True):
+        loss += samples.loss(answer)
+    return clock.seconds_an_epoch, loss
 
 
 class Clock:
-    """Is told after each epoch, when all of it is done."""
+    """Is told after each epoch, of one group after the other or of all together.
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    Args:
+        device: whose work an epoch waits for.
+        epochs: of each training.
+    """
+
+    def __init__(self, device: torch.device, epochs: int) -> None:
+        self._device, self._epochs = device, epochs
         self._ends: list[float] = []
 
     def __call__(self, share: float) -> None:
@@ -225,9 +233,13 @@ class Clock:
 
     @property
     def seconds_an_epoch(self) -> float:
-        """The mean of the later half."""
-        later = self._ends[len(self._ends) // 2 - 1 :]
-        return (later[-1] - later[0]) / (len(later) - 1)
+        """Of all groups, the mean over the later half of each training.
+
+        In the first epochs memory is found and launches are recorded: there are a thousand.
+        """
+        trainings = [self._ends[begin:][: self._epochs] for begin in range(0, len(self._ends), self._epochs)]
+        later = [ends[self._epochs // 2 - 1 :] for ends in trainings]
+        return sum((ends[-1] - ends[0]) / (len(ends) - 1) for ends in later)
 
 
 def _data(moved: Groups, frozen: Groups, pairs: int) -> Iterator[Samples]:

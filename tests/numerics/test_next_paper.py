@@ -20,7 +20,7 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.methods.next_paper import Samples
-from nextrapolate_numerics.methods.predictor import Predictor, Training, predict
+from nextrapolate_numerics.methods.predictor import Lesson, Predictor, Training, predict
 from nextrapolate_numerics.update import RankOne
 
 QUICK = NextPaper(epochs=5)
@@ -157,14 +157,11 @@ def through(layers: list[nn.Linear], part: Tensor) -> Tensor:
 def test_one_batch_trains_like_the_loop_over_checkpoints() -> None:
     samples = BenchmarkSamples.random(pairs=4, modules=3, length=10, seed=0)
     training = Training(hidden_size=16, epochs=30, learning_rate=1e-3)
-    ours, theirs = (
-        train(samples, training, torch.Generator().manual_seed(1), torch.device("cpu"))(samples.parts)
-        for train in (batched, looped)
-    )
-    untrained = looped(
-        samples, replace(training, epochs=0), torch.Generator().manual_seed(1), torch.device("cpu")
-    )
-    assert float((theirs - untrained(samples.parts)).norm()) > 0.1 * float(theirs.norm())
+    cpu, generators = torch.device("cpu"), (torch.Generator().manual_seed(1) for _ in range(3))
+    (ours,) = batched([samples], training, next(generators), cpu)
+    (theirs,) = looped([samples], training, next(generators), cpu)
+    (untrained,) = looped([samples], replace(training, epochs=0), next(generators), cpu)
+    assert float((theirs - untrained).norm()) > 0.1 * float(theirs.norm())
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -174,14 +171,8 @@ def test_training_takes_the_loss_down() -> None:
     targets = 0.5 * parts.sum(dim=0)
 
     def loss(epochs: int) -> float:
-        answers: Tensor = predict(
-            parts,
-            targets,
-            parts,
-            Training(32, epochs, 1e-3),
-            torch.Generator().manual_seed(1),
-            lambda _: None,
-        )
+        lesson, training = Lesson(parts, targets, parts), Training(32, epochs, 1e-3)
+        (answers,) = predict([lesson], 1, training, torch.Generator().manual_seed(1), lambda _: None)
         return float((answers - targets).abs().sum())
 
     assert loss(200) < 0.5 * loss(1)

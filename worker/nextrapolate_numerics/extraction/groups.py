@@ -49,7 +49,7 @@ _ON_CPU = _Room(4 << 20, 32 << 20)  # enough for a call to be worth it, and litt
 def _on_gpu(device: torch.device) -> _Room:
     """A group takes a thousand launches, which have to be worth it, and some times as much memory beside."""
     memory = torch.cuda.get_device_properties(device).total_memory
-    return _Room(memory // 256, memory // 64)
+    return _Room(memory // 512, memory // 64)
 
 
 def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:

@@ -11,7 +11,7 @@ from nextrapolate_numerics.extraction.groups import Group, moving
 from nextrapolate_numerics.extraction.stack import Stack
 from nextrapolate_numerics.series import ModuleFactors, Trajectory
 
-_PINNED_BYTES = 64 << 20  # of each of two rooms, or of the largest module
+_PINNED_BYTES = 128 << 20  # of each of two rooms, or of the largest module
 _READERS = 16  # threads that wait for the disk or copy from its cache
 
 

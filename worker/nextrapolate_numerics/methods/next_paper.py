@@ -7,7 +7,7 @@ moved stay, everything is seeded, and all checkpoints make one batch.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -17,8 +17,8 @@ from torch import Tensor
 from nextrapolate_numerics.errors import NonFiniteResultError, TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleTriples, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
-from nextrapolate_numerics.methods.predictor import Training, predict
-from nextrapolate_numerics.progress import Progress, part_of, silent
+from nextrapolate_numerics.methods.predictor import Lesson, Training, predict
+from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import RankOne, Update
 
@@ -100,22 +100,24 @@ class NextPaper:
                 groups.setdefault((component, sample.length(component)), []).append(name)
         training = Training(self.hidden_size, self.epochs, self.learning_rate)
         generator = torch.Generator().manual_seed(self.seed)
-        total = sum(length * len(names) for (_, length), names in groups.items())
+        lessons = (
+            self._lesson(component, [samples[name] for name in names], device)
+            for (component, _), names in groups.items()
+        )
+        entries = sum(length * len(names) for (_, length), names in groups.items())
         predicted: dict[tuple[str, str], Tensor] = {}
-        done = 0.0
-        for (component, length), names in groups.items():
-            share = length * len(names) / total
-            parts, targets, query = (
-                torch.stack(side, dim=-2).float().to(device)
-                for side in zip(*(samples[name].of_component(component) for name in names), strict=True)
-            )
-            chosen = [index for index, used in enumerate((self.use_global, self.use_local)) if used]
-            answer = predict(
-                parts[chosen], targets, query[chosen], training, generator, part_of(on_progress, done, share)
-            )
+        answers = predict(lessons, entries, training, generator, on_progress)
+        for ((component, _), names), answer in zip(groups.items(), answers, strict=True):
             predicted |= zip([(component, name) for name in names], answer.cpu(), strict=True)
-            done += share
         return predicted
+
+    def _lesson(self, component: str, samples: Sequence["Samples"], device: torch.device) -> Lesson:
+        parts, targets, query = (
+            torch.stack(side, dim=-2).float().to(device)
+            for side in zip(*(sample.of_component(component) for sample in samples), strict=True)
+        )
+        chosen = [index for index, used in enumerate((self.use_global, self.use_local)) if used]
+        return Lesson(parts[chosen], targets, query[chosen])
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """NExt's predictor: encoders and a decoder, from a part of two deltas to the same part of a coming one."""
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from nextrapolate_numerics.progress import Progress
+from nextrapolate_numerics.progress import Progress, part_of
 
 
 @dataclass(frozen=True)
@@ -80,78 +80,140 @@ class Predictor(nn.Module):
         return self.decoder.leave(self.decoder.within(entered))  # type: ignore[no-any-return]
 
 
+@dataclass(frozen=True)
+class Lesson:
+    """What one predictor learns from, and is asked; float32, on one device.
+
+    Attributes:
+        parts: (inputs, q, l, d) for q pairs of checkpoints and l modules.
+        targets: (q, l, d).
+        query: (inputs, l, d), the parts at the last checkpoint.
+    """
+
+    parts: Tensor
+    targets: Tensor
+    query: Tensor
+
+
 def predict(
-    parts: Tensor,
-    targets: Tensor,
-    query: Tensor,
+    lessons: Iterable[Lesson],
+    entries: int,
     training: Training,
     generator: torch.Generator,
     on_progress: Progress,
-) -> Tensor:
-    """Train a predictor from scratch, and ask it once.
+) -> Iterator[Tensor]:
+    """Train a predictor from scratch for each lesson, and ask it once.
+
+    On a CPU one is trained after the other; on a GPU, of which one fills a small part, all are trained at
+    once.
 
     Args:
-        parts: (inputs, q, l, d) float32 for q pairs of checkpoints and l modules.
-        targets: (q, l, d).
-        query: (inputs, l, d), the parts at the last checkpoint.
+        lessons: taken one after the other.
+        entries: of all answers together.
         training: sizes and schedule.
-        generator: draws the initial weights.
+        generator: draws the initial weights, in the order of the lessons.
         on_progress: told after each epoch.
 
-    Returns:
-        (l, d), the predicted parts of the coming delta.
+    Yields:
+        (l, d) for each, the predicted parts of the coming delta.
     """
-    on_gpu = parts.device.type == "cuda"
-    predictor = Predictor(parts.shape[-1], len(parts), training.hidden_size, generator).to(parts.device)
-    rate = torch.tensor(training.learning_rate, device=parts.device) if on_gpu else training.learning_rate
-    optimizer = torch.optim.AdamW(predictor.parameters(), lr=rate, fused=True, capturable=on_gpu)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-        optimizer, T_max=training.epochs, eta_min=training.learning_rate / 10
-    )
-
-    def learn() -> None:
-        # Eq. 9: the sum over entries and modules, the mean over checkpoints
-        loss = (predictor(parts) - targets).abs().sum() / len(targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    epoch = _Recorded(learn) if on_gpu else learn
-    for number in range(training.epochs):
-        epoch()
-        schedule.step()
-        on_progress((number + 1) / training.epochs)
-    with torch.no_grad():
-        return predictor(query)  # type: ignore[no-any-return]
+    done = 0.0
+    for together in _in_turns(Pupil(lesson, training, generator) for lesson in lessons):
+        share = sum(pupil.entries for pupil in together) / entries
+        progress = part_of(on_progress, done, share)
+        for epoch in range(training.epochs):
+            for pupil in together:
+                pupil.learn()
+            progress((epoch + 1) / training.epochs)
+        done += share
+        for pupil in together:
+            yield pupil.answer()
+        together.clear()  # the next one has their memory
 
 
-class _Recorded:
-    """Work on a GPU whose launches are recorded once and then repeated: one by one they take longer than it.
+def _in_turns(pupils: Iterable["Pupil"]) -> Iterator[list["Pupil"]]:
+    """Those that are trained at once."""
+    on_gpu = []
+    for pupil in pupils:
+        if pupil.on_gpu:
+            on_gpu.append(pupil)
+        else:
+            yield [pupil]
+    if on_gpu:
+        yield on_gpu
+
+
+class Pupil:
+    """A predictor that is being trained; on a GPU in a stream of its own, beside others.
+
+    There launches take longer than what is launched: those of an epoch are recorded once, and then repeated.
 
     Args:
-        work: the same operations on the same memory each time.
+        lesson: that it learns.
+        training: sizes and schedule.
+        generator: draws the initial weights.
     """
 
-    _WARM_UP = 3  # calls on a stream of their own, in which what is set up once is set up
+    _LAUNCHED = 3  # epochs before the recording, in which what is set up once is set up
 
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._calls = 0
-        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        self._graph = torch.cuda.CUDAGraph()
+    def __init__(self, lesson: Lesson, training: Training, generator: torch.Generator) -> None:
+        device, inputs, d = lesson.parts.device, len(lesson.parts), lesson.parts.shape[-1]
+        self.on_gpu = device.type == "cuda"
+        self._lesson, self._epochs = lesson, 0
+        self._predictor = Predictor(d, inputs, training.hidden_size, generator).to(device)
+        self._optimizer = torch.optim.AdamW(
+            self._predictor.parameters(),
+            lr=torch.tensor(training.learning_rate, device=device) if self.on_gpu else training.learning_rate,
+            fused=True,
+            capturable=self.on_gpu,
+        )
+        self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+            self._optimizer, T_max=training.epochs, eta_min=training.learning_rate / 10
+        )
+        if self.on_gpu:
+            self._recording = torch.cuda.CUDAGraph()
+            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            self._stream.wait_stream(torch.cuda.current_stream(device))
 
-    def __call__(self) -> None:
-        if self._calls < self._WARM_UP:
-            self._stream.wait_stream(torch.cuda.current_stream())
+    @property
+    def entries(self) -> int:
+        """Of the answer."""
+        return self._lesson.query[0].numel()
+
+    def learn(self) -> None:
+        """One epoch."""
+        if self.on_gpu:
             with torch.cuda.stream(self._stream):
-                self._work()
-            torch.cuda.current_stream().wait_stream(self._stream)
-        elif self._calls == self._WARM_UP:
-            with torch.cuda.graph(self._graph, stream=self._stream):
-                self._work()
-        if self._calls >= self._WARM_UP:
-            self._graph.replay()
-        self._calls += 1
+                self._learn_on_gpu()
+                self._schedule.step()
+        else:
+            self._learn()
+            self._schedule.step()
+        self._epochs += 1
+
+    def answer(self) -> Tensor:
+        """To the query, (l, d)."""
+        if self.on_gpu:
+            torch.cuda.current_stream(self._lesson.query.device).wait_stream(self._stream)
+        with torch.no_grad():
+            return self._predictor(self._lesson.query)  # type: ignore[no-any-return]
+
+    def _learn(self) -> None:
+        # Eq. 9: the sum over entries and modules, the mean over checkpoints
+        missed = (self._predictor(self._lesson.parts) - self._lesson.targets).abs()
+        loss = missed.sum() / len(self._lesson.targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+
+    def _learn_on_gpu(self) -> None:
+        if self._epochs < self._LAUNCHED:
+            self._learn()
+            return
+        if self._epochs == self._LAUNCHED:
+            with torch.cuda.graph(self._recording, stream=self._stream):
+                self._learn()
+        self._recording.replay()
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

@@ -56,10 +56,10 @@ class ModuleFactors:
 
     def is_still(self, start: int | None, end: int) -> bool:
         """True where the two deltas are the same matrix to the last bit."""
-        if not self.B[end].any() and (start is None or not self.B[start].any()):
+        if _is_nothing(self.B[end]) and (start is None or _is_nothing(self.B[start])):
             return True
         if start is None:
-            return not self.A[end].any()
+            return _is_nothing(self.A[end])
         return torch.equal(self.B[start], self.B[end]) and torch.equal(self.A[start], self.A[end])
 
 
@@ -200,6 +200,11 @@ class Trajectory:
         factors = [[factor.float() for factor in self.layouts[point].factors(name)] for point in points]
         Bs, As = zip(*factors, strict=True)
         return ModuleFactors(Bs, As, self.config.scaling(name))
+
+
+def _is_nothing(factor: Tensor) -> bool:
+    """A factor of a module that moved shows it in its first row, as a rule."""
+    return not (factor[0].any() or factor.any())
 
 
 def _is_finite(tensor: Tensor) -> bool:
