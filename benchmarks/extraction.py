@@ -1,7 +1,8 @@
 """What extraction costs: ours, the reference's way, and the least that the machine could take.
 
-    python -m benchmarks.extraction [--models 0.5b 1.5b ...] [--ranks 16 64] [--checkpoints 15] [--layers 1] [--rounds 9]
-                                    [--reference 0.5b 1.5b ...] [--threads N] [--device cpu] [--write]
+    python -m benchmarks.extraction [--models 0.5b 1.5b ...] [--ranks 16 64] [--checkpoints 15] [--layers 1]
+                                    [--rounds 9] [--reference 0.5b 1.5b ...] [--threads N] [--device cpu]
+                                    [--write]
 
 Synthetic runs in the shapes of the Qwen2.5 models, all seven projections of a few layers: time goes with the
 number of layers, and is told for one. Two things are measured:

@@ -46,24 +46,28 @@ class _Room:
 _ON_CPU = _Room(4 << 20, 32 << 20)  # enough for a call to be worth it, and little of a job's memory
 
 
-def _on_gpu(device: torch.device) -> _Room:
-    """A group takes a thousand launches, which have to be worth it, and some times as much memory beside."""
+def _on_gpu(device: torch.device, products: int) -> _Room:
+    """A group takes a thousand launches, which have to be worth it, and some times as much memory beside.
+
+    A quarter of all products at most: while the first group is read, nothing else is done.
+    """
     memory = torch.cuda.get_device_properties(device).total_memory
-    return _Room(memory // 512, memory // 64)
+    return _Room(min(memory // 512, products // 4), memory // 64)
 
 
 def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
     """The names of all modules in groups, in their order: those of a group have one rank."""
-    room = _ON_CPU if device.type == "cpu" else _on_gpu(device)
-    points = len(trajectory.points)
+    modules, points = trajectory.layouts[0].modules, len(trajectory.points)
+    of_products = {name: 16 * len(pairs.kept) * keys.r**2 for name, keys in modules.items()}
+    room = _ON_CPU if device.type == "cpu" else _on_gpu(device, sum(of_products.values()))
     plan: list[list[str]] = []
     rank = products = factors = 0
-    for name, keys in trajectory.layouts[0].modules.items():
+    for name, keys in modules.items():
         if not plan or keys.r != rank or products >= room.products or factors >= room.factors:
             plan.append([])
             rank, products, factors = keys.r, 0, 0
         plan[-1].append(name)
-        products += 16 * len(pairs.kept) * keys.r**2
+        products += of_products[name]
         factors += 4 * points * keys.r * (keys.m + keys.n)
     return plan
 
