@@ -1,10 +1,28 @@
 """The benchmark of extraction on a tiny model: what it checks against dense float64 has to hold."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
 from benchmarks.extraction import Run
 from benchmarks.models import MODELS
+
+
+def loaded(*modules: str) -> set[str]:
+    """The packages that are loaded where a process imports these."""
+    script = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
+    )
+    return set(found.stdout.split())
+
+
+def test_the_numerics_benchmarks_need_torch_numpy_and_safetensors_alone() -> None:
+    benchmarks = loaded("benchmarks.extraction", "benchmarks.predictor")
+    needed = loaded("torch", "numpy", "safetensors.torch")
+    assert benchmarks - needed - sys.stdlib_module_names == {"benchmarks", "nextrapolate_numerics"}
 
 
 def test_triples_norms_and_spectra_are_the_dense_ones(tmp_path: Path) -> None:
