@@ -7,6 +7,9 @@ from hypothesis import HealthCheck, settings
 for _variable in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
     os.environ.pop(_variable, None)  # they change what commands write, and so what tests read
 
+# Before anything imports torch: its threads spin while they wait, on cores that other tests' processes need.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 settings.register_profile("fuzz", derandomize=False, max_examples=5000, deadline=None)  # for `make fuzz`
 # The same examples in every run, however slow the machine; --hypothesis-profile wins over it.
 settings.register_profile(

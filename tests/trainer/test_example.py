@@ -32,7 +32,6 @@ def run(
             "NEXTRAPOLATE_URL": server.url,
             "NEXTRAPOLATE_API_KEY": server.api_key,
             "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -79,7 +79,6 @@ def launch(
             "NEXTRAPOLATE_URL": url,
             "NEXTRAPOLATE_API_KEY": api_key,
             "HF_HUB_OFFLINE": "1",
-            "OMP_NUM_THREADS": "1",
             "PYTHONPATH": str(PROGRAM.parents[2]),
         },
         capture_output=True,
