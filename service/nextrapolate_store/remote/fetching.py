@@ -15,7 +15,6 @@ from nextrapolate_store.content.intake import taking_in
 from nextrapolate_store.errors import RemoteUnavailable
 from nextrapolate_store.files import write_once
 from nextrapolate_store.records import HubFile, RemoteFile
-from nextrapolate_store.remote import buckets, hub
 
 _REMOTE: TypeAdapter[RemoteFile] = TypeAdapter(RemoteFile)
 
@@ -73,8 +72,13 @@ class Fetcher:
         return info
 
     def _pieces(self, file: RemoteFile) -> Iterator[bytes]:
+        # Imported here: every job's process would wait for these clients, and few jobs have anything fetched.
         if isinstance(file, HubFile):
+            from nextrapolate_store.remote import hub
+
             return hub.pieces(file, self._hub_token, self._scratch)
+        from nextrapolate_store.remote import buckets
+
         return buckets.pieces(file)
 
     def _note(self, file: RemoteFile) -> Path:
