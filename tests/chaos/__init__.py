@@ -4,8 +4,6 @@
 
     gates.py       a proxy before Redis for each process, which can fall silent
     processes.py   Redis, APIs and workers, as processes that are started again whenever they die
-    hatchery.py    forks children that have torch already, where importing it would be most of a campaign
-    worker.py      the worker as it is, with its children from there
     callers.py     callers that submit jobs over HTTP until each is acknowledged
     faults.py      what goes wrong: one function a kind
     campaign.py    one seed: deployment, callers and faults, until every job has ended
@@ -13,5 +11,6 @@
     verdict.py     the promises, one function each
     summary.py     the table at the end
 
-The deployment is real: Redis with appendfsync always, the API behind uvicorn, Celery workers.
+The deployment is real: Redis with appendfsync always, the API behind uvicorn, Celery workers. Their children
+come from hatchery/: that each imports torch would be most of a campaign.
 """

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import httpx
 from fixtures.adapters import write_run
+from hatchery import births
+from hatchery.server import hatched_worker_command
 
-from chaos import hatchery
 from chaos.gates import Gate, Gates
 from chaos.processes import Keeper, Process
 from nextrapolate import NExtClient
@@ -125,7 +126,7 @@ class _Maker:
         return self._folder / f"{name}.sock"
 
     def hatchery(self) -> Process:
-        command = (sys.executable, hatchery.__file__, "keep", self._hatchery)
+        command = (sys.executable, births.__file__, "keep", self._hatchery)
         return Process("hatchery", command, {"OMP_NUM_THREADS": "1"}, self._folder / "logs" / "children")
 
     def api(self, number: int, listener: socket.socket) -> Process:
@@ -134,10 +135,9 @@ class _Maker:
 
     def worker(self, number: int) -> Process:
         name = f"worker-{number}"
-        command = worker_command(f"{name}@chaos")
-        if self._size.hatchery:
-            command = tuple(word.replace("nextrapolate_worker.app", "chaos.worker") for word in command)
-        own = {"NEXTRAPOLATE_DEVICE": "cpu", "NEXTRAPOLATE_THREADS": "1", "CHAOS_HATCHERY": self._hatchery}
+        make_command = hatched_worker_command if self._size.hatchery else worker_command
+        command = make_command(f"{name}@chaos")
+        own = {"NEXTRAPOLATE_DEVICE": "cpu", "NEXTRAPOLATE_THREADS": "1", "HATCHERY": self._hatchery}
         return self._process(name, command, own)
 
     def _process(

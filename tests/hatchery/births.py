@@ -1,7 +1,7 @@
 """Forks children of workers from a process that has imported torch, and so begins a job in no time.
 
-    python hatchery.py keep SOCKET     keeps forking them
-    python hatchery.py hatch SOCKET    stands for one child: what happens to it happens to the child
+    python births.py keep SOCKET     keeps forking them
+    python births.py hatch SOCKET    stands for one child: what happens to it happens to the child
 
 What a child does, who tells it to, and how it dies are the real child's: only its birth is not. Everything
 but `keep` is standard library, since it runs once a job.
@@ -25,12 +25,12 @@ _PR_SET_PDEATHSIG = 1
 
 def keep(path: str) -> NoReturn:
     """Fork a child for everybody who connects."""
-    from nextrapolate_worker import child
-
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the nurses
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen(64)
+        from nextrapolate_worker import child  # seconds; who connects meanwhile waits for them
+
         while True:
             caller, _ = listener.accept()
             if os.fork() == 0:
