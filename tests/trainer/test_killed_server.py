@@ -10,7 +10,7 @@ from fixtures.client_examples import NOW, a_job, an_event
 from fixtures.deadly_proxy import Moment, deadly_proxy
 from fixtures.grpo import MakeTrainer, same
 from fixtures.scripted_server import Handler, ScriptedServer, answer, stream
-from fixtures.server import running_server
+from fixtures.server import running_hatched_server
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -53,9 +53,9 @@ def test_the_run_goes_on(
     folder = tmp_path / "server"
     folder.mkdir()
     with (
-        running_server(folder) as server,
+        running_hatched_server(folder) as server,
         deadly_proxy(server.url, MOMENTS[moment], lambda: kill_all_of(server.process.pid)) as proxy,
-        NExtClient(proxy.url, server.api_key, patience=5) as client,
+        NExtClient(proxy.url, server.api_key, patience=1) as client,
     ):
         trainer = make_trainer(max_steps=5, save_steps=5, name="plugin")
         plugin = NExtCallback(
