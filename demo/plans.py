@@ -16,12 +16,19 @@ class Plan:
     """Arguments of `NExtCallback`; None trains without it. Those that count steps are ints."""
 
     def shortened(self, factor: int) -> "Plan":
-        """Return the plan with all steps divided by `factor`: fast, and evidence of nothing."""
+        """Return the plan with all steps divided by `factor`: fast, and evidence of nothing.
+
+        Cycles are as many fewer, too, but three at least: otherwise they would be most of a short run.
+        """
         jumps = self.jumps and {
             name: value // factor if isinstance(value, int) else value for name, value in self.jumps.items()
         }
+        steps = self.steps // factor
+        if jumps and "jump_every" in jumps:
+            cycles = (steps - jumps["jump_at"]) // jumps["jump_every"]
+            steps -= (cycles - max(3, cycles // factor)) * jumps["jump_every"]
         measured_at = tuple(step // factor for step in self.measured_at)
-        return replace(self, steps=self.steps // factor, measured_at=measured_at, jumps=jumps)
+        return replace(self, steps=steps, measured_at=measured_at, jumps=jumps)
 
 
 PLANS = (

@@ -128,7 +128,7 @@ def main() -> None:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--shorten", type=int, default=1, help="divide every number of steps by this")
+    parser.add_argument("--shorten", type=int, default=1, help="divide numbers of steps and cycles by this")
     parser.add_argument("--held-out", type=int, default=1600, help="number of held-out prompts")
     parser.add_argument("--folder", type=Path, default=HERE / "runs")
     parser.add_argument("--result", type=Path, default=HERE / "result.json")
