@@ -2,9 +2,12 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,10 @@ def zero(stage: int) -> Way:
 needs_deepspeed = pytest.mark.skipif(
     find_spec("deepspeed") is None, reason="DeepSpeed is not installed: see docs/trainers.md"
 )
+SHARDED = [
+    pytest.param(FSDP2, id="FSDP2"),
+    *(pytest.param(zero(stage), id=f"ZeRO-{stage}", marks=needs_deepspeed) for stage in (1, 2, 3)),
+]
 
 
 def launch(
@@ -92,32 +99,47 @@ def launch(
     return finished.stderr, left
 
 
+@dataclass(frozen=True)
+class Finished:
+    """A run to its end."""
+
+    out: Path
+    said: str
+    left: list[dict[str, Any]]
+    """By each process."""
+
+
+@pytest.fixture(scope="module")
+def finished(
+    embedded_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Way], Finished]:
+    """The one run of each way from which tests go on; what they change of it they copy first."""
+
+    @cache
+    def run(way: Way) -> Finished:
+        out = tmp_path_factory.mktemp("finished")
+        guard = "none" if way is DDP else "accepts"
+        return Finished(out, *launch(out, way, embedded_server.url, embedded_server.api_key, guard, 240))
+
+    return run
+
+
 def adapter(seen: dict[str, Tensor], moment: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{moment}: "): t for name, t in seen.items() if name.startswith(f"{moment}: ")}
 
 
-@pytest.mark.parametrize(
-    ("way", "guard"),
-    [
-        pytest.param(DDP, "none", id="DDP"),
-        pytest.param(FSDP2, "accepts", id="FSDP2"),
-        *(
-            pytest.param(zero(stage), "accepts", id=f"ZeRO-{stage}", marks=needs_deepspeed)
-            for stage in (1, 2, 3)
-        ),
-    ],
-)
+@pytest.mark.parametrize("way", [pytest.param(DDP, id="DDP"), *SHARDED])
 def test_every_process_jumps_to_the_same_bits(
-    way: Way, guard: str, embedded_server: EmbeddedServer, tmp_path: Path
+    way: Way, finished: Callable[[Way], Finished], embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    server = embedded_server
-    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, guard, timeout=240)
+    server, run = embedded_server, finished(way)
+    first, second = run.left
     assert first["jumps"] == second["jumps"]
     assert first["moments"]["3"] > 0
     assert (first["moments"]["4"] == 0) == (way is not DDP), "of the others the optimizer is to be reset"
-    assert len(first["jumps"]) == 1, said
+    assert len(first["jumps"]) == 1, run.said
     [job] = first["jumps"]
-    one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+    one, other = (load_file(run.out / f"rank-{rank}.safetensors") for rank in (0, 1))
     with NExtClient(server.url, server.api_key) as client:
         returned = load_file(client.download(job, tmp_path / "result") / "adapter_model.safetensors")
         assert same(adapter(one, "begun after 4"), returned)
@@ -129,25 +151,19 @@ def test_every_process_jumps_to_the_same_bits(
         assert same(one, other), "all of it: before the jump, after it, and after each step that follows"
         assert not same(adapter(one, "ended 4"), returned)
         assert not same(adapter(one, "ended 6"), returned)
-        state = RunState.read(tmp_path / "run" / "checkpoint-5")
+        state = RunState.read(run.out / "run" / "checkpoint-5")
         assert state.series is not None
         assert [made.job for made in client.get_series(state.series).jumps] == [job]
-    saved = load_file(tmp_path / "run" / "checkpoint-5" / "adapter_model.safetensors")
+    saved = load_file(run.out / "run" / "checkpoint-5" / "adapter_model.safetensors")
     assert same(copied(saved), rounded)
 
 
-@pytest.mark.parametrize(
-    "way",
-    [
-        pytest.param(FSDP2, id="FSDP2"),
-        *(pytest.param(zero(stage), id=f"ZeRO-{stage}", marks=needs_deepspeed) for stage in (1, 2, 3)),
-    ],
-)
+@pytest.mark.parametrize("way", SHARDED)
 def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
-    way: Way, embedded_server: EmbeddedServer, tmp_path: Path
+    way: Way, finished: Callable[[Way], Finished], embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server = embedded_server
-    launch(tmp_path, way, server.url, server.api_key, "none", 240)
+    shutil.copytree(finished(way).out, tmp_path, dirs_exist_ok=True)
     [checkpoint] = (tmp_path / "run").glob("checkpoint-4")
     said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 240, checkpoint)
     assert first["jumps"] == second["jumps"]
@@ -159,7 +175,7 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
 
 
 def test_without_a_server_all_processes_go_on(tmp_path: Path) -> None:
-    said, left = launch(tmp_path, DDP, "http://127.0.0.1:9", "nx_none_none", "none", timeout=5)
+    said, left = launch(tmp_path, DDP, "http://127.0.0.1:9", "nx_none_none", "none", timeout=1)
     assert [summary["jumps"] for summary in left] == [[], []]
     assert said.count("no jump after step 4") == 1, "the process that failed says so, the other is silent"
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
