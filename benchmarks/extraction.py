@@ -238,7 +238,7 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
     started = clock()
     work()
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     return clock() - started
 
 

@@ -16,7 +16,7 @@ step 150 for step 200: the cosine of the update to the true one, and the seconds
 import argparse
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.models import MODELS, Shape, checkpoints_of
 from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate_numerics import Next, NextPaper, NumericsError, Trajectory, compare
-from nextrapolate_numerics.methods.predictor import Lesson, Predictor, Training, predict
+from nextrapolate_numerics.methods.predictor import Lesson, Predictor, Training, predict, predict_at_once
 from nextrapolate_numerics.progress import Progress, silent
 
 COLUMNS = ("model", "training", "seconds an epoch", "speed", "loss of the moved modules")
@@ -125,7 +125,7 @@ def _through(block: nn.Module, part: Tensor) -> Tensor:
 
 
 def batched(
-    groups: Iterable[Samples],
+    groups: Sequence[Samples],
     training: Training,
     generator: torch.Generator,
     device: torch.device,
@@ -137,7 +137,10 @@ def batched(
         for samples in groups
         for parts in [samples.parts.to(device)]
     )
-    return predict(lessons, 1, training, generator, on_progress)
+    if device.type == "cuda":
+        return iter(predict_at_once(lessons, training, generator, on_progress))
+    entries = sum(samples.targets[0].numel() for samples in groups)
+    return predict(lessons, entries, training, generator, on_progress)
 
 
 def main() -> None:
@@ -264,7 +267,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--runs", type=Path, nargs="+", default=[], help="folders of checkpoint-N folders")
     add_write_option(parser)
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.epochs < 2:
+        parser.error("--epochs has to be 2 at least: the first ones are not timed")
+    return arguments
 
 
 if __name__ == "__main__":

@@ -172,7 +172,9 @@ def test_training_takes_the_loss_down() -> None:
 
     def loss(epochs: int) -> float:
         lesson, training = Lesson(parts, targets, parts), Training(32, epochs, 1e-3)
-        (answers,) = predict([lesson], 1, training, torch.Generator().manual_seed(1), lambda _: None)
+        (answers,) = predict(
+            [lesson], targets[0].numel(), training, torch.Generator().manual_seed(1), lambda _: None
+        )
         return float((answers - targets).abs().sum())
 
     assert loss(200) < 0.5 * loss(1)

@@ -1,6 +1,7 @@
 """Modules on several threads: the same bytes as on one, in the same order."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import current_thread
 
@@ -26,6 +27,22 @@ def threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("threads")
+def test_callers_of_several_threads_leave_torch_its_own() -> None:
+    def call(_: int) -> list[int]:
+        return list(in_threads(lambda item: item + int(torch.zeros(1)), range(50)))
+
+    with ThreadPoolExecutor(5) as callers:
+        assert all(found == list(range(50)) for found in callers.map(call, range(20)))
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(("items", "most", "each"), [(1, 4, 3), (2, 4, 1), (9, 1, 3), (9, 0, 3)])
+def test_few_items_have_more_threads_each(items: int, most: int, each: int) -> None:
+    assert set(in_threads(lambda _: torch.get_num_threads(), range(items), most)) == {each}
+
+
+@pytest.mark.usefixtures("threads")
 def test_results_come_in_order_from_several_threads_of_one_each() -> None:
     def work(item: int) -> tuple[int, int, str]:
         return item, torch.get_num_threads(), current_thread().name
@@ -47,15 +64,15 @@ def test_what_one_raises_is_raised_and_torch_has_its_threads_again() -> None:
     assert torch.get_num_threads() == 3
 
 
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
     "method", [Next(), NextPaper(epochs=2), Relex()], ids=lambda each: type(each).__name__
 )
-def test_another_number_of_threads_gives_the_same_adapter(
+def test_another_number_of_threads_gives_the_same_evidence_and_adapter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:
     monkeypatch.setattr(groups, "_ON_CPU", groups._Room(products=1, factors=1))
     series = checkpoints(write_run(tmp_path / "run", STEPS))
-    before = torch.get_num_threads()
     extraction = extract(Trajectory.open(series), method, 20, geometry=True)
     update = method.fit(extraction, 20)
     adapters = []
@@ -69,6 +86,5 @@ def test_another_number_of_threads_gives_the_same_adapter(
             assert found.geometry[name].energy_ratios == extraction.geometry[name].energy_ratios
         extend(found, update, alpha=1.5, gate=GateThresholds(), backtest=None, folder=folder)
         adapters.append(load_file(folder / "adapter_model.safetensors"))
-    torch.set_num_threads(before)
     one, other = adapters
     assert all(torch.equal(one[name], other[name]) for name in one)

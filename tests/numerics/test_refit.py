@@ -123,6 +123,17 @@ def test_the_runs_own_ill_conditioned_factors_come_back_as_they_are() -> None:
     torch.testing.assert_close(refit.factors.B, own.B.double(), rtol=1e-4, atol=1e-4)
 
 
+def test_so_do_ill_conditioned_ones_of_a_rank_above_the_width() -> None:
+    """A (8, 6) of rank 6, and a B that lies where A does."""
+    generator = torch.Generator().manual_seed(5)
+    turned = torch.linalg.qr(torch.randn(8, 6, generator=generator, dtype=torch.float64)).Q
+    A = turned * torch.logspace(0, -2, 6, dtype=torch.float64)
+    B = torch.randn(24, 6, generator=generator, dtype=torch.float64) @ turned.mT
+    refit = refit_same_rank(nothing(LowRank(B, A)), LowRank(B, A))
+    torch.testing.assert_close(refit.factors.A, A, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(refit.factors.B, B, rtol=1e-4, atol=1e-4)
+
+
 def test_without_a_gauge_to_keep_factors_are_balanced() -> None:
     """The run's own A is 0: any gauge is as near to it as another."""
     own = LowRank(torch.ones(6, 2), torch.zeros(2, 6))

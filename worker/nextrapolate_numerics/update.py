@@ -33,6 +33,14 @@ class Update(ABC):
         """Names of the modules that get an update; all others get exactly none."""
 
     @abstractmethod
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """Of the module's update, before it is made.
+
+        Raises:
+            KeyError: the module gets no update.
+        """
+
+    @abstractmethod
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """The module's update, LoRA scaling included, float64, on the CPU; reads the points that it combines.
 
@@ -63,11 +71,17 @@ class Combination(Update):
         """Names of the modules that get an update."""
         return frozenset(self.weights)
 
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """That of the run, for each point that has a weight."""
+        return len(self._points(module, trajectory)) * trajectory.layouts[0].modules[module].r
+
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_k weights[k] dW_k; only points of a weight other than 0 are read."""
-        weights = self.weights[module]
-        points = weights.nonzero().flatten().tolist() or [trajectory.last]
-        return combine(trajectory.module(module, points), weights[points])
+        points = self._points(module, trajectory)
+        return combine(trajectory.module(module, points), self.weights[module][points])
+
+    def _points(self, module: str, trajectory: Trajectory) -> list[int]:
+        return self.weights[module].nonzero().flatten().tolist() or [trajectory.last]
 
 
 @dataclass(frozen=True)
@@ -83,6 +97,10 @@ class RankOne(Update):
     def modules(self) -> frozenset[str]:
         """Names of the modules that get an update."""
         return frozenset(self.triples)
+
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """1, as the name says."""
+        return self.triples[module].sigma.numel()
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """Sigma u v^T (NExt, arXiv 2604.11446, Eq. 10); nothing is read."""
@@ -107,6 +125,10 @@ class LeadingParts(Update):
     def modules(self) -> frozenset[str]:
         """Names of the modules that get an update."""
         return frozenset(self.weights)
+
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """As many triples for each increment."""
+        return len(self.weights[module]) * self.rank
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_a weights[a] sum_k sigma_ak u_ak v_ak^T; the points of the increments are read."""
@@ -138,6 +160,10 @@ class Fitted(Update):
         """Names of the modules that get an update."""
         return frozenset(self.factors)
 
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """That of the fit."""
+        return self.factors[module].rank
+
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """The fit; nothing is read."""
         return self.factors[module].double()
@@ -163,6 +189,10 @@ class Sum(Update):
     def modules(self) -> frozenset[str]:
         """Names of the modules that any term updates."""
         return frozenset().union(*(term.modules() for term in self.terms))
+
+    def rank_of(self, module: str, trajectory: Trajectory) -> int:
+        """The sum of the terms'."""
+        return sum(term.rank_of(module, trajectory) for term in self._terms_of(module))
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """The sum of the terms, stacked: its rank is the sum of theirs."""

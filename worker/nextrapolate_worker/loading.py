@@ -60,7 +60,7 @@ def load(work: Start, profile: Profile) -> Loaded:
 
 def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.device) -> KeptStages:
     weights = [files.digests[checkpoint.step] for checkpoint in files.checkpoints]
-    weights += [digest(jump.model) for jump in files.jumps]
+    weights += files.jump_digests
     depends_on = {
         "request": work.request.model_dump(mode="json"),
         "weights": weights,

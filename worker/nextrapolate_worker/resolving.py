@@ -1,7 +1,7 @@
 """Stage 1: the sources of a job become files on this machine's disk, fetched where they lie elsewhere."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ class Resolved:
     jumps: tuple[AdapterFiles, ...]
     digests: Mapping[int, str]
     """sha256 of each checkpoint's weights, by step."""
+    jump_digests: Sequence[str]
+    """sha256 of each jump's."""
 
 
 def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
@@ -69,9 +71,9 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
     jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
     with ThreadPoolExecutor(work.threads) as pool:
-        digests = list(pool.map(digest, (checkpoint.model for checkpoint in checkpoints)))
+        digests = list(pool.map(digest, (adapter.model for adapter in (*checkpoints, *jumps))))
     steps = (checkpoint.step for checkpoint in checkpoints)
-    return Resolved(checkpoints, jumps, dict(zip(steps, digests, strict=True)))
+    return Resolved(checkpoints, jumps, dict(zip(steps, digests, strict=False)), digests[len(checkpoints) :])
 
 
 def _check_unchanged(step: int, path: Path, version: str | None) -> None:

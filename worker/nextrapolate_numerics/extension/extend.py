@@ -18,10 +18,11 @@ from nextrapolate_numerics.extraction import Extraction, continued
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.series import Drift, LoraConfig
+from nextrapolate_numerics.series import Drift, LoraConfig, Trajectory
 from nextrapolate_numerics.update import Combination, Update, combine
 
 _LARGE = 256  # rank of an update whose decomposition is worth the way to a GPU
+_HELD_SHARE = 8  # modules that are refitted at a time have this part of a checkpoint's entries, at most
 
 Rank = Literal["same", "grow"]
 DType = Literal["float32", "bfloat16", "float16"]
@@ -137,7 +138,7 @@ def extend(
         return record, replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
 
     records, refits, wanted = [], {}, []
-    for record, refit in in_threads(extended, trajectory.module_names):
+    for record, refit in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
         records.append(record)
         wanted.append(refit.wanted * trajectory.config.scaling(record.name))
         refits[record.name] = refit
@@ -158,6 +159,16 @@ def extend(
             *_warnings(records, refits),
         ),
     )
+
+
+def _at_once(trajectory: Trajectory, update: Update) -> int:
+    """How many modules are refitted at a time: a combination of many points is large, and more than once."""
+    entries, largest = 0, 1
+    for name, keys in trajectory.layouts[0].modules.items():
+        entries += keys.r * (keys.m + keys.n)
+        if name in update.modules():
+            largest = max(largest, (update.rank_of(name, trajectory) + keys.r) * (keys.m + keys.n))
+    return entries // (_HELD_SHARE * largest)
 
 
 def _extended(

@@ -103,7 +103,7 @@ def padded(factors: LowRank, rank: int) -> LowRank:
 
 def _highest_condition(A: Tensor) -> float:
     """Of R: what rounding bears, or what the run's own A has."""
-    squares = torch.linalg.eigvalsh(self_product(A)).clamp(min=0)
+    squares = torch.linalg.eigvalsh(self_product(A if len(A) <= A.shape[1] else A.mT)).clamp(min=0)
     own = float((squares[-1] / squares[0]).sqrt()) if squares[0] > 0 else float("inf")
     return max(_MAX_CONDITION, own) if own <= _OWN_CONDITION else _MAX_CONDITION
 

@@ -21,7 +21,7 @@ from nextrapolate_numerics.series import Span
 
 Delta = tuple[Span, ...]
 
-_ENTRIES = 1 << 22  # of the small matrices that are decomposed together on a CPU: 32 MB of float64
+_ENTRIES = 1 << 20  # of the small matrices that a CPU's thread decomposes together: 8 MB of float64
 _ENTRIES_ON_GPU = 1 << 25
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -122,20 +122,22 @@ class _Look:
             raise self.trajectory.not_finite(group.names[module], point)
         dones = done_before(drift.spans(0, len(drift.steps) - 1), grams)
         ratios, norms = _globals(grams, drift, dones, every=evidence.geometry)
-        told: dict[str, Any] = {"energy_ratio": [each[-1] for each in ratios], "norm": norms}
-        if evidence.gram:
-            told["gram"] = gram(grams)
+        inner = gram(grams) if evidence.gram else None
+        nothing = [None] * len(grams)
+        triples: Sequence[ModuleTriples | None] = nothing
+        parts: Sequence[ModuleParts | None] = nothing
+        geometry: Sequence[ModuleGeometry | None] = nothing
         if evidence.triples:
-            told["triples"] = triples_of(group.stacks, grams, drift, self.pairs, evidence.triples, dones)
+            triples = triples_of(group.stacks, grams, drift, self.pairs, evidence.triples, dones)
         if evidence.parts:
-            told["parts"] = parts_of(grams, drift, tuple(sorted(evidence.parts)), dones)
-        if evidence.geometry:
+            parts = parts_of(grams, drift, tuple(sorted(evidence.parts)), dones)
+        if evidence.geometry and inner is not None:
             entries = [stack.entries for stack in group.stacks]
-            told["geometry"] = module_geometries(told["gram"], entry_sums(grams), entries, ratios, drift)
-        return {
-            name: _Found(**{what: of_modules[index] for what, of_modules in told.items()})
-            for index, name in enumerate(group.names)
-        }
+            geometry = module_geometries(inner, entry_sums(grams), entries, ratios, drift)
+        last = [of_module[-1] for of_module in ratios]
+        grams_of_deltas = nothing if inner is None else inner
+        found = map(_Found, last, norms, grams_of_deltas, triples, parts, geometry)
+        return dict(zip(group.names, found, strict=True))
 
 
 def _globals(

@@ -43,7 +43,7 @@ class _Room:
     factors: int
 
 
-_ON_CPU = _Room(4 << 20, 32 << 20)  # enough for a call to be worth it, and little of a job's memory
+_ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
 
 
 def _on_gpu(device: torch.device, products: int) -> _Room:

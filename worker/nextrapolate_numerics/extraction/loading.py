@@ -26,10 +26,10 @@ def sent(trajectory: Trajectory, plan: Sequence[Sequence[str]], device: torch.de
     with ThreadPoolExecutor(_READERS) as readers, ThreadPoolExecutor(1) as ahead:
         sender = _Sender(trajectory, device, readers)
         coming = ahead.submit(sender.send, plan[0])
-        for index in range(len(plan)):
+        for following in (*plan[1:], None):
             group = coming.result()
-            if plan[index + 1 :]:
-                coming = ahead.submit(sender.send, plan[index + 1])
+            if following:
+                coming = ahead.submit(sender.send, following)
             sender.hand_over(group)
             yield group
 

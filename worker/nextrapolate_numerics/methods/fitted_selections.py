@@ -10,7 +10,6 @@ from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extraction import Extraction
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.methods.selection import Selection
-from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress
 from nextrapolate_numerics.update import Combination, Fitted
 
@@ -36,20 +35,15 @@ def fitted_selections(
         NonFiniteResultError: a fit is not within float32.
     """
     trajectory = extraction.trajectory
-
-    def fitted(name: str) -> tuple[LowRank, float, float]:
+    factors, energies, cut = {}, {}, {}
+    for count, name in enumerate(sorted(extraction.moved), start=1):
         matrix = wanted.delta(name, trajectory).to(extraction.device)
         exact, _ = matrix.truncated(matrix.rank)  # terms that cancel are gone before float32
         size = _power_of_two(exact.norm())  # at norm 1 all entries are within float32
         fit = select(name, exact.scaled(1 / size)).fitted(trajectory.config.rank(name))
-        stored = _stored(name, fit.factors.scaled(size), matrix.A)
-        return stored, size**2 * fit.energy, size**2 * fit.discarded
-
-    factors, energies, cut = {}, {}, {}
-    names = sorted(extraction.moved)
-    for name, found in zip(names, in_threads(fitted, names), strict=True):
-        factors[name], energies[name], cut[name] = found
-        on_progress(len(factors) / len(names))
+        factors[name] = _stored(name, fit.factors.scaled(size), matrix.A)
+        energies[name], cut[name] = size**2 * fit.energy, size**2 * fit.discarded
+        on_progress(count / len(extraction.moved))
     return Fitted(wanted.horizon_steps, (), factors, energies, cut)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from nextrapolate_numerics.errors import NonFiniteResultError, TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleTriples, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
-from nextrapolate_numerics.methods.predictor import Lesson, Training, predict
+from nextrapolate_numerics.methods.predictor import Lesson, Training, predict, predict_at_once
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import RankOne, Update
@@ -106,7 +106,10 @@ class NextPaper:
         )
         entries = sum(length * len(names) for (_, length), names in groups.items())
         predicted: dict[tuple[str, str], Tensor] = {}
-        answers = predict(lessons, entries, training, generator, on_progress)
+        if device.type == "cuda":
+            answers = iter(predict_at_once(lessons, training, generator, on_progress))
+        else:
+            answers = predict(lessons, entries, training, generator, on_progress)
         for ((component, _), names), answer in zip(groups.items(), answers, strict=True):
             predicted |= zip([(component, name) for name in names], answer.cpu(), strict=True)
         return predicted

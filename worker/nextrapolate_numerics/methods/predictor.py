@@ -102,103 +102,95 @@ def predict(
     generator: torch.Generator,
     on_progress: Progress,
 ) -> Iterator[Tensor]:
-    """Train a predictor from scratch for each lesson, and ask it once.
-
-    On a CPU one is trained after the other; on a GPU, of which one fills a small part, all are trained at
-    once.
+    """Train a predictor from scratch for each lesson, one after the other, and ask it once.
 
     Args:
-        lessons: taken one after the other.
+        lessons: made one after the other.
         entries: of all answers together.
         training: sizes and schedule.
-        generator: draws the initial weights, in the order of the lessons.
+        generator: draws the initial weights.
         on_progress: told after each epoch.
 
     Yields:
         (l, d) for each, the predicted parts of the coming delta.
     """
     done = 0.0
-    for together in _in_turns(Pupil(lesson, training, generator) for lesson in lessons):
-        share = sum(pupil.entries for pupil in together) / entries
-        progress = part_of(on_progress, done, share)
-        for epoch in range(training.epochs):
-            for pupil in together:
-                pupil.learn()
-            progress((epoch + 1) / training.epochs)
+    for lesson in lessons:
+        share = lesson.targets[0].numel() / entries
+        yield _taught(Pupil(lesson, training, generator), training, part_of(on_progress, done, share))
         done += share
-        for pupil in together:
-            yield pupil.answer()
-        together.clear()  # the next one has their memory
+        del lesson  # before the next one is made
 
 
-def _in_turns(pupils: Iterable["Pupil"]) -> Iterator[list["Pupil"]]:
-    """Those that are trained at once."""
-    on_gpu = []
-    for pupil in pupils:
-        if pupil.on_gpu:
-            on_gpu.append(pupil)
-        else:
-            yield [pupil]
-    if on_gpu:
-        yield on_gpu
+def predict_at_once(
+    lessons: Iterable[Lesson], training: Training, generator: torch.Generator, on_progress: Progress
+) -> list[Tensor]:
+    """What `predict` gives, all predictors trained at once: each fills a small part of a GPU.
+
+    Takes the memory of all of them.
+
+    Args:
+        lessons: on a GPU.
+        training: sizes and schedule.
+        generator: draws the initial weights, in the order of the lessons.
+        on_progress: told when an epoch's launches are made.
+    """
+    pupils = [RecordedPupil(lesson, training, generator) for lesson in lessons]
+    try:
+        for epoch in range(training.epochs):
+            for pupil in pupils:
+                pupil.learn()
+            on_progress((epoch + 1) / training.epochs)
+        return [pupil.answer() for pupil in pupils]
+    finally:
+        torch.cuda.synchronize()  # what is launched may still write to the pupils' memory
+
+
+def _taught(pupil: "Pupil", training: Training, on_progress: Progress) -> Tensor:
+    for epoch in range(training.epochs):
+        pupil.learn()
+        on_progress((epoch + 1) / training.epochs)
+    return pupil.answer()
 
 
 class Pupil:
-    """A predictor that is being trained; on a GPU in a stream of its own, beside others.
-
-    There launches take longer than what is launched: those of an epoch are recorded once, and then repeated.
+    """A predictor that is being trained.
 
     Args:
         lesson: that it learns.
         training: sizes and schedule.
         generator: draws the initial weights.
+        recorded: whether what the optimizer does is going to be recorded.
     """
 
-    _LAUNCHED = 3  # epochs before the recording, in which what is set up once is set up
-
-    def __init__(self, lesson: Lesson, training: Training, generator: torch.Generator) -> None:
+    def __init__(
+        self, lesson: Lesson, training: Training, generator: torch.Generator, *, recorded: bool = False
+    ) -> None:
         device, inputs, d = lesson.parts.device, len(lesson.parts), lesson.parts.shape[-1]
-        self.on_gpu = device.type == "cuda"
-        self._lesson, self._epochs = lesson, 0
+        rate = training.learning_rate
+        self._lesson = lesson
         self._predictor = Predictor(d, inputs, training.hidden_size, generator).to(device)
         self._optimizer = torch.optim.AdamW(
             self._predictor.parameters(),
-            lr=torch.tensor(training.learning_rate, device=device) if self.on_gpu else training.learning_rate,
+            lr=torch.tensor(rate, device=device) if recorded else rate,
             fused=True,
-            capturable=self.on_gpu,
+            capturable=recorded,
         )
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
-            self._optimizer, T_max=training.epochs, eta_min=training.learning_rate / 10
+            self._optimizer, T_max=training.epochs, eta_min=rate / 10
         )
-        if self.on_gpu:
-            self._recording = torch.cuda.CUDAGraph()
-            self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-            self._stream.wait_stream(torch.cuda.current_stream(device))
-
-    @property
-    def entries(self) -> int:
-        """Of the answer."""
-        return self._lesson.query[0].numel()
 
     def learn(self) -> None:
         """One epoch."""
-        if self.on_gpu:
-            with torch.cuda.stream(self._stream):
-                self._learn_on_gpu()
-                self._schedule.step()
-        else:
-            self._learn()
-            self._schedule.step()
-        self._epochs += 1
+        self._step()
+        self._schedule.step()
 
     def answer(self) -> Tensor:
         """To the query, (l, d)."""
-        if self.on_gpu:
-            torch.cuda.current_stream(self._lesson.query.device).wait_stream(self._stream)
         with torch.no_grad():
             return self._predictor(self._lesson.query)  # type: ignore[no-any-return]
 
-    def _learn(self) -> None:
+    def _step(self) -> None:
         # Eq. 9: the sum over entries and modules, the mean over checkpoints
         missed = (self._predictor(self._lesson.parts) - self._lesson.targets).abs()
         loss = missed.sum() / len(self._lesson.targets)
@@ -206,14 +198,39 @@ class Pupil:
         loss.backward()
         self._optimizer.step()
 
-    def _learn_on_gpu(self) -> None:
-        if self._epochs < self._LAUNCHED:
-            self._learn()
-            return
-        if self._epochs == self._LAUNCHED:
-            with torch.cuda.graph(self._recording, stream=self._stream):
-                self._learn()
-        self._recording.replay()
+
+class RecordedPupil(Pupil):
+    """One on a GPU, in a stream of its own beside others.
+
+    There launches take longer than what is launched: those of an epoch are recorded once, and then repeated.
+    """
+
+    _LAUNCHED = 3  # epochs before the recording, in which what is set up once is set up
+
+    def __init__(self, lesson: Lesson, training: Training, generator: torch.Generator) -> None:
+        super().__init__(lesson, training, generator, recorded=True)
+        self._epochs = 0
+        self._recording = torch.cuda.CUDAGraph()
+        self._stream = torch.cuda.Stream(lesson.parts.device)  # type: ignore[no-untyped-call]
+        self._stream.wait_stream(torch.cuda.current_stream(lesson.parts.device))
+
+    def learn(self) -> None:
+        """One epoch."""
+        with torch.cuda.stream(self._stream):
+            if self._epochs < self._LAUNCHED:
+                self._step()
+            else:
+                if self._epochs == self._LAUNCHED:
+                    with torch.cuda.graph(self._recording, stream=self._stream):
+                        self._step()
+                self._recording.replay()
+            self._schedule.step()
+        self._epochs += 1
+
+    def answer(self) -> Tensor:
+        """To the query, (l, d)."""
+        torch.cuda.current_stream(self._lesson.query.device).wait_stream(self._stream)
+        return super().answer()
 
 
 def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:

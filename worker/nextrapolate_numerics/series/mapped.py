@@ -102,7 +102,7 @@ class MappedFile:
         lie one behind the other come in one call.
 
         Raises:
-            KeyError: there is none of that name.
+            KeyError: there is none of that name, or it is of a dtype that no factor has.
         """
         entries = {name: self.entries[name] for name in rooms}
         wanted = all(rooms[name].dtype is DTYPES[entry.dtype] for name, entry in entries.items())
