@@ -143,7 +143,8 @@ def predict_at_once(
             on_progress((epoch + 1) / training.epochs)
         return [pupil.answer() for pupil in pupils]
     finally:
-        torch.cuda.synchronize()  # what is launched may still write to the pupils' memory
+        for pupil in pupils:
+            pupil.rest()
 
 
 def _taught(pupil: "Pupil", training: Training, on_progress: Progress) -> Tensor:
@@ -226,6 +227,10 @@ class RecordedPupil(Pupil):
                 self._recording.replay()
             self._schedule.step()
         self._epochs += 1
+
+    def rest(self) -> None:
+        """Wait for what is launched: it may still write to memory that goes when this does."""
+        self._stream.synchronize()
 
     def answer(self) -> Tensor:
         """To the query, (l, d)."""
