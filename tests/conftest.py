@@ -23,7 +23,7 @@ pytest_plugins = [
     "fixtures.s3",
     "fixtures.webhooks",
     "fixtures.redis",
-    "fixtures.server",
+    "fixtures.hatched_server",
     "fixtures.scripted_server",
     "fixtures.scripted_job",
     "fixtures.browser",

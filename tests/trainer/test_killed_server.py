@@ -9,8 +9,8 @@ import pytest
 from fixtures.client_examples import NOW, a_job, an_event
 from fixtures.deadly_proxy import Moment, deadly_proxy
 from fixtures.grpo import MakeTrainer, same
+from fixtures.hatched_server import running_hatched_server
 from fixtures.scripted_server import Handler, ScriptedServer, answer, stream
-from fixtures.server import running_hatched_server
 from safetensors.torch import load_file
 from torch import Tensor
 
