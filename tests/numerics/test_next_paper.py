@@ -165,6 +165,17 @@ def test_one_batch_trains_like_the_loop_over_checkpoints() -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
 
 
+def test_a_long_batch_trains_like_the_loop_over_checkpoints() -> None:
+    """It is taken in portions, whose gradients add up."""
+    samples = BenchmarkSamples.random(pairs=5, modules=300, length=2000, seed=0)
+    training = Training(hidden_size=16, epochs=3, learning_rate=1e-3)
+    assert len(list(Lesson(samples.parts, samples.targets, samples.parts).portions())) == 2
+    cpu, generators = torch.device("cpu"), (torch.Generator().manual_seed(1) for _ in range(2))
+    (ours,) = batched([samples], training, next(generators), cpu)
+    (theirs,) = looped([samples], training, next(generators), cpu)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 def test_training_takes_the_loss_down() -> None:
     generator = torch.Generator().manual_seed(0)
     parts = torch.randn(2, 4, 3, 5, generator=generator)

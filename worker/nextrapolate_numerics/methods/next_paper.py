@@ -7,8 +7,9 @@ moved stay, everything is seeded, and all checkpoints make one batch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -68,14 +69,13 @@ class NextPaper:
         if not pairs:
             raise _too_few(drift, horizon_steps)
         spans = torch.tensor([drift.steps[end] - drift.steps[start] for start, end in pairs])
-        samples = {
-            name: Samples.of(
-                extraction.triples[name], [start - 1 for start, _ in pairs], horizon_steps / spans
-            )
+        samples = partial(Samples.of, starts=[start - 1 for start, _ in pairs], stretch=horizon_steps / spans)
+        seen = {
+            name: extraction.triples[name]
             for name in sorted(extraction.moved)
             if extraction.triples[name].locals.sigma.any()
         }
-        predicted = self._predict(samples, extraction.device, on_progress)
+        predicted = self._predict(seen, samples, extraction.device, on_progress)
         for (_, name), answer in predicted.items():
             if not answer.isfinite().all():
                 raise NonFiniteResultError(name, "float32")
@@ -85,23 +85,27 @@ class NextPaper:
                 unit(predicted["u", name]),  # Eq. 11
                 unit(predicted["v", name]),
             )
-            for name in samples
+            for name in seen
         }
         vanished = sum(1 for triple in triples.values() if not triple.sigma)
         return RankOne(horizon_steps, _warnings(spans, horizon_steps, vanished), triples)
 
     def _predict(
-        self, samples: Mapping[str, "Samples"], device: torch.device, on_progress: Progress
+        self,
+        seen: Mapping[str, ModuleTriples],
+        samples: Callable[[ModuleTriples], "Samples"],
+        device: torch.device,
+        on_progress: Progress,
     ) -> dict[tuple[str, str], Tensor]:
         """The predicted part of each component and module: all parts of one length share a predictor."""
         groups: dict[tuple[str, int], list[str]] = {}
         for component in ("u", "v", "sigma"):
-            for name, sample in samples.items():
-                groups.setdefault((component, sample.length(component)), []).append(name)
+            for name, triples in seen.items():
+                groups.setdefault((component, _length(triples, component)), []).append(name)
         training = Training(self.hidden_size, self.epochs, self.learning_rate)
         generator = torch.Generator().manual_seed(self.seed)
         lessons = (
-            self._lesson(component, [samples[name] for name in names], device)
+            self._lesson(component, map(samples, [seen[name] for name in names]), device)
             for (component, _), names in groups.items()
         )
         entries = sum(length * len(names) for (_, length), names in groups.items())
@@ -114,7 +118,8 @@ class NextPaper:
             predicted |= zip([(component, name) for name in names], answer.cpu(), strict=True)
         return predicted
 
-    def _lesson(self, component: str, samples: Sequence["Samples"], device: torch.device) -> Lesson:
+    def _lesson(self, component: str, samples: Iterable["Samples"], device: torch.device) -> Lesson:
+        """Of one component alone: those of all together would take many times a checkpoint's memory."""
         parts, targets, query = (
             torch.stack(side, dim=-2).float().to(device)
             for side in zip(*(sample.of_component(component) for sample in samples), strict=True)
@@ -155,15 +160,16 @@ class Samples:
             _stacked(globals_[-1], locals_[-1]),
         )
 
-    def length(self, component: str) -> int:
-        """Length of the parts of a component: m, n or 1."""
-        return self.of_component(component)[1].shape[-1]
-
     def of_component(self, component: str) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs (2, q, d), targets (q, d) and query (2, d) of "u", "v" or "sigma"."""
         parts = [getattr(triple, component) for triple in (self.inputs, self.targets, self.query)]
         inputs, targets, query = (part.unsqueeze(-1) if component == "sigma" else part for part in parts)
         return inputs, targets, query
+
+
+def _length(triples: ModuleTriples, component: str) -> int:
+    """Of the parts of a component: m, n or 1."""
+    return 1 if component == "sigma" else getattr(triples.globals, component).shape[-1]
 
 
 def _stacked(first: Triple, second: Triple) -> Triple:
