@@ -44,7 +44,7 @@ def write_section(name: str, measured: str, document: Path = DOCUMENT) -> None:
         document: where the section is.
     """
     begin, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-    heading = f"    {command()}\n\n{datetime.now(UTC):%Y-%m-%d}, on {machine()}."
+    heading = f"    {command()}\n\n{day_and_machine()}."
     section = f"{begin}\n{heading}\n\n{measured.strip()}\n{end}"
     text = document.read_text(encoding="utf-8")
     found = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
@@ -71,6 +71,11 @@ def _without_folder(word: str) -> str:
     if not path.is_absolute():
         return word
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else path.name
+
+
+def day_and_machine() -> str:
+    """Of what is measured now."""
+    return f"{datetime.now(UTC):%Y-%m-%d}, on {machine()}"
 
 
 def machine() -> str:

@@ -18,6 +18,7 @@ from pydantic import TypeAdapter
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from benchmarks.written import day_and_machine
 from nextrapolate_trainer.trl import NExtCallback
 
 RECORD = "run.json"
@@ -89,6 +90,8 @@ class Record:
     jumps: list[JumpRow] = field(default_factory=list)
     seconds: float = 0.0
     """Of training until the newest checkpoint."""
+    made: str = ""
+    """The day, the machine and its versions; of runs before 2026-11-27 it was not noted."""
 
     @classmethod
     def read(cls, file: Path) -> "Record":
@@ -107,7 +110,7 @@ class Record:
             OtherRunError: the folder holds a run with other settings.
         """
         if not (run / RECORD).exists():
-            return cls(settings)
+            return cls(settings, made=day_and_machine())
         record = cls.read(run / RECORD)
         if record.settings != settings:
             raise OtherRunError(f"{run} holds another run, {record.settings}: give another folder")

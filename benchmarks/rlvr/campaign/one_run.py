@@ -12,6 +12,7 @@ from benchmarks.rlvr.campaign.plan import Planned
 from benchmarks.rlvr.record import ADAPTER, RECORD, Record, newest_checkpoint, step_of
 from benchmarks.rlvr.run import train
 from benchmarks.rlvr.tasks import TASKS
+from benchmarks.written import day_and_machine
 from nextrapolate import NExtClient
 from nextrapolate.folders import find_checkpoints
 from nextrapolate_trainer.state import RunState
@@ -52,4 +53,4 @@ def branch(run: Planned, start: Path, out: Path, client: NExtClient) -> None:
     shutil.copytree(seen[-1].folder, out / seen[-1].folder.name)
     RunState(step=run.settings.branches_at, series=series).write(out / seen[-1].folder.name)
     rows = [row for row in Record.read(start / RECORD).rows if row.step <= run.settings.branches_at]
-    Record(run.settings, rows, seconds=rows[-1].seconds).write(out)
+    Record(run.settings, rows, seconds=rows[-1].seconds, made=day_and_machine()).write(out)

@@ -8,6 +8,7 @@ from benchmarks.rlvr.campaign.variants import (
     ALGORITHMS,
     BEST,
     BRANCHES_AT,
+    BY_OTHERS,
     CYCLES,
     OFTEN,
     ONCE,
@@ -27,7 +28,7 @@ FASTER = (1e-4, 2e-4, 4e-4)
 LARGE = FASTER[1:]
 """Where vanilla runs come furthest in 400 steps."""
 BEYOND = 8e-4
-"""Past the sweep, to see whether the best rate lies within it; on one seed."""
+"""Past the sweep, to see whether the best rate lies within it."""
 TUNING_TASKS = ("addition", "modular")
 SAVE_EVERY = 10
 MEASURE_EVERY = 20
@@ -90,8 +91,9 @@ def runs_of(
 STUDIES = {
     "steps": runs_of(("vanilla", BEST, OFTEN)),
     "rates": runs_of(["vanilla"], rates=FASTER),
+    "cycles by single methods": runs_of(BY_OTHERS),
     "beyond the sweep": (
-        *runs_of(["vanilla"], rates=[BEYOND], seeds=SEEDS[:1]),
+        *runs_of(["vanilla"], rates=[BEYOND]),
         *runs_of((BEST, SHORTER), ["modular"], [BEYOND], SEEDS[:1]),
     ),
     "cycles at larger rates": (

@@ -104,6 +104,8 @@ CYCLES = {
     "auto-20-200": cycles("auto", 20, 200),
     "auto-10-100": cycles("auto", 10, 100, start=20),
     "next-20-60": cycles("next", 20, 60),
+    "next-20-100": cycles("next", 20, 100),
+    "we-20-100": cycles("weight-extrapolation", 20, 100),
     "expo-20": cycles("expo", 20, 50, alpha=0.1),
     **lines(20, 16),
     **lines(20, 20),
@@ -141,6 +143,8 @@ BEST = "auto-20-100"
 """The cycle that the claims at the usual rate are made with."""
 OFTEN = "auto-10-100"
 """The same with a jump at every checkpoint: twice as many."""
+BY_OTHERS = ("next-20-100", "we-20-100")
+"""The cycle of the claims by single methods, of which one is as published."""
 SHORTER = "auto-20-25"
 """The first of these a quarter as far ahead, for rates several times as large."""
 
