@@ -12,7 +12,7 @@ from benchmarks.rlvr.campaign.compare import Pair, noise, summary
 from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
 from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
-from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to
+from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to, steps_until_kept
 from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.variants import BEST
@@ -72,6 +72,22 @@ def test_steps_to_an_accuracy(accuracy: float, steps: float | None) -> None:
     assert steps_to(JUMPING, accuracy) == (None if steps is None else pytest.approx(steps))
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "steps"),
+    [
+        ({0: 0.1, 20: 0.5, 40: 0.3, 60: 0.5}, 50.0),
+        ({0: 0.1, 20: 0.5, 40: 0.6}, 15.0),
+        ({0: 0.5, 20: 0.6}, 0.0),
+        ({0: 0.1, 20: 0.5, 40: 0.3}, None),
+    ],
+)
+def test_an_accuracy_is_kept_where_the_run_is_never_below_it_again(
+    accuracies: dict[int, float], steps: float | None
+) -> None:
+    kept = steps_until_kept(record(SHORT, accuracies), 0.4)
+    assert kept == (None if steps is None else pytest.approx(steps))
+
+
 def test_a_run_is_compared_at_equal_steps() -> None:
     long = record(replace(SHORT, steps=400), {0: 0.1, 20: 0.3, 40: 0.5, 400: 0.55})
     pair = Pair(planned(BEST, "addition"), JUMPING, rival=long)
@@ -100,8 +116,10 @@ def test_a_guard_has_answers_given_before_every_jump_and_after_it() -> None:
     for run, adapters in (("guarded", 2), ("guarded-alphas", 3), ("guarded-averages", 3), (BEST, 0)):
         settings = replace(planned(run, "addition").settings, steps=200)
         made = record(settings, {0: 0.1, 200: 0.5}, due)
-        pair = Pair(Planned(run, settings), made, rival=VANILLA)
+        pair = Pair(Planned(run, settings), made, rival=record(settings, {0: 0.1, 400: 0.5}))
         assert pair.guard_answers == 20 * adapters * 1024 / (200 * 128)
+        # A goal of 0.5 is reached at the end, after all 20 jumps.
+        assert pair.steps_with_guard == 200 + 20 * adapters * 8
 
 
 def test_every_planned_run_has_a_name_and_settings_of_its_own() -> None:
@@ -134,7 +152,7 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
     found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
     assert "1 of 1 runs reached it, after 150 steps" in tables.SECTIONS["steps"](found)
-    assert "| 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
+    assert "| 150, 1 of 1 runs | 150, 1 of 1 runs | 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
     told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(NOTHING)}
     assert told == {"steps", "rates", "best", "guard"}
     assert all(table(Results({})).startswith(NOTHING) for table in tables.SECTIONS.values())

@@ -9,9 +9,11 @@ from typing import Any
 from demo.trainer import GUARD_QUESTIONS, SETTINGS
 
 from benchmarks.rlvr.campaign.plan import Planned, planned, runs_of
-from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to
+from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to, steps_until_kept
 from benchmarks.rlvr.campaign.variants import CYCLE_STEPS, VANILLA, VARIANTS
 from benchmarks.rlvr.record import Record
+
+_ANSWERS_A_STEP: int = SETTINGS["per_device_train_batch_size"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,19 @@ class Pair:
         return steps_to(self.record, self.goal)
 
     @property
+    def steps_until_kept(self) -> float | None:
+        """Steps after which the run was never below the goal again."""
+        return steps_until_kept(self.record, self.goal)
+
+    @property
+    def steps_with_guard(self) -> float | None:
+        """Steps paid for the goal, the guard's answers counted as the steps of training that have as many."""
+        if self.steps is None:
+            return None
+        jumps = sum(jump.step <= self.steps for jump in self.record.jumps)
+        return self.steps + jumps * self._answers_a_jump / _ANSWERS_A_STEP
+
+    @property
     def steps_of_rival(self) -> float:
         """Steps that the rival paid for what the run has at its end; all of them where it has less."""
         reached = steps_to(self.rival, at(self.record, self.record.settings.steps))
@@ -52,12 +67,17 @@ class Pair:
     @property
     def guard_answers(self) -> float:
         """Answers that the guard had given, for each one that the run trained on."""
-        made = self.record.settings
-        if made.jumps is None or "guard" not in made.jumps:
-            return 0.0
-        adapters = 1 + len(made.jumps.get("alphas", [1.0])) + len(made.jumps.get("others", []))
-        asked = len(self.record.jumps) * adapters * GUARD_QUESTIONS * SETTINGS["num_generations"]
-        return float(asked / (made.steps * SETTINGS["per_device_train_batch_size"]))
+        trained_on = self.record.settings.steps * _ANSWERS_A_STEP
+        return len(self.record.jumps) * self._answers_a_jump / trained_on
+
+    @property
+    def _answers_a_jump(self) -> int:
+        """That the guard has, of the run's own adapter and of each that it is offered."""
+        jumps = self.record.settings.jumps
+        if jumps is None or "guard" not in jumps:
+            return 0
+        adapters = 1 + len(jumps.get("alphas", [1.0])) + len(jumps.get("others", []))
+        return int(adapters * GUARD_QUESTIONS * SETTINGS["num_generations"])
 
 
 def pairs(results: Results, runs: Sequence[Planned]) -> list[Pair]:
@@ -96,6 +116,8 @@ def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:
             "rival": VARIANTS[pair.run.variant].rival,
             "rival_sampled": pair.goal,
             "steps_to_rival": pair.steps,
+            "steps_until_kept": pair.steps_until_kept,
+            "steps_with_guard": pair.steps_with_guard,
             "worst_difference": pair.worst,
             "gain_for_100_steps": gain_for_100_steps(pair.record),
             "jumps": sum(jump.alpha is not None for jump in pair.record.jumps),

@@ -65,6 +65,21 @@ def steps_to(record: Record, sampled: float) -> float | None:
     return None
 
 
+def steps_until_kept(record: Record, sampled: float) -> float | None:
+    """Return after how many paid steps that accuracy was there for good, on lines between measurements.
+
+    None where the last measurement is below it.
+    """
+    points = curve(record)
+    if points[-1].sampled < sampled:
+        return None
+    for before, after in reversed(list(pairwise(points))):
+        if before.sampled < sampled:
+            share = (sampled - before.sampled) / (after.sampled - before.sampled)
+            return before.step + share * (after.step - before.step)
+    return 0.0
+
+
 def seconds_to(record: Record, step: float) -> float:
     """Return the processor's seconds of training until then, and what the run waited for its jumps."""
     waited = sum(jump.seconds for jump in record.jumps if jump.step <= step)

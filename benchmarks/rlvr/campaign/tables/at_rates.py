@@ -1,9 +1,9 @@
 """Steps saved at larger constant learning rates, and at the best of them."""
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, stdev
 
-from benchmarks.rlvr.campaign.compare import pairs
+from benchmarks.rlvr.campaign.compare import Pair, pairs
 from benchmarks.rlvr.campaign.plan import BEYOND, FASTER, LARGE, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
 from benchmarks.rlvr.campaign.sweep import AVERAGE, AVERAGED_AT, Swept
@@ -46,15 +46,18 @@ def best(results: Results) -> str:
     goals = {task: goal for task in TASKS if (goal := _best(results, task)) is not None}
     rows = []
     for way in _WAYS:
-        paid = {
-            task: [pair.steps for pair in pairs(results, runs_of([way], [task], [rate]))]
-            for task, (rate, _) in goals.items()
-        }
-        everything = [steps for by_task in paid.values() for steps in by_task]
+        found = {task: pairs(results, runs_of([way], [task], [rate])) for task, (rate, _) in goals.items()}
+        everything = [pair for by_task in found.values() for pair in by_task]
         if everything:
-            overall = _overall(everything) if all(paid.values()) else ""  # of all tasks, or of none
-            rows.append((VARIANTS[way].title, *map(together, paid.values()), overall))
-    columns = ("run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all")
+            by_task = (together([pair.steps for pair in of_task]) for of_task in found.values())
+            overall = (
+                _overall(everything) if all(found.values()) else ("", "", "")
+            )  # of all tasks, or of none
+            rows.append((VARIANTS[way].title, *by_task, *overall))
+    columns = (
+        "run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all", "all, for good",
+        "all, with the guard's answers",
+    )  # fmt: skip
     return table(columns, rows)
 
 
@@ -84,11 +87,19 @@ def averages(results: Results, swept: Sequence[Swept]) -> str:
     return table(("task", "rate", "run", "runs", *columns), rows)
 
 
-def _overall(steps: list[float | None]) -> str:
+def _overall(found: Sequence[Pair]) -> tuple[str, ...]:
+    ways = ("steps", "steps_until_kept", "steps_with_guard")
+    return tuple(_mean_of([getattr(pair, way) for pair in found]) for way in ways)
+
+
+def _mean_of(steps: Sequence[float | None]) -> str:
+    """With its standard error, and how many got there."""
     reached = [paid for paid in steps if paid is not None]
-    return (
-        f"{mean(reached):.0f}, {len(reached)} of {len(steps)} runs" if reached else f"0 of {len(steps)} runs"
-    )
+    share = f"{len(reached)} of {len(steps)} runs"
+    if not reached:
+        return share
+    error = f" ± {stdev(reached) / len(reached) ** 0.5:.0f}" if len(reached) > 1 else ""
+    return f"{mean(reached):.0f}{error}, {share}"
 
 
 def _best(results: Results, task: str) -> tuple[float, Spread] | None:

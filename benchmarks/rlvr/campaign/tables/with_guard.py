@@ -6,7 +6,7 @@ from statistics import mean
 from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results
-from benchmarks.rlvr.campaign.tables.cells import table
+from benchmarks.rlvr.campaign.tables.cells import table, together
 from benchmarks.rlvr.campaign.variants import BEST, GUARDED, OFTEN, SHORTER, VARIANTS
 
 
@@ -22,7 +22,7 @@ def guard(results: Results) -> str:
                     rows.append((task, f"{rate:g}", VARIANTS[way].title, *_cells(found, allowed)))
     columns = (
         "task", "rate", "run", "runs", "jumps refused", "worst", "at the end", "noise", "worse than noise",
-        "answers for each of training's",
+        "answers for each of training's", "steps to vanilla's 400", "with the guard's answers as steps",
     )  # fmt: skip
     return table(columns, rows)
 
@@ -40,4 +40,6 @@ def _cells(found: Sequence[Pair], allowed: float | None) -> tuple[str, ...]:
         "" if allowed is None else f"{allowed:.3f}",
         "" if allowed is None else f"{beyond} of {len(differences)}",
         f"{mean(pair.guard_answers for pair in found):.2f}",
+        together([pair.steps for pair in found]),
+        together([pair.steps_with_guard for pair in found]),
     )
