@@ -62,8 +62,10 @@ def command() -> str:
 
     Absolute paths are told by their last part: where the runs of this machine lie says nothing to others.
     """
-    words = ["python", *sys.orig_argv[1:]]
-    return " ".join(_without_folder(word) for word in words)
+    words = " ".join(_without_folder(word) for word in ("python", *sys.orig_argv[1:]))
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    path = os.pathsep.join(map(_without_folder, folders))
+    return f"PYTHONPATH={path} {words}" if path else words
 
 
 def _without_folder(word: str) -> str:

@@ -9,7 +9,8 @@ from benchmarks.written import ROOT, command, machine, markdown_table, write_sec
 
 
 @pytest.fixture
-def document(tmp_path: Path) -> Path:
+def document(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     path = tmp_path / "benchmarks.md"
     path.write_text(
         "# What was measured\n\nBefore.\n\n<!-- begin: one -->\nold\n<!-- end: one -->\n\nAfter.\n"
@@ -46,7 +47,10 @@ def test_the_command_names_no_folder_of_this_machine(monkeypatch: pytest.MonkeyP
         "--write",
     ]
     monkeypatch.setattr(sys, "orig_argv", words)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     assert command() == "python -m benchmarks.extraction lr2e-5 docs --write"
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'tests'}:worker")
+    assert command() == "PYTHONPATH=tests:worker python -m benchmarks.extraction lr2e-5 docs --write"
 
 
 def test_the_machine_is_told_without_its_name() -> None:
