@@ -1,19 +1,69 @@
-"""Whether checkpoints will do for a method: what their steps alone tell, before any is read."""
+"""Whether checkpoints will do for a task and its methods: what is known before any weights are read."""
 
 from collections.abc import Sequence
 
-from nextrapolate.schemas import Method, WeightExtrapolationMethod
+from nextrapolate.schemas import (
+    BacktestCreate,
+    InspectCreate,
+    JobCreate,
+    JobRequest,
+    Method,
+    WeightExtrapolationMethod,
+)
 from nextrapolate_service.errors import MissingCheckpointError, ScoreCountError, TooFewCheckpointsError
-from nextrapolate_service.methods import METHODS
+from nextrapolate_service.methods import METHODS, first_is_origin
+
+_INSPECTED = 3
+"""Checkpoints of an inspection: a line through fewer says nothing."""
 
 
-def check_method(method: Method, steps: Sequence[int], field: str) -> None:
+def check_task(request: JobRequest, steps: Sequence[int], *, starts_at_base: bool) -> None:
+    """Refuse a task for which the checkpoints of these steps will not do.
+
+    Args:
+        request: with its task.
+        steps: of the checkpoints, ascending.
+        starts_at_base: False where the first checkpoint's configuration says that the run did not.
+
+    Raises:
+        TooFewCheckpointsError, MissingCheckpointError: more are needed, or others.
+        ScoreCountError: not one reward or score for each checkpoint.
+    """
+    field = "series" if request.series else "checkpoints"
+    match request:
+        case JobCreate(method=method):
+            check_method(method, steps, field, starts_at_base=starts_at_base)
+        case BacktestCreate(at=at, until=target):
+            for step, name in ((at, "at"), (target, "at + horizon_steps")):
+                if step not in steps:
+                    raise MissingCheckpointError(
+                        f"there is no checkpoint at step {step} ({name}): a backtest predicts one that is "
+                        f"known from another; there are {', '.join(map(str, steps))}",
+                        field=field,
+                    )
+            if at == steps[0] and first_is_origin(steps, starts_at_base=starts_at_base):
+                raise TooFewCheckpointsError(
+                    f"a backtest at step {at} shows the methods one checkpoint, and nothing has moved yet: "
+                    "ask at a later one",
+                    field="at",
+                )
+        case InspectCreate():
+            if len(steps) < _INSPECTED:
+                raise TooFewCheckpointsError(
+                    f"an inspection needs at least {_INSPECTED} checkpoints, there are {len(steps)}: "
+                    "collect more of them",
+                    field=field,
+                )
+
+
+def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_base: bool) -> None:
     """Refuse a method for which the checkpoints of these steps will not do.
 
     Args:
         method: with the parameters it was asked for with.
         steps: of the checkpoints, ascending.
         field: of the request, where the checkpoints come from.
+        starts_at_base: as for `check_task`.
 
     Raises:
         TooFewCheckpointsError: it says how many would do.
@@ -21,7 +71,7 @@ def check_method(method: Method, steps: Sequence[int], field: str) -> None:
         MissingCheckpointError: a step that the method was given has no checkpoint.
     """
     entry = METHODS[method.name]
-    needed = entry.needed_checkpoints(method, steps)
+    needed = entry.needed_checkpoints(method, steps, starts_at_base=starts_at_base)
     if len(steps) < needed:
         raise TooFewCheckpointsError(
             f"{entry.name} needs at least {needed} checkpoints at this spacing and horizon, there are "
@@ -36,11 +86,10 @@ def check_method(method: Method, steps: Sequence[int], field: str) -> None:
                 field=f"method.{name}",
             )
     if isinstance(method, WeightExtrapolationMethod):
-        _check_ends(method, steps)
+        _check_ends(method, sorted({0, *steps}) if starts_at_base else steps)
 
 
-def _check_ends(method: WeightExtrapolationMethod, steps: Sequence[int]) -> None:
-    known = sorted({0, *steps})
+def _check_ends(method: WeightExtrapolationMethod, known: Sequence[int]) -> None:
     for name, step, choice in (
         ("from_step", method.from_step, known[:-1]),
         ("to_step", method.to_step, known),

@@ -32,7 +32,8 @@ class MethodEntry:
         parameters: its parameters, among them its `name`.
         title: for people.
         paper: where it comes from; None for our own.
-        learns_from_base: a checkpoint at step 0, the base model itself, is one to learn from.
+        learns_from_base: the origin, from which training is measured, is a checkpoint to learn from where it
+            is one of the series.
     """
 
     parameters: type[MethodParameters]
@@ -49,9 +50,12 @@ class MethodEntry:
         """What callers may set."""
         return sorted(self.parameters.model_fields.keys() - {"name"})
 
-    def needed_checkpoints(self, method: MethodParameters, steps: Sequence[int]) -> int:
+    def needed_checkpoints(
+        self, method: MethodParameters, steps: Sequence[int], *, starts_at_base: bool
+    ) -> int:
         """How many checkpoints there have to be, if those there are went on at their median spacing."""
-        told = steps[1:] if steps[:1] == [0] and not self.learns_from_base else steps
+        origin = first_is_origin(steps, starts_at_base=starts_at_base)
+        told = steps[1:] if origin and not self.learns_from_base else steps
         needed = method.minimum_checkpoints
         if method.learns_from_pairs and len(told) >= 2:
             missing_steps = max(0, told[0] + method.horizon_steps - told[-1])
@@ -68,6 +72,11 @@ class MethodEntry:
             minimum_checkpoints=self.parameters().minimum_checkpoints,
             parameters=self.parameters.model_json_schema(),
         )
+
+
+def first_is_origin(steps: Sequence[int], *, starts_at_base: bool) -> bool:
+    """True where training is measured from the first checkpoint, and not from a base model before it."""
+    return not starts_at_base or 0 in steps
 
 
 _ENTRIES = (

@@ -4,31 +4,26 @@ import hashlib
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nextrapolate.schemas import MOST_CHECKPOINTS, BacktestCreate, InspectCreate, JobCreate, JobRequest
+from nextrapolate.schemas import MOST_CHECKPOINTS, JobRequest
 from nextrapolate_service import uris
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
     MismatchedAdaptersError,
-    MissingCheckpointError,
     StepOrderError,
     StillSeriesError,
-    TooFewCheckpointsError,
     TooManyCheckpointsError,
 )
-from nextrapolate_service.method_checks import check_method
+from nextrapolate_service.method_checks import check_task
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.uris.disk import open_resolved
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_service.webhooks.addresses import check_webhook
-from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, check_config
+from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, ConfigFacts, check_config
 from nextrapolate_store.credentials import Credential
 from nextrapolate_store.errors import UnusableContent
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_store.store import Store
-
-_INSPECTED = 3
-"""Checkpoints of an inspection: a line through fewer says nothing."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,11 @@ def submit(
 
 
 def _inputs(store: Store, settings: ServiceSettings, submission: Submission) -> JobInputs:
-    """Find what the job reads; nothing is fetched for a job that its steps alone make impossible."""
+    """Find what the job reads; nothing is fetched for a job that its steps alone make impossible.
+
+    So the steps are judged twice: until a configuration says otherwise, a run has started at the base model,
+    which is where the fewest checkpoints will do.
+    """
     tenant, request = submission.tenant, submission.request
     if request.series is not None:
         inputs = store.series.inputs(tenant, request.series, request.until)
@@ -98,7 +97,8 @@ def _inputs(store: Store, settings: ServiceSettings, submission: Submission) -> 
         _check_steps(request, [checkpoint.step for checkpoint in checkpoints])
         inputs = JobInputs(uris.resolve(checkpoints, settings, tenant, submission.hub_token))
     _check_movement(inputs)
-    _check_ranks(store, tenant, inputs)
+    if not _check_configs(store, tenant, inputs).starts_at_base:
+        check_task(request, [adapter.step for adapter in inputs.checkpoints], starts_at_base=False)
     return inputs
 
 
@@ -140,36 +140,7 @@ def _check_steps(request: JobRequest, steps: list[int]) -> None:
             raise StepOrderError(
                 f"{what}: list each checkpoint once, in the order of its step", field="checkpoints"
             )
-    _check_task(request, steps)
-
-
-def _check_task(request: JobRequest, steps: list[int]) -> None:
-    """Refuse a task for which the checkpoints of these steps will not do."""
-    field = "series" if request.series else "checkpoints"
-    match request:
-        case JobCreate(method=method):
-            check_method(method, steps, field)
-        case BacktestCreate(at=at, until=target):
-            for step, name in ((at, "at"), (target, "at + horizon_steps")):
-                if step not in steps:
-                    raise MissingCheckpointError(
-                        f"there is no checkpoint at step {step} ({name}): a backtest predicts one that is "
-                        f"known from another; there are {', '.join(map(str, steps))}",
-                        field=field,
-                    )
-            if at == 0:
-                raise TooFewCheckpointsError(
-                    "a backtest at step 0 shows the methods one checkpoint, and nothing has moved yet: ask "
-                    "at a later one",
-                    field="at",
-                )
-        case InspectCreate():
-            if len(steps) < _INSPECTED:
-                raise TooFewCheckpointsError(
-                    f"an inspection needs at least {_INSPECTED} checkpoints, there are {len(steps)}: "
-                    "collect more of them",
-                    field=field,
-                )
+    check_task(request, steps, starts_at_base=True)
 
 
 def _check_movement(inputs: JobInputs) -> None:
@@ -183,22 +154,24 @@ def _check_movement(inputs: JobInputs) -> None:
         )
 
 
-def _check_ranks(store: Store, tenant: str, inputs: JobInputs) -> None:
-    """Read every configuration once; checkpoints of one run mostly share one."""
-    ranks: dict[FileSource, int] = {}
+def _check_configs(store: Store, tenant: str, inputs: JobInputs) -> ConfigFacts:
+    """Read every configuration once, as checkpoints of one run mostly share one; give what the first says."""
+    read: dict[FileSource, ConfigFacts] = {}
     first = inputs.checkpoints[0]
     for adapter in inputs.checkpoints:
-        if adapter.config not in ranks:
-            ranks[adapter.config] = _rank(store, tenant, adapter)
-        if ranks[adapter.config] != ranks[first.config]:
+        if adapter.config not in read:
+            read[adapter.config] = _facts(store, tenant, adapter)
+        rank, expected = read[adapter.config].rank, read[first.config].rank
+        if rank != expected:
             raise MismatchedAdaptersError(
-                f"the checkpoint at step {adapter.step} has rank {ranks[adapter.config]}, the one at step "
-                f"{first.step} has {ranks[first.config]}: a series has to come from one run",
+                f"the checkpoint at step {adapter.step} has rank {rank}, the one at step {first.step} has "
+                f"{expected}: a series has to come from one run",
                 field="checkpoints",
             )
+    return read[first.config]
 
 
-def _rank(store: Store, tenant: str, adapter: InputAdapter) -> int:
+def _facts(store: Store, tenant: str, adapter: InputAdapter) -> ConfigFacts:
     with open_resolved(store.blobs.path(adapter.config, tenant)) as file:
         document = file.read(MAX_CONFIG_BYTES + 1)
     try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from nextrapolate_store.errors import BrokenAdapter, FileTooLarge, UnsupportedAdapter
@@ -21,6 +22,19 @@ _REFUSED_FIELDS: Mapping[str, str] = {
     "kasa_config": "it truncates the base weight and scales between B and A",
     "monteclora_config": "its factors are drawn anew around those saved",
 }
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """What a configuration says of its run, as far as a request is judged by it.
+
+    Attributes:
+        rank: the rank r.
+        starts_at_base: False under init_lora_weights=false, whose B does not start at 0.
+    """
+
+    rank: int
+    starts_at_base: bool
 
 
 class ConfigCheck:
@@ -52,8 +66,8 @@ class ConfigCheck:
         check_config(bytes(self._document))
 
 
-def check_config(document: bytes) -> int:
-    """Check an adapter_config.json, and give its rank r.
+def check_config(document: bytes) -> ConfigFacts:
+    """Check an adapter_config.json, and give what it says of its run.
 
     Raises:
         BrokenAdapter: not a JSON object, or without a usable r and lora_alpha.
@@ -70,8 +84,8 @@ def check_config(document: bytes) -> int:
     return check_fields(fields)
 
 
-def check_fields(fields: Mapping[str, Any]) -> int:
-    """Check the fields of an adapter_config.json, and give its rank r; raises as `check_config` does."""
+def check_fields(fields: Mapping[str, Any]) -> ConfigFacts:
+    """Check the fields of an adapter_config.json, and give what they say; raises as `check_config` does."""
     _refuse_features(fields)
     rank, alpha = fields.get("r"), fields.get("lora_alpha")
     if type(rank) is not int or rank < 1:
@@ -80,7 +94,7 @@ def check_fields(fields: Mapping[str, Any]) -> int:
         raise _broken(
             "lora_alpha", "lora_alpha is missing or 0, under which every delta is lost; send the run's own"
         )
-    return rank
+    return ConfigFacts(rank, starts_at_base=fields.get("init_lora_weights", True) is not False)
 
 
 def _refuse_features(fields: Mapping[str, Any]) -> None:
