@@ -92,6 +92,10 @@ def test_features_are_refused_by_name(fields: dict[str, Any], feature: str, tmp_
         ({"rank_pattern": {"q_proj": 0}}, "rank of 0"),
         ({"rank_pattern": ["q_proj"]}, "not a number"),
         ({"rank_pattern": {"(": 4}}, "no regular expression"),
+        ({"rank_pattern": {"(?i)q_proj": 4}}, "no regular expression"),
+        ({"rank_pattern": {"q{99999999999999}": 4}}, "no regular expression"),
+        ({"lora_alpha": 10**400}, "not a number"),
+        ({"r": math.inf}, "not a number"),
     ],
 )
 def test_unusable_values_are_refused(fields: dict[str, Any], reason: str, tmp_path: Path) -> None:

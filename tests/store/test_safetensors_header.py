@@ -77,6 +77,12 @@ def renamed(before: str, after: str) -> bytes:
         (changed(A, data_offsets=[8, 40]), f"{A}.data_offsets", "leaves a gap"),
         (changed(B, data_offsets=[0, 24]), f"{A}.data_offsets", "overlaps"),
         (changed(A, shape=[4, 2]), f"{A}.shape", "do not share a rank"),
+        (
+            renamed(A, A.replace(".weight", ".default.weight")),
+            A.replace(".weight", ".default.weight"),
+            "not named as PEFT saves it",
+        ),
+        (changed(A, dtype="I32"), f"{A}.dtype", "save it as float32"),
     ],
 )
 def test_what_is_wrong_is_named(content: bytes, field: str, says: str) -> None:
@@ -96,13 +102,28 @@ def test_a_large_header_with_a_name_twice_is_refused_in_no_time() -> None:
     assert time.monotonic() - started < 120, "one look at each name takes a second, one for each pair hours"
 
 
-def test_dora_is_refused_by_name() -> None:
-    entries = {
-        **header(),
-        "q.lora_magnitude_vector": {"dtype": "F32", "shape": [0], "data_offsets": [56, 56]},
-    }
-    with pytest.raises(UnsupportedAdapter, match="DoRA"):
+@pytest.mark.parametrize(
+    ("name", "feature", "advice"),
+    [
+        ("q.lora_magnitude_vector", "DoRA", "train with use_dora=False"),
+        ("q.lora_B.bias", "lora_bias", "train with lora_bias=False"),
+        ("embed_tokens.lora_embedding_A", "LoRA on an embedding", "target linear layers only"),
+    ],
+)
+def test_features_are_refused_by_name(name: str, feature: str, advice: str) -> None:
+    entries = {**header(), name: {"dtype": "F32", "shape": [0], "data_offsets": [56, 56]}}
+    with pytest.raises(UnsupportedAdapter, match=f"{feature} .*{name}.*; {advice}") as refused:
         check(with_header(entries, bytes(56)))
+    assert refused.value.field == name
+
+
+def test_convolutions_are_refused() -> None:
+    entries = header()
+    for entry, shape in ((entries[A], [2, 4, 1, 1]), (entries[B], [3, 2, 1, 1])):
+        entry["shape"] = shape
+    with pytest.raises(UnsupportedAdapter, match=r"on a convolution .* target linear layers only") as refused:
+        check(with_header(entries, bytes(56)))
+    assert refused.value.field == f"{A}.shape"
 
 
 @settings(deadline=None)

@@ -1,7 +1,9 @@
 """What a checkpoint's files may hold, checked in whichever way they come: uploaded, fetched or linked.
 
 safetensors_header.py   adapter_model.safetensors, of which the header tells all
+lora_tensors.py         what tensors there have to be in it
 adapter_config.py       adapter_config.json
+lora_numbers.py         the ranks and scalings in it
 intake.py               either of them on its way in: bounded, and checked while it arrives
 """
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nextrapolate_store.errors import BrokenAdapter, FileTooLarge, UnsupportedAdapter
+from nextrapolate_store.content.lora_numbers import broken, check_numbers, shown
+from nextrapolate_store.errors import FileTooLarge, UnsupportedAdapter
 
 MAX_CONFIG_BYTES = 64 << 10
 
@@ -74,27 +75,21 @@ def check_config(document: bytes) -> ConfigFacts:
         UnsupportedAdapter: a feature whose delta is not B A; it is named.
     """
     try:
-        fields = json.loads(document)
+        fields = json.loads(document.decode())
     except (ValueError, RecursionError) as error:
-        raise _broken(
+        raise broken(
             "adapter_config.json", f"this is not JSON ({error}); send the file PEFT has written"
         ) from None
     if not isinstance(fields, dict):
-        raise _broken("adapter_config.json", "this is not a JSON object; send the file PEFT has written")
+        raise broken("adapter_config.json", "this is not a JSON object; send the file PEFT has written")
     return check_fields(fields)
 
 
 def check_fields(fields: Mapping[str, Any]) -> ConfigFacts:
     """Check the fields of an adapter_config.json, and give what they say; raises as `check_config` does."""
     _refuse_features(fields)
-    rank, alpha = fields.get("r"), fields.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise _broken("r", "the rank r is missing or not a positive number; send the run's own configuration")
-    if type(alpha) not in (int, float) or alpha == 0:
-        raise _broken(
-            "lora_alpha", "lora_alpha is missing or 0, under which every delta is lost; send the run's own"
-        )
-    return ConfigFacts(rank, starts_at_base=fields.get("init_lora_weights", True) is not False)
+    starts_at_base = fields.get("init_lora_weights", True) is not False
+    return ConfigFacts(check_numbers(fields), starts_at_base)
 
 
 def _refuse_features(fields: Mapping[str, Any]) -> None:
@@ -118,12 +113,7 @@ def _refuse_features(fields: Mapping[str, Any]) -> None:
         )
 
 
-def _broken(field: str, what: str) -> BrokenAdapter:
-    return BrokenAdapter(f"adapter_config.json: {what}", field=field)
-
-
 def _unsupported(field: str, value: Any, why: str) -> UnsupportedAdapter:
-    shown = json.dumps(value)[:80]
     return UnsupportedAdapter(
-        f"adapter_config.json: {field}={shown} cannot be extrapolated: {why}", field=field
+        f"adapter_config.json: {field}={shown(value)} cannot be extrapolated: {why}", field=field
     )

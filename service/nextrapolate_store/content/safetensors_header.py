@@ -9,11 +9,9 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from nextrapolate_store.errors import BrokenAdapter, UnsupportedAdapter
+from nextrapolate_store.content.lora_tensors import SAVE_AGAIN, Tensor, broken, check_tensors
 
 MAX_HEADER_BYTES = 8 << 20
 
@@ -27,19 +25,6 @@ _DTYPE_BYTES = {
 }
 _SIZES_END, _MOST_SIZES = 2**63, 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,511}")
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])(?P<rest>(\.[A-Za-z0-9_-]+)?\.weight)")
-_SAVE_AGAIN = "save the adapter again with PEFT's save_pretrained (safe_serialization=True)"
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """One entry of the header; `begin` and `end` are offsets in bytes after the header."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
 
 
 class HeaderCheck:
@@ -82,12 +67,12 @@ class HeaderCheck:
         """
         total = self._arrived if total_bytes is None else total_bytes
         if self._tensors is None or self._header_bytes is None:
-            raise _broken("header", f"the file ends after {total} bytes, within its header; {_SAVE_AGAIN}")
+            raise broken("header", f"the file ends after {total} bytes, within its header; {SAVE_AGAIN}")
         data = max((tensor.end for tensor in self._tensors), default=0)
         expected = _PREFIX_BYTES + self._header_bytes + data
         if total != expected:
             what = "is truncated" if total < expected else "has trailing bytes"
-            raise _broken(
+            raise broken(
                 "data_offsets",
                 f"the file {what}: it has {total} bytes, its header says {expected}; send all of it again",
             )
@@ -103,13 +88,13 @@ def parse_header(document: bytes) -> tuple[Tensor, ...]:
     try:
         entries = json.loads(document, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        raise _broken("header", f"the header is not JSON ({error}); {_SAVE_AGAIN}") from None
+        raise broken("header", f"the header is not JSON ({error}); {SAVE_AGAIN}") from None
     if not isinstance(entries, dict):
-        raise _broken("header", f"the header is not a JSON object; {_SAVE_AGAIN}")
+        raise broken("header", f"the header is not a JSON object; {SAVE_AGAIN}")
     entries.pop("__metadata__", None)
     tensors = tuple(_tensor(name, entry) for name, entry in entries.items())
     _check_contiguous(tensors)
-    _check_pairs({tensor.name: tensor for tensor in tensors})
+    check_tensors({tensor.name: tensor for tensor in tensors})
     return tensors
 
 
@@ -119,8 +104,8 @@ def _header_length(prefix: bytes) -> int:
         return length
     for magic, what in _MAGIC.items():
         if prefix.startswith(magic):
-            raise _broken("header", f"this is {what}, which can run code when it is loaded; {_SAVE_AGAIN}")
-    raise _broken("header", f"a header of {length} bytes is none (at most {MAX_HEADER_BYTES}); {_SAVE_AGAIN}")
+            raise broken("header", f"this is {what}, which can run code when it is loaded; {SAVE_AGAIN}")
+    raise broken("header", f"a header of {length} bytes is none (at most {MAX_HEADER_BYTES}); {SAVE_AGAIN}")
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -128,15 +113,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(unique) != len(pairs):
         counts = Counter(name for name, _ in pairs)
         repeated = next(name for name, count in counts.items() if count > 1)
-        raise _broken(_shown(repeated), f"the header has the key {_shown(repeated)} twice; {_SAVE_AGAIN}")
+        raise broken(_shown(repeated), f"the header has the key {_shown(repeated)} twice; {SAVE_AGAIN}")
     return unique
 
 
 def _tensor(name: str, entry: Any) -> Tensor:
     if not _NAME.fullmatch(name) or ".." in name:
-        raise _broken(
+        raise broken(
             _shown(name),
-            f"{_shown(name)} is not the name of a tensor: letters, digits, _ . - only; {_SAVE_AGAIN}",
+            f"{_shown(name)} is not the name of a tensor: letters, digits, _ . - only; {SAVE_AGAIN}",
         )
     match entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if _is_shape(
@@ -144,14 +129,14 @@ def _tensor(name: str, entry: Any) -> Tensor:
         ):
             tensor = Tensor(name, dtype, tuple(shape), begin, end)
         case _:
-            raise _broken(name, f"{name} lacks a dtype, a usable shape or data_offsets; {_SAVE_AGAIN}")
+            raise broken(name, f"{name} lacks a dtype, a usable shape or data_offsets; {SAVE_AGAIN}")
     if dtype not in _DTYPE_BYTES:
-        raise _broken(f"{name}.dtype", f"{name} has the unknown dtype {_shown(dtype)}; save it as float32")
+        raise broken(f"{name}.dtype", f"{name} has the unknown dtype {_shown(dtype)}; save it as float32")
     size = math.prod(tensor.shape) * _DTYPE_BYTES[dtype]
     if not 0 <= begin <= end or end - begin != size:
-        raise _broken(
+        raise broken(
             f"{name}.data_offsets",
-            f"{name} has {size} bytes by its dtype and shape, but its offsets say otherwise; {_SAVE_AGAIN}",
+            f"{name} has {size} bytes by its dtype and shape, but its offsets say otherwise; {SAVE_AGAIN}",
         )
     return tensor
 
@@ -167,41 +152,8 @@ def _check_contiguous(tensors: tuple[Tensor, ...]) -> None:
     for tensor in sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)):
         if tensor.begin != position:
             what = "overlaps the tensor before it" if tensor.begin < position else "leaves a gap before it"
-            raise _broken(f"{tensor.name}.data_offsets", f"{tensor.name} {what}; {_SAVE_AGAIN}")
+            raise broken(f"{tensor.name}.data_offsets", f"{tensor.name} {what}; {SAVE_AGAIN}")
         position = tensor.end
-
-
-def _check_pairs(tensors: Mapping[str, Tensor]) -> None:
-    factors = {name: found for name in tensors if (found := _FACTOR.fullmatch(name))}
-    for name in tensors.keys() - factors.keys():
-        if "lora_magnitude_vector" in name:
-            raise UnsupportedAdapter(
-                f"DoRA ({name}) cannot be extrapolated: its magnitude vector changes the weight beyond B A; "
-                "train with use_dora=False",
-                field=name,
-            )
-    if not factors:
-        raise _broken(
-            "header", f"there is no lora_A and no lora_B in it: this is no LoRA adapter; {_SAVE_AGAIN}"
-        )
-    for name, found in factors.items():
-        other = f"{found['module']}.lora_{'B' if found['factor'] == 'A' else 'A'}{found['rest']}"
-        if other not in tensors:
-            raise _broken(name, f"{name} has no partner {other}; {_SAVE_AGAIN}")
-        if found["factor"] == "A":
-            _check_ranks(A=tensors[name], B=tensors[other])
-
-
-def _check_ranks(*, A: Tensor, B: Tensor) -> None:
-    if len(A.shape) != len(B.shape) or len(A.shape) < 2 or A.shape[0] != B.shape[1]:
-        raise _broken(
-            f"{A.name}.shape",
-            f"{A.name} {list(A.shape)} and {B.name} {list(B.shape)} do not share a rank; {_SAVE_AGAIN}",
-        )
-
-
-def _broken(field: str, what: str) -> BrokenAdapter:
-    return BrokenAdapter(f"adapter_model.safetensors: {what}", field=field)
 
 
 def _shown(text: str) -> str:

@@ -63,7 +63,7 @@ class LoraConfig:
             fields = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise BrokenAdapterError(path, "the file is missing; save the adapter again with PEFT") from None
-        except (OSError, ValueError) as reason:
+        except (OSError, ValueError, RecursionError) as reason:
             raise BrokenAdapterError(path, f"this is not a readable JSON file ({reason})") from None
         if not isinstance(fields, dict):
             raise BrokenAdapterError(path, "the file does not hold a JSON object")
@@ -84,7 +84,7 @@ class LoraConfig:
             )
         except KeyError as missing:
             raise BrokenAdapterError(path, f"the field {missing} is missing") from None
-        except (AttributeError, TypeError, ValueError) as reason:
+        except (AttributeError, TypeError, ValueError, OverflowError) as reason:
             raise BrokenAdapterError(path, f"r, lora_alpha or a pattern is not a number ({reason})") from None
         config._check()
         return config
@@ -111,19 +111,24 @@ class LoraConfig:
                 )
         for pattern in (*self.rank_pattern, *self.alpha_pattern):
             try:
-                re.compile(pattern)
-            except re.error as reason:
+                re.compile(_whole(pattern))
+            except (re.error, OverflowError, RecursionError) as reason:
                 raise BrokenAdapterError(
                     self.path, f"the pattern {pattern!r} is no regular expression ({reason})"
                 ) from None
 
 
 def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """The value of the first pattern that matches the module's name or a dotted tail of it, as in PEFT."""
+    """The value of the first pattern that matches the module's name or a dotted tail of it."""
     for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
+        if re.match(_whole(pattern), module):
             return value
     return default
+
+
+def _whole(pattern: str) -> str:
+    """What PEFT makes of a pattern: of a name, or of a dotted tail of one."""
+    return rf"(.*\.)?({pattern})$"
 
 
 def _refuse_features(fields: Mapping[str, Any], path: Path) -> None:

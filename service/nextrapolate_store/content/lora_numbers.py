@@ -1,0 +1,84 @@
+"""The numbers of adapter_config.json from which every module's rank and scaling follow."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from nextrapolate_store.errors import BrokenAdapter
+
+_PLAIN_NAME = re.compile(r"[\w.]*")
+_MOST_CHARACTERS = 2048
+"""Of patterns that are more than names, in one configuration: compiling may take 1 ms a character.
+
+Those beyond are for the job to judge."""
+
+
+def check_numbers(fields: Mapping[str, Any]) -> int:
+    """Check r, lora_alpha and the patterns with others of them, and give r.
+
+    Raises:
+        BrokenAdapter: one is missing, or cannot be used; the field is named.
+    """
+    if not _is_rank(fields.get("r")):
+        raise broken("r", "the rank r is missing or not a positive number; send the run's own configuration")
+    if not _is_alpha(fields.get("lora_alpha")):
+        raise broken(
+            "lora_alpha", "lora_alpha is missing or not a positive number; send the run's own configuration"
+        )
+    unseen = _MOST_CHARACTERS
+    for field, (is_usable, wanted) in _PATTERN_FIELDS.items():
+        patterns = fields.get(field) or {}
+        if not isinstance(patterns, dict):
+            raise broken(field, f"{field} is not a JSON object; send the run's own configuration")
+        for pattern, value in patterns.items():
+            if not is_usable(value):
+                raise broken(
+                    field,
+                    f"{field} has {shown(value)} for {shown(pattern)}, and not {wanted}; send the run's own "
+                    "configuration",
+                )
+            if not _PLAIN_NAME.fullmatch(pattern) and (unseen := unseen - len(pattern)) >= 0:
+                _check_pattern(field, pattern)
+    return int(fields["r"])
+
+
+def _is_rank(value: Any) -> bool:
+    with suppress(TypeError, ValueError, OverflowError):
+        return int(value) >= 1
+    return False
+
+
+def _is_alpha(value: Any) -> bool:
+    with suppress(TypeError, ValueError, OverflowError):
+        return 0 < float(value) < math.inf
+    return False
+
+
+_PATTERN_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "rank_pattern": (_is_rank, "a rank of 1 or more"),
+    "alpha_pattern": (_is_alpha, "a positive number"),
+}
+
+
+def _check_pattern(field: str, pattern: str) -> None:
+    try:
+        re.compile(rf"(.*\.)?({pattern})$")  # what PEFT makes of it
+    except (re.error, OverflowError, RecursionError) as error:
+        raise broken(
+            field,
+            f"{field} has {shown(pattern)}, which is no regular expression ({error}); send the run's own "
+            "configuration",
+        ) from None
+
+
+def shown(value: Any) -> str:
+    """A value of the configuration, as a message may quote it."""
+    return json.dumps(value)[:80]
+
+
+def broken(field: str, what: str) -> BrokenAdapter:
+    """Make the error for a configuration that is not what it should be."""
+    return BrokenAdapter(f"adapter_config.json: {what}", field=field)
