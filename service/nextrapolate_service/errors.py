@@ -190,7 +190,7 @@ class TooManyCheckpointsError(UnusableError):
 class StillSeriesError(UnusableError):
     """All checkpoints are one file: nothing was trained between them."""
 
-    code = "still-series"
+    code = "nothing-moved"
 
 
 class MissingCheckpointError(UnusableError):

@@ -48,7 +48,7 @@ def test_a_series_of_one_file_is_refused(client: TestClient) -> None:
     for step in (10, 20, 30):
         for name, content in (("adapter_config.json", CONFIG), ("adapter_model.safetensors", model_bytes(1))):
             client.put(f"/series/{series}/checkpoints/{step}/{name}", content=content)
-    refusal = problem(client.post("/jobs", json={"series": series, "method": LINE}), 422, "still-series")
+    refusal = problem(client.post("/jobs", json={"series": series, "method": LINE}), 422, "nothing-moved")
     assert "steps 10 to 30" in refusal.detail
 
 

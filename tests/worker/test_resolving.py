@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from fixtures.adapter_bytes import CONFIG, model_bytes
+from fixtures.adapter_bytes import CONFIG, header, model_bytes, with_header
 from fixtures.hub import Hub
 from fixtures.s3 import Bucket
 from huggingface_hub.utils import _http
@@ -22,8 +22,10 @@ from nextrapolate_store.remote.hub import snapshot
 from nextrapolate_worker.errors import (
     CheckpointChanged,
     CheckpointGone,
+    CheckpointUnsupported,
     CheckpointUnusable,
     SourceUnavailable,
+    as_job_error,
     is_final,
 )
 from nextrapolate_worker.messages import Start
@@ -180,6 +182,15 @@ def test_fetched_weights_are_checked_as_uploads_are(bucket: Bucket, work: Work, 
         resolve(work(look_up(bucket.name, f"10/{MODEL}")), lambda _: None)
     assert is_final(unusable.value)
     assert temporary(tmp_path) == []
+
+
+def test_a_feature_in_fetched_weights_is_refused_as_in_uploads(bucket: Bucket, work: Work) -> None:
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [56, 56]}
+    bucket.put(f"10/{MODEL}", with_header({**header(), "q_proj.lora_B.bias": tensor}, bytes(56)))
+    with pytest.raises(CheckpointUnsupported, match=r"checkpoint 10: .* lora_bias") as unsupported:
+        resolve(work(look_up(bucket.name, f"10/{MODEL}")), lambda _: None)
+    assert as_job_error(unsupported.value).code == "unsupported-adapter"
+    assert is_final(unsupported.value)
 
 
 def test_a_hub_that_is_away_costs_an_attempt(

@@ -11,8 +11,9 @@
     │   ├── JumpWithoutCheckpointError a jump after a step whose checkpoint is missing
     │   ├── TooFewCheckpointsError     less than the method needs
     │   ├── ScoreCountError            not one reward or score for each checkpoint
-    │   ├── LineStepError              a line through a step that was not saved
-    │   ├── AbsentCheckpointError      a backtest at a step that was not saved
+    │   ├── MissingCheckpointError     a step was asked for that was not saved:
+    │   │   ├── LineStepError              a line through it
+    │   │   └── AbsentCheckpointError      a backtest at it
     │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   └── NothingMovedError          no module ever changed
     └── NonFiniteResultError           a prediction or the extended adapter overflows its dtype
@@ -165,10 +166,14 @@ class ScoreCountError(SeriesError):
         )
 
 
-class LineStepError(SeriesError):
-    """A line was asked for through a step that it cannot go through."""
+class MissingCheckpointError(SeriesError):
+    """A step was asked for that the series has no checkpoint of."""
 
-    code = "line-step"
+    code = "missing-checkpoint"
+
+
+class LineStepError(MissingCheckpointError):
+    """A line was asked for through a step that it cannot go through."""
 
     def __init__(self, name: str, step: int, steps: tuple[int, ...]) -> None:
         super().__init__(name, step, steps)
@@ -180,10 +185,8 @@ class LineStepError(SeriesError):
         return f"{self.name} cannot be {self.step}: choose it among {', '.join(map(str, self.steps))}."
 
 
-class AbsentCheckpointError(SeriesError):
+class AbsentCheckpointError(MissingCheckpointError):
     """A backtest needs a checkpoint that the series does not have."""
-
-    code = "absent-checkpoint"
 
     def __init__(self, step: int, why: str, steps: tuple[int, ...]) -> None:
         super().__init__(step, why, steps)

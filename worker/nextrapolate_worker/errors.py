@@ -4,6 +4,7 @@ WorkerError
 ├── CheckpointGone        a file that was there at submit is not there any more
 ├── CheckpointChanged     a file is not any more what it was at submit
 ├── CheckpointUnusable    what was fetched cannot be part of a checkpoint
+├── CheckpointUnsupported what was fetched shows a feature whose delta is not B A
 ├── SourceUnavailable     the Hub or the bucket does not answer
 └── NoSuchDevice          the configured device is not on this machine
 """
@@ -39,6 +40,13 @@ class CheckpointUnusable(WorkerError):
     """What was fetched cannot be part of a checkpoint."""
 
     code = "broken-adapter"
+    blame = "user"
+
+
+class CheckpointUnsupported(WorkerError):
+    """What was fetched shows a feature whose effect is not a plain LoRA delta."""
+
+    code = "unsupported-adapter"
     blame = "user"
 
 

@@ -14,6 +14,7 @@ from nextrapolate_store.errors import (
     RemoteChanged,
     RemoteNotFound,
     RemoteUnavailable,
+    UnsupportedAdapter,
     UnusableContent,
 )
 from nextrapolate_store.files import version_of
@@ -22,6 +23,7 @@ from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_worker.errors import (
     CheckpointChanged,
     CheckpointGone,
+    CheckpointUnsupported,
     CheckpointUnusable,
     SourceUnavailable,
     WorkerError,
@@ -121,5 +123,6 @@ def _in_the_jobs_terms(step: int, error: Exception) -> WorkerError:
         RemoteNotFound: CheckpointGone,
         RemoteChanged: CheckpointChanged,
         RemoteUnavailable: SourceUnavailable,
+        UnsupportedAdapter: CheckpointUnsupported,
     }
     return kinds.get(type(error), CheckpointUnusable)(f"checkpoint {step}: {error}")
