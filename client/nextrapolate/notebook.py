@@ -22,6 +22,11 @@ def report_html(report: AnyReport, path: str | None = None) -> str:
             parts.append(_scores(report.rivals, "Other methods, in the same backtest"))
         case Comparison():
             parts.append(_scores(report.methods, "Methods, the smallest error first"))
+            parts += [
+                f"<p>{escape(scored.method.name)}: {escape(warning)}</p>"
+                for scored in report.methods
+                for warning in scored.warnings
+            ]
         case Inspection():
             kinds = [(kind.kind, f"{kind.energy_ratio[-1]:.3f}") for kind in report.kinds]
             parts.append(_table(("kind of module", "energy ratio at the end"), kinds))

@@ -22,15 +22,16 @@ WIDE = 1000
 def show_comparison(comparison: Comparison) -> None:
     """Print a backtest: a row for each method, the smallest error first."""
     table = _table("method", "relative error", "cosine", "size ratio", "worst module", "seconds")
-    reasons = []
+    notes = []
     for scored in comparison.methods:
         if scored.total is None:
-            reasons.append(f"{scored.method.name} could not predict: {scored.reason}")
+            notes.append(f"{scored.method.name} could not predict: {scored.reason}")
             continue
         worst = max((module.relative_error for module in scored.modules), default=0.0)
         numbers = (scored.total.relative_error, scored.total.cosine, scored.total.size_ratio, worst)
         table.add_row(scored.method.name, *(f"{number:.3f}" for number in numbers), f"{scored.seconds:.2f}")
-    _print(comparison.verdict, table, reasons + comparison.warnings)
+        notes += (f"{scored.method.name}: {warning}" for warning in scored.warnings)
+    _print(comparison.verdict, table, notes + comparison.warnings)
 
 
 def show_inspection(inspection: Inspection) -> None:

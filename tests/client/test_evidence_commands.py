@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
-from fixtures.reports import inspection
+from fixtures.reports import comparison, inspection
 from fixtures.scripted_server import MakeClient
 from fixtures.server import EmbeddedServer
 
 from nextrapolate import CheckpointError, NExtClient, ParameterError, Progress
 from nextrapolate.schemas import Comparison, Inspection
-from nextrapolate.tables import show_inspection, sparkline
+from nextrapolate.tables import show_comparison, show_inspection, sparkline
 
 COMMAND = str(Path(sys.executable).with_name("nextrapolate"))
 METHODS = ["none", "weight-extrapolation", "autoregression"]
@@ -97,6 +97,20 @@ def test_what_is_wrong_here_is_said_before_anything_is_sent(run_of_steps: Path) 
             client.backtest(run_of_steps, at=85, horizon_steps=30)
         with pytest.raises(CheckpointError, match="nowhere"):
             client.inspect("nowhere")
+
+
+def test_a_comparison_notes_what_its_methods_warn_of(capsys: pytest.CaptureFixture[str]) -> None:
+    report = comparison()
+    silent, warned, _ = report.methods
+    silent = silent.model_copy(update={"total": None, "reason": "it has 1 to learn from."})
+    warned = warned.model_copy(update={"warnings": ["Little is explained."]})
+    show_comparison(report.model_copy(update={"methods": [warned, silent], "warnings": ["Old files."]}))
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        "note: relex: Little is explained.",
+        "note: autoregression could not predict: it has 1 to learn from.",
+        "note: Old files.",
+    ]
 
 
 def test_a_sparkline_reaches_from_nothing_to_the_largest() -> None:

@@ -56,6 +56,14 @@ def test_what_a_run_brought_is_text() -> None:
     assert "script" not in Tags(html).tags
 
 
+def test_a_comparison_tells_what_its_methods_warn_of() -> None:
+    report = comparison()
+    warned = report.methods[1].model_copy(update={"warnings": [HOSTILE]})
+    html = report.model_copy(update={"methods": [report.methods[0], warned]})._repr_html_()
+    assert "<p>relex: &lt;script&gt;" in html
+    assert "script" not in Tags(html).tags
+
+
 def test_an_extrapolation_says_where_its_adapter_is() -> None:
     job = Job(
         id="01J", state=JobState.SUCCEEDED, steps=[10], series=None, labels={}, created_at=datetime.now(UTC)

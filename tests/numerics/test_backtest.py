@@ -211,6 +211,16 @@ def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path)
     assert "at least 7 checkpoints" in str(learner)
 
 
+def test_a_comparison_tells_what_a_method_warns_of(run_folder: Path) -> None:
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    told, silent = compare(trajectory, [Relex(), WeightExtrapolation()], at_step=80, horizon_steps=20)
+    assert isinstance(told, Backtest)
+    assert isinstance(silent, Backtest)
+    (warning,) = told.warnings
+    assert "squared norm" in warning
+    assert silent.warnings == ()
+
+
 @pytest.mark.parametrize("steps", [[0, 10, 20], [10, 20, 30]])
 def test_where_the_drift_begins_no_method_can_predict(steps: list[int], tmp_path: Path) -> None:
     """At step 0, and at the first checkpoint of a run whose factors did not start at the base model."""

@@ -70,7 +70,7 @@ def written(out: Path) -> dict[str, Tensor]:
 
 def with_cosines(**cosines: float) -> Backtest:
     modules = {DOWN: Scores(cosines["down"], 0.9, 0.5)}
-    return Backtest(90, 120, Scores(0.5, 0.9, 0.5), modules, seconds=0.0)
+    return Backtest(90, 120, Scores(0.5, 0.9, 0.5), modules, (), seconds=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

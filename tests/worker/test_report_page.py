@@ -144,6 +144,15 @@ def test_reports_without_evidence_say_so() -> None:
     assert "? Not measured" in report_page(blind)
 
 
+def test_a_backtest_shows_what_its_methods_warn_of() -> None:
+    report: Comparison = comparison()
+    assert "What to know about the predictions" not in report_page(report)
+    best, *others = report.methods
+    warned = best.model_copy(update={"warnings": ["Nine tenths <were> explained.", "So much for that."]})
+    html = report_page(report.model_copy(update={"methods": [warned, *others]}))
+    assert "Nine tenths &lt;were&gt; explained. So much for that.</td>" in html
+
+
 def test_what_is_printed_can_be_found_in_the_report(tmp_path: Path) -> None:
     report = extrapolation()
     html = report_page(report)

@@ -66,6 +66,17 @@ def test_a_backtest_ranks_the_methods(run_folder: Path, tmp_path: Path) -> None:
     assert {stage for stage, _ in told} == {Stage.RESOLVE, Stage.LOAD, Stage.BACKTEST, Stage.PUBLISH}
 
 
+def test_a_backtest_reports_what_its_methods_warn_of(run_folder: Path, tmp_path: Path) -> None:
+    text, _ = run_task(backtest_of("relex", "none"), run_folder, tmp_path / "out")
+    warnings = {
+        scored.method.name: scored.warnings for scored in Comparison.model_validate_json(text).methods
+    }
+    assert warnings["none"] == []
+    (warning,) = warnings["relex"]
+    assert "of the window's squared norm" in warning
+    assert "of the window&#39;s squared norm" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_a_backtest_scores_the_update_as_it_would_be_applied(run_folder: Path, tmp_path: Path) -> None:
     methods = [make_method("expo", alpha=alpha) for alpha in (0.1, 0.2)]
     request = BacktestCreate(series="s", at=80, horizon_steps=20, methods=methods)

@@ -52,6 +52,7 @@ class Backtest:
         target_step: checkpoint it was asked for.
         total: scores over all modules that moved.
         modules: scores by module; one that rested between origin and target has none.
+        warnings: what a reader of the scores should know about the prediction.
         seconds: that fit and scoring took. The reading, which many methods share, is not in it.
     """
 
@@ -59,6 +60,7 @@ class Backtest:
     target_step: int
     total: Scores
     modules: Mapping[str, Scores]
+    warnings: tuple[str, ...]
     seconds: float = field(compare=False)
 
 
@@ -138,7 +140,8 @@ def backtest_at(
         raise NothingToPredictError(drift.steps[origin], drift.steps[target])
     modules = {name: each.scores() for name, each in products.items() if each.tt > 0}
     seconds = time.perf_counter() - started
-    return Backtest(drift.steps[origin], drift.steps[target], total.scores(), modules, seconds)
+    origin_step, target_step = drift.steps[origin], drift.steps[target]
+    return Backtest(origin_step, target_step, total.scores(), modules, update.warnings, seconds)
 
 
 def compare(

@@ -48,6 +48,7 @@ def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodSc
     return MethodScores(
         method=method,
         total=Scores(**asdict(outcome.total.scaled(method.alpha))),
+        warnings=list(outcome.warnings),
         seconds=outcome.seconds,
         modules=[
             ModuleScores(name=name, **asdict(scores.scaled(method.alpha)))

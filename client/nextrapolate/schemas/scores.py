@@ -26,7 +26,7 @@ class MethodScores(Response):
     method: Method
     total: Scores | None = Field(description="over all modules that moved; null where it could not predict")
     reason: str | None = Field(None, description="why it could not predict, and what it would need")
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list, description="what to know about its prediction")
     seconds: float = Field(description="to fit and to score, without the reading that all methods share")
     modules: list[ModuleScores] = Field(default_factory=list)
 
