@@ -25,8 +25,8 @@ _BUSY = "BUSY "
 """How an answer begins while another script runs; redis-py has no error of its own for it."""
 
 
-class Key(StrEnum):
-    """Every key of the store; those that end in a colon are followed by the id of what they are about.
+class RedisKey(StrEnum):
+    """Every key that the store uses in Redis. One that ends in a colon is followed by an id.
 
     The scripts get the same names as the table `key`, in lower case.
     """
@@ -38,71 +38,73 @@ class Key(StrEnum):
     JOB = "next:job:"
     """Hash: the job's record."""
     EVENTS = "next:events:"
-    """Stream: what happened to the job."""
+    """Stream of the job's events."""
     TENANT_JOBS = "next:tenant-jobs:"
-    """Sorted set of the tenant's job ids, all of score 0; followed by `:{state}`, those in that state."""
+    """Sorted set of the tenant's job ids, all of score 0; with `:{state}` added, of those in that state."""
     QUEUED = "next:queued"
-    """Sorted set of job ids by when they were created (ms)."""
+    """Sorted set of the ids of queued jobs; score: when the job was created (ms)."""
     LEASES = "next:leases"
-    """Sorted set of job ids by when their lease ends (ms)."""
+    """Sorted set of the ids of claimed jobs; score: when the lease ends (ms)."""
     IDEMPOTENCY = "next:idempotency:"
-    """Hash: digest of the request, and the job it made."""
+    """Hash: digest of a request, and the job that it made. Followed by the tenant and the caller's key."""
     IDEMPOTENCY_ENDS = "next:idempotency-ends"
-    """Sorted set of the former by when they are forgotten (ms)."""
+    """Sorted set of the IDEMPOTENCY keys; score: when the key is forgotten (ms)."""
     ENDED = "next:ended"
-    """Sorted set of the ids of jobs that ended, by when (ms)."""
-    TOLD = "next:told"
-    """Those of the former whose events are still kept."""
+    """Sorted set of the ids of jobs that have ended; score: when (ms)."""
+    EVENTS_KEPT = "next:told"
+    """Sorted set of the ids of jobs that have ended and whose events are still kept; score as in ENDED."""
     DELIVERIES = "next:deliveries"
-    """Sorted set of the ids of jobs that ended and whose webhook is to be told, by when it is due (ms)."""
-    TENANT_TELLING = "next:tenant-telling:"
-    """Sorted set of those of the tenant's that are being told, by when another process may tell them (ms)."""
-    TENANT_UNTOLD = "next:tenant-untold:"
-    """Sorted set, as DELIVERIES, of those that wait until fewer of the tenant's are being told."""
-    UNTOLD = "next:untold"
-    """Set of the tenants that have such."""
-    TAKEN = "next:taken:"
-    """What a claim of webhooks has taken (JSON), while it may be asked for again; followed by its token."""
+    """Sorted set of the ids of jobs whose webhook has to be delivered; score: when it is due (ms)."""
+    TENANT_DELIVERING = "next:tenant-telling:"
+    """Sorted set of the tenant's jobs whose webhook is being delivered; score: when the claim ends (ms)."""
+    TENANT_WEBHOOKS_PARKED = "next:tenant-untold:"
+    """Sorted set of the tenant's jobs whose webhook waits, outside of DELIVERIES, until fewer of the
+    tenant's are being delivered; score: when it is due (ms)."""
+    WEBHOOKS_PARKED = "next:untold"
+    """Set of the tenants that have parked webhooks."""
+    DELIVERY_CLAIM = "next:taken:"
+    """The webhooks that one claim took (JSON), kept for a while in case its reply was lost. Followed by the
+    claim's token."""
     UNRECORDED = "next:unrecorded"
-    """Set of the ids of jobs that ended, and whose end is not on disk yet."""
+    """Set of the ids of jobs that have ended and whose end is not on disk yet."""
     SWEPT = "next:swept"
-    """There for as long as no process needs to sweep."""
+    """Exists until the next sweep is due."""
     COUNTERS = "next:counters"
-    """Hash: what was counted since Redis was empty; statistics.py reads it."""
+    """Hash: the counters of statistics.py, from zero since Redis was last empty."""
     SERIES = "next:series:"
     """Hash: the series' record."""
     SERIES_FILES = "next:series-files:"
-    """Hash: `{step}/{name}` to FileInfo."""
+    """Hash: the FileInfo of each `{step}/{name}` (JSON)."""
     SERIES_JUMPS = "next:series-jumps:"
-    """Hash: step to the job and its files."""
+    """Hash: the job and the files of the jump after each step (JSON)."""
     TENANT_SERIES = "next:tenant-series:"
     """Sorted set of the tenant's series ids, all of score 0."""
     QUOTAS = "next:quotas"
     """Hash: the quotas of tenants that have none of their own."""
     TENANT_QUOTAS = "next:tenant-quotas:"
-    """Hash: quotas of the tenant's own."""
+    """Hash: the tenant's own quotas."""
     TENANT_BYTES = "next:tenant-bytes:"
-    """How many bytes of blobs and results the tenant has stored."""
+    """How many bytes the tenant's blobs and results have."""
     TENANT_BLOBS = "next:tenant-blobs:"
-    """Hash: the sha256 of each blob among them to its bytes."""
+    """Hash: the bytes of each of the tenant's blobs by its sha256."""
     TENANT_HOLDS = "next:tenant-holds:"
-    """Hash: id of what is on its way to the amounts of quotas (JSON) that are held for it."""
+    """Hash: what each hold reserves of the tenant's quotas (JSON), by the hold's id."""
     TENANT_HOLD_ENDS = "next:tenant-hold-ends:"
-    """Sorted set of the former by when they end without being renewed (ms)."""
+    """Sorted set of the ids of holds; score: when the hold ends unless it is renewed (ms)."""
     TENANT_PARKED = "next:tenant-parked:"
-    """Sorted set, as QUEUED, of queued jobs that wait until fewer of the tenant's jobs run."""
+    """Sorted set of the tenant's queued jobs that wait until fewer of its jobs run; score as in QUEUED."""
     PARKING = "next:parking"
     """Set of the tenants that have parked jobs."""
     API_KEY = "next:api-key:"
-    """Hash: the key's record, with a digest in place of its secret."""
+    """Hash: the API key's record, with a digest in place of its secret."""
     API_KEYS = "next:api-keys"
-    """Set of the ids of all API keys ever made."""
+    """Set of the ids of all API keys that were ever made."""
     SESSION = "next:session:"
-    """Id and fingerprint of the API key that began it; followed by the digest of the session's token."""
+    """Id and fingerprint of the API key that began the session. Followed by the digest of its token."""
     INVITATION = "next:invitation:"
-    """The same for an invitation to begin one."""
+    """Id and fingerprint of the API key that it stands for. Followed by the digest of its token."""
     API_KEY_BUCKET = "next:api-key-bucket:"
-    """When (ms) the key's bucket of requests is full again."""
+    """When the API key's bucket of requests is full again (ms)."""
 
 
 class Connection(Redis):
@@ -151,7 +153,7 @@ class Connection(Redis):
     def load(self, name: str) -> Script:
         """Read the script lua/{name}.lua, behind what all of them share."""
         folder = resources.files("nextrapolate_store") / "lua"
-        names = ", ".join(f"{key.name.lower()} = '{key}'" for key in Key)
+        names = ", ".join(f"{key.name.lower()} = '{key}'" for key in RedisKey)
         parts = [(folder / f"{part}.lua").read_text() for part in ("quotas", "shared", name)]
         return self.register_script("\n".join([f"local key = {{{names}}}", *parts]))
 
@@ -190,11 +192,11 @@ class Connection(Redis):
 
     def mark(self) -> None:
         """Mark the data in it as this package's, and as whole."""
-        self.set(Key.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
+        self.set(RedisKey.SCHEMA_VERSION, SCHEMA_VERSION, nx=True)
 
     def is_marked(self) -> bool:
         """Tell whether there is data in it, and all of it."""
-        return bool(self.exists(Key.SCHEMA_VERSION))
+        return bool(self.exists(RedisKey.SCHEMA_VERSION))
 
     def check_schema(self) -> None:
         """Check that the data is there, and that this package can use it.
@@ -203,7 +205,7 @@ class Connection(Redis):
             StoreLost: there is none.
             StoreIncompatible: it was written by another version.
         """
-        schema = int(self.get(Key.SCHEMA_VERSION) or 0)
+        schema = int(self.get(RedisKey.SCHEMA_VERSION) or 0)
         if not schema:
             raise StoreLost(
                 "Redis is empty, but the data folder holds records of jobs, series, keys or quotas: bring "

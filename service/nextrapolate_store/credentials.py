@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from nextrapolate.schemas import JobState
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import is_older, write_over
@@ -63,17 +63,17 @@ class CredentialStore:
                     path.unlink(missing_ok=True)
 
     def _is_over(self, job_id: str, name: Credential, path: Path) -> bool:
-        state = cast(str | None, self._redis.hget(Key.JOB + job_id, "state"))
+        state = cast(str | None, self._redis.hget(RedisKey.JOB + job_id, "state"))
         if state is None:
             self._redis.check_schema()
             # One that has a job.json may be brought back; where it is not, the sweeper removes that in time.
             return is_older(path, _UNACKNOWLEDGED_SECONDS) and not self._journal.has_job(job_id)
-        return JobState(state).is_final and (name == "hub-token" or self._is_told(job_id))
+        return JobState(state).is_final and (name == "hub-token" or self._webhook_is_through(job_id))
 
-    def _is_told(self, job_id: str) -> bool:
+    def _webhook_is_through(self, job_id: str) -> bool:
         """Look into the record itself: an index may lack a webhook that waits for others of its tenant."""
-        fields = self._redis.fields(Key.JOB + job_id)
-        return bool(fields) and job_record(fields).is_told
+        fields = self._redis.fields(RedisKey.JOB + job_id)
+        return bool(fields) and not job_record(fields).awaits_delivery
 
     def _kept(self) -> Iterator[tuple[str, Credential, Path]]:
         names: tuple[Credential, ...] = ("hub-token", "webhook-secret")

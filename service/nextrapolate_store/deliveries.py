@@ -4,7 +4,7 @@ import logging
 import secrets
 
 from nextrapolate.schemas import Delivery
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import job_record, timestamp_ms, when
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.documents import WebhookDocument
@@ -15,7 +15,7 @@ from nextrapolate_store.records import DueDelivery
 _HOLD_SECONDS = 60.0
 """How long a process may take over an attempt before another one makes it."""
 _OF_ONE_TENANT = 4
-"""How many of a tenant's are told at a time: receivers that never answer hold up no other tenant's."""
+"""How many of a tenant's are delivered at a time: receivers that never answer hold up no other tenant's."""
 _LOOKED_AT = 1000
 """Bounds what one claim costs Redis where thousands of one tenant are due."""
 _PUT_OFF_SECONDS, _MOST_ATTEMPTS_UNREAD = 600.0, 8
@@ -46,7 +46,7 @@ class DeliveryStore:
         taken = self._claim(args=[limit, hold_ms, _OF_ONE_TENANT, _LOOKED_AT, token])
         due: list[DueDelivery] = []
         for job_id, attempt in taken:
-            fields = self._redis.fields(Key.JOB + job_id)
+            fields = self._redis.fields(RedisKey.JOB + job_id)
             try:
                 due += [DueDelivery(job_record(fields), attempt)] if "id" in fields else []
             except RecordUnreadable as error:
@@ -67,7 +67,7 @@ class DeliveryStore:
         Args:
             due: the attempt.
             status: of the answer, if there was one.
-            error: why the webhook does not count as told.
+            error: why the webhook does not count as delivered.
             wait_seconds: until the next attempt; None where there will be none.
         """
         job = due.job

@@ -12,7 +12,7 @@ import secrets
 from pathlib import Path
 from typing import cast
 
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.errors import StoreMismatched
 from nextrapolate_store.files import make_folder, write_once
 
@@ -33,7 +33,7 @@ class Deployment:
         Raises:
             StoreMismatched: it is not.
         """
-        known, here = cast(str | None, self._redis.get(Key.DEPLOYMENT)), self._here()
+        known, here = cast(str | None, self._redis.get(RedisKey.DEPLOYMENT)), self._here()
         if known is not None and known != here:
             raise StoreMismatched(
                 f"{self._data_dir} is not the data folder of this Redis (it is of deployment "
@@ -49,13 +49,13 @@ class Deployment:
         Raises:
             StoreMismatched: Redis knows another, or must have had one, as it has keys and this one has not.
         """
-        if not self._redis.exists(Key.DEPLOYMENT):
-            if folder_is_empty and self._here() is None and self._redis.exists(Key.API_KEYS):
+        if not self._redis.exists(RedisKey.DEPLOYMENT):
+            if folder_is_empty and self._here() is None and self._redis.exists(RedisKey.API_KEYS):
                 raise StoreMismatched(
                     f"Redis has API keys, but {self._data_dir} is empty: mount the data folder, or give this "
                     f"one a Redis of its own; to have it used from now on, write a word into {self._path}"
                 )
-            self._redis.set(Key.DEPLOYMENT, self._made(), nx=True)
+            self._redis.set(RedisKey.DEPLOYMENT, self._made(), nx=True)
         self.check()
 
     def complete(self) -> None:
@@ -65,7 +65,7 @@ class Deployment:
 
     def restore(self) -> None:
         """Have an empty Redis know this folder, whatever a rebuild that was killed has told it."""
-        self._redis.set(Key.DEPLOYMENT, self._made())
+        self._redis.set(RedisKey.DEPLOYMENT, self._made())
 
     def _made(self) -> str:
         here = self._here()

@@ -40,7 +40,7 @@ class EndDocument(Document):
 
 
 class WebhookDocument(Document):
-    """webhook.json: how a job's webhook was told of its end, once it will not be told again."""
+    """webhook.json: the attempts to deliver a job's webhook, once there will be no other."""
 
     deliveries: tuple[Delivery, ...]
 

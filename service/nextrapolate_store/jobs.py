@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import cast
 
 from nextrapolate.schemas import Delivery, FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.credentials import Credential, CredentialStore
 from nextrapolate_store.decoding import (
     ARTIFACTS,
@@ -57,8 +57,8 @@ _JOBS_A_SEARCH, _BYTES_A_SEARCH = 100, 1 << 20
 """How much one script looks at: Redis serves nobody else meanwhile."""
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
-_TOLD_WITHIN = timedelta(days=1)
-"""How long after a job's end a rebuild still has its webhook told; all attempts together take less."""
+_DELIVERED_WITHIN = timedelta(days=1)
+"""How long after a job's end a rebuild still has its webhook delivered; all attempts together take less."""
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -155,12 +155,12 @@ class JobStore:
         Raises:
             IdempotencyMismatch: the key was used with another body.
         """
-        known = self._redis.fields(f"{Key.IDEMPOTENCY}{tenant}:{idempotency_key}")
+        known = self._redis.fields(f"{RedisKey.IDEMPOTENCY}{tenant}:{idempotency_key}")
         if not known:
             return None
         if known["digest"] != body_digest:
             raise _mismatch(idempotency_key)
-        fields = self._redis.fields(Key.JOB + known["job"])
+        fields = self._redis.fields(RedisKey.JOB + known["job"])
         return job_record(fields) if fields else None
 
     def _queue(self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0) -> bool:
@@ -193,7 +193,7 @@ class JobStore:
         Raises:
             JobNotFound: there is no such job, or it is another tenant's.
         """
-        fields = self._redis.fields(Key.JOB + job_id) if is_id(job_id) else {}
+        fields = self._redis.fields(RedisKey.JOB + job_id) if is_id(job_id) else {}
         if fields.get("tenant") != tenant:
             raise _not_found(job_id)
         return job_record(fields)
@@ -203,7 +203,7 @@ class JobStore:
         asked = list(job_ids)
         if not asked:
             return set()
-        times = self._redis.zmscore(Key.ENDED, asked)
+        times = self._redis.zmscore(RedisKey.ENDED, asked)
         return {job_id for job_id, at in zip(asked, times, strict=True) if at is not None}
 
     def events(self, job_id: str, after: str | None) -> list[JobEvent]:
@@ -214,7 +214,8 @@ class JobStore:
         """
         if after is not None and not _EVENT_ID.fullmatch(after):
             raise InvalidCursor(f"{after!r} is no event id: use the id of the last event that was received")
-        entries = self._redis.xrange(Key.EVENTS + job_id, f"({after}" if after else "-", count=_EVENTS_A_CALL)
+        start = f"({after}" if after else "-"
+        entries = self._redis.xrange(RedisKey.EVENTS + job_id, start, count=_EVENTS_A_CALL)
         return [job_event(event_id, fields) for event_id, fields in cast(_Entries, entries)]
 
     def find(
@@ -247,7 +248,7 @@ class JobStore:
             cursor, look_at = last or None, look_at - _JOBS_A_SEARCH
             if cursor is None or len(found) == limit or look_at <= 0:
                 break
-        fields = [self._redis.fields(Key.JOB + job_id) for job_id in found]
+        fields = [self._redis.fields(RedisKey.JOB + job_id) for job_id in found]
         return self._readable([record for record in fields if record]), cursor
 
     def list(
@@ -260,8 +261,8 @@ class JobStore:
         Raises:
             InvalidCursor: the cursor is no id.
         """
-        index = Key.TENANT_JOBS + tenant
-        rows, more = read_page(self._page, index, [Key.JOB], limit, cursor, part=_part(state))
+        index = RedisKey.TENANT_JOBS + tenant
+        rows, more = read_page(self._page, index, [RedisKey.JOB], limit, cursor, part=_part(state))
         return self._readable([fields for (fields,) in rows]), rows[-1][0]["id"] if more else None
 
     def _readable(self, records: Collection[Fields]) -> _Records:
@@ -273,7 +274,7 @@ class JobStore:
 
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs are before this one; None where it is not queued, or is parked."""
-        return cast(int | None, self._redis.zrank(Key.QUEUED, job_id))
+        return cast(int | None, self._redis.zrank(RedisKey.QUEUED, job_id))
 
     def cancel(self, tenant: str, job_id: str) -> JobRecord:
         """Cancel a queued job at once, a running one with its next beat; a cancelled one stays as it is.
@@ -314,7 +315,7 @@ class JobStore:
             return None
         if damage is not None:
             _log.error("it runs once more: %s", damage, extra={"job_id": job_id})
-        job = job_record(self._redis.fields(Key.JOB + job_id))
+        job = job_record(self._redis.fields(RedisKey.JOB + job_id))
         return Claim(job=job, fence=fence, attempt=job.attempt)
 
     def beat(
@@ -406,10 +407,10 @@ class JobStore:
             # A worker may still hold a claim from before; the time is above all fences that were given out.
             return self._queue(document, fence=now_ms)
         job = _without_old_webhook(end.job, when(now_ms))
-        tell_at = "" if job.is_told else now_ms
+        due_at = now_ms if job.awaits_delivery else ""
         fields = job_fields(job)
         events = [[event.id, event_fields(event)] for event in end.events]
-        args = [job.id, fields["finished_at"], json.dumps(fields), json.dumps(events), tell_at]
+        args = [job.id, fields["finished_at"], json.dumps(fields), json.dumps(events), due_at]
         return bool(self._restore(args=args))
 
     def _restore_key(self, document: JobDocument, now_ms: int) -> None:
@@ -420,7 +421,7 @@ class JobStore:
 
 
 def _index(tenant: str, state: JobState | None) -> str:
-    return Key.TENANT_JOBS + tenant + _part(state)
+    return RedisKey.TENANT_JOBS + tenant + _part(state)
 
 
 def _part(state: JobState | None) -> str:
@@ -432,8 +433,8 @@ def _not_found(job_id: str) -> JobNotFound:
 
 
 def _without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
-    """Give a webhook up of which nobody knows whether it was told, where its job ended too long ago."""
-    if job.is_told or job.finished_at is None or job.finished_at > now - _TOLD_WITHIN:
+    """Give up a webhook of which nobody knows whether it was delivered, where its job ended too long ago."""
+    if not job.awaits_delivery or job.finished_at is None or job.finished_at > now - _DELIVERED_WITHIN:
         return job
     attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
     error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"

@@ -2,7 +2,7 @@
 
     {data_dir}/jobs/{job}/job.json                  what was asked; there before the job is acknowledged
     {data_dir}/jobs/{job}/end.json                  how it ended, with the digests of its results
-    {data_dir}/jobs/{job}/webhook.json              how its webhook was told of that
+    {data_dir}/jobs/{job}/webhook.json              the attempts to deliver its webhook
     {data_dir}/series/{series}/series.json          the run, as it was announced
     {data_dir}/series/{series}/{step}.{file}.json   a file of a checkpoint: its size and digest
     {data_dir}/series/{series}/{step}.jump.json     the adapter that was swapped in after this step
@@ -92,7 +92,7 @@ class Journal:
             return document
 
     def write_webhook(self, job_id: str, document: WebhookDocument) -> None:
-        """Write down how a job's webhook was told; nothing where the job was swept in the meantime."""
+        """Write down the attempts to deliver a job's webhook; nothing where the job was swept meanwhile."""
         with suppress(FileNotFoundError):
             self._write(self._jobs / job_id / _WEBHOOK, document, into_new_folder=False)
 
@@ -175,12 +175,12 @@ class Journal:
         return (self._jobs / job_id / _JOB).exists()
 
     def read_job(self, job_id: str) -> tuple[JobDocument, EndDocument | None]:
-        """Read what was asked, and how it ended and was told of."""
+        """Read what was asked, how it ended, and how its webhook was delivered."""
         end = self.read_end(job_id)
         path = self._jobs / job_id / _WEBHOOK
         if end is not None and path.exists():
-            told = replace(end.job, deliveries=_read(path, WebhookDocument).deliveries)
-            end = end.model_copy(update={"job": told})
+            delivered = replace(end.job, deliveries=_read(path, WebhookDocument).deliveries)
+            end = end.model_copy(update={"job": delivered})
         return _read(self._jobs / job_id / _JOB, JobDocument), end
 
     def read_end(self, job_id: str) -> EndDocument | None:

@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import chain
 from typing import Self, cast
 
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import Fields, timestamp_ms, when
 from nextrapolate_store.documents import KeyDocument, RevocationDocument
 from nextrapolate_store.errors import KeyNotFound, KeyRevoked, KeyUnknown
@@ -144,7 +144,7 @@ class KeyStore:
         return _record(self._fields(key_id))
 
     def _fields(self, key_id: str) -> Fields:
-        fields = self._redis.fields(Key.API_KEY + key_id)
+        fields = self._redis.fields(RedisKey.API_KEY + key_id)
         if "id" not in fields:
             self._redis.check_schema()
             raise KeyNotFound(f"there is no key {key_id}: `nextrapolate-server keys list` shows all")
@@ -152,7 +152,7 @@ class KeyStore:
 
     def list(self) -> list[KeyRecord]:
         """Read the records of all keys, the revoked among them, oldest first."""
-        ids = cast(set[str], self._redis.smembers(Key.API_KEYS))
+        ids = cast(set[str], self._redis.smembers(RedisKey.API_KEYS))
         return sorted((self.get(key_id) for key_id in ids), key=lambda key: (key.created_at, key.id))
 
     def revoke(self, key_id: str) -> KeyRecord:
@@ -167,7 +167,7 @@ class KeyStore:
         return self.get(key_id)
 
     def _note_revocation(self, key_id: str, revoked_at: datetime) -> None:
-        self._redis.hsetnx(Key.API_KEY + key_id, "revoked_at", timestamp_ms(revoked_at))
+        self._redis.hsetnx(RedisKey.API_KEY + key_id, "revoked_at", timestamp_ms(revoked_at))
 
     def restore(self, document: KeyDocument, revoked_at: datetime | None) -> None:
         """Bring a key back from its records; of two with one id, the one that comes last is let in."""
@@ -187,7 +187,7 @@ class KeyStore:
             key = KeyText.parse(presented)
         except ValueError as error:
             raise KeyUnknown(f"this is no key: {error}") from None
-        fields = self._redis.fields(Key.API_KEY + key.id)
+        fields = self._redis.fields(RedisKey.API_KEY + key.id)
         if not hmac.compare_digest(fields.get("digest", _NOBODYS_DIGEST), key.digest):
             self._redis.check_schema()
             raise KeyUnknown(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import cast
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.documents import QuotasDocument
 from nextrapolate_store.errors import QuotaExceeded
 from nextrapolate_store.journal import Journal
@@ -119,7 +119,7 @@ class QuotaStore:
 
     def recount(self, tenant: str, look: Callable[[], Mapping[str, int]]) -> None:
         """Count the blobs that a look at the disk finds (bytes by sha256), and no others."""
-        counted = self._redis.fields(Key.TENANT_BLOBS + tenant)  # first, or what comes meanwhile would go
+        counted = self._redis.fields(RedisKey.TENANT_BLOBS + tenant)  # first, or what comes now would go
         stored = look()
         for sha256 in stored.keys() - counted.keys():
             self.charge(tenant, FileInfo(bytes=stored[sha256], sha256=sha256))
@@ -142,32 +142,33 @@ class QuotaStore:
         Raises:
             ValueError: no tenant can have this name, or no quota this size.
         """
-        name = Key.TENANT_QUOTAS + checked_tenant(tenant)
+        name = RedisKey.TENANT_QUOTAS + checked_tenant(tenant)
         for quota, most in quotas.items():
             self._redis.hset(name, quota, checked_quota(quota, most))
         self._write_down(tenant)
 
     def set_defaults(self, quotas: Quotas) -> None:
         """Set the quotas of all tenants that have none of their own; of several processes the last wins."""
-        self._redis.hset(Key.QUOTAS, mapping={quota: getattr(quotas, quota) for quota in Quota})
+        self._redis.hset(RedisKey.QUOTAS, mapping={quota: getattr(quotas, quota) for quota in Quota})
 
     def keep_defaults(self, quotas: Quotas) -> None:
         """Set them again where Redis has lost them: they are on no disk, so a rebuild does not bring them."""
-        if not self._redis.exists(Key.QUOTAS):
+        if not self._redis.exists(RedisKey.QUOTAS):
             self.set_defaults(quotas)
 
     def reset(self, tenant: str) -> None:
         """Give a tenant the quotas that all tenants have."""
-        self._redis.delete(Key.TENANT_QUOTAS + tenant)
+        self._redis.delete(RedisKey.TENANT_QUOTAS + tenant)
         self._write_down(tenant)
 
     def restore(self, document: QuotasDocument) -> None:
         """Bring a tenant's own quotas back from their record; those that are set stay as they are."""
         for quota, most in document.quotas.items():
-            self._redis.hsetnx(Key.TENANT_QUOTAS + document.tenant, quota, most)
+            self._redis.hsetnx(RedisKey.TENANT_QUOTAS + document.tenant, quota, most)
 
     def _write_down(self, tenant: str) -> None:
-        quotas = {name: int(most) for name, most in self._redis.fields(Key.TENANT_QUOTAS + tenant).items()}
+        own = self._redis.fields(RedisKey.TENANT_QUOTAS + tenant)
+        quotas = {name: int(most) for name, most in own.items()}
         self._journal.write_quotas(QuotasDocument(tenant=tenant, quotas=quotas))
 
 

@@ -14,7 +14,7 @@ from typing import cast
 
 from nextrapolate.schemas import JobEvent, JobState
 from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.documents import EndDocument
 from nextrapolate_store.jobs import JobStore
@@ -51,15 +51,15 @@ class Recorder:
             StoreMismatched: the data folder is not the one of this Redis.
         """
         count = 0
-        for job_id in cast(list[str], self._redis.srandmember(Key.UNRECORDED, _JOBS_A_PASS)):
+        for job_id in cast(list[str], self._redis.srandmember(RedisKey.UNRECORDED, _JOBS_A_PASS)):
             with self._one_by_one.job(job_id):
                 self._record(job_id)
-                self._redis.srem(Key.UNRECORDED, job_id)
+                self._redis.srem(RedisKey.UNRECORDED, job_id)
                 count += 1
         return count
 
     def _record(self, job_id: str) -> None:
-        fields = self._redis.fields(Key.JOB + job_id)
+        fields = self._redis.fields(RedisKey.JOB + job_id)
         if not fields:  # swept in the meantime
             return
         job = job_record(fields)
@@ -81,5 +81,5 @@ class Recorder:
 
 
 def _end(job: JobRecord) -> tuple[JobState, int, datetime | None]:
-    """What tells one end of a job from another; how its webhook was told does not."""
+    """What tells one end of a job from another; the delivery of its webhook does not."""
     return job.state, job.fence, job.finished_at

@@ -96,19 +96,20 @@ class JobRecord:
     """When it was first claimed."""
     finished_at: datetime | None
     deliveries: tuple[Delivery, ...] = ()
-    """Attempts to tell its webhook, oldest first."""
+    """Attempts to deliver its webhook, oldest first."""
     webhook_is_signed: bool = False
     """Whether its webhook came with a secret, which is kept apart from the record."""
 
     @property
-    def is_told(self) -> bool:
-        """Whether nobody will be told of its end any more."""
-        return self.request.webhook is None or any(delivery.next_at is None for delivery in self.deliveries)
+    def awaits_delivery(self) -> bool:
+        """Whether it has a webhook that was neither delivered nor given up."""
+        has_webhook = self.request.webhook is not None
+        return has_webhook and all(delivery.next_at is not None for delivery in self.deliveries)
 
 
 @dataclass(frozen=True)
 class DueDelivery:
-    """The right to tell a job's webhook of its end, until another process may."""
+    """The right to deliver a job's webhook, until another process may."""
 
     job: JobRecord
     attempt: int

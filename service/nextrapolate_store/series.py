@@ -13,7 +13,7 @@ from nextrapolate.schemas import (
     SeriesCreate,
 )
 from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES
 from nextrapolate_store.decoding import JUMP, series_record, timestamp_ms, when
 from nextrapolate_store.documents import SeriesDocument, SeriesHistory
@@ -32,7 +32,7 @@ from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
 from nextrapolate_store.tenants import Quota
 
-_PREFIXES = [Key.SERIES, Key.SERIES_FILES, Key.SERIES_JUMPS]
+_PREFIXES = [RedisKey.SERIES, RedisKey.SERIES_FILES, RedisKey.SERIES_JUMPS]
 
 
 class SeriesStore:
@@ -92,7 +92,7 @@ class SeriesStore:
         Raises:
             InvalidCursor: the cursor is no id.
         """
-        rows, more = read_page(self._page, Key.TENANT_SERIES + tenant, _PREFIXES, limit, cursor)
+        rows, more = read_page(self._page, RedisKey.TENANT_SERIES + tenant, _PREFIXES, limit, cursor)
         records = [series_record(*hashes) for hashes in rows]
         return records, records[-1].id if more else None
 
@@ -124,7 +124,7 @@ class SeriesStore:
         return self.get(tenant, series_id)
 
     def _note_file(self, series_id: str, step: int, name: str, info: FileInfo) -> bool:
-        args = [series_id, Key.SERIES_FILES, f"{step}/{name}", info.model_dump_json()]
+        args = [series_id, RedisKey.SERIES_FILES, f"{step}/{name}", info.model_dump_json()]
         return bool(self._note(args=args))
 
     def add_jump(self, tenant: str, series_id: str, step: int, job_id: str) -> SeriesRecord:
@@ -159,7 +159,7 @@ class SeriesStore:
         return self.get(tenant, series_id)
 
     def _note_jump(self, series_id: str, jump: JumpRecord) -> bool:
-        return bool(self._note(args=[series_id, Key.SERIES_JUMPS, jump.step, JUMP.dump_json(jump)]))
+        return bool(self._note(args=[series_id, RedisKey.SERIES_JUMPS, jump.step, JUMP.dump_json(jump)]))
 
     def restore(self, history: SeriesHistory) -> bool:
         """Bring a series back from its records; False where it was there, or at least a part of it."""

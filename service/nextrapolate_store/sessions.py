@@ -9,7 +9,7 @@ import hashlib
 import secrets
 from typing import cast
 
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.errors import KeyNotFound, KeyRevoked, SessionEnded
 from nextrapolate_store.keys import KeyRecord, KeyStore
 
@@ -30,7 +30,7 @@ class SessionStore:
 
     def begin(self, key: KeyRecord) -> str:
         """Begin a session of whoever has just shown this key, and give its token."""
-        return self._make(Key.SESSION, key, SESSION_SECONDS)
+        return self._make(RedisKey.SESSION, key, SESSION_SECONDS)
 
     def find(self, token: str) -> KeyRecord:
         """Tell whose session this is.
@@ -39,15 +39,15 @@ class SessionStore:
             SessionEnded: nobody's any more; or its key was replaced.
             KeyRevoked: its key was revoked.
         """
-        return self._key(cast(str | None, self._redis.get(Key.SESSION + _digest(token))))
+        return self._key(cast(str | None, self._redis.get(RedisKey.SESSION + _digest(token))))
 
     def end(self, token: str) -> None:
         """End a session, if there is one."""
-        self._redis.delete(Key.SESSION + _digest(token))
+        self._redis.delete(RedisKey.SESSION + _digest(token))
 
     def invite(self, key: KeyRecord) -> str:
         """Let one browser in without showing the key; gives the token of an invitation."""
-        return self._make(Key.INVITATION, key, INVITATION_SECONDS)
+        return self._make(RedisKey.INVITATION, key, INVITATION_SECONDS)
 
     def accept(self, invitation: str) -> KeyRecord:
         """Take an invitation, which is good for once.
@@ -56,9 +56,9 @@ class SessionStore:
             SessionEnded: it was taken, or is too old; or its key was replaced.
             KeyRevoked: its key was revoked.
         """
-        return self._key(cast(str | None, self._redis.getdel(Key.INVITATION + _digest(invitation))))
+        return self._key(cast(str | None, self._redis.getdel(RedisKey.INVITATION + _digest(invitation))))
 
-    def _make(self, prefix: Key, key: KeyRecord, seconds: int) -> str:
+    def _make(self, prefix: RedisKey, key: KeyRecord, seconds: int) -> str:
         token = secrets.token_urlsafe(32)
         self._redis.set(prefix + _digest(token), f"{key.id} {key.fingerprint}", ex=seconds)
         return token

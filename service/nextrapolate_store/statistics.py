@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nextrapolate.schemas import JobState, Stage
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.pages import pairs
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
@@ -47,7 +47,7 @@ class StatisticsStore:
 
     def add_upload(self, size: int) -> None:
         """Count a file that has arrived."""
-        self._redis.hincrby(Key.COUNTERS, _UPLOADED, size)
+        self._redis.hincrby(RedisKey.COUNTERS, _UPLOADED, size)
 
     def read(self) -> Statistics:
         """Read all of them.

@@ -4,7 +4,7 @@ from typing import Self
 
 from nextrapolate_store import rebuild
 from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.credentials import CredentialStore
 from nextrapolate_store.deliveries import DeliveryStore
 from nextrapolate_store.deployment import Deployment
@@ -89,7 +89,7 @@ class Store:
             StoreLost: it has lost its data since the store was opened.
             StoreMismatched: the data folder is not there any more, or another one is in its place.
         """
-        self._redis.set(Key.PING, 1)
+        self._redis.set(RedisKey.PING, 1)
         self._redis.check_schema()
         self.check_folder()
 

@@ -16,7 +16,7 @@ from functools import partial
 from ulid import ULID
 
 from nextrapolate_store.blobs import BlobStore
-from nextrapolate_store.connection import Connection, Key
+from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import when
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import RecordUnreadable
@@ -69,7 +69,7 @@ class Sweeper:
     def sweep_if_due(self) -> Swept | None:
         """Sweep, unless this or another process has done so lately."""
         every = milliseconds(self._retention.sweep_every)
-        return self.sweep() if self._redis.set(Key.SWEPT, 1, nx=True, px=every) else None
+        return self.sweep() if self._redis.set(RedisKey.SWEPT, 1, nx=True, px=every) else None
 
     def sweep(self) -> Swept:
         """Remove what is older than it is kept.
@@ -111,7 +111,7 @@ class Sweeper:
         """Remove old folders of jobs that were never acknowledged, or whose sweep was killed half-way."""
         count = 0
         for job_id in self._old_jobs():
-            if not self._redis.exists(Key.JOB + job_id):
+            if not self._redis.exists(RedisKey.JOB + job_id):
                 self._deployment.check()
                 self._blobs.discard_job(job_id)
                 count += 1
@@ -120,9 +120,9 @@ class Sweeper:
     def _remove_nameless_series(self, older_than_seconds: float) -> int:
         """Remove what earlier versions wrote for series while these were being deleted."""
         found = self._journal.nameless_series(older_than_seconds)
-        gone = [series_id for series_id in found if not self._redis.exists(Key.SERIES + series_id)]
+        gone = [series_id for series_id in found if not self._redis.exists(RedisKey.SERIES + series_id)]
         for series_id in gone:
-            self._redis.delete(Key.SERIES_FILES + series_id, Key.SERIES_JUMPS + series_id)
+            self._redis.delete(RedisKey.SERIES_FILES + series_id, RedisKey.SERIES_JUMPS + series_id)
             self._journal.discard_series(series_id)
         return len(gone)
 

@@ -21,7 +21,7 @@ from nextrapolate.schemas import (
     NoneMethod,
     WeightExtrapolationMethod,
 )
-from nextrapolate_store.connection import Key
+from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.errors import StoreUnavailable
 
 _ANSWER_SECONDS = 10.0
@@ -130,5 +130,5 @@ class Callers:
     def _wait_for_room(self) -> None:
         while not self.stopping.wait(0.1):
             with suppress(StoreUnavailable):
-                if self.deployment.look.zcard(Key.QUEUED) < self.longest_queue:
+                if self.deployment.look.zcard(RedisKey.QUEUED) < self.longest_queue:
                     return

@@ -15,7 +15,7 @@ from chaos.deployment import Deployment, Size
 from chaos.faults import FAULTS, Fault, Injector
 from chaos.recovery import Recovery, recoveries
 from chaos.verdict import Outcome
-from nextrapolate_store.connection import Key
+from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.errors import StoreUnavailable
 from nextrapolate_store.queue import BROKER_LIST
 
@@ -165,7 +165,7 @@ class _Campaign:
         return self._wait(lambda: self._count_ended() >= due)
 
     def _count_ended(self) -> int:
-        self._ended = self._deployed.look.zcard(Key.ENDED)
+        self._ended = self._deployed.look.zcard(RedisKey.ENDED)
         return self._ended
 
     def _is_over(self, submitting: Sequence[threading.Thread]) -> bool:
@@ -175,4 +175,4 @@ class _Campaign:
 
     def _is_quiet(self) -> bool:
         look = self._deployed.look
-        return not (look.llen(BROKER_LIST) or look.scard(Key.UNRECORDED))
+        return not (look.llen(BROKER_LIST) or look.scard(RedisKey.UNRECORDED))

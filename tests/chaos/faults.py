@@ -20,7 +20,7 @@ from chaos.processes import Process
 from nextrapolate import NExtClient
 from nextrapolate.errors import APIError, ServiceUnreachable
 from nextrapolate.schemas import JobState
-from nextrapolate_store.connection import Key
+from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.errors import StoreUnavailable
 from nextrapolate_store.queue import BROKER_LIST
 
@@ -81,13 +81,13 @@ class Injector:
                     if worker is not None:
                         time.sleep(self.chance.uniform(0, _LONGEST_DELAY))
                         return worker, job_id
-                waits = self.deployment.look.zcard(Key.QUEUED)  # for a worker that is starting
+                waits = self.deployment.look.zcard(RedisKey.QUEUED)  # for a worker that is starting
                 patience = _STARTING_SECONDS if waits else _PATIENCE_SECONDS
             time.sleep(_LOOK_SECONDS)
         return self.chance.choice(self.deployment.workers), None
 
     def _held(self) -> list[str]:
-        held = cast(list[str], self.deployment.look.zrange(Key.LEASES, 0, -1))
+        held = cast(list[str], self.deployment.look.zrange(RedisKey.LEASES, 0, -1))
         self.chance.shuffle(held)
         return held
 

@@ -14,7 +14,7 @@ from chaos.deployment import TENANT, Deployment
 from chaos.recovery import Events
 from nextrapolate.schemas import ADAPTER_MODEL, JobEvent, JobState
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
-from nextrapolate_store.connection import Key
+from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.queue import BROKER_KEY_PREFIX, BROKER_LIST
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store
@@ -68,7 +68,7 @@ def judge(deployment: Deployment, acknowledged: Sequence[Acknowledged], folder: 
         acknowledged={job.id: job for job in acknowledged},
         jobs={job.id: job for job in jobs},
         events=events,
-        counters=deployment.look.fields(Key.COUNTERS),
+        counters=deployment.look.fields(RedisKey.COUNTERS),
         max_attempts=deployment.settings.max_attempts,
     )
     broken = [sentence for promise in _PROMISES for sentence in promise(found)]
@@ -166,18 +166,20 @@ def _indexed_wrongly(found: _Found) -> Iterator[str]:
     """Every index holds the jobs that it should by their records."""
     look = found.deployment.look
     by_state = {
-        f"{Key.TENANT_JOBS}{TENANT}:{state}": {job.id for job in found.jobs.values() if job.state is state}
+        f"{RedisKey.TENANT_JOBS}{TENANT}:{state}": {
+            job.id for job in found.jobs.values() if job.state is state
+        }
         for state in JobState
     }
-    expected = {**by_state, f"{Key.TENANT_JOBS}{TENANT}": found.jobs.keys()}
-    expected |= {Key.ENDED: {job.id for job in found.jobs.values() if job.state.is_final}}
-    expected |= {Key.QUEUED: set(), Key.LEASES: set()}
+    expected = {**by_state, f"{RedisKey.TENANT_JOBS}{TENANT}": found.jobs.keys()}
+    expected |= {RedisKey.ENDED: {job.id for job in found.jobs.values() if job.state.is_final}}
+    expected |= {RedisKey.QUEUED: set(), RedisKey.LEASES: set()}
     for key, ids in expected.items():
         there = set(look.zrange(key, 0, -1))
         if there != ids:
             wrong = sorted(there ^ ids)
             yield f"{key} holds {len(there)} jobs, {len(ids)} by the records; it differs in {wrong}"
-    left = look.scard(Key.UNRECORDED)
+    left = look.scard(RedisKey.UNRECORDED)
     if left:
         yield f"the ends of {left} jobs are not on disk"
 

@@ -78,7 +78,7 @@ local function move(id, state, event, message)
     local now = now_ms()
     set(id, 'finished_at', now)
     redis.call('ZADD', key.ended, now, id)
-    redis.call('ZADD', key.told, now, id)
+    redis.call('ZADD', key.events_kept, now, id)
     redis.call('SADD', key.unrecorded, id)
     if wants_webhook(id) then
       redis.call('ZADD', key.deliveries, now, id)
@@ -110,8 +110,8 @@ local function forget(id)
   local index = key.tenant_jobs .. tenant
   redis.call('ZREM', index .. ':' .. get(id, 'state'), id)
   local indexes = {
-    index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.told, key.deliveries,
-    key.tenant_telling .. tenant, key.tenant_untold .. tenant,
+    index, key.queued, key.tenant_parked .. tenant, key.leases, key.ended, key.events_kept, key.deliveries,
+    key.tenant_delivering .. tenant, key.tenant_webhooks_parked .. tenant,
   }
   for _, ids in ipairs(indexes) do
     redis.call('ZREM', ids, id)

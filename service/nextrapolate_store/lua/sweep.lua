@@ -10,10 +10,10 @@ local function oldest(index, until_ms)
   return redis.call('ZRANGEBYSCORE', index, '-inf', until_ms, 'LIMIT', 0, limit)
 end
 
-local told = oldest(key.told, now - events_age)
-for _, id in ipairs(told) do
+local with_events = oldest(key.events_kept, now - events_age)
+for _, id in ipairs(with_events) do
   redis.call('DEL', key.events .. id)
-  redis.call('ZREM', key.told, id)
+  redis.call('ZREM', key.events_kept, id)
 end
 
 local ended = with_records(key.ended, oldest(key.ended, now - jobs_age))
@@ -27,4 +27,4 @@ for _, reservation in ipairs(reservations) do
   redis.call('ZREM', key.idempotency_ends, reservation)
 end
 
-return { ended, #told, #reservations }
+return { ended, #with_events, #reservations }
