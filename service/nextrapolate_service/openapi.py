@@ -56,7 +56,7 @@ _AS_JSON = {"application/json": {"schema": {"$ref": _REFERENCE.format(model="Pro
 Responses = dict[int | str, dict[str, Any]]
 
 
-def problems(*statuses: int) -> Responses:
+def problem_responses(*statuses: int) -> Responses:
     """The problems an endpoint may answer with, and those of every endpoint that wants a key."""
     return {
         status: {"model": Problem, "description": _PROBLEMS[status]}

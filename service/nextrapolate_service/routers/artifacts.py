@@ -11,7 +11,7 @@ from nextrapolate.schemas import REPORT, AnyReport
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.errors import RangeRefusedError
-from nextrapolate_service.openapi import problems
+from nextrapolate_service.openapi import problem_responses
 from nextrapolate_service.results import succeeded
 from nextrapolate_store.store import Store
 
@@ -39,7 +39,7 @@ Range = Annotated[str | None, Header(description=f"`bytes=first-last`; at most {
         200: {"description": "All of the file.", "content": _BINARY},
         206: {"description": "The byte ranges asked for.", "content": _BINARY},
         304: {"description": "The caller has this file already."},
-        **problems(404, 409, 416),
+        **problem_responses(404, 409, 416),
     },
     summary="Download a file of the adapter",
 )
@@ -63,7 +63,9 @@ def get_adapter_file(
     return response
 
 
-@router.get("/report", responses={200: {"model": AnyReport}, **problems(404, 409)}, summary="Show the report")
+@router.get(
+    "/report", responses={200: {"model": AnyReport}, **problem_responses(404, 409)}, summary="Show the report"
+)
 def get_report(job_id: str, tenant: Tenant, store: OpenStore, if_none_match: IfNoneMatch = None) -> Response:
     """What was done, on what evidence, and what it cost; by the job's task."""
     return _result(store, tenant, job_id, REPORT, if_none_match)

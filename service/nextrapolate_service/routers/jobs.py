@@ -12,7 +12,7 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, WaitForEnds, Wake
 from nextrapolate_service.events import Events, follow
-from nextrapolate_service.openapi import problems
+from nextrapolate_service.openapi import problem_responses
 from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
 
@@ -24,7 +24,9 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})(?=$|[,;\s])")
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
 
-@router.post("", status_code=202, responses=problems(404, 409, 413, 424, 507), summary="Submit a job")
+@router.post(
+    "", status_code=202, responses=problem_responses(404, 409, 413, 424, 507), summary="Submit a job"
+)
 async def create_job(
     request: JobBody,
     tenant: WritingTenant,
@@ -66,7 +68,7 @@ async def create_job(
     return await run_in_threadpool(job_view, store, job)
 
 
-@router.get("", responses=problems(), summary="List jobs")
+@router.get("", responses=problem_responses(), summary="List jobs")
 def list_jobs(
     tenant: Tenant,
     store: OpenStore,
@@ -79,13 +81,13 @@ def list_jobs(
     return JobPage(items=[job_view(store, record) for record in records], next_cursor=next_cursor)
 
 
-@router.get("/{job_id}", responses=problems(404), summary="Show a job")
+@router.get("/{job_id}", responses=problem_responses(404), summary="Show a job")
 def get_job(job_id: str, tenant: Tenant, store: OpenStore) -> Job:
     """State, stage, progress, attempt, and the place in the queue."""
     return job_view(store, store.jobs.get(tenant, job_id))
 
 
-@router.post("/{job_id}/cancel", responses=problems(404, 409), summary="Cancel a job")
+@router.post("/{job_id}/cancel", responses=problem_responses(404, 409), summary="Cancel a job")
 def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
     """A queued job ends at once, a running one within seconds; a job that has ended cannot be cancelled."""
     return job_view(store, store.jobs.cancel(tenant, job_id))
@@ -93,7 +95,7 @@ def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
 
 @router.get(
     "/{job_id}/events",
-    responses={200: {"description": "The stream.", "content": _EVENT_STREAM}, **problems(404)},
+    responses={200: {"description": "The stream.", "content": _EVENT_STREAM}, **problem_responses(404)},
     response_class=Response,
     summary="Follow a job",
 )

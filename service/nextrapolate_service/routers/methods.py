@@ -5,13 +5,13 @@ from fastapi import APIRouter, Security
 from nextrapolate.schemas import MethodList
 from nextrapolate_service.auth import authenticate
 from nextrapolate_service.methods import METHODS
-from nextrapolate_service.openapi import problems
+from nextrapolate_service.openapi import problem_responses
 from nextrapolate_store.keys import Scope
 
 router = APIRouter(tags=["methods"], dependencies=[Security(authenticate, scopes=[Scope.READ])])
 
 
-@router.get("/methods", responses=problems(), summary="List methods")
+@router.get("/methods", responses=problem_responses(), summary="List methods")
 async def list_methods() -> MethodList:
     """Each method with its paper and the JSON schema of its parameters, defaults included."""
     return MethodList(methods=[method.info() for method in METHODS.values()])

@@ -9,7 +9,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from nextrapolate_service.auth import authenticate, bearer
 from nextrapolate_service.dependencies import PerhapsStore, Settings
 from nextrapolate_service.metrics import StoreMetrics, registry_of
-from nextrapolate_service.openapi import problems
+from nextrapolate_service.openapi import problem_responses
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreMismatched, StoreUnavailable
 from nextrapolate_store.keys import Scope
@@ -38,7 +38,10 @@ def read_statistics(
 @router.get(
     "/metrics",
     response_class=Response,
-    responses={200: {"description": "Prometheus' text format.", "content": _METRICS}, **problems(403, 429)},
+    responses={
+        200: {"description": "Prometheus' text format.", "content": _METRICS},
+        **problem_responses(403, 429),
+    },
     summary="Read the metrics",
 )
 def get_metrics(

@@ -21,7 +21,7 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import SeriesBody
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.disk import require_space
-from nextrapolate_service.openapi import problems
+from nextrapolate_service.openapi import problem_responses
 from nextrapolate_service.views import series_view
 from nextrapolate_store.content.adapter_config import check_fields
 from nextrapolate_store.errors import BlobNotFound
@@ -36,7 +36,7 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 
 
-@router.post("", status_code=201, responses=problems(413, 507), summary="Begin a series")
+@router.post("", status_code=201, responses=problem_responses(413, 507), summary="Begin a series")
 def create_series(
     request: SeriesBody, tenant: WritingTenant, store: OpenStore, settings: Settings, response: Response
 ) -> Series:
@@ -49,20 +49,20 @@ def create_series(
     return series
 
 
-@router.get("", responses=problems(), summary="List series")
+@router.get("", responses=problem_responses(), summary="List series")
 def list_series(tenant: Tenant, store: OpenStore, limit: Limit = 20, cursor: Cursor = None) -> SeriesPage:
     """One page of runs, newest first."""
     records, next_cursor = store.series.list(tenant, limit=limit, cursor=cursor)
     return SeriesPage(items=[series_view(record) for record in records], next_cursor=next_cursor)
 
 
-@router.get("/{series_id}", responses=problems(404), summary="Show a series")
+@router.get("/{series_id}", responses=problem_responses(404), summary="Show a series")
 def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
     """What has arrived of a run, per step, and what stands in the way of using it."""
     return series_view(store.series.get(tenant, series_id))
 
 
-@router.delete("/{series_id}", status_code=204, responses=problems(404), summary="Delete a series")
+@router.delete("/{series_id}", status_code=204, responses=problem_responses(404), summary="Delete a series")
 def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> None:
     """Its files go within the hour, those that no job and no other series needs. Its jobs stay."""
     store.series.delete(tenant, series_id)
@@ -70,7 +70,7 @@ def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> No
 
 @router.post(
     "/{series_id}/checkpoints/{step}",
-    responses=problems(404, 409, 413),
+    responses=problem_responses(404, 409, 413),
     summary="Announce a checkpoint, and learn what of it to upload",
 )
 def announce_checkpoint(
@@ -86,7 +86,7 @@ def announce_checkpoint(
 
 @router.put(
     "/{series_id}/checkpoints/{step}/{file}",
-    responses=problems(400, 404, 409, 413, 507),
+    responses=problem_responses(400, 404, 409, 413, 507),
     summary="Upload one file of a checkpoint",
     openapi_extra={
         "requestBody": {
@@ -122,7 +122,7 @@ async def put_checkpoint_file(
 
 @router.head(
     "/{series_id}/checkpoints/{step}/{file}",
-    responses=problems(404),
+    responses=problem_responses(404),
     summary="Ask whether a file of a checkpoint is there",
 )
 def head_checkpoint_file(
@@ -136,7 +136,10 @@ def head_checkpoint_file(
 
 
 @router.post(
-    "/{series_id}/jumps", status_code=201, responses=problems(404, 409, 413, 507), summary="Record a jump"
+    "/{series_id}/jumps",
+    status_code=201,
+    responses=problem_responses(404, 409, 413, 507),
+    summary="Record a jump",
 )
 def record_jump(
     series_id: str, request: JumpCreate, tenant: WritingTenant, store: OpenStore, settings: Settings
