@@ -21,7 +21,8 @@
     files.py      files and folders that are there as a whole, or not at all
     logs.py       how service and worker log
     records.py    what comes out
-    decoding.py, pages.py   how records are read, one by one and page by page
+    decoding.py, paging.py  how records are read, one by one and page by page
+    ids.py        ids of jobs and series
     errors.py     what is refused
     queue.py      how Celery's messages travel between service and worker
     connection.py the connection to Redis: keys, scripts, timeouts, retries

@@ -26,7 +26,7 @@ from nextrapolate_store.files import (
     remove_discarded,
     temporary_in,
 )
-from nextrapolate_store.pages import is_id
+from nextrapolate_store.ids import is_id
 from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, JobRecord
 from nextrapolate_store.tenants import checked_tenant

@@ -12,9 +12,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
-from ulid import ULID
 
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreUnavailable
+from nextrapolate_store.ids import make_id
 
 _log = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class Connection(Redis):
     def new_id(self) -> tuple[str, int]:
         """Make an id that sorts by Redis' time, and give that time in milliseconds."""
         now_ms = self.now_ms()
-        return str(ULID.from_timestamp(now_ms)), now_ms
+        return make_id(now_ms), now_ms
 
     def check_redis(self) -> None:
         """Check that this package can use this Redis, and warn where it may lose what was acknowledged.

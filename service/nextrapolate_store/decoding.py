@@ -27,6 +27,11 @@ ARTIFACTS = TypeAdapter(dict[str, FileInfo])
 JUMP = TypeAdapter(JumpRecord)
 
 
+def pairs(reply: list[str]) -> Fields:
+    """Read a hash as a script replies it."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))
+
+
 def when(milliseconds: str | int) -> datetime:
     """Read a time of Redis' clock."""
     return datetime.fromtimestamp(int(milliseconds) / 1000, UTC)

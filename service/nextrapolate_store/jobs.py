@@ -33,9 +33,10 @@ from nextrapolate_store.errors import (
     JobNotFound,
     RecordDamaged,
 )
+from nextrapolate_store.ids import is_id
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.one_by_one import OneByOne
-from nextrapolate_store.pages import is_id, page_start, read_page
+from nextrapolate_store.paging import page_start, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.quotas import QuotaStore, exceeded
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled

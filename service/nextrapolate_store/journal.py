@@ -46,7 +46,7 @@ from nextrapolate_store.documents import (
 )
 from nextrapolate_store.errors import RecordDamaged, RecordUnreadable
 from nextrapolate_store.files import discard_folder, is_older, write_once, write_over
-from nextrapolate_store.pages import is_id
+from nextrapolate_store.ids import is_id
 from nextrapolate_store.records import JobInputs, JumpRecord
 
 _log = logging.getLogger(__name__)

@@ -25,9 +25,10 @@ from nextrapolate_store.errors import (
     JumpTaken,
     SeriesNotFound,
 )
+from nextrapolate_store.ids import is_id
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
-from nextrapolate_store.pages import is_id, read_page
+from nextrapolate_store.paging import read_page
 from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
 from nextrapolate_store.tenants import Quota

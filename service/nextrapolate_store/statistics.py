@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from nextrapolate.schemas import JobState, Stage
 from nextrapolate_store.connection import Connection, RedisKey
-from nextrapolate_store.pages import pairs
+from nextrapolate_store.decoding import pairs
 
 BOUNDS = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0)
 """Upper ends (seconds) of the buckets of a histogram; the last one is open."""

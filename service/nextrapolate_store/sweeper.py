@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from ulid import ULID
-
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import when
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.ids import made_at
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
 from nextrapolate_store.retention import Retention, milliseconds
@@ -129,7 +128,7 @@ class Sweeper:
     def _old_jobs(self) -> Iterator[str]:
         limit = when(self._redis.now_ms()) - self._retention.jobs
         for job_id in self._blobs.job_ids():
-            if ULID.from_str(job_id).datetime > limit:
+            if made_at(job_id) > limit:
                 continue
             try:
                 end = self._journal.read_end(job_id)

@@ -1,19 +1,12 @@
 """Reading an index page by page, newest first; a cursor is the last id of the page before."""
 
-import re
 from collections.abc import Sequence
 
 from redis.commands.core import Script
 
-from nextrapolate_store.decoding import Fields
+from nextrapolate_store.decoding import Fields, pairs
 from nextrapolate_store.errors import InvalidCursor
-
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
-
-
-def is_id(text: str) -> bool:
-    """Tell whether the store could have given out this id (a ULID)."""
-    return _ULID.fullmatch(text) is not None
+from nextrapolate_store.ids import is_id
 
 
 def read_page(
@@ -46,8 +39,3 @@ def page_start(cursor: str | None) -> str:
     if cursor is not None and not is_id(cursor):
         raise InvalidCursor(f"{cursor!r} is no cursor: use next_cursor of the page before, or none")
     return "+" if cursor is None else f"({cursor}"
-
-
-def pairs(reply: list[str]) -> Fields:
-    """Read a hash as a script replies it."""
-    return dict(zip(reply[::2], reply[1::2], strict=True))
