@@ -128,6 +128,7 @@ def peak_of(folder: Path, inputs: JobInputs, method: str, arguments: argparse.Na
         inputs=inputs,
         data_dir=folder,
         folder=folder,
+        stages=folder.parent / "stages",
         device=arguments.device,
         threads=arguments.threads,
     )

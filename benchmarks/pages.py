@@ -135,6 +135,7 @@ def make_report(inputs: JobInputs, folder: Path) -> Path:
         inputs=inputs,
         data_dir=folder,
         folder=folder,
+        stages=folder.parent / "stages",
         device="cpu",
         threads=1,
     )

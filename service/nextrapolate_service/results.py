@@ -34,7 +34,7 @@ def report_of(store: Store, job: JobRecord) -> AnyReport | None:
     """Give what a job found; None where it has no report, or one that this version cannot read."""
     if job.state is not JobState.SUCCEEDED or REPORT not in job.artifacts:
         return None
-    return _read(store.blobs.result_path(job, REPORT))
+    return _read(store.job_folders.result_path(job, REPORT))
 
 
 @lru_cache(maxsize=64)  # the results of a job never change

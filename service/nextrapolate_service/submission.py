@@ -61,12 +61,12 @@ def submit(
     if key is not None and (made := store.jobs.submitted(submission.tenant, key, digest)):
         return made
     store.check_folder()  # first, or what lies on the right one would be said to be missing
-    require_space(store.blobs, settings)
+    require_space(settings)
     if request.webhook is not None:
         check_webhook(request.webhook.url, settings.webhook_networks)
     inputs = _inputs(store, settings, submission)
     to_fetch = _bytes_to_fetch(settings, submission.tenant, inputs)
-    require_space(store.blobs, settings, to_fetch)
+    require_space(settings, to_fetch)
     job = store.jobs.submit(
         submission.tenant,
         _without_secret(request),

@@ -141,7 +141,7 @@ class Receiver:
         intake.write(*chunks)
         # Others upload, too: what was free at the beginning need not be any more.
         if intake.bytes_written // _SPACE_EVERY_BYTES > before // _SPACE_EVERY_BYTES:
-            require_space(self.store.blobs, self.settings)
+            require_space(self.settings)
 
     def _keep(self, intake: Intake, expected_sha256: str | None) -> FileInfo:
         check_same(self.step, self.name, self._there, intake.sha256)

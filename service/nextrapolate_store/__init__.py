@@ -5,6 +5,7 @@
     jobs.py         jobs: submit, claim, beat, commit, cancel, reconcile, events
     series.py       runs, their checkpoints and their jumps
     blobs.py        files, written atomically, addressed by their sha256; upload.py, one on its way in
+    job_folders.py  where a job's records lie, and what its attempts make
     credentials.py  what a caller lends to one job
     deliveries.py   webhooks that are due, and what came of each attempt
     keys.py         API keys: who may call, for which tenant, to do what
@@ -35,7 +36,7 @@ Messages of the queue are wake-ups only. What has been acknowledged is on disk, 
     store = Store.open(StoreSettings.from_environment())
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest=digest)
     claim = store.jobs.claim(job.id, worker="host:1")
-    folder = store.blobs.result_folder(job.id, claim.fence)
+    folder = store.job_folders.result_folder(job.id, claim.fence)
     artifacts = ...                         # write into the folder, and flush it
     store.jobs.commit(job.id, claim.fence, artifacts)
 """

@@ -14,7 +14,7 @@ _DISCARDED = ".discarded-"
 
 
 def temporary_in(folder: Path) -> Path:
-    """Name a file that is not there yet; one that stays behind is found by `abandoned`."""
+    """Name a file that is not there yet; one that stays behind is removed by `remove_abandoned`."""
     return folder / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
@@ -118,12 +118,13 @@ def remove_discarded(parent: Path) -> None:
         shutil.rmtree(discarded, ignore_errors=True)
 
 
-def abandoned(folder: Path, older_than_seconds: float) -> Iterator[Path]:
-    """Find temporary files that nobody has written to for so long: their process died."""
-    for depth in ("", "*/", "*/*/"):
-        for temporary in folder.glob(f"{depth}{TEMPORARY}*"):
-            if is_older(temporary, older_than_seconds):
-                yield temporary
+def remove_abandoned(folder: Path, older_than_seconds: float) -> int:
+    """Remove temporary files that nobody has written to for so long: their process died. Gives how many."""
+    found = [path for depth in ("", "*/", "*/*/") for path in folder.glob(f"{depth}{TEMPORARY}*")]
+    abandoned = [path for path in found if is_older(path, older_than_seconds)]
+    for path in abandoned:
+        path.unlink(missing_ok=True)
+    return len(abandoned)
 
 
 def version_of(status: os.stat_result) -> str:

@@ -1,7 +1,9 @@
 """Ids of jobs and series: ULIDs, which sort by the time they were made."""
 
+import os
 import re
 from datetime import datetime
+from pathlib import Path
 
 from ulid import ULID
 
@@ -25,3 +27,11 @@ def is_id(text: str) -> bool:
 def made_at(made_id: str) -> datetime:
     """Tell when an id was made."""
     return ULID.from_str(made_id).datetime
+
+
+def ids_in(folder: Path) -> list[str]:
+    """List what in a folder is called by an id, oldest first; nothing where there is no such folder."""
+    try:
+        return sorted(entry.name for entry in os.scandir(folder) if is_id(entry.name))
+    except FileNotFoundError:
+        return []

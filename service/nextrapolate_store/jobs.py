@@ -333,7 +333,7 @@ class JobStore:
         artifacts: Mapping[str, FileInfo],
         stage_seconds: Mapping[Stage, float] = MappingProxyType({}),
     ) -> bool:
-        """Make what lies in `BlobStore.result_folder(job_id, fence)`, flushed to disk, the result of the job.
+        """Make what lies in the attempt's result folder, flushed to disk, the result of the job.
 
         How long its stages took goes into the statistics. False where the job is somebody else's by now, or
         was asked to be cancelled (then confirm that).

@@ -15,7 +15,6 @@ end.json that is damaged is replaced, and kept as end.json.damaged.
 """
 
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -45,8 +44,9 @@ from nextrapolate_store.documents import (
     WebhookDocument,
 )
 from nextrapolate_store.errors import RecordDamaged, RecordUnreadable
-from nextrapolate_store.files import discard_folder, is_older, write_once, write_over
-from nextrapolate_store.ids import is_id
+from nextrapolate_store.files import discard_folder, is_older, remove_discarded, write_once, write_over
+from nextrapolate_store.ids import ids_in
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.records import JobInputs, JumpRecord
 
 _log = logging.getLogger(__name__)
@@ -66,21 +66,21 @@ class Journal:
     `StoreMismatched` where the data folder is not the one of this Redis.
     """
 
-    def __init__(self, data_dir: Path, deployment: Deployment) -> None:
+    def __init__(self, data_dir: Path, deployment: Deployment, job_folders: JobFolders) -> None:
         self._deployment = deployment
-        self._jobs, self._series = data_dir / "jobs", data_dir / "series"
-        self._keys, self._tenants = data_dir / "keys", data_dir / "tenants"
+        self._job_folders = job_folders
+        self._series, self._keys, self._tenants = (data_dir / part for part in ("series", "keys", "tenants"))
 
     def write_job(self, document: JobDocument) -> JobDocument:
         """Write down what was asked."""
-        return self._write(self._jobs / document.id / _JOB, document)
+        return self._write(self._job_folders.path(document.id) / _JOB, document)
 
     def write_end(self, document: EndDocument) -> EndDocument:
         """Write down how a job ended.
 
         A damaged record says nothing of an end before: it is replaced, and kept beside the new one.
         """
-        path = self._jobs / document.job.id / _END
+        path = self._job_folders.path(document.job.id) / _END
         try:
             return self._write(path, document)
         except RecordDamaged:
@@ -94,11 +94,11 @@ class Journal:
     def write_webhook(self, job_id: str, document: WebhookDocument) -> None:
         """Write down the attempts to deliver a job's webhook; nothing where the job was swept meanwhile."""
         with suppress(FileNotFoundError):
-            self._write(self._jobs / job_id / _WEBHOOK, document, into_new_folder=False)
+            self._write(self._job_folders.path(job_id) / _WEBHOOK, document, into_new_folder=False)
 
     def write_series(self, document: SeriesDocument) -> SeriesDocument:
         """Write down a run as it was announced."""
-        return self._write(self._series / document.id / _SERIES, document)
+        return self._write(self._series_record(document.id), document)
 
     def write_file(self, series_id: str, step: int, name: str, info: FileInfo) -> FileInfo:
         """Write down which blob is this file of the checkpoint.
@@ -123,6 +123,10 @@ class Journal:
         self._deployment.check()
         discard_folder(self._series / series_id)
 
+    def finish_discarding(self) -> None:
+        """Remove the rest of the series that a killed process was removing."""
+        remove_discarded(self._series)
+
     def write_key(self, document: KeyDocument) -> KeyDocument:
         """Write down an API key."""
         return self._write(self._key(document.id, document.digest), document, into_new_folder=False)
@@ -143,19 +147,19 @@ class Journal:
 
     def job_ids(self) -> Iterator[str]:
         """Ids of all jobs that were asked for, oldest first."""
-        return _ids(self._jobs, _JOB)
+        return (job_id for job_id in self._job_folders.ids() if self.has_job(job_id))
 
     def series_ids(self) -> Iterator[str]:
         """Ids of all series that were announced, oldest first."""
-        return _ids(self._series, _SERIES)
+        return (series_id for series_id in ids_in(self._series) if self._series_record(series_id).exists())
 
     def nameless_series(self, older_than_seconds: float) -> list[str]:
         """Ids of folders without a series.json that nobody has written to for so long."""
-        folders = [folder for folder in self._series.glob("*") if is_id(folder.name)]
         return [
-            folder.name
-            for folder in folders
-            if not (folder / _SERIES).exists() and is_older(folder, older_than_seconds)
+            series_id
+            for series_id in ids_in(self._series)
+            if not self._series_record(series_id).exists()
+            and is_older(self._series / series_id, older_than_seconds)
         ]
 
     def key_names(self) -> Iterator[str]:
@@ -172,20 +176,20 @@ class Journal:
 
     def has_job(self, job_id: str) -> bool:
         """Tell whether a job of this id was asked for, and its records are kept."""
-        return (self._jobs / job_id / _JOB).exists()
+        return (self._job_folders.path(job_id) / _JOB).exists()
 
     def read_job(self, job_id: str) -> tuple[JobDocument, EndDocument | None]:
         """Read what was asked, how it ended, and how its webhook was delivered."""
         end = self.read_end(job_id)
-        path = self._jobs / job_id / _WEBHOOK
+        path = self._job_folders.path(job_id) / _WEBHOOK
         if end is not None and path.exists():
             delivered = replace(end.job, deliveries=_read(path, WebhookDocument).deliveries)
             end = end.model_copy(update={"job": delivered})
-        return _read(self._jobs / job_id / _JOB, JobDocument), end
+        return _read(self._job_folders.path(job_id) / _JOB, JobDocument), end
 
     def read_end(self, job_id: str) -> EndDocument | None:
         """Read how a job ended; None where that has not been written down."""
-        path = self._jobs / job_id / _END
+        path = self._job_folders.path(job_id) / _END
         return _read(path, EndDocument) if path.exists() else None
 
     def read_series(self, series_id: str) -> SeriesHistory:
@@ -199,7 +203,7 @@ class Journal:
                     jumps.append(_read(path, JumpDocument).jump)
                 else:
                     checkpoints[int(found["step"])][found["what"]] = _read(path, FileDocument).file
-        return SeriesHistory(_read(folder / _SERIES, SeriesDocument), checkpoints, tuple(jumps))
+        return SeriesHistory(_read(self._series_record(series_id), SeriesDocument), checkpoints, tuple(jumps))
 
     def read_key(self, name: str) -> tuple[KeyDocument, datetime | None]:
         """Read an API key, and since when it is refused."""
@@ -222,7 +226,7 @@ class Journal:
                 history = self.read_series(series_id)
                 used[history.document.tenant].update(info.sha256 for info in history.files())
         for job_id in self.job_ids():
-            job = _read(self._jobs / job_id / _JOB, InputsOnly)
+            job = _read(self._job_folders.path(job_id) / _JOB, InputsOnly)
             used[job.tenant].update(_blobs(job.inputs))
         return used
 
@@ -233,6 +237,9 @@ class Journal:
         except UnicodeDecodeError as error:
             raise _damaged(path, str(error)) from error
         return _parse(path, text, type(document))
+
+    def _series_record(self, series_id: str) -> Path:
+        return self._series / series_id / _SERIES
 
     def _key(self, key_id: str, digest: str) -> Path:
         """An id may come again with another secret."""
@@ -280,13 +287,3 @@ def _parse(path: Path, text: str, kind: type[_D]) -> _D:
 
 def _damaged(path: Path, reason: str) -> RecordDamaged:
     return RecordDamaged(f"{path} is damaged ({reason}): restore it from a backup")
-
-
-def _ids(folder: Path, document: str) -> Iterator[str]:
-    try:
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except FileNotFoundError:  # nobody has written anything yet
-        return
-    for name in names:
-        if is_id(name) and (folder / name / document).exists():
-            yield name

@@ -13,10 +13,11 @@ from functools import partial
 from typing import cast
 
 from nextrapolate.schemas import JobEvent, JobState
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import job_record
 from nextrapolate_store.documents import EndDocument
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.one_by_one import OneByOne
@@ -32,13 +33,20 @@ class Recorder:
     """Any number of processes may record at any time, and be killed at any line of it."""
 
     def __init__(
-        self, redis: Connection, jobs: JobStore, journal: Journal, quotas: QuotaStore, blobs: BlobStore
+        self,
+        redis: Connection,
+        jobs: JobStore,
+        journal: Journal,
+        quotas: QuotaStore,
+        blobs: Blobs,
+        job_folders: JobFolders,
     ) -> None:
         self._redis = redis
         self._quotas = quotas
         self._jobs = jobs
         self._journal = journal
         self._blobs = blobs
+        self._job_folders = job_folders
         self._one_by_one = OneByOne(_log, "how it ended is in Redis alone")
 
     def record_ends(self) -> int:
@@ -69,7 +77,7 @@ class Recorder:
             self._jobs.restore(*self._journal.read_job(job_id))
         if int(fields.get("coming_bytes", 0)):
             self._quotas.count_fetched(job.tenant, job_id, partial(self._blobs.stored, job.tenant))
-        self._blobs.keep_only_result(written)
+        self._job_folders.keep_only_result(written)
 
     def _story(self, job_id: str) -> tuple[JobEvent, ...]:
         story: list[JobEvent] = []

@@ -26,6 +26,7 @@ from nextrapolate_store.errors import (
     SeriesNotFound,
 )
 from nextrapolate_store.ids import is_id
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.paging import read_page
@@ -40,13 +41,20 @@ class SeriesStore:
     """The series of all tenants. All methods raise `StoreUnavailable` where Redis does not answer."""
 
     def __init__(
-        self, redis: Connection, journal: Journal, quotas: QuotaStore, blobs: BlobStore, jobs: JobStore
+        self,
+        redis: Connection,
+        journal: Journal,
+        quotas: QuotaStore,
+        blobs: BlobStore,
+        jobs: JobStore,
+        job_folders: JobFolders,
     ) -> None:
         self._redis = redis
         self._journal = journal
         self._quotas = quotas
         self._blobs = blobs
         self._jobs = jobs
+        self._job_folders = job_folders
         self._create, self._delete = redis.load("create_series"), redis.load("delete_series")
         self._note, self._page = redis.load("note_in_series"), redis.load("page")
 
@@ -145,7 +153,7 @@ class SeriesStore:
         if ADAPTER_MODEL not in job.artifacts:
             raise JobNotSucceeded(f"job {job_id} is of task {job.request.task}, which makes no adapter")
         files = {
-            name: self._blobs.put_file(tenant, self._blobs.result_path(job, name), job.artifacts[name])
+            name: self._blobs.put_file(tenant, self._job_folders.result_path(job, name), job.artifacts[name])
             for name in (ADAPTER_MODEL, ADAPTER_CONFIG)
         }
         with _unless_deleted(series_id):

@@ -3,12 +3,13 @@
 from typing import Self
 
 from nextrapolate_store import rebuild
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import BlobStore, within_quotas
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.credentials import CredentialStore
 from nextrapolate_store.deliveries import DeliveryStore
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import make_folders
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyStore
@@ -27,20 +28,21 @@ class Store:
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
         self._deployment = Deployment(redis, settings.data_dir)
-        self._journal = Journal(settings.data_dir, self._deployment)
+        self.job_folders = JobFolders(settings.data_dir)
+        self._journal = Journal(settings.data_dir, self._deployment, self.job_folders)
         self.quotas = QuotaStore(redis, self._journal)
-        self.blobs = BlobStore(settings.data_dir, self.quotas, self._deployment)
+        self.blobs = BlobStore(settings.data_dir, within_quotas(self.quotas, self._deployment))
         self.credentials = CredentialStore(redis, self._deployment, self._journal, settings.data_dir)
         self.jobs = JobStore(redis, self._journal, self.credentials, self.quotas, settings)
-        self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs)
+        self.series = SeriesStore(redis, self._journal, self.quotas, self.blobs, self.jobs, self.job_folders)
         self.keys = KeyStore(redis, self._journal)
         self.sessions = SessionStore(redis, self.keys)
 
         self.statistics = StatisticsStore(redis)
         self.deliveries = DeliveryStore(redis, self._journal, self._deployment)
-        self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs)
+        self.recorder = Recorder(redis, self.jobs, self._journal, self.quotas, self.blobs, self.job_folders)
         self.sweeper = Sweeper(
-            redis, self._deployment, self._journal, self.quotas, self.blobs, settings.retention
+            redis, self._deployment, self._journal, self.quotas, self.blobs, self.job_folders, settings
         )
 
     @classmethod

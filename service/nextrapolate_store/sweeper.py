@@ -13,15 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.decoding import when
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.files import remove_abandoned
 from nextrapolate_store.ids import made_at
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
-from nextrapolate_store.retention import Retention, milliseconds
+from nextrapolate_store.retention import milliseconds
+from nextrapolate_store.settings import StoreSettings
 
 _log = logging.getLogger(__name__)
 
@@ -54,15 +57,17 @@ class Sweeper:
         deployment: Deployment,
         journal: Journal,
         quotas: QuotaStore,
-        blobs: BlobStore,
-        retention: Retention,
+        blobs: Blobs,
+        job_folders: JobFolders,
+        settings: StoreSettings,
     ) -> None:
         self._redis = redis
         self._deployment = deployment
         self._journal = journal
         self._quotas = quotas
         self._blobs = blobs
-        self._retention = retention
+        self._job_folders = job_folders
+        self._data_dir, self._retention = settings.data_dir, settings.retention
         self._sweep = redis.load("sweep")
 
     def sweep_if_due(self) -> Swept | None:
@@ -79,7 +84,8 @@ class Sweeper:
         """
         self._redis.check_schema()
         self._deployment.check()
-        self._blobs.finish_discarding()
+        self._job_folders.finish_discarding()
+        self._journal.finish_discarding()
         uploads = self._retention.uploads.total_seconds()
         jobs, events, idempotency_keys = self._sweep_redis()
         swept = Swept(
@@ -88,7 +94,7 @@ class Sweeper:
             idempotency_keys=idempotency_keys,
             orphans=self._remove_orphans(),
             series=self._remove_nameless_series(uploads),
-            temporary_files=self._blobs.remove_abandoned(uploads),
+            temporary_files=remove_abandoned(self._data_dir, uploads),
             blobs=self._remove_unused_blobs(uploads),
         )
         for tenant in self._blobs.tenants():
@@ -101,7 +107,7 @@ class Sweeper:
         while True:
             gone, events, keys = self._sweep(args=[*ages, _BATCH])
             for job_id in gone:
-                self._blobs.discard_job(job_id)
+                self._job_folders.discard(job_id)
             totals = (totals[0] + len(gone), totals[1] + events, totals[2] + keys)
             if max(len(gone), events, keys) < _BATCH:
                 return totals
@@ -112,7 +118,7 @@ class Sweeper:
         for job_id in self._old_jobs():
             if not self._redis.exists(RedisKey.JOB + job_id):
                 self._deployment.check()
-                self._blobs.discard_job(job_id)
+                self._job_folders.discard(job_id)
                 count += 1
         return count
 
@@ -127,7 +133,7 @@ class Sweeper:
 
     def _old_jobs(self) -> Iterator[str]:
         limit = when(self._redis.now_ms()) - self._retention.jobs
-        for job_id in self._blobs.job_ids():
+        for job_id in self._job_folders.ids():
             if made_at(job_id) > limit:
                 continue
             try:

@@ -151,7 +151,7 @@ def _spoilt(found: _Found) -> Iterator[str]:
         if job.state is JobState.SUCCEEDED and not job.artifacts:
             yield f"{job.id} succeeded without a result"
         for name, info in job.artifacts.items():
-            content = found.deployment.store.blobs.result_path(job, name).read_bytes()
+            content = found.deployment.store.job_folders.result_path(job, name).read_bytes()
             if (len(content), hashlib.sha256(content).hexdigest()) != (info.bytes, info.sha256):
                 yield f"{name} of {job.id} is not what its digest says"
         if ADAPTER_MODEL in job.artifacts and job.id in found.acknowledged:

@@ -99,7 +99,7 @@ def finish(store: Store) -> Callable[..., dict[str, bytes]]:
         if report is not None:
             files["report.json"] = report.model_dump_json().encode()
             files["report.html"] = report_page(report).encode()
-        folder = store.blobs.result_folder(job_id, claim.fence)
+        folder = store.job_folders.result_folder(job_id, claim.fence)
         for name, content in files.items():
             (folder / name).write_bytes(content)
         infos = {

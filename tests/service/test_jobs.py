@@ -11,6 +11,7 @@ from fixtures.problems import problem
 from nextrapolate.schemas import MOST_CHECKPOINTS, FileInfo, SeriesCreate
 from nextrapolate_store.connection import Connection
 from nextrapolate_store.deployment import Deployment
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -186,7 +187,8 @@ def test_a_series_may_have_more_checkpoints_than_a_job(
     series = store.series.create("tests", SeriesCreate(name="long", lora_config=json.loads(CONFIG))).id
     with Connection.open(store_settings.redis_url) as redis:
         deployment = Deployment(redis, store_settings.data_dir)
-        history = Journal(store_settings.data_dir, deployment).read_series(series)
+        folders = JobFolders(store_settings.data_dir)
+        history = Journal(store_settings.data_dir, deployment, folders).read_series(series)
     weights = {
         step: {"adapter_model.safetensors": FileInfo(bytes=56, sha256=f"{step:064x}")}
         for step in range(MOST_CHECKPOINTS + 1)

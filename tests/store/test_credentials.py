@@ -57,7 +57,7 @@ def test_what_belongs_to_a_job_that_redis_has_lost_is_kept_until_its_records_go(
     assert kept(store, ended) == [None, SECRET]  # its webhook is told now
     with Redis.from_url(store_settings.redis_url) as redis:
         redis.delete(f"next:job:{waiting.id}")
-    store.blobs.discard_job(waiting.id)  # as the sweeper does, once it is older than jobs are kept
+    store.job_folders.discard(waiting.id)  # as the sweeper does, once it is older than jobs are kept
     store.credentials.forget_over()
     assert kept(store, waiting) == [None, None]
 

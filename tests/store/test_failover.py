@@ -41,13 +41,13 @@ def remember(redis: Redis) -> Callable[[], None]:
 def commit(store: Store, held: Claim, text: str) -> bool:
     """Do what a worker does with its results."""
     content = text.encode()
-    (store.blobs.result_folder(held.job.id, held.fence) / REPORT).write_bytes(content)
+    (store.job_folders.result_folder(held.job.id, held.fence) / REPORT).write_bytes(content)
     info = FileInfo(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     return store.jobs.commit(held.job.id, held.fence, {REPORT: info})
 
 
 def result(store: Store, job: JobRecord) -> str:
-    return store.blobs.result_path(store.jobs.get(TENANT, job.id), REPORT).read_text()
+    return store.job_folders.result_path(store.jobs.get(TENANT, job.id), REPORT).read_text()
 
 
 def test_a_claim_that_was_forgotten_shares_its_fence_with_no_other(store: Store, redis: Redis) -> None:

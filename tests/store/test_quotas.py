@@ -21,7 +21,7 @@ from redis import Redis
 from nextrapolate.schemas import FileInfo, SeriesCreate
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_store import quotas as quotas_module
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import BlobStore, uncounted
 from nextrapolate_store.errors import QuotaExceeded
 from nextrapolate_store.records import JobRecord
 from nextrapolate_store.settings import StoreSettings
@@ -199,7 +199,7 @@ def test_what_a_job_fetches_counts_from_its_submit_on(small: Store, store_settin
     assert small.quotas.usage(TENANT)[Quota.BYTES].used == 600
     with pytest.raises(QuotaExceeded, match="600 of the 700 bytes"):
         submit_fetching(100)
-    BlobStore(store_settings.data_dir).put_bytes(TENANT, bytes(450))  # as the worker's child does
+    BlobStore(store_settings.data_dir, uncounted).put_bytes(TENANT, bytes(450))  # as the worker's child does
     assert small.jobs.commit(fetching.id, claim(small, fetching).fence, ARTIFACTS)
     small.jobs.cancel(TENANT, dropped.id)
     for _ in range(2):  # a recorder that was killed comes back to the same jobs
@@ -286,7 +286,7 @@ def test_what_was_stored_and_not_counted_is_counted_by_the_next_sweep(
     store: Store, store_settings: StoreSettings
 ) -> None:
     counted = store.blobs.put_bytes(TENANT, b"counted")
-    BlobStore(store_settings.data_dir).put_bytes(TENANT, b"its process died in between")
+    BlobStore(store_settings.data_dir, uncounted).put_bytes(TENANT, b"its process died in between")
     assert store.quotas.usage(TENANT)[Quota.BYTES].used == counted.bytes
     store.sweeper.sweep()
     assert store.quotas.usage(TENANT)[Quota.BYTES].used == 7 + 27

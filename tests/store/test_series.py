@@ -49,7 +49,7 @@ def succeeded_job(store: Store) -> JobRecord:
     artifacts: dict[str, FileInfo] = {}
     for name in (ADAPTER_MODEL, ADAPTER_CONFIG):
         artifacts[name] = store.blobs.put_bytes(TENANT, b"result " + name.encode())
-        (store.blobs.result_folder(job.id, fence) / name).write_bytes(b"result " + name.encode())
+        (store.job_folders.result_folder(job.id, fence) / name).write_bytes(b"result " + name.encode())
     assert store.jobs.commit(job.id, fence, artifacts)
     return store.jobs.get(TENANT, job.id)
 
@@ -118,7 +118,7 @@ def test_a_jump_outlives_its_job(store: Store) -> None:
     record = store.series.add_jump(TENANT, series.id, 20, job.id)
     assert [(jump.step, jump.job) for jump in record.jumps] == [(20, job.id)]
 
-    shutil.rmtree(store.blobs.result_path(job, ADAPTER_MODEL).parent)
+    shutil.rmtree(store.job_folders.result_path(job, ADAPTER_MODEL).parent)
     inputs = store.series.inputs(TENANT, series.id, until=None)
     (jump,) = inputs.jumps
     assert jump.step == 20

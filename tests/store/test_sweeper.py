@@ -19,7 +19,7 @@ from redis import Redis
 
 from nextrapolate.schemas import CheckpointFile, FileInfo, JobState, SeriesCreate
 from nextrapolate_store.errors import JobNotFound, StoreLost
-from nextrapolate_store.files import locked
+from nextrapolate_store.files import locked, remove_abandoned
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
@@ -53,13 +53,13 @@ def succeed(store: Store) -> JobRecord:
     """Submit a job and do a worker's part; leaves the folder of an attempt that was lost before."""
     job = submit(store)
     lost = claim(store, job)
-    (store.blobs.result_folder(job.id, lost.fence) / MODEL).write_bytes(b"half of a res")
+    (store.job_folders.result_folder(job.id, lost.fence) / MODEL).write_bytes(b"half of a res")
     store.jobs.give_up(job.id, lost.fence, OUT_OF_MEMORY)
     fence = claim(store, job).fence
     artifacts: dict[str, FileInfo] = {}
     for name in (MODEL, CONFIG):
         content = f"result of {job.id}: {name}".encode()
-        (store.blobs.result_folder(job.id, fence) / name).write_bytes(content)
+        (store.job_folders.result_folder(job.id, fence) / name).write_bytes(content)
         artifacts[name] = FileInfo(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
     assert store.jobs.commit(job.id, fence, artifacts)
     return store.jobs.get(TENANT, job.id)
@@ -79,13 +79,13 @@ def make_old(path: Path, days: float) -> None:
 def test_of_attempts_only_the_committed_one_is_kept(store: Store, data: Path) -> None:
     job, failed = succeed(store), submit(store)
     fence = claim(store, failed).fence
-    store.blobs.result_folder(failed.id, fence)
+    store.job_folders.result_folder(failed.id, fence)
     store.jobs.fail(failed.id, fence, OUT_OF_MEMORY)
     assert store.recorder.record_ends() == 2
     names = {path.name for path in (data / "jobs" / job.id).iterdir()}
     assert names == {"job.json", "end.json", str(job.fence)}
     assert {path.name for path in (data / "jobs" / failed.id).iterdir()} == {"job.json", "end.json"}
-    assert store.blobs.result_path(job, MODEL).is_file()
+    assert store.job_folders.result_path(job, MODEL).is_file()
     assert store.recorder.record_ends() == 0
 
 
@@ -94,7 +94,7 @@ def test_killed_before_any_step_of_it_an_end_is_written_down_the_next_time(store
         job = succeed(store)
         finished = not dies_after(steps, store.recorder.record_ends)
         store.recorder.record_ends()
-        store.blobs.remove_abandoned(older_than_seconds=0)
+        remove_abandoned(data, older_than_seconds=0)
         names = {path.name for path in (data / "jobs" / job.id).iterdir()}
         assert names == {"job.json", "end.json", str(job.fence)}
         if finished:
@@ -148,7 +148,7 @@ def test_killed_before_any_step_of_a_sweep_nothing_dangles_and_the_next_one_fini
         finished = not dies_after(steps, forgetful.sweeper.sweep)
         listed, _ = forgetful.jobs.list(TENANT, limit=10, cursor=None)
         for job in listed:
-            assert all(forgetful.blobs.result_path(job, name).is_file() for name in job.artifacts)
+            assert all(forgetful.job_folders.result_path(job, name).is_file() for name in job.artifacts)
         forgetful.sweeper.sweep()
         assert [job.id for job in forgetful.jobs.list(TENANT, limit=10, cursor=None)[0]] == [kept.id]
         assert [path.name for path in (data / "jobs").iterdir()] == [kept.id]

@@ -78,7 +78,8 @@ def test_a_job_is_done_and_committed(
     run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     done = store.jobs.get("default", job.id)
     assert (done.state, done.attempt, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
-    assert store.blobs.result_path(done, "report.json").stat().st_size == done.artifacts["report.json"].bytes
+    report = store.job_folders.result_path(done, "report.json")
+    assert report.stat().st_size == done.artifacts["report.json"].bytes
 
 
 def test_a_second_wake_up_does_nothing(

@@ -115,6 +115,7 @@ def attempt(number: int, run: Path, job: Path, method: Method = QUICK, threads: 
         inputs=run_inputs(run),
         data_dir=job / "data",
         folder=folder,
+        stages=job / "stages",
         device="cpu",
         threads=threads,
     )

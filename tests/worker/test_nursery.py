@@ -32,6 +32,7 @@ def test_a_child_that_died_while_it_waited_says_so(
         inputs=JobInputs(()),  # a short message stays in the buffer of the pipe
         data_dir=tmp_path,
         folder=tmp_path,
+        stages=tmp_path,
         device="cpu",
         threads=1,
     )

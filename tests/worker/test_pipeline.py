@@ -66,6 +66,7 @@ def work(
         inputs=inputs or run_inputs(run),
         data_dir=folder / "data",
         folder=folder,
+        stages=folder.parent / "stages",
         device=device,
         threads=1,
     )

@@ -15,7 +15,7 @@ from huggingface_hub.utils import _http
 
 from nextrapolate.schemas import JobCreate
 from nextrapolate_service.uris.disk import FileRoots, pin
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import BlobStore, uncounted
 from nextrapolate_store.records import FileSource, HubFile, InputAdapter, JobInputs, RemoteFile
 from nextrapolate_store.remote.buckets import look_up
 from nextrapolate_store.remote.hub import snapshot
@@ -42,7 +42,7 @@ Work = Callable[..., Start]
 def blobs(tmp_path: Path) -> BlobStore:
     for part in ("blobs", "fetched"):
         (tmp_path / "data" / part).mkdir(parents=True)
-    return BlobStore(tmp_path / "data")
+    return BlobStore(tmp_path / "data", uncounted)
 
 
 @pytest.fixture
@@ -63,6 +63,7 @@ def work(tmp_path: Path, blobs: BlobStore) -> Work:
             inputs=JobInputs(tuple(adapters)),
             data_dir=tmp_path / "data",
             folder=folder,
+            stages=tmp_path / "stages",
             device="cpu",
             threads=1,
             hub_token=token,

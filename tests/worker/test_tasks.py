@@ -33,6 +33,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
         inputs=run_inputs(run),
         data_dir=folder / "data",
         folder=folder,
+        stages=folder.parent / "stages",
         device="cpu",
         threads=1,
     )

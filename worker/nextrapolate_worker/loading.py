@@ -70,7 +70,7 @@ def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.de
         "versions": versions(),
     }
     given = {Trajectory: trajectory, torch.device: device}
-    return KeptStages(work.folder.parent / "stages", depends_on, given)
+    return KeptStages(work.stages, depends_on, given)
 
 
 def _device(work: Start) -> str:

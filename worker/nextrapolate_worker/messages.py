@@ -28,6 +28,7 @@ class Start(_Message):
     inputs: JobInputs
     data_dir: Path
     folder: Path = Field(description="empty folder for the artifacts")
+    stages: Path = Field(description="folder for what an attempt leaves to the next one; need not be there")
     device: str
     threads: int
     hub_token: str | None = Field(None, repr=False, description="the caller's own, for this job alone")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, JobError
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.errors import BlobNotFound
 from nextrapolate_store.records import FileSource, RemoteFile
 from nextrapolate_store.remote.fetching import Fetcher
@@ -31,6 +31,6 @@ def _place_in_the_store(source: FileSource | RemoteFile, work: Start) -> Path | 
     else:
         return None
     try:
-        return BlobStore(work.data_dir).path(FileSource("blob", sha256), work.tenant)
+        return Blobs(work.data_dir).path(FileSource("blob", sha256), work.tenant)
     except BlobNotFound:
         return None

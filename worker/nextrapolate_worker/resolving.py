@@ -8,7 +8,7 @@ from pathlib import Path
 
 from nextrapolate.schemas import ADAPTER_MODEL
 from nextrapolate_numerics import AdapterFiles
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.errors import (
     BlobNotFound,
     RemoteChanged,
@@ -52,7 +52,7 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
     Raises:
         WorkerError: a file has gone, has changed, cannot be used or cannot be had.
     """
-    blobs = BlobStore(work.data_dir)
+    blobs = Blobs(work.data_dir)
     fetched = _fetch(work, on_progress)
 
     def path(step: int, source: FileSource | RemoteFile) -> Path:

@@ -25,7 +25,7 @@ _STYLE = re.compile(rb"<style>(.*?)</style>", re.DOTALL)
 def show_report(job_id: str, tenant: Tenant, store: OpenStore) -> Response:
     """Show it with a way back, and its own style sheet, which stands in it: it needs nothing else."""
     job = succeeded(store, tenant, job_id)
-    content = store.blobs.result_path(job, REPORT_PAGE).read_bytes()
+    content = store.job_folders.result_path(job, REPORT_PAGE).read_bytes()
     content = content.replace(b"<body>", _WAY_BACK % job.id.encode(), 1)
     style = _STYLE.search(content)
     digest = base64.b64encode(hashlib.sha256(style[1] if style else b"").digest()).decode()

@@ -97,7 +97,7 @@ def check_ranges(header: str, size: int) -> None:
 
 def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: str | None) -> Response:
     job = succeeded(store, tenant, job_id)
-    path = store.blobs.result_path(job, name)
+    path = store.job_folders.result_path(job, name)
     info = job.artifacts[name]
     etag = f'"{info.sha256}"'
     known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]

@@ -6,9 +6,8 @@ from fastapi import APIRouter, Response
 
 from nextrapolate.schemas import Readiness
 from nextrapolate_service.dependencies import PerhapsStore, Settings
-from nextrapolate_service.disk import require_space
+from nextrapolate_service.disk import require_space, require_writable
 from nextrapolate_service.errors import DiskReserveError
-from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import StoreError
 
 router = APIRouter(tags=["health"])
@@ -27,11 +26,10 @@ async def livez() -> dict[str, bool]:
 )
 def readyz(opening: PerhapsStore, settings: Settings, response: Response) -> Readiness:
     """Does what every job needs: writes to Redis, and to the disk that holds the blobs, which has room."""
-    blobs = BlobStore(settings.store.data_dir)
     checks = {
         "redis": _outcome(lambda: opening.store.ping()),
-        "disk": _outcome(lambda: require_space(blobs, settings)),
-        "blobs": _outcome(blobs.check),
+        "disk": _outcome(lambda: require_space(settings)),
+        "blobs": _outcome(lambda: require_writable(settings)),
     }
     ready = all(outcome == "ok" for outcome in checks.values())
     if not ready:

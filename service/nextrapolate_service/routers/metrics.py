@@ -8,9 +8,9 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from nextrapolate_service.auth import authenticate, bearer
 from nextrapolate_service.dependencies import PerhapsStore, Settings
+from nextrapolate_service.disk import free_bytes
 from nextrapolate_service.metrics import StoreMetrics, registry_of
 from nextrapolate_service.openapi import problem_responses
-from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreMismatched, StoreUnavailable
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.statistics import Statistics
@@ -48,5 +48,5 @@ def get_metrics(
     statistics: Annotated[Statistics | None, Depends(read_statistics)], settings: Settings
 ) -> Response:
     """Over all tenants; needs a key of scope `metrics`."""
-    found = StoreMetrics(statistics, BlobStore(settings.store.data_dir).free_bytes())
+    found = StoreMetrics(statistics, free_bytes(settings))
     return Response(generate_latest(registry_of(found)), media_type=CONTENT_TYPE_PLAIN_0_0_4)

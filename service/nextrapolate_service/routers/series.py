@@ -43,7 +43,7 @@ def create_series(
     """Announce a run whose checkpoints will be posted."""
     if request.lora_config is not None:
         check_fields(request.lora_config)
-    require_space(store.blobs, settings)
+    require_space(settings)
     series = series_view(store.series.create(tenant, request))
     response.headers["Location"] = f"/series/{series.id}"
     return series
@@ -112,7 +112,7 @@ async def put_checkpoint_file(
     """
     expected_sha256 = uploads.announced_digest(content_digest)
     uploads.check_length(file, content_length, settings)
-    await run_in_threadpool(require_space, store.blobs, settings, content_length or 0)
+    await run_in_threadpool(require_space, settings, content_length or 0)
     series = await run_in_threadpool(store.series.get, tenant, series_id)
     receiver = uploads.Receiver(store, settings, series, step, file)
     return await receiver.receive(
@@ -148,5 +148,5 @@ def record_jump(
 
     Later increments are measured from that adapter, and nothing has to be uploaded again.
     """
-    require_space(store.blobs, settings)
+    require_space(settings)
     return series_view(store.series.add_jump(tenant, series_id, request.step, request.job))

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.blobs import BlobStore
+from nextrapolate_store.blobs import BlobStore, uncounted
 from nextrapolate_store.content.intake import taking_in
 from nextrapolate_store.errors import RemoteUnavailable
 from nextrapolate_store.files import write_once
@@ -22,6 +22,9 @@ _REMOTE: TypeAdapter[RemoteFile] = TypeAdapter(RemoteFile)
 class Fetcher:
     """Fetches for one tenant, and for whoever gave the token. Safe to share between threads.
 
+    Needs no Redis, as it works in the processes of jobs, too, and so counts nothing. A job has held room for
+    its weights since its submit, and its tenant's blobs are counted when it ends, and at each sweep.
+
     Args:
         data_dir: the store's folder.
         tenant: whose blobs the files become.
@@ -32,7 +35,7 @@ class Fetcher:
     def __init__(
         self, data_dir: Path, tenant: str, *, hub_token: str | None, scratch: Path | None = None
     ) -> None:
-        self._blobs = BlobStore(data_dir)
+        self._blobs = BlobStore(data_dir, uncounted)
         self._notes = data_dir / "fetched" / tenant
         self._tenant = tenant
         self._hub_token = hub_token
