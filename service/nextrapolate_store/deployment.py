@@ -41,20 +41,13 @@ class Deployment:
                 f"own; to have this one used from now on, write {known} into {self._path}"
             )
 
-    def join(self, *, folder_is_empty: bool) -> None:
-        """Check it, and where Redis knows none, have this folder be the one.
-
-        So a new deployment begins, and one from before there were ids goes on.
+    def join(self) -> None:
+        """Check it, and where Redis knows none, as in a new deployment, have this folder be the one.
 
         Raises:
-            StoreMismatched: Redis knows another, or must have had one, as it has keys and this one has not.
+            StoreMismatched: Redis knows another.
         """
         if not self._redis.exists(RedisKey.DEPLOYMENT):
-            if folder_is_empty and self._here() is None and self._redis.exists(RedisKey.API_KEYS):
-                raise StoreMismatched(
-                    f"Redis has API keys, but {self._data_dir} is empty: mount the data folder, or give this "
-                    f"one a Redis of its own; to have it used from now on, write a word into {self._path}"
-                )
             self._redis.set(RedisKey.DEPLOYMENT, self._made(), nx=True)
         self.check()
 

@@ -153,8 +153,8 @@ class Journal:
         """Ids of all series that were announced, oldest first."""
         return (series_id for series_id in ids_in(self._series) if self._series_record(series_id).exists())
 
-    def nameless_series(self, older_than_seconds: float) -> list[str]:
-        """Ids of folders without a series.json that nobody has written to for so long."""
+    def unfinished_series(self, older_than_seconds: float) -> list[str]:
+        """Ids of series that have a folder, and no record in it, and were not written to for so long."""
         return [
             series_id
             for series_id in ids_in(self._series)

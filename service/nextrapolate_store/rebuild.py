@@ -70,7 +70,7 @@ class Rebuild:
                     "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
                     "lacks, as after an older backup of it was restored"
                 )
-            self._deployment.join(folder_is_empty=self._journal.is_empty())
+            self._deployment.join()
         else:
             self._deployment.restore()
         for document in self._readable(self._journal.tenants(), self._journal.read_quotas):

@@ -64,10 +64,10 @@ class SessionStore:
         return token
 
     def _key(self, stands_for: str | None) -> KeyRecord:
-        key_id, _, fingerprint = (stands_for or "").partition(" ")
-        if not fingerprint:  # none, or one from before sessions kept it
+        if stands_for is None:
             self._redis.check_schema()
             raise SessionEnded("this session has ended: sign in again with your API key")
+        key_id, fingerprint = stands_for.split(" ")
         try:
             key = self._keys.get(key_id)
         except KeyNotFound as error:

@@ -58,11 +58,10 @@ class Store:
         store = cls._connect(settings)
         store._redis.check_redis()
         store.check_folder()
-        folder_is_empty = store._journal.is_empty()
-        if folder_is_empty:
+        if store._journal.is_empty():
             store._redis.mark()
         store._redis.check_schema()
-        store._deployment.join(folder_is_empty=folder_is_empty)
+        store._deployment.join()
         store._deployment.complete()
         return store
 

@@ -43,7 +43,7 @@ class Swept:
     orphans: int
     """Folders of jobs that Redis does not know."""
     series: int
-    """Folders of series that were deleted, with files that came late."""
+    """Folders of series whose creation was killed before there was a record."""
     temporary_files: int
     blobs: int
 
@@ -93,7 +93,7 @@ class Sweeper:
             events=events,
             idempotency_keys=idempotency_keys,
             orphans=self._remove_orphans(),
-            series=self._remove_nameless_series(uploads),
+            series=self._remove_unfinished_series(uploads),
             temporary_files=remove_abandoned(self._data_dir, uploads),
             blobs=self._remove_unused_blobs(uploads),
         )
@@ -122,14 +122,14 @@ class Sweeper:
                 count += 1
         return count
 
-    def _remove_nameless_series(self, older_than_seconds: float) -> int:
-        """Remove what earlier versions wrote for series while these were being deleted."""
-        found = self._journal.nameless_series(older_than_seconds)
-        gone = [series_id for series_id in found if not self._redis.exists(RedisKey.SERIES + series_id)]
-        for series_id in gone:
-            self._redis.delete(RedisKey.SERIES_FILES + series_id, RedisKey.SERIES_JUMPS + series_id)
+    def _remove_unfinished_series(self, older_than_seconds: float) -> int:
+        """Remove old folders that `SeriesStore.create` made and was killed before it wrote into them."""
+        found = self._journal.unfinished_series(older_than_seconds)
+        # One that Redis knows has lost its record since: it is the operator's to bring back.
+        unfinished = [series_id for series_id in found if not self._redis.exists(RedisKey.SERIES + series_id)]
+        for series_id in unfinished:
             self._journal.discard_series(series_id)
-        return len(gone)
+        return len(unfinished)
 
     def _old_jobs(self) -> Iterator[str]:
         limit = when(self._redis.now_ms()) - self._retention.jobs

@@ -8,15 +8,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
-from fixtures.store import INPUTS, REQUEST
 from fixtures.webhooks import SECRET, Receiver, submit, through
 
-from nextrapolate.schemas import Webhook
 from nextrapolate_service.app import create_app
 from nextrapolate_service.errors import RefusedWebhookError
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.webhooks.addresses import check_address
-from nextrapolate_store.store import Store
 
 Finish = Callable[[str], dict[str, bytes]]
 
@@ -69,26 +66,6 @@ def test_a_secret_that_is_none_is_refused_and_not_repeated(
     found = problem(answer, 422, "invalid-request")
     assert found.errors[0]["field"] == "webhook.secret"
     assert len(secret) < 20 or secret not in answer.text
-
-
-@pytest.mark.parametrize(
-    ("host", "reason"),
-    [
-        ("a..b", "label empty or too long"),
-        ("a" * 64 + ".example.org", "label empty or too long"),
-        ("localhost:65536", "there is no port 65536: give one from 1 to 65535"),
-        ("127.0.0.1:0", "there is no port 0"),
-    ],
-)
-def test_what_an_earlier_version_took_for_an_address_is_given_up_at_once(
-    teller: TestClient, store: Store, host: str, reason: str
-) -> None:
-    request = REQUEST.model_copy(update={"webhook": Webhook(url=f"https://{host}/")})
-    job = store.jobs.submit("tests", request, INPUTS, idempotency_key=None, body_digest="")
-    store.jobs.cancel("tests", job.id)
-    webhook = through(teller, job.id)
-    assert (webhook.state, len(webhook.deliveries)) == ("given-up", 1)
-    assert reason in (webhook.deliveries[0].error or "")
 
 
 def test_a_name_for_a_private_address_is_told_nothing(

@@ -211,18 +211,6 @@ def test_a_sweep_ends_where_the_folder_goes_away_under_it(
     assert blob.exists()
 
 
-def test_a_deployment_from_before_there_were_ids_goes_on(
-    store: Store, store_settings: StoreSettings, redis: Redis, tmp_path: Path
-) -> None:
-    store.keys.create("lab", [Scope.READ])
-    redis.delete(ID)
-    (store_settings.data_dir / "deployment").unlink()
-    with pytest.raises(StoreMismatched, match=r"Redis has API keys, but .*other is empty: mount"):
-        Store.open(replace(store_settings, data_dir=tmp_path / "other"))
-    Store.open(store_settings).close()
-    assert redis.get(ID) == kept_in(store_settings.data_dir)
-
-
 def test_what_was_killed_between_folder_and_redis_is_finished(
     store: Store, store_settings: StoreSettings, redis: Redis
 ) -> None:
@@ -232,13 +220,13 @@ def test_what_was_killed_between_folder_and_redis_is_finished(
     assert redis.get(ID) == known
 
 
-@pytest.mark.parametrize("is_from_before", [False, True])
+@pytest.mark.parametrize("file_is_lost", [False, True])
 def test_a_rebuild_brings_the_id_back(
-    store: Store, store_settings: StoreSettings, redis: Redis, is_from_before: bool
+    store: Store, store_settings: StoreSettings, redis: Redis, file_is_lost: bool
 ) -> None:
     job = submit(store)
     redis.flushall()
-    if is_from_before:
+    if file_is_lost:
         (store_settings.data_dir / "deployment").unlink()
     with pytest.raises(StoreLost):
         Store.open(store_settings)

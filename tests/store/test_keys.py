@@ -164,7 +164,7 @@ def test_a_key_that_is_lost_while_its_request_is_let_in_leaves_nothing_behind(
         redis.flushall()
         assert store.keys.admit(made.id, per_second=20, at_once=3) == 0
         assert redis.keys("next:*") == [f"next:api-key-bucket:{made.id}"]
-        redis.hset(f"next:api-key:{made.id}", "used_at", 1)  # as earlier versions left it
+        redis.hset(f"next:api-key:{made.id}", "revoked_at", 1)  # as a revocation leaves it that comes after
     with pytest.raises(StoreLost):
         store.keys.get(made.id)
     with pytest.raises(StoreLost):

@@ -158,21 +158,18 @@ def test_killed_before_any_step_of_a_sweep_nothing_dangles_and_the_next_one_fini
     assert steps > 2 * len(jobs), "it was killed in between"
 
 
-def test_files_that_an_earlier_version_kept_of_a_deleted_series_go_and_no_others(
-    store: Store, redis: Redis, data: Path
-) -> None:
+def test_a_series_whose_creation_was_killed_goes_and_no_other(store: Store, redis: Redis, data: Path) -> None:
     info = store.blobs.put_bytes(TENANT, b"weights")
-    kept, deleted, young = (store.series.create(TENANT, SeriesCreate(name="run")) for _ in range(3))
-    for series in (kept, deleted, young):
-        store.series.put_file(TENANT, series.id, 10, MODEL, info)
-    for series in (deleted, young):  # as if their last files had come after the end
+    kept, damaged, killed, young = (store.series.create(TENANT, SeriesCreate(name="run")) for _ in range(4))
+    store.series.put_file(TENANT, kept.id, 10, MODEL, info)
+    for series in (damaged, killed, young):
         (data / "series" / series.id / "series.json").unlink()
+    for series in (killed, young):  # as if `create` had made the folder, and no more
         redis.delete(f"next:series:{series.id}")
-    for series in (kept, deleted):
+    for series in (kept, damaged, killed):
         make_old(data / "series" / series.id, 1.01)
     assert store.sweeper.sweep().series == 1
-    assert {path.name for path in (data / "series").iterdir()} == {kept.id, young.id}
-    assert redis.keys(f"*{deleted.id}*") == []
+    assert {path.name for path in (data / "series").iterdir()} == {kept.id, damaged.id, young.id}
     assert store.series.get(TENANT, kept.id).checkpoints == {10: {MODEL: info}}
 
 
