@@ -74,6 +74,7 @@ async def open_events(
 ) -> AsyncIterator[EventReader]:
     """Refuse what can be refused while there is still a status to refuse it with; keep a place meanwhile."""
     with streams.place(tenant):
+        # What is read here is thrown away: the stream has it still to send, and so begins before it again.
         await streams.read(EventReader(store, request.state.key, job_id, last_event_id).read)
         yield EventReader(store, request.state.key, job_id, last_event_id)
 

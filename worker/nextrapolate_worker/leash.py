@@ -1,4 +1,8 @@
-"""A process that does not outlive the one that started it."""
+"""A process that does not outlive the one that started it.
+
+The server's leash asks the kernel for the same in lines of its own. All that both may import is the store,
+and that takes a second: each process would start so much later, and not see its parent die meanwhile.
+"""
 
 import ctypes
 import os

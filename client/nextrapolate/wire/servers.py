@@ -9,7 +9,8 @@ import httpx
 
 from nextrapolate.errors import ConfigurationError
 
-DEFAULT_URL = "http://127.0.0.1:8008"
+DEFAULT_PORT = 8008
+DEFAULT_URL = f"http://127.0.0.1:{DEFAULT_PORT}"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ class Entry:
 
     at: datetime
     text: str
-    attempt: int | None
 
 
 def state(of: JobState) -> str:
@@ -107,7 +106,7 @@ def timeline(events: Iterable[JobEvent]) -> list[Entry]:
             text = _EVENTS[event.type].format(attempt=event.attempt)
         if event.message:
             text += f" {'By worker ' if event.type == 'claimed' else ''}{event.message}"
-        entries.append(Entry(event.at, text, event.attempt))
+        entries.append(Entry(event.at, text))
     return entries
 
 

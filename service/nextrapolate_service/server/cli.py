@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nextrapolate.wire.servers import DEFAULT_PORT
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command, worker_command
 from nextrapolate_service.server.data_folder import DEFAULT_DATA_DIR
@@ -19,8 +20,6 @@ from nextrapolate_service.server.tenants import tenants
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import StoreError
 from nextrapolate_store.settings import StoreSettings
-
-DEFAULT_PORT = 8008
 
 RedisServer = Annotated[
     Path | None,

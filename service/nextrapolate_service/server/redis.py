@@ -60,7 +60,6 @@ class EmbeddedRedis:
     """The command line that runs it in the foreground."""
     url: str
     """Its URL for redis-py, password included."""
-    socket: Path
 
     @classmethod
     def prepare(cls, program: Path, data_dir: Path) -> "EmbeddedRedis":
@@ -79,7 +78,7 @@ class EmbeddedRedis:
             _make_private(socket.parent)
         configuration = folder / "redis.conf"
         write_over(configuration, _configuration(folder, socket, password), mode=0o600)
-        return cls((str(program), str(configuration)), _url(password, socket), socket)
+        return cls((str(program), str(configuration)), _url(password, socket))
 
 
 def running_redis_url(data_dir: Path) -> str | None:
