@@ -42,6 +42,7 @@ from nextrapolate.errors import (
     WaitTimeoutError,
 )
 from nextrapolate.extrapolation import Extrapolation
+from nextrapolate.notebook import report_html
 from nextrapolate.progress import Progress
 from nextrapolate.schemas import (
     AlphaRlMethod,
@@ -75,6 +76,9 @@ from nextrapolate.schemas import (
 )
 
 __version__ = version("nextrapolate")
+
+for _report in (Report, Comparison, Inspection):
+    _report._repr_html_ = report_html
 
 __all__ = [
     "APIError",

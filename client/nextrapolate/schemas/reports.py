@@ -1,6 +1,7 @@
 """report.json, of each of the three tasks."""
 
-from typing import Annotated, Literal, cast
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field
 
@@ -68,11 +69,8 @@ class _JobReport(Response):
         description="sha256 of each checkpoint's adapter_model.safetensors, by step"
     )
     versions: dict[str, str]
-
-    def _repr_html_(self) -> str:
-        from nextrapolate.notebook import report_html  # which is about these models
-
-        return report_html(cast("AnyReport", self))
+    _repr_html_: ClassVar[Callable[["AnyReport"], str]]
+    """How a notebook shows it; set where the package is imported: what reads and shows reports knows them."""
 
 
 class Report(_JobReport):
