@@ -15,7 +15,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import ParameterError
-from nextrapolate_trainer.errors import UnsupportedRunError
+from nextrapolate_trainer.errors import RankError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.trl import NExtCallback
 from nextrapolate_trainer.trl_run import supported_model
@@ -129,3 +129,14 @@ def test_a_wrong_parameter_is_refused_before_training(dead_client: NExtClient) -
         NExtCallback(dead_client, method="nexxt")
     assert NExtCallback(dead_client).method.name == "auto"
     assert NExtCallback(dead_client, method="autoregression").method.alpha == 1.0
+
+
+@pytest.mark.parametrize(("reported", "level"), [(True, logging.DEBUG), (False, logging.ERROR)])
+def test_a_failure_elsewhere_is_said_once(
+    reported: bool, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.DEBUG, "nextrapolate"), fail_open("no jump"):
+        raise RankError("process 1: OSError: disk full", reported=reported)
+    assert [(line.levelno, line.getMessage()) for line in caplog.records] == [
+        (level, "no jump: process 1: OSError: disk full")
+    ]

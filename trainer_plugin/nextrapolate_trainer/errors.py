@@ -9,8 +9,7 @@ TrainerPluginError
 ├── GuardError                 the guard itself failed
 ├── SwapError                  the adapter could not be written into the model
 ├── StateError                 a checkpoint does not say how the run stood
-├── RankError                  another process of the run failed
-├── WorkerError                a process of a verl run failed, and all of them with it
+├── RankError                  a process of the run failed, and all of them with it
 ├── UnsupportedRunError        the plugin cannot serve this kind of run
 ├── ExportError                a verl checkpoint holds no adapter that can be taken out
 └── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
@@ -54,11 +53,15 @@ class StateError(TrainerPluginError):
 
 
 class RankError(TrainerPluginError):
-    """Another process of the run failed at what all of them do together."""
+    """A process of the run failed at what all of them do together.
 
+    Attributes:
+        reported: whether the process that failed says so itself, in its own words.
+    """
 
-class WorkerError(TrainerPluginError):
-    """A process of a verl run failed at what all of them do together; all raise this, and name it."""
+    def __init__(self, reason: str, *, reported: bool = False) -> None:
+        super().__init__(reason)
+        self.reported = reported
 
 
 class UnsupportedRunError(TrainerPluginError):

@@ -15,9 +15,11 @@ def fail_open(consequence: str) -> Iterator[None]:
     """Log whatever goes wrong inside, after what follows from it, and go on."""
     try:
         yield
-    except (RankError, RunRefusedError) as error:
-        # The process that failed has said so, in its own words.
+    except RunRefusedError as error:
+        # It was logged when the service said so.
         logger.debug("%s: %s", consequence, error)
+    except RankError as error:
+        logger.log(logging.DEBUG if error.reported else logging.ERROR, "%s: %s", consequence, error)
     except JumpRefusedError as error:
         # Nothing is broken: this is what a guard is for.
         logger.warning("%s: %s", consequence, error)

@@ -6,12 +6,23 @@ What the first one has, adapters included, travels pickled: one way for gloo and
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch.distributed as dist
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 
 from nextrapolate_trainer.errors import RankError
 
 T = TypeVar("T")
+
+
+def tell(failure: Exception | None) -> list[str]:
+    """Tell the other processes how it went in this one; returns which of all of them failed, and why.
+
+    All have to call it: one that failed comes to no other collective, and there the others would wait for it.
+    """
+    reasons: list[str | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
+    return [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
 
 
 class Ranks:
@@ -36,12 +47,13 @@ class Ranks:
                 sent = [make(), None]
             except Exception as error:  # noqa: BLE001 - whatever it is, the others wait for word of it
                 failure, sent = error, [None, str(error)]
+        made: T
         made, reason = broadcast_object_list(sent)
         if failure is not None:
             raise failure
         if reason is not None:
-            raise RankError(f"the first process failed: {reason}")
-        return made  # type: ignore[no-any-return]
+            raise RankError(f"the first process failed: {reason}", reported=True)
+        return made
 
     def together(self, act: Callable[[], T]) -> T:
         """Do something in all processes; where it fails in one, it fails in all.
@@ -57,10 +69,9 @@ class Ranks:
             done.append(act())
         except Exception as error:  # noqa: BLE001 - whatever it is, the others have to hear of it
             failure = error
-        reasons = gather_object([None if failure is None else str(failure)])
+        failed = tell(failure)
         if failure is not None:
             raise failure
-        for rank, reason in enumerate(reasons):
-            if reason is not None:
-                raise RankError(f"process {rank} failed: {reason}")
+        if failed:
+            raise RankError("; ".join(failed), reported=True)
         return done[0]

@@ -19,7 +19,7 @@ from verl.single_controller.ray import RayWorkerGroup
 
 from nextrapolate_trainer import peft_model
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.errors import WorkerError
+from nextrapolate_trainer.errors import RankError
 from nextrapolate_trainer.verl_together import together
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ def write_adapter(worker: Worker, adapter: "ray.ObjectRef[Adapter]", reset: froz
     """Write an adapter into the model, and clear the optimizer's state of the modules in `reset`.
 
     Raises:
-        WorkerError: it did not reach a process; the model is as it was.
+        RankError: it did not reach a process; the model is as it was.
         SwapError: it was not taken up as it was given; the model may be half written.
     """
     engine = worker.actor.engine
@@ -68,7 +68,7 @@ def save_beside(worker: Worker, folder: Path, step: int) -> None:
     """Save the worker's checkpoint into a folder that verl's rotation of checkpoints does not hear of.
 
     Raises:
-        WorkerError: a process could not save its part; the folder is gone.
+        RankError: a process could not save its part; the folder is gone.
     """
     engine = worker.actor.engine
     rotated = list(engine.checkpoint_manager.previous_saved_paths)
@@ -85,7 +85,7 @@ def move_over(worker: Worker, source: Path, target: Path) -> None:
     Nodes may have a disk each, or one for all.
 
     Raises:
-        WorkerError: a process could not move its part; what was not moved is gone.
+        RankError: a process could not move its part; what was not moved is gone.
     """
     with _removed_on_failure(source):
         together(lambda: _move_own(dist.get_rank(), source, target))
@@ -106,7 +106,7 @@ def _removed_on_failure(folder: Path) -> Iterator[None]:
     """Remove a folder, here and by every other process, where all of them have failed together."""
     try:
         yield
-    except WorkerError:
+    except RankError:
         # Of one disk for all the others remove files at the same time.
         shutil.rmtree(folder, ignore_errors=True)
         raise

@@ -1,7 +1,6 @@
 """What all processes of a verl run do together: where it fails in one, it fails in all, and none hangs.
 
-A process that failed comes to no further collective, and there the others would wait for it. So before they
-wait for anything else, all of them tell each other how it went.
+Before they wait for anything else, all of them tell each other how it went.
 """
 
 from collections.abc import Callable, Iterator
@@ -10,7 +9,8 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from nextrapolate_trainer.errors import WorkerError
+from nextrapolate_trainer.errors import RankError
+from nextrapolate_trainer.ranks import tell
 
 T = TypeVar("T")
 
@@ -22,28 +22,25 @@ def together(act: Callable[[], T]) -> T:
     fail in one process alone.
 
     Raises:
-        WorkerError: it failed somewhere; says in which processes, and why.
+        RankError: it failed somewhere; says in which processes, and why.
     """
     try:
         with _telling_barriers():
             done = act()
-    except WorkerError:  # told at a barrier: everybody knows
+    except RankError:  # told at a barrier: everybody knows
         raise
     except Exception as error:  # whatever it is, the others wait for word of it
-        _tell(error)
+        _tell_all(error)
         raise
-    _tell(None)
+    _tell_all(None)
     return done
 
 
-def _tell(failure: Exception | None) -> None:
-    """Tell the other processes how it went in this one, and hear how it went in them."""
-    reasons: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
-    failed = [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
-    if failed:
+def _tell_all(failure: Exception | None) -> None:
+    """Tell the other processes how it went in this one, and raise where it failed in any of them."""
+    if failed := tell(failure):
         # The same in all: Ray hands the driver the error of any one of them.
-        raise WorkerError("; ".join(failed)) from failure
+        raise RankError("; ".join(failed)) from failure
 
 
 @contextmanager
@@ -55,7 +52,7 @@ def _telling_barriers() -> Iterator[None]:
     wait = dist.barrier
 
     def tell_and_wait(*args: Any, **options: Any) -> Any:
-        _tell(None)
+        _tell_all(None)
         return wait(*args, **options)
 
     dist.barrier = tell_and_wait
