@@ -1,4 +1,4 @@
-"""Runs that have jumped: what the trainer's plugin notes in each checkpoint, as far as it concerns a reader.
+"""Runs that have jumped: what the trainer's plugin notes in each of a run's checkpoints.
 
 In a run's folders jumps cannot be told from training: the checkpoint of a jump's step holds what was swapped
 in. The run's series has both apart.
@@ -7,7 +7,7 @@ in. The run's series has both apart.
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint
@@ -16,13 +16,26 @@ RUN_STATE = "nextrapolate.json"
 _LEVELS = 3  # the adapter's folder, and in verl's layout those around it
 
 
-class _Jump(BaseModel):
+class JumpMade(BaseModel):
+    """A jump that the run has made."""
+
+    model_config = ConfigDict(frozen=True)
+
     step: int
+    job: str
 
 
-class _RunState(BaseModel):
+class RunNote(BaseModel):
+    """The run as it was after training step `step`, which is also its place in the schedule."""
+
+    model_config = ConfigDict(frozen=True)
+
+    step: int
     series: str | None
-    jumps: tuple[_Jump, ...] = ()
+    """Where its checkpoints are; None where none has arrived yet."""
+    jumps: tuple[JumpMade, ...] = ()
+    adapter: str | None = None
+    """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""
 
 
 def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
@@ -31,22 +44,22 @@ def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
     Raises:
         CheckpointError: it has; says where the run is as it was.
     """
-    state = _state(checkpoints[-1].folder) if checkpoints else None
-    if state is None or not state.jumps:
+    note = _note(checkpoints[-1].folder) if checkpoints else None
+    if note is None or not note.jumps:
         return
-    steps = ", ".join(str(jump.step) for jump in state.jumps)
-    series = f"its series, {state.series}," if state.series else "its series"
+    steps = ", ".join(str(jump.step) for jump in note.jumps)
+    series = f"its series, {note.series}," if note.series else "its series"
     raise CheckpointError(
         f"this run has jumped after {steps}, and in its folders a jump cannot be told from training; give "
         f"{series} instead, which has both apart, or only checkpoints before the first jump (until)"
     )
 
 
-def _state(folder: Path) -> _RunState | None:
+def _note(folder: Path) -> RunNote | None:
     """What the plugin has noted, and None of a run without it or of another's file by that name."""
     for place in (folder, *folder.absolute().parents[: _LEVELS - 1]):
         try:
-            return _RunState.model_validate_json((place / RUN_STATE).read_bytes())
+            return RunNote.model_validate_json((place / RUN_STATE).read_bytes())
         except (OSError, ValidationError):
             continue
     return None

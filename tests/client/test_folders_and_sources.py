@@ -37,7 +37,7 @@ def test_a_run_that_has_jumped_is_in_its_series(tmp_path: Path, level: int) -> N
 
 def test_before_its_first_jump_a_run_is_as_any_other(tmp_path: Path) -> None:
     run = write_checkpoints(tmp_path, 10, 20, 30)
-    jumped = '{"step": 30, "series": null, "jumps": [{"step": 30}]}'
+    jumped = '{"step": 30, "series": null, "jumps": [{"step": 30, "job": "j"}]}'
     (run / "checkpoint-30" / RUN_STATE).write_text(jumped)
     assert isinstance(resolve(run, 20), LocalRun)
     with pytest.raises(CheckpointError, match="give its series instead"):

@@ -108,7 +108,9 @@ def test_a_run_that_has_jumped_by_itself_ends_the_watch(
     assert watcher.look()
     assert watcher.look()
     appear(written, folder, 20)
-    (folder / "checkpoint-20" / RUN_STATE).write_text('{"step": 20, "series": "S", "jumps": [{"step": 10}]}')
+    (folder / "checkpoint-20" / RUN_STATE).write_text(
+        '{"step": 20, "series": "S", "jumps": [{"step": 10, "job": "j"}]}'
+    )
     assert watcher.look()
     with pytest.raises(
         CheckpointError, match=r"this run has jumped after 10, .* give its series, S, instead"

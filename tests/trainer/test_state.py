@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from nextrapolate.jumped import RUN_STATE
+from nextrapolate.jumped import RUN_STATE, JumpMade
 from nextrapolate_trainer.errors import StateError
-from nextrapolate_trainer.state import JumpMade, RunState
+from nextrapolate_trainer.state import RunState
 
 
 def test_a_state_reads_back(tmp_path: Path) -> None:

@@ -12,10 +12,11 @@ from safetensors.torch import save
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError
+from nextrapolate.jumped import JumpMade
 from nextrapolate.schemas import CheckpointFile, CheckpointInfo, Series
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError
-from nextrapolate_trainer.state import JumpMade, RunState
+from nextrapolate_trainer.state import RunState
 
 logger = logging.getLogger("nextrapolate")
 

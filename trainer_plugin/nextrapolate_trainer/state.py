@@ -3,32 +3,14 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from nextrapolate.jumped import RUN_STATE
+from nextrapolate.jumped import RUN_STATE, RunNote
 from nextrapolate_trainer.errors import StateError
 
 
-class JumpMade(BaseModel):
-    """A jump that the run has made."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: int
-    job: str
-
-
-class RunState(BaseModel):
-    """The run as it was after training step `step`, which is also its place in the schedule."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: int
-    series: str | None
-    """Where its checkpoints are; None where none has arrived yet."""
-    jumps: tuple[JumpMade, ...] = ()
-    adapter: str | None = None
-    """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""
+class RunState(RunNote):
+    """That note, as the trainer writes it and reads it again."""
 
     def write(self, checkpoint: Path) -> None:
         """Write the state into a checkpoint's folder, at once or not at all."""
