@@ -87,10 +87,10 @@ def test_a_measurement_leaves_no_trace(make_trainer: MakeTrainer) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"optimizer": "rest"}, "optimizer is 'rest': it is one of keep, reset"),
+        ({"optimizer": "rest"}, "optimizer: Input should be 'keep' or 'reset'"),
         ({"guard": "eval"}, "guard is 'eval': it is \"evaluate\", or a function"),
-        ({"timeout": -1}, "timeout is -1: it has to be positive"),
-        ({"max_update_ratio": math.nan}, "max_update_ratio is nan: it has to be positive"),
+        ({"timeout": -1}, "timeout: Input should be greater than 0"),
+        ({"max_update_ratio": math.nan}, "max_update_ratio: Input should be a number"),
     ],
 )
 def test_what_is_of_no_use_is_refused_at_once(options: dict[str, Any], said: str) -> None:

@@ -42,4 +42,4 @@ def test_every_jump_starts_from_a_collected_checkpoint() -> None:
 @pytest.mark.parametrize("name", ["collect_every", "jump_at", "jump_every"])
 def test_steps_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} is 0"):
-        Schedule(**{name: 0})
+        Schedule(**{"collect_every": 10, "jump_at": 150, name: 0})

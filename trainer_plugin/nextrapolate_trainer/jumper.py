@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -19,20 +18,18 @@ from torch import Tensor
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
-from nextrapolate.schemas import ADAPTER_MODEL, REPORT, Gate, JobCreate, Method, Report
+from nextrapolate.schemas import ADAPTER_MODEL, REPORT, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import InvalidAdapterError, UploadError
 from nextrapolate_trainer.series import Run, RunSeries
+from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.uploads import Uploads
 
 logger = logging.getLogger("nextrapolate")
 
 LAST_UPLOADS_SECONDS = 10.0
-
-OptimizerState = Literal["keep", "reset"]
-"""What becomes of Adam's moments at a jump: kept where they fit the new factors, or cleared everywhere."""
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,7 @@ class Jumper:
         client: the service.
         run: what the series says about the run.
         methods: what a jump is asked of, each with its parameters: one job each, over the same files.
-        gate: thresholds below which a module keeps the run's own adapter; None is the service's default.
-        timeout: seconds a jump may take, from the last upload to the last download; jobs that take longer are
-            cancelled.
-        max_update_ratio: an update longer than this share of the drift since the base is refused.
+        settings: the gate, and what a jump may take and be: jobs that take longer are cancelled.
         resumed: the state that the run goes on from; None at its beginning.
     """
 
@@ -87,17 +81,12 @@ class Jumper:
         client: NExtClient,
         run: Run,
         methods: Sequence[Method],
-        *,
-        gate: Gate | None = None,
-        timeout: float = 600.0,
-        max_update_ratio: float = 5.0,
+        settings: JumpSettings,
         resumed: RunState | None = None,
     ) -> None:
         self._client = client
         self._methods = methods
-        self._gate = gate or Gate()
-        self._timeout = timeout
-        self._max_update_ratio = max_update_ratio
+        self._settings = settings
         self._series = RunSeries(client, run, resumed)
         self._uploads = Uploads(self._series.post)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
@@ -121,8 +110,8 @@ class Jumper:
             InvalidAdapterError: no adapter that came back fits the run.
         """
         before = self._own_adapter(step)
-        deadline = time.monotonic() + self._timeout
-        delivered, pause = within(self._timeout, lambda: self._delivered(step, deadline))
+        deadline = time.monotonic() + self._settings.timeout
+        delivered, pause = within(self._settings.timeout, lambda: self._delivered(step, deadline))
         jumps: list[Jump] = []
         for (job, after, report), method in zip(delivered, self._methods, strict=True):
             try:
@@ -166,7 +155,7 @@ class Jumper:
         self, step: int, deadline: float
     ) -> tuple[list[tuple[str, dict[str, Tensor], Report | None]], Pause]:
         started = time.monotonic()
-        self._uploads.wait_for(step, self._timeout)
+        self._uploads.wait_for(step, self._settings.timeout)
         self._series.record_jumps()
         uploaded = time.monotonic()
         jobs = self._finished_jobs(step, deadline)
@@ -178,7 +167,9 @@ class Jumper:
         jobs: list[str] = []
         try:
             for method in self._methods:
-                request = JobCreate(series=self._series.id, until=step, method=method, gate=self._gate)
+                request = JobCreate(
+                    series=self._series.id, until=step, method=method, gate=self._settings.gate
+                )
                 jobs.append(self._client.submit(request).id)
             for job in jobs:
                 self._client.wait(job, timeout=max(0.0, deadline - time.monotonic()))
@@ -209,9 +200,9 @@ class Jumper:
     def _checked_ratio(self, before: Adapter, after: Adapter) -> float:
         check(before, after)
         ratio = update_ratio(before, after)
-        if ratio > self._max_update_ratio:
+        if ratio > (limit := self._settings.max_update_ratio):
             raise InvalidAdapterError(
-                f"the update is {ratio:.1f} times the drift since the base, {self._max_update_ratio:g} is "
-                "the limit: ask for a shorter horizon or a smaller alpha, or raise max_update_ratio"
+                f"the update is {ratio:.1f} times the drift since the base, {limit:g} is the limit: ask for "
+                "a shorter horizon or a smaller alpha, or raise max_update_ratio"
             )
         return ratio

@@ -17,8 +17,8 @@ class Schedule:
         ValueError: a number is not positive, or jumps do not fall on collected steps.
     """
 
-    collect_every: int = 10
-    jump_at: int = 150
+    collect_every: int
+    jump_at: int
     jump_every: int | None = None
 
     def __post_init__(self) -> None:

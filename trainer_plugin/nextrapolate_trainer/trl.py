@@ -8,7 +8,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from peft import PeftModel
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -21,11 +21,12 @@ from nextrapolate_trainer.adapter import Adapter, copied, fingerprint
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
-from nextrapolate_trainer.jumper import Jumper, OptimizerState
+from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config, read_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.schedule import Schedule
 from nextrapolate_trainer.series import Run
+from nextrapolate_trainer.settings import HORIZON_STEPS, JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.trl_evaluation import own_evaluation
@@ -34,7 +35,7 @@ from nextrapolate_trainer.trl_run import Policy, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
 
-HORIZON_STEPS = 50
+_DEFAULTS = JumpSettings()
 
 SHARE_OF_GROUP_TIMEOUT = 0.8
 """The other processes wait for the first one in a broadcast, which ends the run if it takes too long."""
@@ -83,8 +84,8 @@ class NExtCallback(TrainerCallback):
         client: NExtClient,
         *,
         collect_every: int = 10,
-        jump_at: int = 150,
-        jump_every: int | None = None,
+        jump_at: int = _DEFAULTS.jump_at,
+        jump_every: int | None = _DEFAULTS.jump_every,
         horizon_steps: int | None = None,
         alpha: float | None = None,
         alphas: Sequence[float] | None = None,
@@ -92,14 +93,26 @@ class NExtCallback(TrainerCallback):
         guard: Literal["evaluate"] | Score | None = None,
         guard_tolerance: float = 0.0,
         method: str | Method = "auto",
-        optimizer: OptimizerState = "keep",
+        optimizer: OptimizerState = _DEFAULTS.optimizer,
         gate: Gate | None = None,
         name: str | None = None,
-        timeout: float = 600.0,
-        max_update_ratio: float = 5.0,
+        timeout: float = _DEFAULTS.timeout,
+        max_update_ratio: float = _DEFAULTS.max_update_ratio,
         **parameters: Any,
     ) -> None:
-        _check(optimizer, guard, timeout=timeout, max_update_ratio=max_update_ratio)
+        self._settings = JumpSettings.checked(
+            {
+                "jump_at": jump_at,
+                "jump_every": jump_every,
+                "optimizer": optimizer,
+                "gate": gate or _DEFAULTS.gate,
+                "name": name,
+                "timeout": timeout,
+                "max_update_ratio": max_update_ratio,
+            }
+        )
+        if not (guard is None or guard == "evaluate" or callable(guard)):
+            raise ValueError(f'guard is {guard!r}: it is "evaluate", or a function from a model to its score')
         if (alphas is not None or others) and guard is None:
             raise ValueError("several alphas or methods need a guard to choose among them: give guard=")
         if horizon_steps is None and isinstance(method, str):
@@ -107,15 +120,12 @@ class NExtCallback(TrainerCallback):
         own = {"horizon_steps": horizon_steps, "alpha": alpha}
         given = {name: value for name, value in own.items() if value is not None}
         self.method = make_method(method, **given, **parameters)
-        self.schedule = Schedule(collect_every, jump_at, jump_every)
+        self.schedule = Schedule(collect_every, self._settings.jump_at, self._settings.jump_every)
         self.jumps: list[JumpSummary] = []
         self._methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
         self._client = client
         self._guard = guard
         self._policy = Policy(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
-        self._name = name
-        self._timeout = timeout
-        self._limits: dict[str, Any] = {"gate": gate, "max_update_ratio": max_update_ratio}
         self._trainer: Trainer | None = None
         self._run: TrlRun | None = None
 
@@ -214,33 +224,18 @@ class NExtCallback(TrainerCallback):
     def _jumper(self, model: PeftModel, args: TrainingArguments, resumed: RunState | None) -> Jumper:
         """Return the way to the service, for the first process."""
         config = adapter_config(model)
-        name = self._name or args.run_name or Path(args.output_dir or ".").resolve().name
-        timeout = self._timeout
+        name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
+        settings = self._settings
         if args.world_size > 1:
-            timeout = min(timeout, SHARE_OF_GROUP_TIMEOUT * args.ddp_timeout)
+            timeout = min(settings.timeout, SHARE_OF_GROUP_TIMEOUT * args.ddp_timeout)
+            settings = settings.model_copy(update={"timeout": timeout})
         return Jumper(
             self._client,
             Run(name, config["base_model_name_or_path"], config),
             self._methods,
-            timeout=timeout,
-            resumed=resumed,
-            **self._limits,
+            settings,
+            resumed,
         )
-
-
-def _check(optimizer: str, guard: object, **limits: float) -> None:
-    """See what no type checker has seen, when the run begins, and not at its first jump.
-
-    Raises:
-        ValueError: a value is of no use; says which are.
-    """
-    if optimizer not in (known := get_args(OptimizerState)):
-        raise ValueError(f"optimizer is {optimizer!r}: it is one of {', '.join(known)}")
-    if not (guard is None or guard == "evaluate" or callable(guard)):
-        raise ValueError(f'guard is {guard!r}: it is "evaluate", or a function from a model to its score')
-    for name, limit in limits.items():
-        if not limit > 0:
-            raise ValueError(f"{name} is {limit}: it has to be positive")
 
 
 def _at_alphas(method: Method, alphas: Sequence[float] | None) -> list[Method]:

@@ -13,9 +13,10 @@ from nextrapolate_trainer import trl_internals
 from nextrapolate_trainer.adapter import copied, distance, fingerprint
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
-from nextrapolate_trainer.jumper import Jump, Jumper, OptimizerState
+from nextrapolate_trainer.jumper import Jump, Jumper
 from nextrapolate_trainer.peft_model import clear_moments, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
+from nextrapolate_trainer.settings import OptimizerState
 from nextrapolate_trainer.summary import JumpSummary
 
 SERVED = (
@@ -31,10 +32,10 @@ SERVED = (
 class Policy:
     """What a run does with the adapters that it is offered."""
 
-    optimizer: OptimizerState = "keep"
-    score: Score | None = None
+    optimizer: OptimizerState
+    score: Score | None
     """The guard's; None takes what is offered."""
-    tolerance: float = 0.0
+    tolerance: float
 
 
 def supported_model(trainer: trl_internals.Trainer) -> PeftModel:

@@ -109,10 +109,8 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
             self._client,
             Run(name, self.config.actor_rollout_ref.model.path, lora_config),
             [self._method],
-            gate=self._settings.gate,
-            timeout=self._settings.timeout,
-            max_update_ratio=self._settings.max_update_ratio,
-            resumed=self._resumed,
+            self._settings,
+            self._resumed,
         )
         return VerlRun(trainer, jumper, self._settings.optimizer)
 

@@ -14,7 +14,8 @@ from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_file
 
 from nextrapolate_trainer import verl_ranks
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.jumper import Jumper, OptimizerState
+from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.settings import OptimizerState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.verl_ranks import on_every_rank
 

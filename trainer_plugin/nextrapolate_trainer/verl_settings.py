@@ -11,49 +11,33 @@ import logging
 from typing import Any, Self
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import Gate, Method
+from nextrapolate.schemas import Method
 from nextrapolate_trainer.errors import UnsupportedRunError
-from nextrapolate_trainer.jumper import OptimizerState
 from nextrapolate_trainer.schedule import Schedule
+from nextrapolate_trainer.settings import HORIZON_STEPS, JumpSettings
 
 logger = logging.getLogger("nextrapolate")
 
 GROUP = "nextrapolate"
 
 
-class VerlSettings(BaseModel):
+class VerlSettings(JumpSettings):
     """The group `nextrapolate` of a verl configuration."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    jump_at: int = 150
-    """Training steps after which the run jumps."""
-    jump_every: int | None = None
-    """Steps between further jumps; None jumps once."""
     collect_every: int | None = None
     """Steps between checkpoints; None is trainer.save_freq, of which it has to be a multiple."""
-    horizon_steps: int = 50
+    horizon_steps: int = HORIZON_STEPS
     """Training steps that a jump is to skip."""
     alpha: float | None = None
     """Factor on the update; None is the method's own."""
     method: str = "auto"
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field({})
     """Further parameters of the method."""
-    optimizer: OptimizerState = "keep"
-    """keep: the optimizer's state of every module that came back in the run's own gauge; reset: none."""
-    gate: Gate = Gate()
-    """Thresholds below which a module keeps the run's own adapter."""
-    name: str | None = None
-    """Of the series; None is trainer.experiment_name."""
     url: str | None = None
     """The service; None is NEXTRAPOLATE_URL, else the one on this machine."""
-    timeout: float = Field(600.0, gt=0)
-    """Seconds that the run waits for the service at a jump before it goes on without."""
-    max_update_ratio: float = Field(5.0, gt=0)
-    """An update longer than this share of the drift since the base is refused."""
 
     @classmethod
     def of(cls, config: DictConfig) -> Self:
@@ -64,10 +48,9 @@ class VerlSettings(BaseModel):
         """
         group = OmegaConf.to_container(config[GROUP], resolve=True) if GROUP in config else {}
         try:
-            return cls.model_validate(group)
-        except ValidationError as error:
-            known = ", ".join(cls.model_fields)
-            raise ValueError(f"{_problems(error)}; settings are {known}") from None
+            return cls.checked(group, GROUP)
+        except ValueError as error:
+            raise ValueError(f"{error}; settings are {', '.join(cls.model_fields)}") from None
 
     def schedule(self, save_freq: int) -> Schedule:
         """Return when to collect and to jump, in a run that saves after every `save_freq` steps.
@@ -134,10 +117,3 @@ def check_served(config: DictConfig) -> None:
             "from them; actor_rollout_ref.actor.fsdp_config.model_dtype=fp32 keeps all of it",
             actor.fsdp_config.model_dtype,
         )
-
-
-def _problems(error: ValidationError) -> str:
-    return "; ".join(
-        f"{'.'.join([GROUP, *map(str, problem['loc'])])}: {problem['msg']}"
-        for problem in error.errors(include_url=False)
-    )
