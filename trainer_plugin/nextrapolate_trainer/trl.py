@@ -31,7 +31,7 @@ from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.trl_evaluation import own_evaluation
 from nextrapolate_trainer.trl_internals import Trainer
-from nextrapolate_trainer.trl_run import Policy, TrlRun, supported_model
+from nextrapolate_trainer.trl_run import SwapRules, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
 
@@ -125,7 +125,7 @@ class NExtCallback(TrainerCallback):
         self._methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
         self._client = client
         self._guard = guard
-        self._policy = Policy(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
+        self._rules = SwapRules(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
         self._trainer: Trainer | None = None
         self._run: TrlRun | None = None
 
@@ -148,7 +148,7 @@ class NExtCallback(TrainerCallback):
         if self._guard == "evaluate":
             if trainer.eval_dataset is None:
                 raise ValueError('guard="evaluate" needs held-out prompts: give the trainer an eval_dataset')
-            self._policy = replace(self._policy, score=own_evaluation(trainer))
+            self._rules = replace(self._rules, score=own_evaluation(trainer))
         self._trainer = trainer
         if self not in callbacks:
             trainer.add_callback(self)
@@ -219,7 +219,7 @@ class NExtCallback(TrainerCallback):
         if ranks.leads:
             resumed = _resumed(args, step, loaded) if loaded is not None else None
             jumper = self._jumper(model, args, resumed)
-        return TrlRun(trainer, model, ranks, jumper, self._policy)
+        return TrlRun(trainer, model, ranks, jumper, self._rules)
 
     def _jumper(self, model: PeftModel, args: TrainingArguments, resumed: RunState | None) -> Jumper:
         """Return the way to the service, for the first process."""

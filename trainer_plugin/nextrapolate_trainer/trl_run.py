@@ -29,8 +29,8 @@ SERVED = (
 
 
 @dataclass(frozen=True)
-class Policy:
-    """What a run does with the adapters that it is offered."""
+class SwapRules:
+    """Which adapter on offer is swapped in, and what it leaves of the optimizer's state."""
 
     optimizer: OptimizerState
     score: Score | None
@@ -72,7 +72,7 @@ class TrlRun:
         model: its model.
         ranks: the run's processes.
         jumper: the service; None in all processes but the first.
-        policy: what becomes of the adapters on offer.
+        rules: what becomes of the adapters on offer.
     """
 
     def __init__(
@@ -81,13 +81,13 @@ class TrlRun:
         model: PeftModel,
         ranks: Ranks,
         jumper: Jumper | None,
-        policy: Policy,
+        rules: SwapRules,
     ) -> None:
         self._trainer = trainer
         self._model = model
         self._ranks = ranks
         self._jumper = jumper
-        self._policy = policy
+        self._rules = rules
         self._unproven: Jump | None = None
 
     def collect(self, step: int) -> None:
@@ -115,7 +115,7 @@ class TrlRun:
             # A guard that evaluates has vLLM load what is tried out, for this very step.
             trl_internals.reload_weights(self._trainer)
         self._unproven = jump
-        reset = jump.modules_to_reset(self._policy.optimizer)
+        reset = jump.modules_to_reset(self._rules.optimizer)
         clear_moments(self._model, optimizer, reset)
         trl_internals.forget_completions(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
@@ -157,13 +157,13 @@ class TrlRun:
 
     def _chosen(self, jumps: Sequence[Jump]) -> tuple[Jump, Trial | None]:
         """Write the adapter to go on with into the model: the one on offer, or the guard's choice."""
-        if self._policy.score is None:
+        if self._rules.score is None:
             [jump] = jumps
             self._write(jump)
             return jump, None
-        trial = self._try_out(jumps, self._policy.score)
+        trial = self._try_out(jumps, self._rules.score)
         # Only the first process' scores count: elsewhere they may differ in the last digits.
-        best = self._ranks.share(lambda: trial.best(self._policy.tolerance))
+        best = self._ranks.share(lambda: trial.best(self._rules.tolerance))
         if best is None:
             trl_internals.add_metrics(self._trainer, trial.metrics(kept=False))
             scores = ", ".join(
