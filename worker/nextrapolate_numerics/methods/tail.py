@@ -35,10 +35,15 @@ def coming(drift: Drift, origin: int, horizon_steps: int, decay: float) -> Itera
     """Increments from a step, up to the horizon long; the next one however long, or there may be none."""
     # From the newest origin on: only shares of weights count, and at wide spacing all of them would be 0.
     age = (drift.steps[-2] - drift.steps[origin]) / _DECAY_STEPS
+    return increments(drift, origin, horizon_steps, decay**age)
+
+
+def increments(drift: Drift, origin: int, horizon_steps: int, weight: float) -> Iterator[Increment]:
+    """The same where `weight` is that of the origin's age."""
     for end in range(origin + 1, len(drift.steps)):
         steps = drift.steps[end] - drift.steps[origin]
         if steps <= horizon_steps or end == origin + 1:
-            yield Increment(end, steps, decay**age * (steps / horizon_steps) ** _HORIZON_POWER)
+            yield Increment(end, steps, weight * (steps / horizon_steps) ** _HORIZON_POWER)
 
 
 def window_lengths(drift: Drift) -> list[int]:

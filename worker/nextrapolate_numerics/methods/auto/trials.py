@@ -1,17 +1,19 @@
 """Candidates tried where the answer is known: all earlier checkpoints of a run against all later ones."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.methods.auto.candidates import Candidates
-from nextrapolate_numerics.series import Drift
+from nextrapolate_numerics.methods.tail import increments, origins
+
+T = TypeVar("T")
 
 _RECENCY = 10.0  # weight (t_i / t_c)^10: halved after the last 7 % of a run, however long it is
-_HORIZON_POWER = 0.5  # weight (ahead / h)^0.5: a short horizon says less of the long one, but says it later
-_MOST_ORIGINS, _MOST_ENDS = 32, 16  # more of them would say the same again
+_MAX_ORIGINS, _MAX_ENDS = 32, 16  # more of them would say the same again
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,15 @@ class Products:
 def trials(candidates: Candidates) -> list[Trial]:
     """Pairs of steps up to a horizon apart, and each step with the next one however far.
 
-    All of them in a short run; in a long one at most `_MOST_ORIGINS` steps with `_MOST_ENDS` each.
+    All of them in a short run; in a long one at most `_MAX_ORIGINS` steps with `_MAX_ENDS` each.
     """
     found = []
     drift = candidates.drift
-    for known in _some(range(1, len(drift.steps) - 1), _MOST_ORIGINS):
+    for known in _some(origins(drift), _MAX_ORIGINS):
         predictions = candidates.predictions(known)
         age = (drift.steps[known] / drift.last_step) ** _RECENCY
-        for end in _some(list(_ends(drift, known, candidates.horizon_steps)), _MOST_ENDS):
-            ahead = (drift.steps[end] - drift.steps[known]) / candidates.horizon_steps
-            weight = age * ahead**_HORIZON_POWER
+        ahead = list(increments(drift, known, candidates.horizon_steps, age))
+        for end, _, weight in _some(ahead, _MAX_ENDS):
             found.append(Trial(known, end, weight, predictions[end - known - 1]))
     return found
 
@@ -106,13 +107,7 @@ def products(found: Sequence[Trial], grams: Tensor, shares: Tensor | None = None
     return Products(pp, pt, tt)
 
 
-def _ends(drift: Drift, origin: int, horizon_steps: int) -> Iterator[int]:
-    for end in range(origin + 1, len(drift.steps)):
-        if drift.steps[end] - drift.steps[origin] <= horizon_steps or end == origin + 1:
-            yield end
-
-
-def _some(items: Sequence[int], most: int) -> Sequence[int]:
+def _some(items: Sequence[T], most: int) -> Sequence[T]:
     """At most so many of the items, evenly chosen, the first and the last among them."""
     if len(items) <= most:
         return items
