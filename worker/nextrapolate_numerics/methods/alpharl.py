@@ -18,7 +18,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction, Seen
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.methods.visible_scores import visible_scores
@@ -57,10 +56,8 @@ class AlphaRl:
             raise ValueError("target_reward asks for rewards: give the reward of each checkpoint")
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
-        """A line needs two checkpoints; the origin, whose delta is 0, has no direction."""
-        missing = 3 - len(drift.steps)
-        if missing > 0:
-            raise TooFewCheckpointsError("alpharl", have=drift.checkpoints, need=drift.checkpoints + missing)
+        """A line needs two checkpoints after the origin, whose delta is 0 and has no direction."""
+        drift.check_length(3, "alpharl")
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """Regress each module's a on the score, and solve for the target's.

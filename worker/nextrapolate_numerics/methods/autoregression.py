@@ -15,7 +15,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction, summed
 from nextrapolate_numerics.methods.tail import coming, origins, speeds, window_lengths
 from nextrapolate_numerics.progress import Progress, silent
@@ -43,9 +42,7 @@ class Autoregression:
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """One increment that follows another one is the least to learn from."""
-        if len(drift.segments) < 2:
-            need = drift.checkpoints + 2 - len(drift.segments)
-            raise TooFewCheckpointsError("autoregression", have=drift.checkpoints, need=need)
+        drift.check_length(3, "autoregression")
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """Regress on all pairs that are visible, and apply the coefficients at the last visible step."""

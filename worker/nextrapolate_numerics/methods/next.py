@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import MOST_TRIPLES, Evidence, Extraction, begins
 from nextrapolate_numerics.methods.tail import coming, origins
 from nextrapolate_numerics.progress import Progress, silent
@@ -65,9 +64,7 @@ class Next:
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """One increment that follows another one is the least to learn from."""
-        missing = 2 - len(drift.segments)
-        if missing > 0:
-            raise TooFewCheckpointsError("next", have=drift.checkpoints, need=drift.checkpoints + missing)
+        drift.check_length(3, "next")
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """Regress on all pairs that are visible, and apply the weights at the last visible step."""

@@ -20,7 +20,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.errors import TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
@@ -51,9 +50,7 @@ class Relex:
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """A polynomial needs one checkpoint more than its degree."""
-        missing = self.degree + 2 - len(drift.steps)
-        if missing > 0:
-            raise TooFewCheckpointsError("relex", have=drift.checkpoints, need=drift.checkpoints + missing)
+        drift.check_length(self.degree + 2, "relex")
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
         """Project each module's trajectory on its leading directions, and follow the polynomial."""

@@ -17,6 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.errors import TooFewCheckpointsError
+
 Span = tuple[int | None, int]
 """(start, end): indices of two points, the difference of which training covered; None is the base model."""
 
@@ -107,6 +109,15 @@ class Drift:
             else:
                 spans.append(segment)
         return tuple(spans)
+
+    def check_length(self, steps: int, method: str) -> None:
+        """See that there are so many steps, the origin among them, as a method needs.
+
+        Raises:
+            TooFewCheckpointsError: there are fewer; says how many checkpoints would do.
+        """
+        if (missing := steps - len(self.steps)) > 0:
+            raise TooFewCheckpointsError(method, have=self.checkpoints, need=self.checkpoints + missing)
 
     def nearest(self, step: float) -> int:
         """Index of the step nearest to `step`, the later of two that are equally near."""
