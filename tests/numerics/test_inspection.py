@@ -81,6 +81,44 @@ def test_energy_and_variance_are_those_of_the_dense_deltas(jumped_at: list[int],
         np.testing.assert_allclose(module.gram, np.stack(weights) @ np.stack(weights).T, rtol=1e-9)
 
 
+def test_the_track_is_that_of_all_modules_together(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", UNEVEN)
+    shutil.copytree(run / "checkpoint-95", run / "checkpoint-100", dirs_exist_ok=True)
+    geometry = inspect(Trajectory.open(checkpoints(run))).geometry
+    drift = by_module(run, dense_drift(run, None))
+    whole = {step: np.concatenate([drift[name][step] for name in geometry.modules]) for step in UNEVEN}
+    for index, found in enumerate(geometry.track):
+        step = UNEVEN[index]
+        assert found.step == step
+        assert found.drift_norm == pytest.approx(np.linalg.norm(whole[step]))
+        if index == 0:
+            assert found.speed is None
+            continue
+        added = whole[step] - whole[UNEVEN[index - 1]]
+        size = np.linalg.norm(added)
+        assert found.speed == pytest.approx(size / (step - UNEVEN[index - 1]), abs=1e-6)
+        if index == 1 or step in (100, 110):
+            assert found.steadiness is None, "of two increments one is missing, or 0"
+            continue
+        before = whole[UNEVEN[index - 1]] - whole[UNEVEN[index - 2]]
+        cosine = added @ before / (size * np.linalg.norm(before))
+        assert found.steadiness == pytest.approx(cosine)
+
+
+def test_kinds_are_means_over_their_modules(tmp_path: Path) -> None:
+    geometry = inspect(Trajectory.open(checkpoints(write_run(tmp_path / "run", UNEVEN)))).geometry
+    assert [kind.name for kind in geometry.kinds] == sorted(
+        {name.split(".")[-1] for name in geometry.modules}
+    )
+    for kind in geometry.kinds:
+        modules = [module for name, module in geometry.modules.items() if name.endswith(f".{kind.name}")]
+        assert kind.modules == len(modules)
+        ratios = np.mean([module.energy_ratios for module in modules], axis=0)
+        assert kind.energy_ratios == pytest.approx(ratios)
+        squares = sum(module.gram.diagonal().numpy() for module in modules)
+        assert kind.drift_norms == pytest.approx(np.sqrt(squares))
+
+
 def test_a_methods_reading_measures_the_same(tmp_path: Path) -> None:
     trajectory = Trajectory.open(checkpoints(write_run(tmp_path / "run", UNEVEN)))
     found = Geometry.of(extract(trajectory, NextPaper(), 20, geometry=True))

@@ -1,6 +1,7 @@
 """The geometry of a run: how its deltas lie, how straight and how steady the way is."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,57 @@ from nextrapolate_numerics.series import Trajectory
 
 _MINIMUM = 3
 """Checkpoints: any two lie on a line."""
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A run at one of its checkpoints, over all modules.
+
+    Attributes:
+        step: of the checkpoint.
+        drift_norm: Frobenius norm of the drift since the base.
+        speed: norm of the increment since the checkpoint before, per training step; None of the first.
+        steadiness: cosine between this increment and the one before; None of the first two, and where one of
+            them is 0.
+    """
+
+    step: int
+    drift_norm: float
+    speed: float | None
+    steadiness: float | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Modules of one kind over the run.
+
+    Attributes:
+        name: last part of the modules' names, such as q_proj.
+        modules: how many of them moved.
+        energy_ratios: (c) sigma_1 / sum sigma of the global deltas, in the mean.
+        drift_norms: (c) Frobenius norm of the global deltas, over all of them.
+        variance_explained: shares of the deltas' squared norm in the leading directions in time, in the mean.
+    """
+
+    name: str
+    modules: int
+    energy_ratios: tuple[float, ...]
+    drift_norms: tuple[float, ...]
+    variance_explained: tuple[float, ...]
+
+    @classmethod
+    def of(cls, name: str, modules: Sequence[ModuleGeometry]) -> "Kind":
+        """From one module at least."""
+        ratios = torch.tensor([module.energy_ratios for module in modules])
+        norms = torch.stack([module.gram.diagonal() for module in modules]).sum(dim=0).clamp(min=0).sqrt()
+        explained = torch.tensor([module.variance_explained for module in modules])
+        return cls(
+            name,
+            len(modules),
+            tuple(ratios.mean(dim=0).tolist()),
+            tuple(norms.tolist()),
+            tuple(explained.mean(dim=0).tolist()),
+        )
 
 
 @dataclass(frozen=True)
@@ -36,6 +88,35 @@ class Geometry:
         drift = extraction.drift
         still = tuple(name for name in extraction.trajectory.module_names if name not in extraction.moved)
         return cls(drift.steps[drift.starts_at_base :], extraction.geometry, still)
+
+    @property
+    def track(self) -> tuple[Passage, ...]:
+        """The run at each checkpoint, and what that one added."""
+        steps = torch.tensor(self.steps, dtype=torch.float64)
+        inner = torch.stack([module.gram for module in self.modules.values()]).sum(dim=0)
+        differences = torch.eye(len(steps), dtype=torch.float64).diff(dim=0)
+        increments = differences @ inner @ differences.T
+        lengths = increments.diagonal().clamp(min=0).sqrt()
+        cosines = increments.diagonal(1) / (lengths[1:] * lengths[:-1])
+        speeds = lengths / steps.diff()
+        norms = inner.diagonal().clamp(min=0).sqrt()
+        return tuple(
+            Passage(
+                step,
+                float(norms[index]),
+                float(speeds[index - 1]) if index else None,
+                float(cosines[index - 2]) if index > 1 and cosines[index - 2].isfinite() else None,
+            )
+            for index, step in enumerate(self.steps)
+        )
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The modules by their kind, in the order of the kinds' names."""
+        kinds: defaultdict[str, list[ModuleGeometry]] = defaultdict(list)
+        for name, module in self.modules.items():
+            kinds[name.rpartition(".")[2]].append(module)
+        return tuple(Kind.of(kind, kinds[kind]) for kind in sorted(kinds))
 
 
 @dataclass(frozen=True)
