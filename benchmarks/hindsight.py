@@ -20,6 +20,7 @@ from statistics import fmean
 import torch
 
 from benchmarks.models import checkpoints_of
+from benchmarks.written import markdown_row, markdown_table
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import Backtest, Trajectory, compare
@@ -41,8 +42,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    print("|", " | ".join(COLUMNS), "|")
-    print("|" + "---|" * len(COLUMNS))
+    print(markdown_table(COLUMNS, ()))
     ratios = []
     for run in arguments.runs:
         trajectory = opened(run)
@@ -62,7 +62,7 @@ def main() -> None:
                 f"{error:.3f}",
                 *(f"{ratio:.3f}" for ratio in ratios[-1]),
             )
-            print("|", " | ".join(cells), "|", flush=True)
+            print(markdown_row(cells), flush=True)
     for what, found in zip(("as published", "at any alpha"), zip(*ratios, strict=True), strict=True):
         print(f"\nTo the best {what}: mean {fmean(found):.3f}, worst {max(found):.3f}, {len(found)} rows.")
 

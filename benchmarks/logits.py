@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
 from benchmarks.rlvr.tasks import TASKS
+from benchmarks.written import markdown_row, markdown_table
 from nextrapolate.folders import read_checkpoints
 
 
@@ -55,11 +56,11 @@ def main() -> None:
     model.load_adapter(later.folder, adapter_name="later")
     task = TASKS[arguments.task]
     _, questions = task.split()
-    print("| step | sampled | greedy |\n|---|---|---|")
+    print(markdown_table(("step", "sampled", "greedy"), ()))
     for target in (later.step, *arguments.targets):
         extrapolated = Extrapolated(model, (target - later.step) / (later.step - earlier.step))
         accuracy = evaluate(extrapolated, make_tokenizer(), task, questions).accuracy
-        print(f"| {target} | {accuracy.sampled:.3f} | {accuracy.greedy:.3f} |", flush=True)
+        print(markdown_row((target, f"{accuracy.sampled:.3f}", f"{accuracy.greedy:.3f}")), flush=True)
 
 
 if __name__ == "__main__":

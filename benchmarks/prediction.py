@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.models import checkpoints_of
+from benchmarks.written import markdown_row, markdown_table
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import AdapterFiles, NumericsError, Trajectory, compare
@@ -60,26 +61,30 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     checkpoints = checkpoints_of(arguments.run)
-    print("|", " | ".join(COLUMNS), "|")
-    print("|" + "---|" * len(COLUMNS))
+    print(markdown_table(COLUMNS, ()))
     for name in arguments.methods:
         for horizon in arguments.horizons:
-            print(row(name, checkpoints, arguments.at, horizon), flush=True)
+            print(markdown_row(row(name, checkpoints, arguments.at, horizon)), flush=True)
 
 
-def row(name: str, checkpoints: list[AdapterFiles], at: int, horizon: int) -> str:
+def row(name: str, checkpoints: list[AdapterFiles], at: int, horizon: int) -> tuple[object, ...]:
     """Score one method at one horizon; it sees nothing after the origin."""
     alpha, method = METHODS[name].alpha, numerics_method(METHODS[name])
     started = time.perf_counter()
     (result,) = compare(Trajectory.open(checkpoints), [method], at_step=at, horizon_steps=horizon)
     seconds = time.perf_counter() - started
     if isinstance(result, NumericsError):
-        return f"| {name} | {horizon} | {result.code} |" + " |" * (len(COLUMNS) - 3)
+        return name, horizon, result.code, *[""] * (len(COLUMNS) - 3)
     scores = result.total
     scaled = scores.scaled(alpha).relative_error
+    measured = (scores.cosine, scores.relative_error, scores.size_ratio)
     return (
-        f"| {name} | {horizon} | {scores.cosine:.3f} | {scores.relative_error:.3f} | {scores.size_ratio:.3f} "
-        f"| {alpha:g} | {scaled:.3f} | {seconds:.1f} |"
+        name,
+        horizon,
+        *(f"{value:.3f}" for value in measured),
+        f"{alpha:g}",
+        f"{scaled:.3f}",
+        f"{seconds:.1f}",
     )
 
 

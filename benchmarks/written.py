@@ -31,8 +31,12 @@ def add_write_option(parser: argparse.ArgumentParser) -> None:
 
 def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table; cells are shown by str()."""
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return "\n".join(map(markdown_row, (columns, ["---"] * len(columns), *rows)))
+
+
+def markdown_row(cells: Iterable[object]) -> str:
+    """A line of such a table, for a benchmark that prints it row by row, after the table of no rows."""
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def write_section(name: str, measured: str, document: Path = DOCUMENT) -> None:

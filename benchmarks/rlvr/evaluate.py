@@ -22,6 +22,7 @@ from transformers import Qwen2ForCausalLM
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.tasks import TASKS
+from benchmarks.written import markdown_row, markdown_table
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,11 @@ def main() -> None:
     task = TASKS[arguments.task]
     base = arguments.base or base_of(task)
     _, questions = task.split(arguments.held_out)
-    print("| adapter | sampled | greedy |\n|---|---|---|")
+    print(markdown_table(("adapter", "sampled", "greedy"), ()))
     for adapter in (None, *arguments.adapters):
         grades = grade(task, base, adapter, questions)
         name = "none" if adapter is None else adapter
-        print(f"| {name} | {Estimate.of(grades.sampled)} | {Estimate.of(grades.greedy)} |", flush=True)
+        print(markdown_row((name, Estimate.of(grades.sampled), Estimate.of(grades.greedy))), flush=True)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.evaluate import Estimate, grade
 from benchmarks.rlvr.record import RECORD, Record
 from benchmarks.rlvr.tasks import TASKS
+from benchmarks.written import markdown_row, markdown_table
 from nextrapolate.folders import LocalCheckpoint, find_checkpoints
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
@@ -115,7 +116,7 @@ def rows(run: Run, at: int, horizons: Sequence[int], methods: Sequence[str], gat
                 Estimate.of(after.greedy - before.greedy),
                 Estimate.of(true.greedy - before.greedy),
             )
-            print("|", " | ".join(map(str, cells)), "|", flush=True)
+            print(markdown_row(cells), flush=True)
 
 
 def parsed(text: str, horizon: int) -> Method:
@@ -144,8 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     gate = Gate(min_backtest_cosine=arguments.min_backtest_cosine)
-    print("|", " | ".join(COLUMNS), "|")
-    print("|" + "---|" * len(COLUMNS))
+    print(markdown_table(COLUMNS, ()))
     for folder in arguments.runs:
         run = opened(folder, arguments.task, arguments.base, arguments.held_out)
         rows(run, arguments.at, arguments.horizons, arguments.methods, gate)
