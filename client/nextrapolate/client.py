@@ -61,7 +61,8 @@ class NExtClient:
 
     Every method raises `ServiceUnreachable` when nobody answers after a few tries, and a kind of `APIError`
     when the service refuses. What may pass (a lost connection, 429, 503, anything the service calls
-    retryable) is tried again, with growing jittered pauses or after the time the service asks for.
+    retryable) is tried again, with growing jittered pauses or after the time the service asks for. What
+    cannot be an id, such as "" or "..", is a `ParameterError`, before anything is sent.
 
     Raises:
         ConfigurationError: the address or the noted key cannot be used.
@@ -110,7 +111,11 @@ class NExtClient:
         lora_config: dict[str, Any] | None = None,
         labels: Labels | None = None,
     ) -> Series:
-        """Announce a run; `lora_config` stands in for checkpoints that bring no adapter_config.json."""
+        """Announce a run; `lora_config` stands in for checkpoints that bring no adapter_config.json.
+
+        Raises:
+            ParameterError: a blank name, or labels that are too many or too long.
+        """
         return self._send(
             calls.create_series(name, base_model=base_model, lora_config=lora_config, labels=labels)
         )
@@ -149,11 +154,18 @@ class NExtClient:
         """Give a checkpoint files that the service has already, from this run or another, by their sha256.
 
         Returns the names of those that it does not have: they have to be put.
+
+        Raises:
+            ParameterError: a file that no checkpoint has, or a digest that is none.
         """
         return self._send(calls.announce_digests(series_id, step, digests)).missing
 
     def record_jump(self, series_id: str, step: int, job_id: str) -> Series:
-        """Tell that this job's adapter was swapped into the running trainer after this step."""
+        """Tell that this job's adapter was swapped into the running trainer after this step.
+
+        Raises:
+            ParameterError: a step below 0, or past all that are taken.
+        """
         return self._send(calls.record_jump(series_id, step, job_id))
 
     # Jobs ---------------------------------------------------------------------------------------------------

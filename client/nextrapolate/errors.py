@@ -36,7 +36,11 @@ class CheckpointError(NextrapolateError):
 
 
 class ParameterError(NextrapolateError):
-    """A method that does not exist, a parameter that it does not take, or a value out of its range."""
+    """A value that a request cannot have, found before it is sent.
+
+    A method that does not exist, a parameter that it does not take, a value out of its range, what cannot be
+    an id, a blank name, or whatever else the request's schema does not allow.
+    """
 
 
 class ServiceUnreachable(NextrapolateError):
