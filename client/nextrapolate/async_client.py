@@ -14,7 +14,7 @@ from tenacity import AsyncRetrying
 
 from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, ServiceUnreachable
-from nextrapolate.evidence import Question, ReportT
+from nextrapolate.evidence import Question
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
@@ -38,7 +38,7 @@ from nextrapolate.schemas import (
 )
 from nextrapolate.sources import Source
 from nextrapolate.wire import calls
-from nextrapolate.wire.calls import Call
+from nextrapolate.wire.calls import Call, ReportT
 from nextrapolate.wire.events import Listener
 from nextrapolate.wire.retries import PATIENCE
 from nextrapolate.wire.servers import find_server
@@ -83,7 +83,7 @@ class AsyncNExtClient:
     ) -> None:
         await self.aclose()
 
-    # Series -------------------------------------------------------------------------------------------------
+    # Methods and series -------------------------------------------------------------------------------------
 
     async def methods(self) -> list[MethodInfo]:
         """As `NExtClient.methods`."""

@@ -14,7 +14,7 @@ from tenacity import Retrying
 
 from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, ServiceUnreachable
-from nextrapolate.evidence import Question, ReportT
+from nextrapolate.evidence import Question
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
@@ -38,7 +38,7 @@ from nextrapolate.schemas import (
 )
 from nextrapolate.sources import Source
 from nextrapolate.wire import calls
-from nextrapolate.wire.calls import Call
+from nextrapolate.wire.calls import Call, ReportT
 from nextrapolate.wire.events import Listener
 from nextrapolate.wire.retries import PATIENCE
 from nextrapolate.wire.servers import find_server
@@ -97,7 +97,7 @@ class NExtClient:
     ) -> None:
         self.close()
 
-    # Series -------------------------------------------------------------------------------------------------
+    # Methods and series -------------------------------------------------------------------------------------
 
     def methods(self) -> list[MethodInfo]:
         """List the methods that this service runs, with the JSON schema of their parameters."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Generic
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.flows import Flow, submit_over
@@ -20,8 +20,7 @@ from nextrapolate.schemas import (
     Method,
 )
 from nextrapolate.sources import LocalRun, Resolved, Source, resolve
-
-ReportT = TypeVar("ReportT", Comparison, Inspection)
+from nextrapolate.wire.calls import ReportT
 
 
 @dataclass(frozen=True)

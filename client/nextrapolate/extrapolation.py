@@ -63,7 +63,7 @@ class Plan:
         resolved = resolve(source, until)
         folder = Path(out) if out is not None else None
         if folder is None and isinstance(resolved, LocalRun):
-            folder = resolved.folder / _result_name(resolved.checkpoints[-1].step, method)
+            folder = resolved.folder / result_name(method.target_step(resolved.checkpoints[-1].step))
         if folder is not None:
             check_free(folder)
         return cls(resolved, method, until, folder, name, output, gate, labels)
@@ -83,8 +83,9 @@ class Plan:
 
     def result_folder(self, job: Job) -> Path:
         """Tell where the result goes: as asked, else beside the checkpoints, else here."""
-        return self.out or Path(_result_name(job.steps[-1], self.method))
+        return self.out or Path(result_name(self.method.target_step(job.steps[-1])))
 
 
-def _result_name(last_step: int, method: Method) -> str:
-    return f"extrapolated-{method.target_step(last_step)}"
+def result_name(target_step: int) -> str:
+    """Name the folder of an adapter for that step, where nobody names one."""
+    return f"extrapolated-{target_step}"

@@ -31,8 +31,8 @@ class LocalCheckpoint:
     def files(self) -> dict[CheckpointFile, Path]:
         """What is uploaded, in this order: the config tells the server how to read the model."""
         return {
-            "adapter_config.json": self.folder / ADAPTER_CONFIG,
-            "adapter_model.safetensors": self.folder / ADAPTER_MODEL,
+            ADAPTER_CONFIG: self.folder / ADAPTER_CONFIG,
+            ADAPTER_MODEL: self.folder / ADAPTER_MODEL,
         }
 
     def config(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from nextrapolate.schemas import Comparison, Inspection
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"
-_MOST_BARS = 24
+_MAX_BARS = 24
 """So that a table with a plot in it fits a terminal of 80 columns, however long the run."""
 
 WIDE = 1000
@@ -62,7 +62,7 @@ def show_inspection(inspection: Inspection) -> None:
 
 def sparkline(values: Sequence[float], bars: str = _BARS) -> str:
     """Draw values as bars from 0 to the largest, one each; of many values, one for the mean of a stretch."""
-    drawn = _means(values, _MOST_BARS)
+    drawn = _means(values, _MAX_BARS)
     top = max(drawn, default=0.0)
     if top <= 0:
         return bars[0] * len(drawn)

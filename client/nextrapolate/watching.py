@@ -22,6 +22,7 @@ from nextrapolate.errors import (
     NotFoundError,
     ParameterError,
 )
+from nextrapolate.extrapolation import result_name
 from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
 from nextrapolate.jumped import check_has_not_jumped
 from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
@@ -235,7 +236,7 @@ class Watcher:
     def _fetch(self, jump: Jump) -> None:
         self._client.wait(jump.job)
         report = self._client.report(jump.job)
-        path = self._client.download(jump.job, self._plan.out / f"extrapolated-{report.target_step}")
+        path = self._client.download(jump.job, self._plan.out / result_name(report.target_step))
         self._note_jump(path=path)
         self._tell(f"extrapolated step {jump.step} to {report.target_step}: {report.verdict}")
         self._tell(restart_command(path, self._folder))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.adapters import MODULES, write_run
-from fixtures.combinations import Vector, by_module, dense_drift, fitted
+from fixtures.combinations import Vector, by_module, dense_drift, fitted, shapes
 from fixtures.dense import checkpoints
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -88,10 +88,10 @@ def test_alpharl_is_the_dense_regression(
         target_reward=0.7 if scored == "target" else None,
         mode=mode,
     )
-    shapes = Trajectory.open(checkpoints(run)).shapes
+    sizes = shapes(Trajectory.open(checkpoints(run)))
     drift = by_module(run, dense_drift(run, jumps))
     expected = np.concatenate(
-        [dense_alpharl(module, shapes[name], horizon, method) for name, module in drift.items()]
+        [dense_alpharl(module, sizes[name], horizon, method) for name, module in drift.items()]
     )
     _, actual = fitted(method, run, horizon, jumps)
     np.testing.assert_allclose(actual, expected, atol=1e-5 * np.abs(expected).max())

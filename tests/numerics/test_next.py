@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.adapters import MODULES, RANK, write_adapter, write_run, write_turning_run
-from fixtures.combinations import Vector, by_module, dense_drift, fitted, predicted
+from fixtures.combinations import Vector, by_module, dense_drift, fitted, predicted, shapes
 from fixtures.dense import checkpoints, dense_deltas, leading_triple
 from safetensors.torch import load_file
 from torch import Tensor
@@ -96,8 +96,7 @@ def dense_next(
 
 def oracle(run: Path, horizon: int, jumps: Path | None = None, **parameters: Any) -> Vector:
     modules = by_module(run, dense_drift(run, jumps))
-    shapes = dict(Trajectory.open(checkpoints(run)).shapes)
-    return dense_next(modules, shapes, horizon, **parameters)
+    return dense_next(modules, shapes(Trajectory.open(checkpoints(run))), horizon, **parameters)
 
 
 def agree(actual: Vector, expected: Vector) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures.adapters import MODULES, RANK, write_adapter, write_run
+from fixtures.combinations import shapes
 from fixtures.dense import adapter_files, checkpoints, dense_deltas
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -41,7 +42,7 @@ def test_modules_are_read_with_their_scaling(run: Path) -> None:
     trajectory = Trajectory.open(checkpoints(run))
     assert trajectory.steps == (10, 20, 30, 40)
     assert trajectory.module_names == tuple(sorted(MODULES))
-    assert trajectory.shapes == MODULES
+    assert shapes(trajectory) == MODULES
     for name in trajectory.module_names:
         factors = trajectory.module(name)
         for index, files in enumerate(checkpoints(run)):

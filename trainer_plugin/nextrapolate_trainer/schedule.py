@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypedDict
 
-LONGEST_BETWEEN_CHECKPOINTS = 10
+MAX_STEPS_BETWEEN_CHECKPOINTS = 10
 """Steps: what methods are tried out and measured with."""
 
 
@@ -69,7 +69,7 @@ def rl_extra(train_steps: int, jump_steps: int) -> Cycle:
         raise ValueError(
             f"train_steps is {train_steps}: two checkpoints, at least 2 steps, make a trajectory"
         )
-    longest = min(LONGEST_BETWEEN_CHECKPOINTS, train_steps // 2)
+    longest = min(MAX_STEPS_BETWEEN_CHECKPOINTS, train_steps // 2)
     collect_every = next(steps for steps in range(longest, 0, -1) if train_steps % steps == 0)
     return Cycle(
         collect_every=collect_every, jump_at=train_steps, jump_every=train_steps, horizon_steps=jump_steps

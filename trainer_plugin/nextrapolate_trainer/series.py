@@ -13,14 +13,12 @@ from safetensors.torch import save
 from nextrapolate import NExtClient
 from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError
 from nextrapolate.jumped import JumpMade
-from nextrapolate.schemas import CheckpointFile, CheckpointInfo, Series
+from nextrapolate.schemas import ADAPTER_MODEL, CheckpointInfo, Series
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError
 from nextrapolate_trainer.state import RunState
 
 logger = logging.getLogger("nextrapolate")
-
-_WEIGHTS: CheckpointFile = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -73,10 +71,10 @@ class RunSeries:
         if self._id is None:
             self._id = self._opened(step, sha256(content).hexdigest())
         try:
-            self._client.put_file(self._id, step, _WEIGHTS, content)
+            self._client.put_file(self._id, step, ADAPTER_MODEL, content)
         except NotFoundError:
             self._id = self._begun_anew(self._id, step)
-            self._client.put_file(self._id, step, _WEIGHTS, content)
+            self._client.put_file(self._id, step, ADAPTER_MODEL, content)
         try:
             self.record_jumps()
         except NextrapolateError as error:
@@ -135,7 +133,7 @@ class RunSeries:
         for info in old.checkpoints:
             if not self._is_past(info, step) or (digest := _digest(info)) is None:
                 continue
-            if self._client.announce(new, info.step, {_WEIGHTS: digest}):
+            if self._client.announce(new, info.step, {ADAPTER_MODEL: digest}):
                 logger.warning("the service has lost the checkpoint of step %d: jumps do without", info.step)
         self._unrecorded = list(self._jumps)
         return new
@@ -167,5 +165,5 @@ class RunSeries:
 
 def _digest(info: CheckpointInfo) -> str | None:
     """Return the sha256 of a checkpoint's weights; None where they have not arrived."""
-    file = info.files.get(_WEIGHTS)
+    file = info.files.get(ADAPTER_MODEL)
     return file.sha256 if file else None

@@ -17,7 +17,6 @@ and the layout is the same way:
     extension/     an adapter out of an update        errors.py, progress.py, parallel.py
     lowrank.py     matrices kept as thin factors; gram_svd.py decomposes them
 
-
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
     trajectory = Trajectory.open(checkpoints)
     method = Next(seed=0)
@@ -40,8 +39,8 @@ The contract:
 - Everything raised on purpose is a NumericsError, pickles, and says what to do.
 
 Notation: module weights W (m, n) = (out_features, in_features); checkpoint i at step t_i with delta
-dW_i = s B_i A_i; alpha the extending coefficient. Long functions
-take `on_progress`, called with the share done.
+dW_i = s B_i A_i; alpha the extending coefficient. Long functions take `on_progress`, called with the share
+done.
 """
 
 from nextrapolate_numerics.backtest import Backtest, Scores, backtest, compare

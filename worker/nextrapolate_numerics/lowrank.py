@@ -68,9 +68,6 @@ class LowRank:
     def __add__(self, other: "LowRank") -> "LowRank":
         return LowRank(torch.cat([self.B, other.B], dim=1), torch.cat([self.A, other.A], dim=0))
 
-    def __sub__(self, other: "LowRank") -> "LowRank":
-        return self + other.scaled(-1.0)
-
     def scaled(self, factor: float) -> "LowRank":
         """The product with a number, held in B."""
         return LowRank(self.B * factor, self.A)

@@ -51,9 +51,9 @@ NEXT_PRESETS: dict[str, type[NumericsMethod]] = {"default": Next, "paper": NextP
 
 
 def numerics_method(method: Method) -> NumericsMethod:
-    """Give the numerics' method with those of the caller's parameters that it has.
+    """Make the numerics' method, with those of the caller's parameters that it has.
 
-    What it has not, the pipeline applies, or another preset has.
+    The others are for the pipeline, such as alpha, or for another preset.
     """
     found = NEXT_PRESETS[method.preset] if isinstance(method, NextMethod) else NUMERICS[type(method)]
     return found(**method.model_dump(include={field.name for field in fields(found)}))

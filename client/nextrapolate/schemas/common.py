@@ -1,6 +1,6 @@
 """What requests and responses of every kind share."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo
 
@@ -9,7 +9,7 @@ AS_KEPT = {"as_kept": True}
 
 STEPS_END = 2**53
 """Steps are below: from there on, not every JSON reader tells one integer from the next."""
-MOST_LABELS = 32
+MAX_LABELS = 32
 """How many labels a request may bring: searches read all of them."""
 
 
@@ -20,8 +20,8 @@ def _check_step(step: int, info: ValidationInfo) -> int:
 
 
 def _check_labels(labels: dict[str, str], info: ValidationInfo) -> dict[str, str]:
-    if len(labels) > MOST_LABELS and not info.context:
-        raise ValueError(f"{MOST_LABELS} at most are taken, {len(labels)} came")
+    if len(labels) > MAX_LABELS and not info.context:
+        raise ValueError(f"{MAX_LABELS} at most are taken, {len(labels)} came")
     return labels
 
 
@@ -34,14 +34,14 @@ Step = Annotated[
     ),
     AfterValidator(_check_step),
 ]
-MOST_STEPS = 100_000
+MAX_STEPS = 100_000
 """How far a horizon or a window may reach."""
-Steps = Annotated[int, Field(ge=1, le=MOST_STEPS)]
+Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 """A number of training steps: the length of a horizon, or of a window."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
 Labels = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]]
 NewLabels = Annotated[
-    Labels, Field(json_schema_extra={"maxProperties": MOST_LABELS}), AfterValidator(_check_labels)
+    Labels, Field(json_schema_extra={"maxProperties": MAX_LABELS}), AfterValidator(_check_labels)
 ]
 """Labels of a request."""
 MOST_CHECKPOINTS = 1024
@@ -50,8 +50,8 @@ MOST_CHECKPOINTS = 1024
 Task = Literal["extrapolate", "backtest", "inspect"]
 """What a job may be asked to do."""
 
-ADAPTER_MODEL = "adapter_model.safetensors"
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_MODEL: Final = "adapter_model.safetensors"
+ADAPTER_CONFIG: Final = "adapter_config.json"
 MODEL_CARD = "README.md"
 REPORT = "report.json"
 REPORT_PAGE = "report.html"

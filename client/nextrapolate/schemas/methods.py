@@ -244,7 +244,7 @@ class MaecMethod(MethodParameters):
 
 
 class HorizonFreeParameters(MethodParameters):
-    """What methods take that say where to go, and not when training would be there."""
+    """Parameters of methods that name a direction, and no step that training would reach."""
 
     horizon_steps: Steps = Field(
         50,

@@ -9,8 +9,8 @@ import random
 from nextrapolate.errors import APIError, ServiceUnreachable
 
 FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 8.0
-LONGEST_RETRY_AFTER = 30.0
+MAX_PAUSE = 8.0
+MAX_RETRY_AFTER = 30.0
 ATTEMPTS = 6
 PATIENCE = 600.0
 ATTEMPTS_AT_A_STRANGER = 3  # a server that never answered is a wrong address rather than a restart
@@ -19,7 +19,7 @@ ATTEMPTS_AT_A_STRANGER = 3  # a server that never answered is a wrong address ra
 def may_pass(error: BaseException) -> bool:
     """Tell whether the same call may go through a little later."""
     if isinstance(error, APIError):
-        return error.problem.retryable and (error.retry_after or 0.0) <= LONGEST_RETRY_AFTER
+        return error.problem.retryable and (error.retry_after or 0.0) <= MAX_RETRY_AFTER
     return isinstance(error, ServiceUnreachable)
 
 
@@ -30,7 +30,6 @@ def pause_after(attempt: int, error: BaseException | None) -> float:
     """
     if isinstance(error, APIError) and error.retry_after is not None:
         return error.retry_after
-    doubled = FIRST_PAUSE * 2.0 ** min(
-        attempt - 1, 16
-    )  # bounded, so that a day of attempts does not overflow
-    return min(LONGEST_PAUSE, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+    doublings = min(attempt - 1, 16)  # bounded, so that a day of attempts does not overflow
+    doubled = FIRST_PAUSE * 2.0**doublings
+    return min(MAX_PAUSE, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret

@@ -23,11 +23,11 @@ from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gather import gather
 from nextrapolate_numerics.extraction.gram import summed
 from nextrapolate_numerics.extraction.module_geometry import Linearity, ModuleGeometry
-from nextrapolate_numerics.extraction.parts import MOST_TRIPLES, begins, sum_of_parts
+from nextrapolate_numerics.extraction.parts import MAX_TRIPLES, begins, sum_of_parts
 from nextrapolate_numerics.extraction.triples import ModuleTriples, Seen
 
 __all__ = [
-    "MOST_TRIPLES",
+    "MAX_TRIPLES",
     "Evidence",
     "Extraction",
     "Linearity",

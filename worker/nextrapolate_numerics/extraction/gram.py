@@ -127,7 +127,7 @@ def multiply_in_tiles(side: Side, pairs: Pairs, products: Tensor, total: Tensor)
     """
     sizes = [end - begin for _, begin, end in pairs.runs]
     mirrored = [size for size, (apart, _, _) in zip(sizes, pairs.runs, strict=True) if apart]
-    runs = products.split([*sizes, *mirrored])  # type: ignore[no-untyped-call]
+    runs = torch.split(products, [*sizes, *mirrored])
     runs, mirrors = runs[: len(sizes)], runs[len(sizes) :]
     tile = side.tile()
     factors = [(tile[begin + apart : end + apart], tile[begin:end].mT) for apart, begin, end in pairs.runs]

@@ -82,7 +82,7 @@ class _Sender:
         for name in names:
             keys = self._trajectory.layouts[0].modules[name]
             sizes = [points * keys.m * keys.r, points * keys.r * keys.n]
-            left, right, memory = memory.split([*sizes, len(memory) - sum(sizes)])  # type: ignore[no-untyped-call]
+            left, right, memory = torch.split(memory, [*sizes, len(memory) - sum(sizes)])
             B, A = left.view(points, keys.m, keys.r), right.view(points, keys.r, keys.n)
             modules[name] = ModuleFactors(B.unbind(), A.unbind(), config.scaling(name))
         return modules

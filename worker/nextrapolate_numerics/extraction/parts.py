@@ -26,7 +26,7 @@ from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.series import Drift, ModuleFactors
 
 SPEEDS = 3  # global, between, local: the order of all that follows
-MOST_TRIPLES = 8
+MAX_TRIPLES = 8
 _BETWEEN_STEPS = 50  # long enough to average the noise of batches, short enough to know where the run heads
 
 

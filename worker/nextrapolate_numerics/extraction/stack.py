@@ -72,7 +72,7 @@ class Side:
             together: of how many points a range has to fit into a CPU's cache in float64.
         """
         width = self._fitting(together)
-        return zip(*(factor.split(width, self.long) for factor in self.factors), strict=True)  # type: ignore[no-untyped-call]
+        return zip(*(torch.split(factor, width, self.long) for factor in self.factors), strict=True)
 
     def rows(self) -> Tensor:
         """B^T or A of all points and all of d, one under the other, (p r, d) float64."""

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.extraction import MOST_TRIPLES, Evidence, Extraction, begins
+from nextrapolate_numerics.extraction import MAX_TRIPLES, Evidence, Extraction, begins
 from nextrapolate_numerics.methods.tail import coming, origins
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
@@ -37,7 +37,7 @@ class Next:
 
     Attributes:
         seed: not used; nothing here is random.
-        rank: leading triples of each speed, MOST_TRIPLES at most. The update has three times that rank,
+        rank: leading triples of each speed, MAX_TRIPLES at most. The update has three times that rank,
             or twice where an input is off.
         use_global: look at the global delta.
         use_local: look at the local delta.
@@ -48,14 +48,14 @@ class Next:
     """
 
     seed: int = 0
-    rank: int = MOST_TRIPLES
+    rank: int = MAX_TRIPLES
     use_global: bool = True
     use_local: bool = True
     decay: float = 0.5
 
     def __post_init__(self) -> None:
-        if not 1 <= self.rank <= MOST_TRIPLES:
-            raise ValueError(f"rank has to be in 1 .. {MOST_TRIPLES}")
+        if not 1 <= self.rank <= MAX_TRIPLES:
+            raise ValueError(f"rank has to be in 1 .. {MAX_TRIPLES}")
 
     @property
     def needs(self) -> Evidence:

@@ -142,11 +142,6 @@ class Trajectory:
         """Names of the modules, as in the base model, sorted."""
         return tuple(self.layouts[0].modules)
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, int]]:
-        """(m, n) of each module's weight."""
-        return {name: (keys.m, keys.n) for name, keys in self.layouts[0].modules.items()}
-
     def module(self, name: str, points: Sequence[int] | None = None) -> ModuleFactors:
         """One module's factors at all points, or at those given, in that order.
 
