@@ -41,6 +41,7 @@ def test_the_house_keeps_its_contracts(house: Path) -> None:
     ("room", "forbidden"),
     [
         ("client/nextrapolate", "nextrapolate_store"),
+        ("client/nextrapolate/schemas", "nextrapolate.notebook"),
         ("service/nextrapolate_store", "nextrapolate_service"),
         ("service/nextrapolate_store", "nextrapolate"),
         ("service/nextrapolate_store", "nextrapolate.reading"),
