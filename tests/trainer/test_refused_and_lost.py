@@ -79,4 +79,7 @@ def test_a_series_that_is_lost_on_the_way_is_begun_anew(
 
 def adapter(value: float) -> Adapter:
     name = "base_model.model.model.layers.0.self_attn.q_proj"
-    return {f"{name}.lora_A.weight": torch.full((1, 4), value), f"{name}.lora_B.weight": torch.ones(4, 1)}
+    return {
+        f"{name}.lora_A.weight": torch.full((1, 4), float(value)),
+        f"{name}.lora_B.weight": torch.ones(4, 1),
+    }

@@ -3,8 +3,8 @@
 -- ARGV    1 how many, 2 how long nobody else may take them (ms), 3 how many of one tenant may be taken at a
 --         time, 4 how many to look at, 5 a token that is new with each claim
 -- reply   pairs of a job's id and the number of the attempt
--- keeps   Two processes never deliver a webhook at the same time. One that dies over it leaves it due. Where as
---         many of a tenant's are being delivered as may, the next one is parked, out of the way of other
+-- keeps   Two processes never deliver a webhook at the same time. One that dies over it leaves it due. Where
+--         as many of a tenant's are being delivered as may, the next one is parked, out of the way of other
 --         tenants. The token lets a process that never got its reply ask again. Where the clock was set back,
 --         a claim counts as made now at the latest.
 local limit, hold_ms, most, looked_at = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4]
