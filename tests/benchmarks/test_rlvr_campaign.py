@@ -15,7 +15,7 @@ from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to, steps_until_kept
 from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
-from benchmarks.rlvr.campaign.variants import BEST
+from benchmarks.rlvr.campaign.variants import BEST, BY_OTHERS, VARIANTS
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
 from demo.evaluate import Accuracy
 from demo.server import Server
@@ -150,8 +150,12 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     runs = [planned(variant, "addition") for variant in ("vanilla", BEST)]
     vanilla = record(runs[0].settings, {0: 0.2, 150: 0.4, 400: 0.8})
     jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
+    lost = planned(BY_OTHERS[-1], "addition")
     found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
-    assert "1 of 1 runs reached it, after 150 steps" in tables.SECTIONS["steps"](found)
+    found.records[lost.name] = record(lost.settings, {0: 0.2, 150: 0.3, 250: 0.1})
+    told_of_steps = tables.SECTIONS["steps"](found)
+    assert "1 of 1 runs reached it, after 150 steps" in told_of_steps
+    assert f"{VARIANTS[lost.variant].title}: none of 1 runs reached it." in told_of_steps
     assert "| 150, 1 of 1 runs | 150, 1 of 1 runs | 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
     told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(NOTHING)}
     assert told == {"steps", "rates", "best", "guard"}

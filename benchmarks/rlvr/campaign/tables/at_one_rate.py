@@ -7,16 +7,17 @@ from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
 from benchmarks.rlvr.campaign.plan import TASKS, Planned, campaign, runs_of
 from benchmarks.rlvr.campaign.results import Results, seconds_to
 from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
-from benchmarks.rlvr.campaign.variants import BEST, OFTEN, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, BY_OTHERS, OFTEN, VARIANTS
 
 _SHOWN = (100, 150, 200, 250, 400)
+_CYCLES = (BEST, OFTEN, *BY_OTHERS)
 
 
 def steps(results: Results) -> str:
     """Steps to what vanilla has after its last step: by task, and in the mean."""
     rows = []
     for task in TASKS:
-        for variant in ("vanilla", BEST, OFTEN):
+        for variant in ("vanilla", *_CYCLES):
             runs = runs_of([variant], [task])
             found = pairs(results, runs)
             if not found:
@@ -36,7 +37,7 @@ def steps(results: Results) -> str:
         "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
         "gain for 100 steps",
     )  # fmt: skip
-    jumping = {VARIANTS[variant].title: runs_of([variant]) for variant in (BEST, OFTEN)}
+    jumping = {VARIANTS[variant].title: runs_of([variant]) for variant in _CYCLES}
     told = [_mean_steps(title, pairs(results, runs)) for title, runs in jumping.items()]
     finished = f"Of {len(campaign())} planned runs, {len(results.of(campaign()))} are finished."
     sentences = (*told, _costs(results, jumping[VARIANTS[BEST].title]), finished)
@@ -51,7 +52,7 @@ def _seconds(found: Sequence[Pair]) -> str:
 def _mean_steps(title: str, found: Sequence[Pair]) -> str:
     reached = [pair.steps for pair in found if pair.steps is not None]
     if not reached:
-        return ""
+        return f"By {title}: none of {len(found)} runs reached it." if found else ""
     text = f"By {title}: {len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps"
     return f"{text} in the mean ({min(reached):.0f} to {max(reached):.0f})."
 
