@@ -205,7 +205,8 @@ def qr_seconds(shape: Shape, width: int, device: torch.device, rounds: int) -> f
             Q_B, R_B = torch.linalg.qr(B)
             Q_A, R_A = torch.linalg.qr(A)
             u, _, vt = torch.linalg.svd(R_B @ R_A.mT)
-            torch.mv(Q_B, u[:, 0]), torch.mv(Q_A, vt[0])
+            Q_B.mv(u[:, 0])
+            Q_A.mv(vt[0])
 
         seconds[m, n] = fastest({"qr": decompose}, device, rounds)["qr"]
     return sum(seconds[size] for size in shape.linears.values())

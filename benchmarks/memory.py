@@ -48,6 +48,8 @@ MB = 1e6
 def main() -> None:
     """Run the jobs and print the table; write it where that is asked for."""
     arguments = _arguments()
+    if arguments.folder is not None:
+        arguments.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for model in arguments.models:
         for rank in arguments.ranks:
@@ -67,8 +69,6 @@ def measured(
     """A row for each number of checkpoints and each method; one that says so where the disk is too small."""
     shape = MODELS[model]
     size = shape.checkpoint_bytes(rank)
-    if arguments.folder is not None:
-        arguments.folder.mkdir(parents=True, exist_ok=True)
     if DISTINCT * size > shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free / 3:
         yield (model, rank, "", "", f"{size / MB:.0f}", "not written: no room", "", "", "", "")
         return

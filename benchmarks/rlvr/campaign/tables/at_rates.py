@@ -50,9 +50,8 @@ def best(results: Results) -> str:
         everything = [pair for by_task in found.values() for pair in by_task]
         if everything:
             by_task = (together([pair.steps for pair in of_task]) for of_task in found.values())
-            overall = (
-                _overall(everything) if all(found.values()) else ("", "", "")
-            )  # of all tasks, or of none
+            # Of all tasks, or of none: a mean over some of them would be another goal's.
+            overall = _overall(everything) if all(found.values()) else ("", "", "")
             rows.append((VARIANTS[way].title, *by_task, *overall))
     columns = (
         "run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all", "all, for good",
