@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
-from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
-from nextrapolate_numerics.extraction.stack import Stack
+from nextrapolate_numerics.extraction.gram import Pairs
+from nextrapolate_numerics.extraction.tiles import MappedGroup
 
 
 def test_products_and_bytes_are_counted(run_folder: Path) -> None:
@@ -19,8 +19,7 @@ def test_products_and_bytes_are_counted(run_folder: Path) -> None:
     files = [load_file(files.model) for files in checkpoints(run_folder)]
     assert cost.bytes_read == sum(tensor.nbytes for tensors in files for tensor in tensors.values())
     assert len(extraction.moved) < len(MODULES)
-    moving = list(trajectory.modules(sorted(extraction.moved)))
+    group = MappedGroup.of(trajectory.modules(sorted(extraction.moved)))
     with FlopCounterMode(display=False) as counter:
-        for _, factors in moving:
-            FactorGrams.of([Stack.of(factors)], Pairs.of(len(factors.B)))
+        group.multiplied(Pairs.of(len(trajectory.points)))
     assert cost.flops == counter.get_total_flops()

@@ -23,20 +23,13 @@ from nextrapolate_numerics import (
     WeightExtrapolation,
     extract,
 )
-from nextrapolate_numerics.extraction import Seen, points_of, sum_of_parts
+from nextrapolate_numerics.extraction import Seen, sum_of_parts
 from nextrapolate_numerics.extraction.before_jumps import done_before
 from nextrapolate_numerics.extraction.decompositions import global_spectra, leading_triples
 from nextrapolate_numerics.extraction.deltas import Delta
-from nextrapolate_numerics.extraction.gram import (
-    FactorGrams,
-    Pairs,
-    entry_sums,
-    gram,
-    multiply_at_once,
-    multiply_in_tiles,
-)
-from nextrapolate_numerics.extraction.stack import Stack
-from nextrapolate_numerics.extraction.triples import combined, combined_at_once, seen_deltas, triples_of
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
+from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.triples import seen_deltas, triples_of
 from nextrapolate_numerics.series import Drift
 
 FROZEN = list(MODULES)[-1]
@@ -53,8 +46,12 @@ def random_factors(p: int, m: int, n: int, r: int, seed: int, closeness: float =
     return ModuleFactors(around(m, r).unbind(), around(r, n).unbind(), scaling=0.7)
 
 
-def stacked(factors: ModuleFactors) -> Stack:
-    return Stack.of(factors)
+def grouped(*modules: ModuleFactors) -> MappedGroup:
+    return MappedGroup.of((str(index), factors) for index, factors in enumerate(modules))
+
+
+def multiplied(*modules: ModuleFactors) -> FactorGrams:
+    return grouped(*modules).multiplied(Pairs.of(len(modules[0].B)), sums=True)
 
 
 def dense(factors: ModuleFactors) -> Tensor:
@@ -72,26 +69,21 @@ def dense(factors: ModuleFactors) -> Tensor:
 def test_gram_is_the_dense_one(p: int, m: int, n: int, r: int, seed: int) -> None:
     factors = random_factors(p, m, n, r, seed)
     flat = dense(factors).flatten(1)
-    torch.testing.assert_close(
-        gram(FactorGrams.of([stacked(factors)], Pairs.of(len(factors.B))))[0],
-        flat @ flat.T,
-        rtol=1e-10,
-        atol=1e-10,
-    )
+    torch.testing.assert_close(gram(multiplied(factors))[0], flat @ flat.T, rtol=1e-10, atol=1e-10)
 
 
 def test_a_module_wider_than_a_tile_has_the_dense_gram_sums_and_triples() -> None:
     """The last tile ends with what the one before left there, if nobody clears it."""
     drift = Drift.of([10, 20, 30], [], starts_at_base=True)
-    stack = stacked(factors := random_factors(drift.points, 20_011, 7, 8, seed=0))
-    tile = stack.left.tile()
+    group = grouped(factors := random_factors(drift.points, 20_011, 7, 8, seed=0))
+    tile = group.modules[0].left.tile()
     assert tile.shape[-1] < 20_011
     assert 20_011 % tile.shape[-1]
-    grams = FactorGrams.of([stack], Pairs.of(drift.points), sums=True)
+    grams = multiplied(factors)
     deltas = dense(factors)
     torch.testing.assert_close(gram(grams)[0], deltas.flatten(1) @ deltas.flatten(1).T, rtol=1e-10, atol=0)
     torch.testing.assert_close(entry_sums(grams)[0], deltas.sum(dim=(1, 2)), rtol=1e-10, atol=1e-8)
-    (found,) = triples_of([stack], grams, drift, [], Seen.GLOBALS, done_before(drift.spans(0, 3), grams))
+    (found,) = triples_of(group, grams, drift, [], Seen.GLOBALS, done_before(drift.spans(0, 3), grams))
     assert len(found.locals.sigma) == len(found.targets.sigma) == 0, "nobody asked for them"
     leading = found.globals
     for sigma, u, v, delta in zip(leading.sigma, leading.u, leading.v, deltas, strict=True):
@@ -118,9 +110,8 @@ def test_triples_are_the_dense_ones(
     factors = random_factors(drift.points, m, n, r, seed, closeness)
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
     pairs = drift.pairs(20)
-    stack = stacked(factors)
-    grams = FactorGrams.of([stack], Pairs.of(drift.points))
-    (found,) = triples_of([stack], grams, drift, pairs, Seen.ALL, done_before(drift.spans(0, 4), grams))
+    group, grams = grouped(factors), multiplied(factors)
+    (found,) = triples_of(group, grams, drift, pairs, Seen.ALL, done_before(drift.spans(0, 4), grams))
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -133,31 +124,6 @@ def test_triples_are_the_dense_ones(
             assert float(triples.sigma[index]) == pytest.approx(sigma, rel=1e-5)
             captured = triples.u[index].double() @ delta @ triples.v[index].double()
             assert float(captured) == pytest.approx(sigma, rel=1e-5)
-
-
-@pytest.mark.parametrize("wanted", [None, [(0, 0), (1, 1), (2, 2), (3, 3), (1, 0), (2, 3)]])
-def test_what_a_gpu_multiplies_at_once_is_what_a_cpu_multiplies_in_tiles(
-    wanted: list[tuple[int, int]] | None,
-) -> None:
-    stack, pairs = stacked(random_factors(4, 700, 900, 16, seed=5)), Pairs.of(4, wanted)
-    for side in (stack.left, stack.right):
-        (one, one_sums), (other, other_sums) = (
-            (
-                torch.zeros(len(pairs.kept), 16, 16, dtype=torch.float64),
-                torch.zeros(4, 16, dtype=torch.float64),
-            )
-            for _ in range(2)
-        )
-        multiply_in_tiles(side, pairs, one, one_sums)
-        multiply_at_once(side, pairs, other, other_sums)
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(one_sums, other_sums, rtol=1e-12, atol=1e-12)
-        deltas: list[Delta] = [((None, 1),), ((1, 3),), ((None, 0), (2, 3))]
-        coordinates = torch.zeros(3, 4, 16, dtype=torch.float64)
-        for index, delta in enumerate(deltas):
-            coordinates[index, points_of(delta)] = torch.randn(len(points_of(delta)), 16, dtype=torch.float64)
-        at_once = combined_at_once(coordinates, side, deltas)
-        torch.testing.assert_close(combined(coordinates, side, deltas), at_once, rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -173,12 +139,11 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
         ModuleFactors(late_B, late.A, late.scaling),
         random_factors(drift.points, 4, 11, 3, seed + 2),
     ]
-    stacks = [Stack.of(each) for each in modules]
-    grams = FactorGrams.of(stacks, Pairs.of(drift.points))
+    group, grams = grouped(*modules), multiplied(*modules)
     dones = done_before(drift.spans(0, 5), grams)
     pairs = drift.pairs(20)
     spectra = list(global_spectra(grams, seen_deltas(drift, [], Seen.GLOBALS), dones))
-    triples = triples_of(stacks, grams, drift, pairs, Seen.ALL, dones)
+    triples = triples_of(group, grams, drift, pairs, Seen.ALL, dones)
     for index, (factors, found) in enumerate(zip(modules, triples, strict=True)):
         drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
         for kind, expected in (
@@ -204,11 +169,10 @@ def test_a_small_drift_on_a_large_adapter_is_known_across_many_jumps(size: float
     jumps = [step for step in steps[:-1] if step // 10 % every == 0]
     drift = Drift.of(steps, jumps, starts_at_base=False)
     factors = small_walk(96, 80, 8, size, len(steps), [steps.index(jump) for jump in jumps])
-    stack = stacked(factors)
-    grams = FactorGrams.of([stack], Pairs.of(drift.points))
+    group, grams = grouped(factors), multiplied(factors)
     last = len(steps) - 1
     dones = done_before(drift.spans(0, last), grams)
-    (found,) = triples_of([stack], grams, drift, [], Seen.GLOBALS, dones)
+    (found,) = triples_of(group, grams, drift, [], Seen.GLOBALS, dones)
     (((values,),),) = global_spectra(grams, [drift.spans(0, last)], dones)
     delta = torch.einsum("p,pmn->mn", drift.coefficients[-1], dense(factors))
     u, sigma, vt = torch.linalg.svd(delta, full_matrices=False)
@@ -310,8 +274,8 @@ def test_a_series_that_never_moved(tmp_path: Path) -> None:
 
 def test_zero_deltas_are_still_whatever_a_does() -> None:
     drifting = ModuleFactors(torch.zeros(2, 4, 2).unbind(), torch.randn(2, 2, 3).unbind(), scaling=1.0)
-    assert drifting.is_still(None, 0)
-    assert drifting.is_still(0, 1)
+    assert drifting.are_one_delta()
+    assert ModuleFactors(drifting.B[:1], drifting.A[:1], scaling=1.0).are_one_delta()
     assert LowRank(drifting.B[0], drifting.A[0]).norm() == 0
 
 
@@ -352,7 +316,7 @@ def test_nan_and_inf_are_found_in_a_module_that_never_trains(value: float, run_f
 def test_what_rounding_leaves_is_no_triple() -> None:
     """A module of four outputs under factors of rank 16: 12 of the 16 singular values are rounding."""
     factors = random_factors(3, 4, 9, 16, seed=3)
-    grams = FactorGrams.of([stacked(factors)], Pairs.of(3))
+    grams = multiplied(factors)
     delta: Delta = ((0, 1),)
     found = leading_triples(grams, [delta], [0], done_before(delta, grams), 8)
     assert found.sigma[0, 0, :4].all()

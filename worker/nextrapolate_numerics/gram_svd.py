@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.parallel import in_threads
+from nextrapolate_numerics.transfer import fetched
 
 _OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
 _DENSE = 4  # below so many times the iterated columns, the whole spectrum costs no more than a part
-_CHUNKS = 8  # for the CPU's threads
 _BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, more slowly than a CPU
 _ROUNDS = 8
 _POWERS = 2  # of X^T X between two small decompositions
@@ -124,8 +124,9 @@ def _eigenvalues(matrices: Tensor) -> Tensor:
     if matrices.device.type == "cpu" or matrices.shape[-1] <= _BATCHED_ON_GPU or matrices.ndim == 2:
         values: Tensor = torch.linalg.eigvalsh(matrices)
         return values
-    some = matrices.cpu().chunk(_CHUNKS)
-    return torch.cat(list(in_threads(torch.linalg.eigvalsh, some))).to(matrices.device)
+    threads = torch.get_num_threads()
+    some = fetched(matrices).chunk(2 * threads)
+    return torch.cat(list(in_threads(torch.linalg.eigvalsh, some, threads))).to(matrices.device)
 
 
 def self_product(rows: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import torch
 
-_MAX_MODULES = 4
+MAX_MODULES = 4
 """Modules at a time. More would wait for one another, since between their products only one of them runs; and
 each has memory of its own."""
 
@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 def in_threads(
-    work: Callable[[_Item], _Result], items: Sequence[_Item], most: int = _MAX_MODULES
+    work: Callable[[_Item], _Result], items: Sequence[_Item], most: int = MAX_MODULES
 ) -> Iterator[_Result]:
     """What becomes of each item, in their order: a few at a time, among which torch's threads are shared out.
 
@@ -28,7 +28,7 @@ def in_threads(
         items: of them.
         most: at a time; memory may allow fewer than threads do.
     """
-    with _shared_out(max(1, min(most, _MAX_MODULES, len(items)))) as at_once:
+    with _shared_out(max(1, min(most, len(items)))) as at_once:
         if at_once == 1:
             yield from map(work, items)
         else:

@@ -16,7 +16,7 @@ from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, re
 from nextrapolate_numerics.extension.writer import write_adapter
 from nextrapolate_numerics.extraction import Extraction, continued
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.parallel import in_threads
+from nextrapolate_numerics.parallel import MAX_MODULES, in_threads
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift, LoraConfig, Trajectory
 from nextrapolate_numerics.update import Combination, Update, combine
@@ -168,7 +168,7 @@ def _at_once(trajectory: Trajectory, update: Update) -> int:
         entries += keys.r * (keys.m + keys.n)
         if name in update.modules():
             largest = max(largest, (update.rank_of(name, trajectory) + keys.r) * (keys.m + keys.n))
-    return entries // (_HELD_SHARE * largest)
+    return min(entries // (_HELD_SHARE * largest), MAX_MODULES)
 
 
 def _extended(

@@ -1,10 +1,11 @@
 """One pass over a run's files: from factors to small matrices that tell everything a method asks for.
 
-stack.py            a module's factors at all points, widened a tile at a time
 gram.py             inner products of modules' factors, from which all else is told
-groups.py           modules that are worked on together
-loading.py          groups on the device: mapped for a CPU, sent ahead to a GPU
 deltas.py           which points a delta is made of
+groups.py           modules that are worked on together
+tiles.py            as a CPU does: one module after the other, a tile at a time
+blocks.py           as a GPU does: those of one shape at once
+sending.py          how groups get to a GPU
 before_jumps.py     what training had done until a run's last jump
 decompositions.py   leading triples and spectra of deltas
 triples.py          those that NExt sees

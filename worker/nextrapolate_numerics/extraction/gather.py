@@ -14,10 +14,11 @@ from nextrapolate_numerics.extraction.decompositions import global_spectra
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.extraction.groups import Group, planned
-from nextrapolate_numerics.extraction.loading import mapped, sent
+from nextrapolate_numerics.extraction.groups import Group, moving, planned
 from nextrapolate_numerics.extraction.module_geometry import ModuleGeometry, module_geometries
 from nextrapolate_numerics.extraction.parts import ModuleParts, parts_of
+from nextrapolate_numerics.extraction.sending import sent
+from nextrapolate_numerics.extraction.tiles import MappedGroup
 from nextrapolate_numerics.extraction.triples import ModuleTriples, seen_deltas, triples_of
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, silent
@@ -49,6 +50,9 @@ def gather(
     trajectory.forget()
     if not found:
         raise NothingMovedError
+    found = {
+        name: found[name] for name in trajectory.module_names if name in found
+    }  # a GPU's are not in order
     still = dict.fromkeys(trajectory.module_names, 0.0)
     return Extraction(
         trajectory,
@@ -68,9 +72,14 @@ def gather(
 
 def _found(look: "_Look", plan: Sequence[list[str]], device: torch.device) -> Iterator[dict[str, "_Found"]]:
     """What each group tells: on a CPU of several at a time, on a GPU of one after the other."""
-    if device.type == "cpu":
-        return in_threads(lambda names: look.at(mapped(look.trajectory, names)), plan)
-    return map(look.at, sent(look.trajectory, plan, device))
+    if device.type == "cuda":
+        return map(look.at, sent(look.trajectory, plan, device))
+
+    def mapped(names: list[str]) -> dict[str, "_Found"]:
+        moved = moving(look.trajectory, names)
+        return look.at(MappedGroup.of(look.trajectory.modules(moved)))
+
+    return in_threads(mapped, plan)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class _Look:
         if not group.names:
             return {}
         evidence, drift = self.evidence, self.trajectory.drift
-        grams = FactorGrams.of(group.stacks, self.multiplied, sums=evidence.geometry)
+        grams = group.multiplied(self.multiplied, sums=evidence.geometry)
         for module, point in grams.broken_points()[:1]:
             raise self.trajectory.not_finite(group.names[module], point)
         dones = done_before(drift.spans(0, len(drift.steps) - 1), grams)
@@ -128,12 +137,11 @@ class _Look:
         parts: Sequence[ModuleParts | None] = nothing
         geometry: Sequence[ModuleGeometry | None] = nothing
         if evidence.triples:
-            triples = triples_of(group.stacks, grams, drift, self.pairs, evidence.triples, dones)
+            triples = triples_of(group, grams, drift, self.pairs, evidence.triples, dones)
         if evidence.parts:
             parts = parts_of(grams, drift, tuple(sorted(evidence.parts)), dones)
         if evidence.geometry and inner is not None:
-            entries = [stack.entries for stack in group.stacks]
-            geometry = module_geometries(inner, entry_sums(grams), entries, ratios, drift)
+            geometry = module_geometries(inner, entry_sums(grams), group.entries, ratios, drift)
         last = [of_module[-1] for of_module in ratios]
         grams_of_deltas = nothing if inner is None else inner
         found = map(_Found, last, norms, grams_of_deltas, triples, parts, geometry)

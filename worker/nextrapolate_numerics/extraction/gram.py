@@ -8,8 +8,6 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.extraction.stack import Side, Stack
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -71,24 +69,22 @@ class FactorGrams:
     scaling: Tensor
 
     @classmethod
-    def of(cls, stacks: Sequence[Stack], pairs: Pairs, *, sums: bool = False) -> Self:
-        """O(w r^2 (m + n)) a module: the most of an extraction's work.
+    def zeros(
+        cls, scalings: Sequence[float], rank: int, pairs: Pairs, device: torch.device, *, sums: bool
+    ) -> Self:
+        """Room for the products of modules of one rank.
 
         Args:
-            stacks: of modules of one rank, at the same points.
+            scalings: of the modules.
+            rank: r.
             pairs: of points whose products are wanted.
-            sums: whether sums of entries are.
+            device: where they are to be.
+            sums: whether sums of entries are wanted.
         """
-        rank, points = stacks[0].left.rank, len(stacks[0].left)
-        scaling = torch.tensor([stack.scaling for stack in stacks], dtype=torch.float64)
-        scaling = scaling.to(stacks[0].left.device)
-        left, right = scaling.new_zeros(2, len(stacks), len(pairs.kept), rank, rank)
-        left_sums, right_sums = scaling.new_zeros(2, len(stacks), points if sums else 0, rank)
-        multiply = multiply_in_tiles if scaling.device.type == "cpu" else multiply_at_once
-        for stack, *of_left in zip(stacks, left, left_sums, strict=True):
-            multiply(stack.left, pairs, *of_left)
-        for stack, *of_right in zip(stacks, right, right_sums, strict=True):
-            multiply(stack.right, pairs, *of_right)
+        scaling = torch.tensor(scalings, dtype=torch.float64, device=device)
+        left, right = scaling.new_zeros(2, len(scalings), len(pairs.kept), rank, rank)
+        points = len(pairs.where) if sums else 0
+        left_sums, right_sums = scaling.new_zeros(2, len(scalings), points, rank)
         return cls(left, right, left_sums, right_sums, pairs.where, scaling)
 
     def __len__(self) -> int:
@@ -114,47 +110,6 @@ class FactorGrams:
         left, right = (side.diagonal(dim1=2, dim2=3)[:, own].sum(dim=2) for side in (self.left, self.right))
         broken: list[tuple[int, int]] = ((own >= 0) & ~(left + right).isfinite().cpu()).nonzero().tolist()
         return broken
-
-
-def multiply_in_tiles(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
-    """A tile at a time, each pair in one order; its mirror is copied.
-
-    Args:
-        side: B or A of one module.
-        pairs: of points.
-        products: (w, r, r) zeros, to which the products are added.
-        total: (p, r) zeros, to which the sums over d are added; or (0, r).
-    """
-    sizes = [end - begin for _, begin, end in pairs.runs]
-    mirrored = [size for size, (apart, _, _) in zip(sizes, pairs.runs, strict=True) if apart]
-    runs = torch.split(products, [*sizes, *mirrored])
-    runs, mirrors = runs[: len(sizes)], runs[len(sizes) :]
-    tile = side.tile()
-    factors = [(tile[begin + apart : end + apart], tile[begin:end].mT) for apart, begin, end in pairs.runs]
-    for _ in side.widened(tile):
-        if len(total):
-            total += tile.sum(dim=-1)
-        for run, (one, other) in zip(runs, factors, strict=True):
-            torch.baddbmm(run, one, other, out=run)
-    for mirror, run in zip(mirrors, runs[len(runs) - len(mirrors) :], strict=True):
-        mirror.copy_(run.mT)
-
-
-def multiply_at_once(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
-    """All points with all in one product, of which those of the pairs are kept: a GPU is soon done with it.
-
-    Args:
-        side: B or A of one module.
-        pairs: of points.
-        products: (w, r, r), where the products go.
-        total: (p, r), where the sums over d go; or (0, r).
-    """
-    rows = side.rows()
-    by_points = (rows @ rows.mT).view(len(side), side.rank, len(side), side.rank).transpose(1, 2)
-    one, other = pairs.kept.to(rows.device).unbind(1)
-    products.copy_(by_points[one, other])
-    if len(total):
-        total.copy_(rows.sum(dim=1).view_as(total))
 
 
 def gram(factors: FactorGrams) -> Tensor:

@@ -1,33 +1,40 @@
 """Modules that are worked on together: a few at a time, and their small matrices as one batch."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from nextrapolate_numerics.extraction.gram import Pairs
-from nextrapolate_numerics.extraction.stack import Stack
-from nextrapolate_numerics.series import ModuleFactors, Trajectory
+from nextrapolate_numerics.extraction.deltas import Delta
+from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
+from nextrapolate_numerics.series import Trajectory
 
 
-@dataclass(frozen=True)
-class Group:
-    """Modules of one rank that moved.
+class Group(Protocol):
+    """Modules of one rank that moved: in the pages of their files for a CPU, in blocks on a GPU."""
 
-    Attributes:
-        names: of them.
-        stacks: their factors, on the device.
-    """
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the g modules; the order of all that is told of them. There may be none."""
 
-    names: tuple[str, ...]
-    stacks: tuple[Stack, ...]
+    @property
+    def entries(self) -> list[int]:
+        """Of each one's delta, m n."""
 
-    @classmethod
-    def of(cls, members: Iterable[tuple[str, Stack]]) -> Self:
-        """From each one's name and factors; there may be none."""
-        found = dict(members)
-        return cls(tuple(found), tuple(found.values()))
+    def multiplied(self, pairs: Pairs, *, sums: bool = False) -> FactorGrams:
+        """Inner products of their factors, and where that is wanted the sums of their entries."""
+
+    def combined(self, u: Tensor, v: Tensor, deltas: Sequence[Delta]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors of some modules after the other, (g', b, m) and (g', b, n) float32 on the device.
+
+        Args:
+            u: (g, b, p, r) coordinates: a vector is the sum over points of u[.., p] @ B_p^T.
+            v: (g, b, p, r) likewise, of A_p.
+            deltas: the b that the vectors are of: 0 but at the points of theirs.
+        """
 
 
 @dataclass(frozen=True)
@@ -44,22 +51,24 @@ class _Room:
 
 
 _ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
+_LAUNCHED = 400 << 20  # bytes of factors that are read while one group's work is launched on a GPU
 
 
-def _on_gpu(device: torch.device, products: int) -> _Room:
-    """A group takes a thousand launches, which have to be worth it, and some times as much memory beside.
+def _on_gpu(device: torch.device, factors: int) -> _Room:
+    """Groups of a size at which launching them all, and reading the first, takes the least time.
 
-    A quarter of all products at most: while the first group is read, nothing else is done.
+    Each takes some times as much memory beside its factors.
     """
     memory = torch.cuda.get_device_properties(device).total_memory
-    return _Room(min(memory // 512, products // 4), memory // 64)
+    groups = max(1, round(math.sqrt(factors / _LAUNCHED)))
+    return _Room(memory // 256, min(factors // groups, memory // 64))
 
 
 def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
     """The names of all modules in groups, in their order: those of a group have one rank."""
     modules, points = trajectory.layouts[0].modules, len(trajectory.points)
-    of_products = {name: 16 * len(pairs.kept) * keys.r**2 for name, keys in modules.items()}
-    room = _ON_CPU if device.type == "cpu" else _on_gpu(device, sum(of_products.values()))
+    of_factors = {name: 4 * points * keys.r * (keys.m + keys.n) for name, keys in modules.items()}
+    room = _ON_CPU if device.type == "cpu" else _on_gpu(device, sum(of_factors.values()))
     plan: list[list[str]] = []
     rank = products = factors = 0
     for name, keys in modules.items():
@@ -67,21 +76,19 @@ def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[
             plan.append([])
             rank, products, factors = keys.r, 0, 0
         plan[-1].append(name)
-        products += of_products[name]
-        factors += 4 * points * keys.r * (keys.m + keys.n)
+        products += 16 * len(pairs.kept) * keys.r**2
+        factors += of_factors[name]
     return plan
 
 
-def moving(
-    trajectory: Trajectory, modules: Iterable[tuple[str, ModuleFactors]]
-) -> Iterator[tuple[str, ModuleFactors]]:
-    """Those whose delta changed at all; the others' factors are written again, and so have to be numbers.
+def moving(trajectory: Trajectory, names: Iterable[str]) -> list[str]:
+    """Modules whose delta changed at all; the others' factors are written again, and so have to be numbers.
 
     Raises:
         NonFiniteWeightsError: NaN or Inf in a factor of one that did not.
     """
-    for name, factors in modules:
-        if all(factors.is_still(start, end) for start, end in trajectory.drift.segments):
-            trajectory.check_finite(name, factors, range(len(trajectory.points)))
-        else:
-            yield name, factors
+    moved = {name: trajectory.moved(name) for name in names}
+    for name in moved:
+        if not moved[name]:
+            trajectory.module(name)
+    return [name for name in moved if moved[name]]

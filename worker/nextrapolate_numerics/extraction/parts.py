@@ -21,7 +21,7 @@ from nextrapolate_numerics.extraction.before_jumps import Done, done_before
 from nextrapolate_numerics.extraction.decompositions import StackedTriples, leading_triples
 from nextrapolate_numerics.extraction.deltas import Delta, owners, points_of
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
-from nextrapolate_numerics.extraction.stack import Stack
+from nextrapolate_numerics.extraction.tiles import MappedGroup
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.series import Drift, ModuleFactors
 
@@ -132,7 +132,7 @@ def sum_of_parts(
     pairs = [
         (one, other) for increment in increments for one, other in product(points_of(increment), repeat=2)
     ]
-    grams = FactorGrams.of([Stack.of(factors)], Pairs.of(len(factors.B), pairs))
+    grams = MappedGroup.of([("", factors)]).multiplied(Pairs.of(len(factors.B), pairs))
     found = [
         leading_triples(grams, [increment], [0], done_before(increment, grams), rank)
         for increment in increments

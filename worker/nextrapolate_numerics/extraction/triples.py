@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain
 
-import torch
 from torch import Tensor
 
 from nextrapolate_numerics.extraction.before_jumps import Done
 from nextrapolate_numerics.extraction.decompositions import leading_triples
-from nextrapolate_numerics.extraction.deltas import Delta, owners
+from nextrapolate_numerics.extraction.deltas import Delta
 from nextrapolate_numerics.extraction.gram import FactorGrams
-from nextrapolate_numerics.extraction.stack import Side, Stack
+from nextrapolate_numerics.extraction.groups import Group
 from nextrapolate_numerics.lowrank import Triple, unit
 from nextrapolate_numerics.series import Drift
+from nextrapolate_numerics.transfer import fetched
 
 
 class Seen(IntEnum):
@@ -47,7 +48,7 @@ class ModuleTriples:
 
 
 def triples_of(
-    stacks: Sequence[Stack],
+    group: Group,
     grams: FactorGrams,
     drift: Drift,
     pairs: Sequence[tuple[int, int]],
@@ -58,10 +59,9 @@ def triples_of(
     deltas, count = seen_deltas(drift, pairs, seen), len(drift.steps) - 1
     found = leading_triples(grams, deltas, range(count), dones, 1)
     sigmas = (grams.scaling.unsqueeze(1) * found.sigma[..., 0]).cpu()
-    triples = (
-        Triple(sigma, *_unit(u[:, 0], v[:, 0], stack, deltas))
-        for stack, sigma, u, v in zip(stacks, sigmas, found.u, found.v, strict=True)
-    )
+    some = group.combined(found.u[:, :, 0], found.v[:, :, 0], deltas)
+    vectors = chain.from_iterable(zip(*_unit(u, v), strict=True) for u, v in some)
+    triples = (Triple(sigma, u, v) for sigma, (u, v) in zip(sigmas, vectors, strict=True))
     return [ModuleTriples(all_[:count], all_[count : 2 * count], all_[2 * count :]) for all_ in triples]
 
 
@@ -74,12 +74,10 @@ def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]], seen: Seen) -> l
     return [drift.spans(*each) for each in ends]
 
 
-def _unit(u: Tensor, v: Tensor, stack: Stack, deltas: Sequence[Delta]) -> tuple[Tensor, Tensor]:
-    """Vectors (b, m) and (b, n) float32 on the CPU, from their coordinates (b, p, r)."""
-    vectors = combined if u.device.type == "cpu" else combined_at_once
-    u, v = vectors(u, stack.left, deltas), vectors(v, stack.right, deltas)
+def _unit(u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors (g, b, m) and (g, b, n) of norm 1, on the CPU."""
     sign = _signs(u)
-    return (sign * unit(u)).cpu(), (sign * unit(v)).cpu()
+    return fetched(sign * unit(u)), fetched(sign * unit(v))
 
 
 def _signs(vectors: Tensor) -> Tensor:
@@ -88,21 +86,3 @@ def _signs(vectors: Tensor) -> Tensor:
     Singular vectors have no sign of their own; this makes it a function of their matrix.
     """
     return vectors.gather(-1, vectors.abs().argmax(-1, keepdim=True)).sign()
-
-
-def combined_at_once(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
-    """What `combined` gives; points that a delta does not have count, too: a GPU minds calls more."""
-    return (coordinates.flatten(1) @ side.rows()).float()
-
-
-def combined(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
-    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at a delta's own; float32."""
-    which = owners(deltas, len(side), coordinates.device)
-    own = [coordinates[indices, point] for point, indices in enumerate(which)]
-    vectors = []
-    for parts in side.ranges(together=1):
-        sums = coordinates.new_zeros(len(deltas), parts[0].shape[side.long])
-        for indices, rows, part in zip(which, own, parts, strict=True):
-            sums.index_add_(0, indices, rows @ (part if side.long else part.mT).double())
-        vectors.append(sums.float())
-    return torch.cat(vectors, dim=1)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -62,8 +62,13 @@ class AdapterLayout:
     dtypes: frozenset[str]
 
     @classmethod
-    def read(cls, path: Path, config: LoraConfig) -> "AdapterLayout":
+    def read(cls, path: Path, config: LoraConfig, like: "AdapterLayout | None" = None) -> "AdapterLayout":
         """Read the header and hold it against the config.
+
+        Args:
+            path: the file.
+            config: its adapter_config.json.
+            like: of another adapter with the same config; if it has the same header, too, all else follows.
 
         Raises:
             BrokenAdapterError: missing, truncated, a pickle, A without B, or another rank than the config's.
@@ -71,6 +76,8 @@ class AdapterLayout:
         """
         with _diagnosed(path):
             file = MappedFile(path)
+        if like is not None and like.file.entries is file.entries:
+            return replace(like, path=path, file=file)
         shapes = {key: entry.shape for key, entry in file.entries.items()}
         factors = {key: found for key in shapes if (found := _FACTOR.fullmatch(key))}
         others = tuple(sorted(shapes.keys() - factors.keys()))

@@ -9,9 +9,12 @@ import ctypes
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from io import FileIO
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +60,7 @@ class MappedFile:
         path: where it is.
 
     Attributes:
-        entries: what its header says of its tensors, by name.
+        entries: what its header says of its tensors, by name; one object where headers are the same.
 
     Raises:
         SafetensorError: what it says of itself does not hold.
@@ -72,12 +75,7 @@ class MappedFile:
         self._path, self._stat = path, path.stat()
         self._pages = torch.from_file(str(path), shared=False, size=self._stat.st_size, dtype=torch.uint8)
         data = 8 + int.from_bytes(self._bytes(0, 8), "little")
-        header = json.loads(self._bytes(8, data))
-        header.pop("__metadata__", None)
-        self.entries = {
-            name: Entry(found["dtype"], tuple(found["shape"]), *(data + end for end in found["data_offsets"]))
-            for name, found in header.items()
-        }
+        self.entries = _entries(self._bytes(8, data))
         self._handed_out = 0
 
     def tensor(self, name: str) -> Tensor:
@@ -95,43 +93,38 @@ class MappedFile:
             found = found.clone()  # other writers than safetensors' own do not align what they write
         return found.view(dtype).view(entry.shape)
 
-    def read(self, rooms: Mapping[str, Tensor]) -> None:
-        """Copy tensors into memory that is given, by their names.
+    @contextmanager
+    def reading(self) -> Iterator[Callable[[Sequence[str], Tensor], None]]:
+        """Open the file once more, to copy tensors from it past its pages.
 
-        Where they are stored as wanted, and the file is where it was, its pages are left alone: tensors that
-        lie one behind the other come in one call.
-
-        Raises:
-            KeyError: there is none of that name, or it is of a dtype that no factor has.
+        Yields:
+            What copies the tensors of some names, one behind the other, into memory that is given: on the
+            CPU, contiguous, of as many entries as they have. Those that lie so in the file, too, come in one
+            call. It raises KeyError where there is none of a name, or it is of a dtype that no factor has.
+            Where the file is another one by now or cut short, or has other dtypes, its pages are read.
         """
-        entries = {name: self.entries[name] for name in rooms}
-        wanted = all(rooms[name].dtype is DTYPES[entry.dtype] for name, entry in entries.items())
-        if not (wanted and self._read(sorted(entries, key=lambda name: entries[name].begin), rooms)):
-            for name, room in rooms.items():
-                room.copy_(self.tensor(name))
+        file = self._opened()
+        with nullcontext() if file is None else file:
+            yield partial(self._read, file)
 
-    def _read(self, names: Sequence[str], rooms: Mapping[str, Tensor]) -> bool:
-        """Read tensors from the file, in its order; False where it is another one by now, or cut short."""
-        with suppress(OSError), self._path.open("rb", buffering=0) as file:
-            if not os.path.samestat(os.fstat(file.fileno()), self._stat):
-                return False
-            for run in self._runs(names):
-                buffers: list[Any] = [rooms[name].numpy() for name in run]
-                read = os.preadv(file.fileno(), buffers, self.entries[run[0]].begin)
-                if read < sum(buffer.nbytes for buffer in buffers):
-                    return False
-            return True
-        return False
+    def _opened(self) -> FileIO | None:
+        """The file once more; None where it is another one by now."""
+        try:
+            file = self._path.open("rb", buffering=0)
+        except OSError:
+            return None
+        if os.path.samestat(os.fstat(file.fileno()), self._stat):
+            return file
+        file.close()
+        return None
 
-    def _runs(self, names: Sequence[str]) -> Iterator[list[str]]:
-        """Those that lie one behind the other."""
-        run: list[str] = []
-        for name in names:
-            if run and self.entries[run[-1]].end != self.entries[name].begin:
-                yield run
-                run = []
-            run.append(name)
-        yield run
+    def _read(self, file: FileIO | None, names: Sequence[str], room: Tensor) -> None:
+        entries = [self.entries[name] for name in names]
+        wanted = all(DTYPES[entry.dtype] is room.dtype for entry in entries)
+        if file is None or not wanted or not _filled(room.view(torch.uint8), file, entries):
+            sizes = [prod(entry.shape) for entry in entries]
+            for name, part in zip(names, torch.split(room, sizes), strict=True):
+                part.copy_(self.tensor(name).flatten())
 
     def forget(self) -> None:
         """Let go of the memory that reading took, where the system knows how."""
@@ -141,6 +134,38 @@ class MappedFile:
 
     def _bytes(self, begin: int, end: int) -> bytes:
         return self._pages[begin:end].numpy().tobytes()
+
+
+@lru_cache(maxsize=4)
+def _entries(header: bytes) -> Mapping[str, Entry]:
+    """What a header says; a run's files all have the same one, as a rule."""
+    data, tensors = 8 + len(header), json.loads(header)
+    tensors.pop("__metadata__", None)
+    return {
+        name: Entry(found["dtype"], tuple(found["shape"]), *(data + end for end in found["data_offsets"]))
+        for name, found in tensors.items()
+    }
+
+
+def _filled(room: Tensor, file: FileIO, entries: Sequence[Entry]) -> bool:
+    """Read tensors' bytes, those that lie one behind the other in one call; False where there are too few."""
+    for begin, end in _runs(entries):
+        buffer: Any = room[: end - begin].numpy()
+        if os.preadv(file.fileno(), [buffer], begin) < end - begin:
+            return False
+        room = room[end - begin :]
+    return True
+
+
+def _runs(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """Beginning and end of those that lie one behind the other."""
+    begin = end = entries[0].begin
+    for entry in entries:
+        if entry.begin != end:
+            yield begin, end
+            begin = entry.begin
+        end = entry.end
+    yield begin, end
 
 
 _madvise = getattr(ctypes.CDLL(None), "madvise", None) if hasattr(mmap, "MADV_DONTNEED") else None

@@ -4,7 +4,8 @@ The trajectory's *points* are its checkpoints, in the order of their steps, foll
 swapped in by jumps. Everything that methods predict is a combination of points.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -54,13 +55,13 @@ class ModuleFactors:
     A: tuple[Tensor, ...]
     scaling: float
 
-    def is_still(self, start: int | None, end: int) -> bool:
-        """True where the two deltas are the same matrix to the last bit."""
-        if _is_nothing(self.B[end]) and (start is None or _is_nothing(self.B[start])):
+    def are_one_delta(self) -> bool:
+        """True where the deltas of two points are the same to the last bit, or that of one is 0."""
+        if all(map(_is_nothing, self.B)):
             return True
-        if start is None:
-            return _is_nothing(self.A[end])
-        return torch.equal(self.B[start], self.B[end]) and torch.equal(self.A[start], self.A[end])
+        if len(self.B) == 1:
+            return _is_nothing(self.A[0])
+        return _is_same(*self.B) and _is_same(*self.A)
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,7 @@ class Trajectory:
                 raise JumpWithoutCheckpointError(jump.step)
         points = (*checkpoints, *jumps)
         configs = [LoraConfig.read(files.config) for files in points]
-        layouts = tuple(AdapterLayout.read(f.model, c) for f, c in zip(points, configs, strict=True))
-        for layout, config in zip(layouts, configs, strict=True):
-            _check_match(layout, config, layouts[0], configs[0])
+        layouts = _layouts(points, configs)
         last = len(steps) - 1
         drift = Drift.of(steps, [jump.step for jump in jumps], starts_at_base=configs[0].starts_at_base)
         return cls(points, layouts, configs[last], drift, _warnings(layouts[last], layouts))
@@ -150,36 +149,36 @@ class Trajectory:
         """
         indices = range(len(self.points)) if points is None else points
         factors = self._factors(name, indices)
-        self.check_finite(name, factors, indices)
-        return factors
-
-    def check_finite(self, name: str, factors: ModuleFactors, points: Sequence[int]) -> None:
-        """Look for NaN and Inf in a module's factors at these points.
-
-        Raises:
-            NonFiniteWeightsError: there is one.
-        """
-        for point, B, A in zip(points, factors.B, factors.A, strict=True):
+        for point, B, A in zip(indices, factors.B, factors.A, strict=True):
             if not (_is_finite(B) and _is_finite(A)):
                 raise self.not_finite(name, point)
+        return factors
+
+    def moved(self, name: str) -> bool:
+        """Whether a module's delta changed at all; NaN and Inf are not looked for."""
+        spans = ([end] if start is None else [start, end] for start, end in self.drift.segments)
+        return not all(self._factors(name, span).are_one_delta() for span in spans)
 
     def not_finite(self, name: str, point: int) -> NonFiniteWeightsError:
         """What to raise where a module's factors at a point hold NaN or Inf."""
         return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
-    def read(self, rooms: Mapping[str, tuple[Tensor, Tensor]], point: int) -> None:
-        """Copy modules' factors at one point into memory that is given.
+    @contextmanager
+    def reading(self, point: int) -> Iterator[Callable[[Sequence[tuple[str, bool]], Tensor], None]]:
+        """Open a point's file, to copy factors from it.
 
-        Args:
-            rooms: (m, r) and (r, n) float32 for B and A, by module.
-            point: where they are read.
+        Yields:
+            What copies some, one behind the other, into memory that is given. They are told by a module's
+            name and whether it is its B or its A; the memory has as many float32 as they have entries.
         """
         layout = self.layouts[point]
-        keys = {name: layout.modules[name] for name in rooms}
-        layout.file.read(
-            {keys[name].B: B for name, (B, _) in rooms.items()}
-            | {keys[name].A: A for name, (_, A) in rooms.items()}
-        )
+
+        def read(factors: Sequence[tuple[str, bool]], room: Tensor) -> None:
+            keys = ((layout.modules[name], is_B) for name, is_B in factors)
+            read_tensors([of.B if is_B else of.A for of, is_B in keys], room)
+
+        with layout.file.reading() as read_tensors:
+            yield read
 
     def modules(self, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
         """These modules at all points; NaN and Inf are not looked for."""
@@ -202,6 +201,11 @@ def _is_nothing(factor: Tensor) -> bool:
     return not (factor[0].any() or factor.any())
 
 
+def _is_same(factor: Tensor, other: Tensor) -> bool:
+    """Likewise."""
+    return torch.equal(factor[0], other[0]) and torch.equal(factor, other)
+
+
 def _is_finite(tensor: Tensor) -> bool:
     """A sum is finite only where all entries are; where it overflows, they are looked at."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
@@ -214,6 +218,18 @@ def _check_ascending(steps: Sequence[int], what: str) -> None:
                 f"The steps of the {what} have to ascend, and {later} follows {earlier}. "
                 "Give each step once, in the order of training."
             )
+
+
+def _layouts(points: Sequence[AdapterFiles], configs: Sequence[LoraConfig]) -> tuple[AdapterLayout, ...]:
+    """Of points that make one trajectory; what is like the first one in everything is soon seen to."""
+    first = AdapterLayout.read(points[0].model, configs[0])
+    layouts = [first]
+    for files, config in zip(points[1:], configs[1:], strict=True):
+        like = first if config.fields == configs[0].fields else None
+        layouts.append(layout := AdapterLayout.read(files.model, config, like))
+        if layout.modules is not first.modules:
+            _check_match(layout, config, first, configs[0])
+    return tuple(layouts)
 
 
 def _check_match(
