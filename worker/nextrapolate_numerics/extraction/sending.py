@@ -149,7 +149,7 @@ class _Pinned:
 
     def __init__(self) -> None:
         self._memory = torch.empty(0)
-        self.gone = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.gone = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def of(self, entries: int) -> Tensor:
         """So many float32, as soon as it is free."""
