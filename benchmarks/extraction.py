@@ -80,7 +80,7 @@ def main() -> None:
                     accuracy.append((model, rank, *row))
                     print("|", *accuracy[-1], sep=" | ", flush=True)
     measured = "\n\n".join(
-        [_what(arguments), markdown_table(SPEED, speed), _AGAINST, markdown_table(ACCURACY, accuracy)]
+        [_what(arguments), _filled(SPEED, speed), _AGAINST, markdown_table(ACCURACY, accuracy)]
     )
     print(f"\n{measured}")
     if arguments.write:
@@ -273,6 +273,14 @@ def _seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 _AGAINST = "Largest relative error against dense float64, of k_proj:"
+
+
+def _filled(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table without the columns that no row has anything in: the reference's, where it was not timed."""
+    some = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    return markdown_table(
+        [columns[index] for index in some], [[row[index] for index in some] for row in rows]
+    )
 
 
 def _what(arguments: argparse.Namespace) -> str:

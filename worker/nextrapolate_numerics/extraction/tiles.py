@@ -128,8 +128,9 @@ class MappedGroup:
 
     def combined(self, u: Tensor, v: Tensor, deltas: Sequence[Delta]) -> Iterator[tuple[Tensor, Tensor]]:
         """Vectors (1, b, m) and (1, b, n) of one module after the other, from their coordinates."""
+        which = owners(deltas, u.shape[2], u.device)
         for module, of_u, of_v in zip(self.modules, u, v, strict=True):
-            yield combined(of_u, module.left, deltas)[None], combined(of_v, module.right, deltas)[None]
+            yield combined(of_u, module.left, which)[None], combined(of_v, module.right, which)[None]
 
 
 def multiply(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
@@ -156,13 +157,18 @@ def multiply(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
         mirror.copy_(run.mT)
 
 
-def combined(coordinates: Tensor, side: Side, deltas: Sequence[Delta]) -> Tensor:
-    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), 0 but at a delta's own; float32."""
-    which = owners(deltas, len(side), coordinates.device)
+def combined(coordinates: Tensor, side: Side, which: Sequence[Tensor]) -> Tensor:
+    """The sum over points of coordinates (b, p, r) @ factors (p, r, d), float32.
+
+    Args:
+        coordinates: 0 but at the points of each of the b deltas.
+        side: B or A of one module.
+        which: of the deltas have each point.
+    """
     own = [coordinates[indices, point] for point, indices in enumerate(which)]
     vectors = []
     for parts in side.ranges(together=1):
-        sums = coordinates.new_zeros(len(deltas), parts[0].shape[side.long])
+        sums = coordinates.new_zeros(len(coordinates), parts[0].shape[side.long])
         for indices, rows, part in zip(which, own, parts, strict=True):
             sums.index_add_(0, indices, rows @ (part if side.long else part.mT).double())
         vectors.append(sums.float())
