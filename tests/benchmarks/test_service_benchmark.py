@@ -1,9 +1,13 @@
 """The benchmark of the service, in its shortest form: every part prints a table with a row that adds up."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from benchmarks import latency, service, stages
+from fixtures.server import EmbeddedServer
 
 from nextrapolate.methods import make_method
 
@@ -11,8 +15,14 @@ pytestmark = pytest.mark.integration
 
 
 def test_each_part_measures_something(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    embedded_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    @contextmanager
+    def shared(folder: Path) -> Iterator[tuple[str, str, None]]:
+        yield embedded_server.url, embedded_server.api_key, None
+
+    for part in (latency, stages):  # most of this would be imports of torch; `uploads` starts its own server
+        monkeypatch.setattr(part, "running_server", shared)
     monkeypatch.setattr(latency, "IDLE_SECONDS", 0.0)
     monkeypatch.setattr(latency, "METHODS", ("none",))
     monkeypatch.setattr(stages, "METHODS", {"a line": make_method("weight-extrapolation")})
