@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import httpx
@@ -48,7 +49,7 @@ class Sender:
     async def open(cls, networks: tuple[Network, ...]) -> AsyncIterator["Sender"]:
         """Make one; `networks` may be told although they are not public."""
         async with httpx.AsyncClient(
-            verify=_certificates(),
+            verify=certificates(),
             timeout=httpx.Timeout(_ANSWERS_WITHIN_SECONDS, connect=_CONNECTS_WITHIN_SECONDS),
             # Connections are told apart by address: one that is kept would serve another name of the same.
             limits=httpx.Limits(max_keepalive_connections=0),
@@ -102,8 +103,12 @@ class Sender:
         return addresses[0]
 
 
-def _certificates() -> ssl.SSLContext:
-    """Trust the authorities that everybody does, and those of this machine (SSL_CERT_FILE, SSL_CERT_DIR)."""
+@cache
+def certificates() -> ssl.SSLContext:
+    """Trust the authorities that everybody does, and those of this machine (SSL_CERT_FILE, SSL_CERT_DIR).
+
+    To read them all takes a tenth of a second: a process does it once.
+    """
     context = httpx.create_ssl_context(trust_env=False)
     context.load_default_certs()
     return context
