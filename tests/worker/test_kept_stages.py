@@ -220,7 +220,7 @@ def kept(job: Path) -> dict[str, Path]:
 def test_a_job_whose_child_was_killed_goes_on_where_it_was(
     store: Store, store_settings: StoreSettings, run_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    method = NextMethod(preset="paper", horizon_steps=20, epochs=300)
+    method = NextMethod(preset="paper", horizon_steps=20, epochs=100)
     worker, never = WorkerSettings(store_settings, "cpu", threads=1), threading.Event()
     request, inputs = job_over(run_folder, method), run_inputs(run_folder)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="").id

@@ -28,7 +28,7 @@ Submit = Callable[[Method], JobRecord]
 
 pytestmark = pytest.mark.integration
 
-SLOW = NextMethod(preset="paper", horizon_steps=20, epochs=300)
+SLOW = NextMethod(preset="paper", horizon_steps=20, epochs=100)
 
 
 @contextmanager
