@@ -7,6 +7,8 @@ BIN := .venv/bin
 VERL := .venv-verl/bin
 # Tests wait for servers and processes as much as they compute; more than two at once would only make them wait.
 TWO_AT_A_TIME := -n 2 --dist worksteal
+# They start hundreds of processes: where images say to keep no compiled modules, each would compile the code anew.
+test test-unit: export PYTHONDONTWRITEBYTECODE :=
 FUZZ_TESTS := tests/service/test_openapi_fuzz.py tests/service/test_any_request.py \
 	tests/service/test_checkpoint_uris.py tests/store/test_safetensors_header.py
 
