@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 from fixtures.adapters import write_run
+from fixtures.hatched_server import running_hatched_server
 from fixtures.server import EmbeddedServer, running_server
 
 pytestmark = pytest.mark.integration
@@ -154,9 +155,9 @@ def test_a_job_runs_and_its_data_survives_a_restart(tmp_path: Path) -> None:
         extrapolate(client, run)
 
 
-def test_parts_that_die_come_back(server: EmbeddedServer, tmp_path: Path) -> None:
+def test_parts_that_die_come_back(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
-    with calls(server) as client:
+    with running_hatched_server(tmp_path) as server, calls(server) as client:
         for word, name in (("redis-server", "redis"), ("celery", "worker-1"), ("serving", "api")):
             part(server, word).kill()
             eventually(partial(says, server, f"see {server.data_dir}/logs/{name}.log"))

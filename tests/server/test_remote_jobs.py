@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
+from fixtures.hatched_server import running_hatched_server
 from fixtures.hub import Hub
 from fixtures.s3 import Bucket
-from fixtures.server import running_server
 
 from nextrapolate import NExtClient
 from nextrapolate.schemas import ADAPTER_MODEL
@@ -33,7 +33,7 @@ def test_the_same_run_from_a_folder_a_hub_and_a_bucket(hub: Hub, bucket: Bucket,
     )
     allowed = {"NEXTRAPOLATE_HUB_ENDPOINT": hub.url, "NEXTRAPOLATE_S3_BUCKETS": bucket.name}
     with (
-        running_server(tmp_path, environment=allowed | dict(bucket.environment)) as server,
+        running_hatched_server(tmp_path, allowed | dict(bucket.environment)) as server,
         NExtClient(server.url, server.api_key, hub_token=TOKEN) as client,
     ):
         made = {
