@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 from fixtures.adapters import write_run
-from fixtures.server import EmbeddedServer, running_server
+from fixtures.hatched_server import running_hatched_server
+from fixtures.server import EmbeddedServer
 
 pytestmark = pytest.mark.integration
 
@@ -49,7 +50,7 @@ def until_there(record: Path) -> None:
 
 def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(tmp_path: Path) -> None:
     run, data = write_run(tmp_path / "run", range(10, 60, 10)), tmp_path / "data"
-    with running_server(tmp_path) as server, calls(server) as client:
+    with running_hatched_server(tmp_path) as server, calls(server) as client:
         job = extrapolate(client, run)
         refused = server_command("rebuild", "--data-dir", data)
         assert (refused.returncode, "stop it" in refused.stderr) == (1, True)
@@ -66,7 +67,8 @@ def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(tmp_path: 
     again = server_command("rebuild", "--data-dir", data)
     assert (again.returncode, "--add-missing" in again.stderr) == (1, True)
 
-    with running_server(tmp_path) as server, calls(server) as client:
+    (tmp_path / "hatchery.sock").unlink()
+    with running_hatched_server(tmp_path) as server, calls(server) as client:
         assert client.get(f"/jobs/{job['id']}").json() == job
         assert client.get(f"/jobs/{job['id']}/adapter/adapter_model.safetensors").is_success
         extrapolate(client, run)
