@@ -42,6 +42,21 @@ def read_size(variable: str, default: Default) -> int | Default:
     return size
 
 
+def read_text(variable: str, default: str, pattern: str, wanted: str) -> str:
+    """Read one of several words.
+
+    Args:
+        variable: the variable.
+        default: what it holds where it is not set.
+        pattern: regular expression of what it may hold, all of it.
+        wanted: the same for a reader.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    return str(_read(variable, default, Annotated[str, Field(pattern=f"^({pattern})$")], wanted))
+
+
 def read_list(variable: str, separator: str = ",") -> list[str]:
     """Read what stands between separators, and leave out what is empty."""
     parts = os.environ.get(variable, "").split(separator)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from fixtures.adapters import write_run
 from fixtures.dense import checkpoints
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextrapolate_numerics import Trajectory
@@ -29,6 +30,13 @@ FROZEN = {"neck": (5, 6)}
 STEPS = (10, 20, 30, 40)
 
 
+def written_otherwise(file: Path) -> None:
+    """Without PEFT's prefix, in another order, and one factor in float64."""
+    tensors = {key.removeprefix("base_model.model."): tensor for key, tensor in load_file(file).items()}
+    tensors["layers.10.up.lora_A.weight"] = tensors["layers.10.up.lora_A.weight"].double()
+    save_file(tensors, file)
+
+
 @pytest.fixture(params=[1, 3_000, 1 << 20], ids=["each factor a piece", "some in one", "all in one"])
 def groups(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -36,6 +44,7 @@ def groups(
     """The same modules in both ways, read as they are sent to a GPU."""
     monkeypatch.setattr(sending, "PINNED_BYTES", 4 * request.param)
     run = write_run(tmp_path / "run", STEPS, modules=MODULES | FROZEN, rank=16)
+    written_otherwise(checkpoints(run)[2].model)
     trajectory = Trajectory.open(checkpoints(run))
     moved = moving(trajectory, trajectory.module_names)
     factors = Factors.of(moved, trajectory)

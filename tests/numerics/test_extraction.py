@@ -273,10 +273,7 @@ def test_a_series_that_never_moved(tmp_path: Path) -> None:
 
 
 def test_zero_deltas_are_still_whatever_a_does() -> None:
-    drifting = ModuleFactors(torch.zeros(2, 4, 2).unbind(), torch.randn(2, 2, 3).unbind(), scaling=1.0)
-    assert drifting.are_one_delta()
-    assert ModuleFactors(drifting.B[:1], drifting.A[:1], scaling=1.0).are_one_delta()
-    assert LowRank(drifting.B[0], drifting.A[0]).norm() == 0
+    assert LowRank(torch.zeros(4, 2), torch.randn(2, 3)).norm() == 0
 
 
 def test_progress_ends_at_one(run_folder: Path) -> None:
@@ -311,6 +308,21 @@ def test_nan_and_inf_are_found_in_a_module_that_never_trains(value: float, run_f
         extract(Trajectory.open(files), WeightExtrapolation(), 50)
     assert (refusal.value.module, refusal.value.step) == (FROZEN, files[3].step)
     assert refusal.value.path == files[3].model
+
+
+def test_a_span_of_nothing_on_an_adapter_that_is_there_has_no_triple() -> None:
+    """What is left of products that cancel is some 1e-160, whose inverse is none."""
+    drift = Drift.of([10, 20, 30, 40], [20], starts_at_base=True)
+    one, other = (torch.ones(30, 4) * size for size in (1, 2))
+    A = random_factors(1, 30, 20, 4, seed=0).A * drift.points
+    factors = ModuleFactors((one, one, other, other, other), A, scaling=0.7)
+    group, grams = grouped(factors), multiplied(factors)
+    dones = done_before(drift.spans(0, 4), grams)
+    (found,) = triples_of(group, grams, drift, [(1, 3)], Seen.ALL, dones)
+    for triples in (found.locals[1:], found.targets):
+        assert not triples.sigma.any()
+        assert not triples.u.any()
+        assert not triples.v.any()
 
 
 def test_what_rounding_leaves_is_no_triple() -> None:

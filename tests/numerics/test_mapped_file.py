@@ -1,5 +1,6 @@
 """Tensors copied from a file into memory that is given: what the mapped ones hold, whatever became of it."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_the_file_that_was_mapped_is_the_one_that_is_read(tmp_path: Path, fate: 
         (tmp_path / "other").replace(path)
     found = copied(file, *TENSORS)
     assert all(torch.equal(found[name], TENSORS[name]) for name in TENSORS)
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c", "d"), ("d",)])
+def test_a_file_that_was_cut_short_is_not_read_from_its_pages(tmp_path: Path, names: tuple[str, ...]) -> None:
+    """They would take the process with them."""
+    save_file(TENSORS, tmp_path / "file")
+    file = MappedFile(tmp_path / "file")
+    os.truncate(tmp_path / "file", (tmp_path / "file").stat().st_size - 8)
+    with pytest.raises(OSError, match="cut short"):
+        copied(file, *names)
 
 
 def test_headers_that_are_the_same_are_parsed_once(tmp_path: Path) -> None:

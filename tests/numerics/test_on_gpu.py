@@ -21,6 +21,7 @@ from nextrapolate_numerics import (
     extend,
     extract,
 )
+from nextrapolate_numerics.extraction import groups, sending
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -66,6 +67,29 @@ def test_geometry_and_triples_are_those_of_the_cpu(tmp_path: Path) -> None:
                 torch.testing.assert_close(
                     getattr(triples, part), getattr(others, part), rtol=1e-4, atol=1e-5
                 )
+
+
+@pytest.mark.parametrize("pinned", [4, 4_000])
+def test_many_groups_that_are_sent_while_others_are_worked_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: int
+) -> None:
+    """More points than readers, more pieces than rooms, and groups of which nothing moved."""
+    shapes = {"up": (96, 80), "down": (80, 96), "still": (20, 30)}
+    modules = {f"layers.{index}.{name}": shape for index in range(9) for name, shape in shapes.items()}
+    run = write_run(tmp_path / "run", range(10, 410, 10), modules=modules, rank=8)
+    for files in checkpoints(run):
+        tensors = load_file(files.model)
+        tensors |= {key: tensors[key] * 0 for key in tensors if "still.lora_B" in key}
+        save_file(tensors, files.model, metadata={"format": "pt"})
+    monkeypatch.setattr(groups, "_LAUNCHED", 1)
+    monkeypatch.setattr(sending, "PINNED_BYTES", pinned)
+    one, other = (extracted(run, PAPER, device) for device in ("cpu", "cuda"))
+    assert one.moved == other.moved == {name for name in modules if not name.endswith("still")}
+    for name in one.moved:
+        torch.testing.assert_close(one.grams[name], other.grams[name], rtol=1e-10, atol=0)
+        torch.testing.assert_close(
+            one.triples[name].globals.u, other.triples[name].globals.u, rtol=1e-4, atol=1e-5
+        )
 
 
 def test_the_same_bits_twice(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A series of files as one trajectory: its order, its agreement, its jumps taken out."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +110,32 @@ def test_jumps_after_the_last_checkpoint_left_no_trace(run: Path) -> None:
 def test_configs_have_to_agree(config: dict[str, Any], what: str, run: Path) -> None:
     with pytest.raises(MismatchedAdaptersError, match=what):
         Trajectory.open([*checkpoints(run), rewritten(run, 40, **config)])
+
+
+def test_of_patterns_the_first_that_matches_counts_and_has_to_agree(tmp_path: Path) -> None:
+    """Two configs that are equal as dictionaries, and tell of another scaling."""
+    patterns = {"down_proj": 4, ".*proj": 16}
+    run = write_run(tmp_path / "run", [10, 20], alpha_pattern=patterns)
+    write_run(tmp_path / "run", [30], alpha_pattern=dict(reversed(patterns.items())))
+    with pytest.raises(MismatchedAdaptersError, match="scaling"):
+        Trajectory.open(checkpoints(run))
+
+
+def test_training_moves_a_module_and_a_jump_does_not(tmp_path: Path) -> None:
+    """Module `still` has one value before the jump and another one after it; of `zero` A alone changes."""
+    modules = {"moving": (5, 6), "still": (7, 8), "zero": (4, 3), "last": (3, 3)}
+    run = write_run(tmp_path / "run", [10, 20, 30, 40], modules=modules)
+    files, jumped = checkpoints(run), checkpoints(write_run(tmp_path / "jump", [20], modules=modules))
+    before, after = load_file(files[0].model), load_file(jumped[0].model)
+    for of, held in zip((*files, *jumped), (before, before, after, after, after), strict=True):
+        tensors = load_file(of.model)
+        tensors |= {key: held[key] for key in tensors if "still" in key}
+        tensors |= {key: tensors[key] * 0 for key in tensors if "zero.lora_B" in key}
+        save_file(tensors, of.model)
+    for config in (each.config for each in (*files, *jumped)):
+        config.write_text(json.dumps(json.loads(config.read_text()) | {"init_lora_weights": False}))
+    trajectory = Trajectory.open(files, jumped)
+    assert {name for name in modules if trajectory.moved(name)} == {"moving"}
 
 
 @pytest.mark.parametrize(

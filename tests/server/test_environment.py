@@ -74,6 +74,15 @@ def test_what_cannot_be_used_is_named(
         ServiceSettings.from_environment()
 
 
+@pytest.mark.parametrize("device", ["mps", "gpu", "cuda:", "cuda:x"])
+def test_a_device_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_DEVICE", device)
+    with pytest.raises(ValueError, match=f"^NEXTRAPOLATE_DEVICE is '{device}': write auto, cpu, cuda or"):
+        WorkerSettings.from_environment()
+    monkeypatch.setenv("NEXTRAPOLATE_DEVICE", "cuda:1")
+    assert WorkerSettings.from_environment().device == "cuda:1"
+
+
 @pytest.mark.parametrize("name", ["TRUSTED_PROXIES", "WEBHOOK_NETWORKS"])
 @pytest.mark.parametrize("wrong", ["caddy", "10.0.0.1/8", "*"])
 def test_what_is_no_network_is_named(monkeypatch: pytest.MonkeyPatch, name: str, wrong: str) -> None:

@@ -105,7 +105,7 @@ class SentGroup:
             yield combined(u[which], block.left), combined(v[which], block.right)
 
     def used_on(self, stream: torch.cuda.Stream) -> None:
-        """Its memory is not used again before this stream has come as far as now."""
+        """Its memory is not used again before this stream has done what it is given until then."""
         for block in self.blocks:
             block.left.record_stream(stream)
             block.right.record_stream(stream)

@@ -11,16 +11,17 @@ from nextrapolate_numerics.extraction.gram import FactorGrams
 from nextrapolate_numerics.gram_svd import Core, inverse
 
 _ROUNDING = 1e-7  # of the first singular value: what inner products in float64 hardly tell from 0
+_NOTHING = 1e-76  # what is left of float32 factors that cancel; its square can be divided by
 
 
 @dataclass(frozen=True)
 class StackedTriples:
-    """Leading triples of g modules in the coordinates of their stacks, the LoRA scalings left out; float64.
+    """Leading triples of g modules in the coordinates of their factors, the LoRA scalings left out; float64.
 
     Attributes:
         sigma: (g, b, k), descending.
-        u: (g, b, k, p, r): the singular vector is the sum over points of u[.., p] @ stack.left[p].
-        v: (g, b, k, p, r), likewise of stack.right. Both are 0 where sigma is.
+        u: (g, b, k, p, r): the singular vector is the sum over points of u[.., p] @ B_p^T.
+        v: (g, b, k, p, r), likewise of A_p. Both are 0 where sigma is.
     """
 
     sigma: Tensor
@@ -57,7 +58,7 @@ def leading_triples(
         for done, batch in batched:
             core = Core.leading(*done.sides_with(batch, grams), count)
             values = core.values.sqrt()
-            values[values <= _ROUNDING * values[:, :1]] = 0
+            values[(values <= _ROUNDING * values[:, :1]) | (values < _NOTHING)] = 0
             found = values.shape[-1]
             over = inverse(values).unsqueeze(-2)
             which = [indices[each] for each in batch.which]

@@ -50,9 +50,8 @@ def gather(
     trajectory.forget()
     if not found:
         raise NothingMovedError
-    found = {
-        name: found[name] for name in trajectory.module_names if name in found
-    }  # a GPU's are not in order
+    # in the order of the modules, which is not that of a GPU's groups
+    found = {name: found[name] for name in trajectory.module_names if name in found}
     still = dict.fromkeys(trajectory.module_names, 0.0)
     return Extraction(
         trajectory,
@@ -127,8 +126,8 @@ class _Look:
             return {}
         evidence, drift = self.evidence, self.trajectory.drift
         grams = group.multiplied(self.multiplied, sums=evidence.geometry)
-        for module, point in grams.broken_points()[:1]:
-            raise self.trajectory.not_finite(group.names[module], point)
+        if broken := grams.broken_points():
+            raise self.trajectory.not_finite(*min((group.names[module], point) for module, point in broken))
         dones = done_before(drift.spans(0, len(drift.steps) - 1), grams)
         ratios, norms = _globals(grams, drift, dones, every=evidence.geometry)
         inner = gram(grams) if evidence.gram else None

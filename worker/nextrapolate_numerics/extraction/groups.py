@@ -61,14 +61,17 @@ def _on_gpu(device: torch.device, factors: int) -> _Room:
     """
     memory = torch.cuda.get_device_properties(device).total_memory
     groups = max(1, round(math.sqrt(factors / _LAUNCHED)))
-    return _Room(memory // 256, min(factors // groups, memory // 64))
+    return _Room(memory // 128, min(factors // groups, memory // 64))
 
 
 def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
     """The names of all modules in groups, in their order: those of a group have one rank."""
     modules, points = trajectory.layouts[0].modules, len(trajectory.points)
     of_factors = {name: 4 * points * keys.r * (keys.m + keys.n) for name, keys in modules.items()}
-    room = _ON_CPU if device.type == "cpu" else _on_gpu(device, sum(of_factors.values()))
+    on_gpu = device.type == "cuda"
+    room = _on_gpu(device, sum(of_factors.values())) if on_gpu else _ON_CPU
+    # of both sides, beside which a GPU has all points' products of one
+    products_held = len(pairs.kept) + (points**2 // 2 if on_gpu else 0)
     plan: list[list[str]] = []
     rank = products = factors = 0
     for name, keys in modules.items():
@@ -76,7 +79,7 @@ def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[
             plan.append([])
             rank, products, factors = keys.r, 0, 0
         plan[-1].append(name)
-        products += 16 * len(pairs.kept) * keys.r**2
+        products += 16 * products_held * keys.r**2
         factors += of_factors[name]
     return plan
 

@@ -68,13 +68,13 @@ class AdapterLayout:
         Args:
             path: the file.
             config: its adapter_config.json.
-            like: of another adapter with the same config; if it has the same header, too, all else follows.
+            like: of an adapter whose config says the same; if its header does, too, all else follows.
 
         Raises:
             BrokenAdapterError: missing, truncated, a pickle, A without B, or another rank than the config's.
             UnsupportedAdapterError: tensors of a feature whose delta is not s B A.
         """
-        with _diagnosed(path):
+        with diagnosed(path):
             file = MappedFile(path)
         if like is not None and like.file.entries is file.entries:
             return replace(like, path=path, file=file)
@@ -105,12 +105,12 @@ class AdapterLayout:
         """The tensors that are no factors, as stored."""
         if not self.others:
             return {}
-        with _diagnosed(self.path), safe_open(self.path, framework="pt") as file:
+        with diagnosed(self.path), safe_open(self.path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in self.others}
 
 
 @contextmanager
-def _diagnosed(path: Path) -> Iterator[None]:
+def diagnosed(path: Path) -> Iterator[None]:
     """What safetensors cannot read is answered with what to do about it."""
     if path.suffix in {".bin", ".pt", ".pth"}:
         raise BrokenAdapterError(path, _PICKLE)

@@ -89,6 +89,10 @@ class LoraConfig:
         config._check()
         return config
 
+    def says_the_same_as(self, other: "LoraConfig") -> bool:
+        """Whether all that follows from one follows from the other, the order of patterns included."""
+        return json.dumps(self.fields) == json.dumps(other.fields)
+
     def rank(self, module: str) -> int:
         """The module's rank."""
         return int(_by_pattern(self.rank_pattern, module, self.r))

@@ -10,12 +10,13 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import FileIO
 from math import prod
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ class MappedFile:
         path: where it is.
 
     Attributes:
-        entries: what its header says of its tensors, by name; one object where headers are the same.
+        entries: what its header says of its tensors, by name; one object, as a rule, for files whose headers
+            are the same.
 
     Raises:
         SafetensorError: what it says of itself does not hold.
@@ -100,8 +102,9 @@ class MappedFile:
         Yields:
             What copies the tensors of some names, one behind the other, into memory that is given: on the
             CPU, contiguous, of as many entries as they have. Those that lie so in the file, too, come in one
-            call. It raises KeyError where there is none of a name, or it is of a dtype that no factor has.
-            Where the file is another one by now or cut short, or has other dtypes, its pages are read.
+            call. It raises KeyError where there is none of a name, or it is of a dtype that no factor has,
+            and OSError where the file cannot be read any more or was cut short. Where another one is in its
+            place by now, or dtypes are others, its pages are read.
         """
         file = self._opened()
         with nullcontext() if file is None else file:
@@ -113,18 +116,22 @@ class MappedFile:
             file = self._path.open("rb", buffering=0)
         except OSError:
             return None
-        if os.path.samestat(os.fstat(file.fileno()), self._stat):
-            return file
-        file.close()
-        return None
+        with ExitStack() as stack:
+            stack.enter_context(file)
+            if not os.path.samestat(os.fstat(file.fileno()), self._stat):
+                return None
+            stack.pop_all()
+        return file
 
     def _read(self, file: FileIO | None, names: Sequence[str], room: Tensor) -> None:
         entries = [self.entries[name] for name in names]
         wanted = all(DTYPES[entry.dtype] is room.dtype for entry in entries)
-        if file is None or not wanted or not _filled(room.view(torch.uint8), file, entries):
-            sizes = [prod(entry.shape) for entry in entries]
-            for name, part in zip(names, torch.split(room, sizes), strict=True):
-                part.copy_(self.tensor(name).flatten())
+        if file is not None and wanted:
+            _fill(room.view(torch.uint8), file, entries)
+            return
+        sizes = [prod(entry.shape) for entry in entries]
+        for name, part in zip(names, torch.split(room, sizes), strict=True):
+            part.copy_(self.tensor(name).flatten())
 
     def forget(self) -> None:
         """Let go of the memory that reading took, where the system knows how."""
@@ -141,20 +148,20 @@ def _entries(header: bytes) -> Mapping[str, Entry]:
     """What a header says; a run's files all have the same one, as a rule."""
     data, tensors = 8 + len(header), json.loads(header)
     tensors.pop("__metadata__", None)
-    return {
+    entries = {
         name: Entry(found["dtype"], tuple(found["shape"]), *(data + end for end in found["data_offsets"]))
         for name, found in tensors.items()
     }
+    return MappingProxyType(entries)  # of several files
 
 
-def _filled(room: Tensor, file: FileIO, entries: Sequence[Entry]) -> bool:
-    """Read tensors' bytes, those that lie one behind the other in one call; False where there are too few."""
+def _fill(room: Tensor, file: FileIO, entries: Sequence[Entry]) -> None:
+    """Read tensors' bytes, those that lie one behind the other in one call."""
     for begin, end in _runs(entries):
         buffer: Any = room[: end - begin].numpy()
         if os.preadv(file.fileno(), [buffer], begin) < end - begin:
-            return False
+            raise OSError("it was cut short")
         room = room[end - begin :]
-    return True
 
 
 def _runs(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:

@@ -20,7 +20,7 @@ from nextrapolate_numerics.errors import (
     StepOrderError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.series.adapter import AdapterLayout
+from nextrapolate_numerics.series.adapter import AdapterLayout, diagnosed
 from nextrapolate_numerics.series.drift import Drift
 from nextrapolate_numerics.series.lora_config import LoraConfig
 
@@ -54,14 +54,6 @@ class ModuleFactors:
     B: tuple[Tensor, ...]
     A: tuple[Tensor, ...]
     scaling: float
-
-    def are_one_delta(self) -> bool:
-        """True where the deltas of two points are the same to the last bit, or that of one is 0."""
-        if all(map(_is_nothing, self.B)):
-            return True
-        if len(self.B) == 1:
-            return _is_nothing(self.A[0])
-        return _is_same(*self.B) and _is_same(*self.A)
 
 
 @dataclass(frozen=True)
@@ -157,7 +149,7 @@ class Trajectory:
     def moved(self, name: str) -> bool:
         """Whether a module's delta changed at all; NaN and Inf are not looked for."""
         spans = ([end] if start is None else [start, end] for start, end in self.drift.segments)
-        return not all(self._factors(name, span).are_one_delta() for span in spans)
+        return any(_has_moved(self._factors(name, span)) for span in spans)
 
     def not_finite(self, name: str, point: int) -> NonFiniteWeightsError:
         """What to raise where a module's factors at a point hold NaN or Inf."""
@@ -169,13 +161,15 @@ class Trajectory:
 
         Yields:
             What copies some, one behind the other, into memory that is given. They are told by a module's
-            name and whether it is its B or its A; the memory has as many float32 as they have entries.
+            name and whether it is its B or its A; the memory has as many float32 as they have entries. It
+            raises BrokenAdapterError where the file cannot be read any more.
         """
         layout = self.layouts[point]
 
         def read(factors: Sequence[tuple[str, bool]], room: Tensor) -> None:
             keys = ((layout.modules[name], is_B) for name, is_B in factors)
-            read_tensors([of.B if is_B else of.A for of, is_B in keys], room)
+            with diagnosed(layout.path):
+                read_tensors([of.B if is_B else of.A for of, is_B in keys], room)
 
         with layout.file.reading() as read_tensors:
             yield read
@@ -196,13 +190,22 @@ class Trajectory:
         return ModuleFactors(Bs, As, self.config.scaling(name))
 
 
+def _has_moved(factors: ModuleFactors) -> bool:
+    """Whether training changed a module's delta: from 0 to that of one point, or between two, by a bit."""
+    if all(map(_is_nothing, factors.B)):
+        return False
+    if len(factors.B) == 1:
+        return not _is_nothing(factors.A[0])
+    return not (_are_same(*factors.B) and _are_same(*factors.A))
+
+
 def _is_nothing(factor: Tensor) -> bool:
-    """A factor of a module that moved shows it in its first row, as a rule."""
+    """Whether all entries are 0; one that is not shows it in its first row, as a rule."""
     return not (factor[0].any() or factor.any())
 
 
-def _is_same(factor: Tensor, other: Tensor) -> bool:
-    """Likewise."""
+def _are_same(factor: Tensor, other: Tensor) -> bool:
+    """Whether all bits are; those that are not show it in their first rows, as a rule."""
     return torch.equal(factor[0], other[0]) and torch.equal(factor, other)
 
 
@@ -225,7 +228,7 @@ def _layouts(points: Sequence[AdapterFiles], configs: Sequence[LoraConfig]) -> t
     first = AdapterLayout.read(points[0].model, configs[0])
     layouts = [first]
     for files, config in zip(points[1:], configs[1:], strict=True):
-        like = first if config.fields == configs[0].fields else None
+        like = first if config.says_the_same_as(configs[0]) else None
         layouts.append(layout := AdapterLayout.read(files.model, config, like))
         if layout.modules is not first.modules:
             _check_match(layout, config, first, configs[0])
