@@ -1,8 +1,12 @@
 """Fixtures that packages share; each module under fixtures/ belongs to one of them."""
 
+import gc
 import os
 
 from hypothesis import HealthCheck, settings
+
+# Until all test files are imported, torch and TRL with them: none of it is garbage, however often one looks.
+gc.disable()
 
 for _variable in ("FORCE_COLOR", "PY_COLORS", "CLICOLOR_FORCE", "GITHUB_ACTIONS", "COLUMNS", "LINES"):
     os.environ.pop(_variable, None)  # they change what commands write, and so what tests read
@@ -30,3 +34,9 @@ pytest_plugins = [
     "fixtures.page_forms",
     "fixtures.site",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage from here on, and not in the modules that are there to stay."""
+    gc.freeze()
+    gc.enable()
