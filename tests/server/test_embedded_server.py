@@ -202,7 +202,8 @@ def test_killed_outright_it_leaves_no_process_behind(server: EmbeddedServer) -> 
 
 def test_an_open_event_stream_does_not_hold_it_up(server: EmbeddedServer) -> None:
     run = write_run(server.data_dir.parent / "run", range(10, 60, 10))
-    part(server, "celery").suspend()
+    worker = part(server, "celery")
+    worker.suspend()
     with calls(server) as client:
         job = submit(client, run, {"name": "weight-extrapolation"})
         with client.stream("GET", f"/jobs/{job['id']}/events") as events:
@@ -210,6 +211,7 @@ def test_an_open_event_stream_does_not_hold_it_up(server: EmbeddedServer) -> Non
             assert next(lines) == "event: queued"
             server.process.send_signal(signal.SIGINT)
             list(lines)  # to its end: one that has to be killed breaks it off
+            worker.resume()  # or it would take its ten seconds of grace
             assert server.process.wait(60) == 0
 
 

@@ -1,6 +1,7 @@
-"""A run of several processes: `accelerate launch ... several_processes.py OUT GUARD TIMEOUT [CHECKPOINT]`.
+"""Runs of several processes, one after the other: `accelerate launch ... several_processes.py RUN...`.
 
-The launcher says whether by DDP, FSDP2 or DeepSpeed. With CHECKPOINT the run goes on from there. The first
+The launcher says whether by DDP, FSDP2 or DeepSpeed. Each RUN is a `Run` as JSON; runs that begin share their
+processes, since most of what a short run takes is the birth of its processes. The first
 step after the jump has a learning rate of 0: what it ends with is what it began with, unless something brings
 old weights back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended,
 and the one that the forward passes of the step after the jump computed with; and in OUT/rank-<n>.json the
