@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from fixtures.grpo import same
+from fixtures.launched import Run
 from fixtures.server import EmbeddedServer
 from safetensors.torch import load_file
 from torch import Tensor
@@ -73,53 +74,56 @@ SHARDED = [
 ]
 
 
-def launch(
-    out: Path, way: Way, url: str, api_key: str, guard: str, timeout: float, *resumed_from: Path
-) -> tuple[str, list[dict[str, Any]]]:
-    """Run two processes to their end; returns what they said, and what each of them left."""
+def launch(way: Way, *runs: Run) -> str:
+    """Have two processes do these runs, one after the other; returns what they said."""
     launcher = [str(Path(sys.executable).parent / "accelerate"), "launch", *way.options, "--num_processes=2"]
     options = ["--num_machines=1", "--dynamo_backend=no", "--main_process_port=0"]
     finished = subprocess.run(
-        [*launcher, *options, str(PROGRAM), str(out), guard, str(timeout), *map(str, resumed_from)],
-        env=os.environ
-        | {
-            "NEXTRAPOLATE_URL": url,
-            "NEXTRAPOLATE_API_KEY": api_key,
-            "HF_HUB_OFFLINE": "1",
-            "PYTHONPATH": str(PROGRAM.parents[2]),
-        },
+        [*launcher, *options, str(PROGRAM), *(json.dumps(asdict(run)) for run in runs)],
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROGRAM.parents[2])},
         capture_output=True,
         text=True,
         timeout=900,
         check=False,
     )
     assert finished.returncode == 0, finished.stderr[-4000:]
-    left = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
-    assert [(summary["processes"], summary["kind"]) for summary in left] == [(2, way.kind)] * 2
-    return finished.stderr, left
+    return finished.stderr
+
+
+def left(out: Path, way: Way) -> list[dict[str, Any]]:
+    """What each of the two processes left of a run."""
+    summaries = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    assert [(summary["processes"], summary["kind"]) for summary in summaries] == [(2, way.kind)] * 2
+    return summaries
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A run to its end."""
+    """The runs of one launch, to their end."""
 
     out: Path
     said: str
-    left: list[dict[str, Any]]
-    """By each process."""
+    without_server: Path
+    """Where the second run of DDP's launch left what it left."""
 
 
 @pytest.fixture(scope="module")
 def finished(
     embedded_server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[Way], Finished]:
-    """The one run of each way from which tests go on; what they change of it they copy first."""
+    """The one launch of each way from which tests go on; what they change of it they copy first.
+
+    DDP's has a second run, without a server: most of what a short run takes is the birth of its processes.
+    """
 
     @cache
     def run(way: Way) -> Finished:
-        out = tmp_path_factory.mktemp("finished")
+        out, without_server = (tmp_path_factory.mktemp(name) for name in ("finished", "without-server"))
         guard = "none" if way is DDP else "accepts"
-        return Finished(out, *launch(out, way, embedded_server.url, embedded_server.api_key, guard, 240))
+        runs = [Run(str(out), embedded_server.url, embedded_server.api_key, guard, 240)]
+        if way is DDP:
+            runs.append(Run(str(without_server), "http://127.0.0.1:9", "nx_none_none", "none", timeout=1))
+        return Finished(out, launch(way, *runs), without_server)
 
     return run
 
@@ -133,7 +137,7 @@ def test_every_process_jumps_to_the_same_bits(
     way: Way, finished: Callable[[Way], Finished], embedded_server: EmbeddedServer, tmp_path: Path
 ) -> None:
     server, run = embedded_server, finished(way)
-    first, second = run.left
+    first, second = left(run.out, way)
     assert first["jumps"] == second["jumps"]
     assert first["moments"]["3"] > 0
     assert (first["moments"]["4"] == 0) == (way is not DDP), "of the others the optimizer is to be reset"
@@ -165,7 +169,8 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
     server = embedded_server
     shutil.copytree(finished(way).out, tmp_path, dirs_exist_ok=True)
     [checkpoint] = (tmp_path / "run").glob("checkpoint-4")
-    said, (first, second) = launch(tmp_path, way, server.url, server.api_key, "none", 240, checkpoint)
+    said = launch(way, Run(str(tmp_path), server.url, server.api_key, "none", 240, str(checkpoint)))
+    first, second = left(tmp_path, way)
     assert first["jumps"] == second["jumps"]
     assert len(first["jumps"]) == 1, said
     assert "a new series begins" not in said, "what was loaded is the adapter that was saved"
@@ -174,10 +179,10 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
     assert not any(name.startswith("ended 4") for name in one), "it began after that step"
 
 
-def test_without_a_server_all_processes_go_on(tmp_path: Path) -> None:
-    said, left = launch(tmp_path, DDP, "http://127.0.0.1:9", "nx_none_none", "none", timeout=1)
-    assert [summary["jumps"] for summary in left] == [[], []]
-    assert said.count("no jump after step 4") == 1, "the process that failed says so, the other is silent"
-    one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
+def test_without_a_server_all_processes_go_on(finished: Callable[[Way], Finished]) -> None:
+    run = finished(DDP)
+    assert [summary["jumps"] for summary in left(run.without_server, DDP)] == [[], []]
+    assert run.said.count("no jump after step 4") == 1, "the process that failed says so, the other is silent"
+    one, other = (load_file(run.without_server / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
     assert same(adapter(one, "ended 4"), adapter(one, "begun after 4"))

@@ -1,11 +1,10 @@
 """Runs of several processes, one after the other: `accelerate launch ... several_processes.py RUN...`.
 
-The launcher says whether by DDP, FSDP2 or DeepSpeed. Each RUN is a `Run` as JSON; runs that begin share their
-processes, since most of what a short run takes is the birth of its processes. The first
-step after the jump has a learning rate of 0: what it ends with is what it began with, unless something brings
-old weights back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended,
-and the one that the forward passes of the step after the jump computed with; and in OUT/rank-<n>.json the
-jumps that it made.
+The launcher says whether by DDP, FSDP2 or DeepSpeed; each RUN is a `Run` as JSON. The first step after the
+jump has a learning rate of 0: what it ends with is what it began with, unless something brings old weights
+back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one
+that the forward passes of the step after the jump computed with; and in OUT/rank-<n>.json the jumps that it
+made.
 """
 
 import json
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from accelerate import DistributedType, PartialState
 from fixtures.grpo import tiny_trainer
+from fixtures.launched import Run
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -97,29 +97,26 @@ def on_the_cpu() -> dict[str, Any]:
     return {"accelerator_config": {"use_configured_state": True}}
 
 
-def main() -> None:
-    out = Path(sys.argv[1])
-    logging.basicConfig(level=logging.WARNING)
-    shards = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys()
-    options: dict[str, Any] = on_the_cpu() if shards else {"ddp_backend": "gloo"}
-    options["bf16"] = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+def train(run: Run, options: dict[str, Any]) -> None:
+    """Train, and leave what there was to see."""
+    out = Path(run.out)
     trainer = tiny_trainer(out / "run", max_steps=6, save_steps=1, per_device_train_batch_size=8, **options)
     spy = Spy()
     # Scores differ between the processes: the first one's count.
     guards = {"none": None, "accepts": lambda model: trainer.accelerator.process_index and -len(spy.seen)}
     plugin = NExtCallback(
-        NExtClient(),
+        NExtClient(run.url, run.api_key),
         collect_every=2,
         jump_at=JUMP_AT,
         horizon_steps=2,
         method="weight-extrapolation",
         gate=Gate(min_backtest_cosine=-1),
-        guard=guards[sys.argv[2]],
-        optimizer="reset" if shards else "keep",
-        timeout=float(sys.argv[3]),
+        guard=guards[run.guard],
+        optimizer="keep" if "ddp_backend" in options else "reset",
+        timeout=run.timeout,
     ).attach(trainer)
     trainer.add_callback(spy)
-    trainer.train(resume_from_checkpoint=sys.argv[4] if sys.argv[4:] else None)
+    trainer.train(resume_from_checkpoint=run.resumed_from)
     rank = trainer.accelerator.process_index
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
@@ -129,6 +126,15 @@ def main() -> None:
         "kind": trainer.accelerator.distributed_type.value,
     }
     (out / f"rank-{rank}.json").write_text(json.dumps(summary))
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.WARNING)
+    shards = {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys()
+    options: dict[str, Any] = on_the_cpu() if shards else {"ddp_backend": "gloo"}
+    options["bf16"] = os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+    for run in sys.argv[1:]:
+        train(Run(**json.loads(run)), options)
 
 
 if __name__ == "__main__":
