@@ -1,15 +1,40 @@
 import re
+from collections.abc import Iterator
 
 import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
+from fixtures.redis import running
 from redis import Redis
 
 from nextrapolate_service.app import create_app
 from nextrapolate_service.context import MAX_JSON_BYTES
 from nextrapolate_service.methods import METHODS
+from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.keys import new_key
+from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """One service for all requests that leave nothing behind.
+
+    Its Redis is its own: the other is emptied for each test.
+    """
+    folder = tmp_path_factory.mktemp("refusing")
+    key = new_key("tests")
+    (folder / "api_key").write_text(key)
+    embedded = EmbeddedRedis.prepare(find_redis_server(None), folder / "data")
+    settings = ServiceSettings(
+        store=StoreSettings(embedded.url, folder / "data"), api_key_file=folder / "api_key"
+    )
+    with (
+        running(embedded, "--appendfsync", "no"),
+        TestClient(create_app(settings), headers={"Authorization": f"Bearer {key}"}) as client,
+    ):
+        yield client
 
 
 def test_every_endpoint_but_the_probes_wants_the_key(client: TestClient) -> None:
@@ -29,9 +54,9 @@ def test_every_endpoint_but_the_probes_wants_the_key(client: TestClient) -> None
 
 
 @pytest.mark.parametrize("key", ["", "nx_tests_0000", "nx_other_" + "0" * 64, "ü".encode()])
-def test_a_wrong_key_is_refused(client: TestClient, key: str | bytes) -> None:
+def test_a_wrong_key_is_refused(refusing: TestClient, key: str | bytes) -> None:
     given = key if isinstance(key, bytes) else key.encode()
-    answer = client.get("/jobs", headers={b"Authorization": b"Bearer " + given})
+    answer = refusing.get("/jobs", headers={b"Authorization": b"Bearer " + given})
     problem(answer, 401, "unauthorized")
 
 
@@ -57,8 +82,8 @@ def test_an_unknown_method_is_answered_with_those_there_are(client: TestClient) 
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_an_unknown_parameter_is_answered_with_those_of_its_method(client: TestClient, name: str) -> None:
-    answer = client.post("/jobs", json={"series": "x", "method": {"name": name, "alhpa": 2}})
+def test_an_unknown_parameter_is_answered_with_those_of_its_method(refusing: TestClient, name: str) -> None:
+    answer = refusing.post("/jobs", json={"series": "x", "method": {"name": name, "alhpa": 2}})
     (error,) = problem(answer, 422, "invalid-request").errors
     assert error["field"] == "method.alhpa"
     assert error["known"] == METHODS[name].parameter_names()
@@ -66,9 +91,9 @@ def test_an_unknown_parameter_is_answered_with_those_of_its_method(client: TestC
 
 
 @pytest.mark.parametrize("task", ["train", "", None, 5, ["inspect"]])
-def test_an_unknown_task_is_answered_with_those_there_are(client: TestClient, task: object) -> None:
+def test_an_unknown_task_is_answered_with_those_there_are(refusing: TestClient, task: object) -> None:
     (error,) = problem(
-        client.post("/jobs", json={"series": "x", "task": task}), 422, "invalid-request"
+        refusing.post("/jobs", json={"series": "x", "task": task}), 422, "invalid-request"
     ).errors
     assert (error["field"], error["known"]) == ("task", ["extrapolate", "backtest", "inspect"])
 
@@ -121,17 +146,17 @@ def test_labels_are_bounded(client: TestClient, series_id: str) -> None:
         b"9" * 5000,
     ],
 )
-def test_a_body_that_is_no_request_is_the_callers_mistake(client: TestClient, body: bytes) -> None:
-    answer = client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+def test_a_body_that_is_no_request_is_the_callers_mistake(refusing: TestClient, body: bytes) -> None:
+    answer = refusing.post("/jobs", content=body, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422)
     assert answer.json()["blame"] == "user"
 
 
 @pytest.mark.parametrize("announced", [True, False])
-def test_a_body_that_is_too_large_is_refused(client: TestClient, announced: bool) -> None:
+def test_a_body_that_is_too_large_is_refused(refusing: TestClient, announced: bool) -> None:
     body = b" " * (MAX_JSON_BYTES + 1)
     content = body if announced else iter([body])
-    answer = client.post("/jobs", content=content, headers={"Content-Type": "application/json"})
+    answer = refusing.post("/jobs", content=content, headers={"Content-Type": "application/json"})
     problem(answer, 413, "body-too-large")
 
 
@@ -181,10 +206,10 @@ def test_every_error_in_the_document_is_a_problem(client: TestClient) -> None:
     ],
 )
 def test_a_body_that_is_no_json_object_is_told_what_to_be(
-    client: TestClient, path: str, body: bytes, content_type: str | None
+    refusing: TestClient, path: str, body: bytes, content_type: str | None
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
-    answer = client.post(path, content=body, headers=headers)
+    answer = refusing.post(path, content=body, headers=headers)
     found = problem(answer, 422, "invalid-request")
     assert found.detail == "body: send a JSON object, with Content-Type: application/json"
 
