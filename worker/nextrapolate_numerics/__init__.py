@@ -14,7 +14,7 @@ and the layout is the same way:
     extraction/    one pass over them                 backtest.py    a method tried on the run's own past
     update.py      what a method returns; choice.py   inspection.py  a run measured, and what is advised
     methods/       one file each                      cost.py        bytes and operations of a pass
-    extension/     an adapter out of an update        errors.py, progress.py, parallel.py
+    extension/     an adapter out of an update        errors.py, progress.py, parallel.py, transfer.py
     lowrank.py     matrices kept as thin factors; gram_svd.py decomposes them
 
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
