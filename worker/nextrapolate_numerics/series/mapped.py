@@ -10,7 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from io import FileIO
@@ -106,22 +106,13 @@ class MappedFile:
             and OSError where the file cannot be read any more or was cut short. Where another one is in its
             place by now, or dtypes are others, its pages are read.
         """
-        file = self._opened()
-        with nullcontext() if file is None else file:
-            yield partial(self._read, file)
-
-    def _opened(self) -> FileIO | None:
-        """The file once more; None where it is another one by now."""
-        try:
-            file = self._path.open("rb", buffering=0)
-        except OSError:
-            return None
+        file: FileIO | None = None
         with ExitStack() as stack:
-            stack.enter_context(file)
-            if not os.path.samestat(os.fstat(file.fileno()), self._stat):
-                return None
-            stack.pop_all()
-        return file
+            with suppress(OSError):
+                opened = stack.enter_context(self._path.open("rb", buffering=0))
+                if os.path.samestat(os.fstat(opened.fileno()), self._stat):
+                    file = opened
+            yield partial(self._read, file)
 
     def _read(self, file: FileIO | None, names: Sequence[str], room: Tensor) -> None:
         entries = [self.entries[name] for name in names]
