@@ -7,7 +7,7 @@ from fastapi.testclient import TestClient
 from fixtures.browser import Visit
 from fixtures.reports import comparison, extrapolation, inspection
 from fixtures.site import Site
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from nextrapolate_store.store import Store
 
@@ -24,13 +24,25 @@ _WIDTHS = "[document.documentElement.scrollWidth, innerWidth]"
 _SCROLL = "document.querySelector('.scroll').scrollLeft"
 
 
+def _open_with_its_time_held(visit: Visit, path: str) -> None:
+    """Open a page on which time passes only when it is told to, however slow the machine."""
+    visit.page.clock.install(time=0)
+    visit.page.clock.pause_at(1)
+    visit.open(path)
+
+
 def _list_asked_for_again(page: Page, milliseconds: int) -> bool:
     """Let time pass on the page, and tell whether it asked the server for its list."""
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.clock.run_for(milliseconds)
     page.wait_for_timeout(200)
-    return bool(asked)
+    return page.url in asked
+
+
+def _mark(page: Page, cell: str) -> None:
+    """Select a cell's text, as somebody does who will copy it."""
+    page.evaluate(f"getSelection().selectAllChildren(document.querySelector('{cell}'))")
 
 
 def test_no_page_is_wider_than_its_window(
@@ -68,10 +80,10 @@ def test_a_list_is_not_renewed_under_a_selection_and_keeps_its_place(
 ) -> None:
     jobs = [submit(method=LINE, labels={"run": "a-run-with-a-name"}) for _ in range(2)]
     page = visit.page
-    page.clock.install()
     page.set_viewport_size({"width": 360, "height": 800})
-    visit.open("/")
-    page.evaluate(f"{_SCROLL} = 120; getSelection().selectAllChildren(document.querySelector('td.name'))")
+    _open_with_its_time_held(visit, "/")
+    page.evaluate(f"{_SCROLL} = 120")
+    _mark(page, "td.name")
     assert not _list_asked_for_again(page, OFTEN)
     assert page.evaluate("getSelection().toString()").strip() == "a-run-with-a-name"
     page.evaluate("getSelection().removeAllRanges()")
@@ -81,11 +93,25 @@ def test_a_list_is_not_renewed_under_a_selection_and_keeps_its_place(
     assert page.evaluate(_SCROLL) == 120
 
 
+def test_a_selection_made_while_the_list_is_on_its_way_stays(visit: Visit, submit: Submit) -> None:
+    submit(method=LINE, labels={"run": "a-run-with-a-name"})
+    page = visit.page
+    _open_with_its_time_held(visit, "/")
+    answers: list[Route] = []
+    page.route(page.url, lambda route: answers.append(route))
+    with page.expect_request(page.url):
+        page.clock.run_for(OFTEN)
+    _mark(page, "td.name")
+    with page.expect_response(page.url):
+        answers[0].continue_()
+    page.wait_for_timeout(200)
+    assert page.evaluate("getSelection().toString()").strip() == "a-run-with-a-name"
+
+
 def test_a_click_into_a_table_does_not_stop_it(visit: Visit, store: Store, submit: Submit) -> None:
     job = submit(method=LINE)
     page = visit.page
-    page.clock.install()
-    visit.open("/")
+    _open_with_its_time_held(visit, "/")
     page.locator("tbody td").nth(4).click()
     assert page.evaluate("document.activeElement.id") == "jobs"
     assert store.jobs.claim(job, "test")
@@ -97,9 +123,7 @@ def test_a_click_into_a_table_does_not_stop_it(visit: Visit, store: Store, submi
 def test_a_list_of_finished_jobs_hears_of_new_ones(visit: Visit, client: TestClient, submit: Submit) -> None:
     client.post(f"/jobs/{submit(method=LINE)}/cancel")
     page = visit.page
-    page.clock.install(time=0)
-    page.clock.pause_at(1)  # the page's time stands still, however slow the machine
-    visit.open("/")
+    _open_with_its_time_held(visit, "/")
     expect(page.locator("tbody tr")).to_have_count(1)
     submit(method=LINE)
     assert not _list_asked_for_again(page, OFTEN)

@@ -19,6 +19,7 @@ async function renew() {
   if (response.redirected) return void location.assign(response.url); // the session has ended: sign in
   if (!response.ok) return;
   const page = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (isSelecting()) return void setTimeout(renew, RETRY_MS); // marked while the server answered
   const focused = document.activeElement?.id;
   const scrolled = new Map([...regions()].map((region) => [region.id, region.scrollLeft]));
   main().replaceWith(page.querySelector("main"));
