@@ -158,14 +158,14 @@ def test_asked_to_stop_it_ends_streams_and_lets_requests_finish(
         assert uploading.wait(60)
         eventually(lambda: len(api.client.get("/jobs").json()["items"]) == 2)
         api.process.send_signal(signal.SIGTERM)
-        assert dict(said.get(timeout=30) for _ in range(2)) == {"events": ["queued"], "job": (202, "queued")}
+        assert dict(said.get(timeout=120) for _ in range(2)) == {"events": ["queued"], "job": (202, "queued")}
         assert api.process.poll() is None, "somebody is uploading still"
         rest.set()
-        assert said.get(timeout=30) == ("upload", 200)
+        assert said.get(timeout=120) == ("upload", 200)
         for thread in threads:
-            thread.join(30)
+            thread.join(120)
             assert not thread.is_alive()
-        assert api.process.wait(30) == -signal.SIGTERM
+        assert api.process.wait(120) == -signal.SIGTERM
     store = Store.open(StoreSettings(store_settings.redis_url, tmp_path / "data"))
     assert 30 in store.series.get("tests", series).checkpoints
     store.close()

@@ -13,6 +13,7 @@ from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.webhooks import Receiver
 
 from nextrapolate.schemas import AnyReport, FileInfo, SeriesCreate
+from nextrapolate_service import app
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import new_key
@@ -43,6 +44,18 @@ def settings(store_settings: StoreSettings, tmp_path: Path) -> ServiceSettings:
         disk_reserve_bytes=0,
         reconcile_seconds=0.1,
     )
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no request come before a store has opened, however slow the machine."""
+    monkeypatch.setattr(app, "_PATIENCE_SECONDS", 60.0)
+
+
+@pytest.fixture
+def impatient(patient: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let services start at once whose store does not open yet."""
+    monkeypatch.setattr(app, "_PATIENCE_SECONDS", 0.1)
 
 
 @pytest.fixture

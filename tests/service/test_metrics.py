@@ -118,6 +118,7 @@ def test_it_opens_to_keys_of_its_own_scope_alone(client: TestClient, store: Stor
         assert client.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == status
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_redis_it_says_so_and_no_more(settings: ServiceSettings) -> None:
     nowhere = replace(settings, store=replace(settings.store, redis_url="unix:///nowhere/redis.sock"))
     with TestClient(create_app(nowhere)) as client:

@@ -113,11 +113,11 @@ def test_a_job_whose_worker_is_gone_is_queued_and_sent_again(
     job_id = submit(client)
     store = Store.open(settings.store)
     with Redis.from_url(settings.store.redis_url) as redis:
-        eventually(lambda: redis.llen(BROKER_LIST) == 1)  # it is sent beside the answer
+        eventually(lambda: redis.llen(BROKER_LIST) >= 1)  # sent beside the answer; if late, again
         redis.delete(BROKER_LIST)  # as the worker did that took the message along
         assert store.jobs.claim(job_id, worker="test")
         eventually(lambda: bool(client.get(f"/jobs/{job_id}").json()["state"] == "queued"))
-        eventually(lambda: redis.llen(BROKER_LIST) == 1)
+        eventually(lambda: redis.llen(BROKER_LIST) >= 1)
     assert [event.type for event in store.jobs.events(job_id, None)] == ["queued", "claimed", "requeued"]
     store.close()
 
@@ -178,6 +178,7 @@ def test_a_redis_that_lost_everything_is_said_so_and_a_rebuild_is_enough(
         problem(client.post("/series", json={"name": "run"}), 403, "quota-exceeded")
 
 
+@pytest.mark.usefixtures("impatient")
 def test_what_nobody_foresaw_is_said_so_and_waited_out(
     settings: ServiceSettings, api_key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,6 +194,7 @@ def test_what_nobody_foresaw_is_said_so_and_waited_out(
             eventually(lambda: client.get("/readyz").is_success)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_without_its_data_folder_an_api_is_not_ready(
     settings: ServiceSettings, api_key: str, tmp_path: Path
 ) -> None:

@@ -74,9 +74,11 @@ def test_an_upload_outlives_the_api(
     embedded_server: EmbeddedServer,
     blobs: Callable[[], dict[str, int]],
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed in the middle, it leaves nothing that could be taken for the file; the client sends it again."""
-    path = write_large_model(tmp_path / "model", 100 * MIB)
+    monkeypatch.setattr(retries, "ATTEMPTS", 30)  # however long the API takes to come back
+    path = write_large_model(tmp_path / "model", 400 * MIB)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     series, before = client.create_series("killed").id, blobs()

@@ -31,7 +31,7 @@ def test_two_threads_leave_no_jump_untold(scripted: ScriptedServer) -> None:
         for step in (10, 20):
             series.add_jump(step, f"j{step}")
         for told in [threads.submit(series.record_jumps) for _ in range(2)]:
-            told.result(20)
+            told.result(60)
         series.record_jumps()
     jumps = [json.loads(received.body)["job"] for received in scripted.received if "jumps" in received.path]
     assert sorted(jumps) == ["j10", "j10", "j20", "j20"], "both told by each, and nothing is left to tell"

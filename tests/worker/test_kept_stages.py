@@ -218,8 +218,13 @@ def kept(job: Path) -> dict[str, Path]:
 
 
 def test_a_job_whose_child_was_killed_goes_on_where_it_was(
-    store: Store, store_settings: StoreSettings, run_folder: Path, capfd: pytest.CaptureFixture[str]
+    store: Store,
+    store_settings: StoreSettings,
+    run_folder: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("nextrapolate_worker.lease._PROGRESS_SECONDS", 0.0)  # told as soon as it begins
     method = NextMethod(preset="paper", horizon_steps=20, epochs=100)
     worker, never = WorkerSettings(store_settings, "cpu", threads=1), threading.Event()
     request, inputs = job_over(run_folder, method), run_inputs(run_folder)
@@ -230,6 +235,7 @@ def test_a_job_whose_child_was_killed_goes_on_where_it_was(
         first.start()
         deadline = time.monotonic() + 240
         while store.jobs.get("default", job).stage is not Stage.BACKTEST:
+            assert first.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.02)
         (child,) = children() - before

@@ -135,7 +135,7 @@ def test_what_another_tenant_has_is_fetched(
 
 
 def test_a_download_that_breaks_off_goes_on(hub: Hub, on_hub: list[RemoteFile], work: Work) -> None:
-    hub.breaks_off = 1
+    hub.breaks_off.release()
     resolved(work(*on_hub, token=TOKEN))
     assert len(hub.downloads()) == len(STEPS) + 1
 

@@ -7,24 +7,31 @@ const RETRY_MS = 2000;
 const main = () => document.querySelector("main");
 const regions = () => main().querySelectorAll(".scroll[id]");
 
-/** Set the page's newest content in place of the old; focus and scrolled tables stay where they were. */
-async function renew() {
-  if (isSelecting()) return void setTimeout(renew, RETRY_MS);
-  let response;
+/** Give the page as it is now, or nothing where the server does not: the next news bring the next attempt. */
+async function newest() {
   try {
-    response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    if (response.redirected) return void location.assign(response.url); // the session has ended: sign in
+    if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");
   } catch {
-    return; // the server is away: the next news bring the next attempt
+    // the server is away
   }
-  if (response.redirected) return void location.assign(response.url); // the session has ended: sign in
-  if (!response.ok) return;
-  const page = new DOMParser().parseFromString(await response.text(), "text/html");
-  if (isSelecting()) return void setTimeout(renew, RETRY_MS); // marked while the server answered
+}
+
+/** Set a page's content in place of the old; focus and scrolled tables stay where they were. */
+function put(page) {
   const focused = document.activeElement?.id;
   const scrolled = new Map([...regions()].map((region) => [region.id, region.scrollLeft]));
   main().replaceWith(page.querySelector("main"));
   for (const region of regions()) region.scrollLeft = scrolled.get(region.id) ?? 0;
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+}
+
+/** Renew a job's page, once nobody marks text on it. */
+async function renew() {
+  const page = !isSelecting() && (await newest());
+  if (isSelecting()) setTimeout(renew, RETRY_MS); // even if that began while the server answered
+  else if (page) put(page);
 }
 
 /** Tell whether somebody has marked text, to copy it. */
@@ -84,7 +91,8 @@ function isBusy() {
 /** Renew a list now and then: often while something runs, seldom for what may yet begin. */
 function keepListFresh() {
   setTimeout(async () => {
-    if (!isBusy()) await renew();
+    const page = !isBusy() && (await newest());
+    if (page && !isBusy()) put(page); // somebody may have begun while the server answered
     keepListFresh();
   }, 1000 * main().dataset.renewSeconds);
 }
