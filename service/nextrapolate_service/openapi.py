@@ -74,7 +74,7 @@ webhooks = APIRouter()
         204: {"description": "Any 2xx: it was heard."},
         410: {"description": "Nobody listens any more; it is not tried again."},
         "default": {
-            "description": "Anything else, or none within 15 s: tried again, 8 times in most of a day."
+            "description": "Anything else, or none within 15 s: tried again, 8 attempts in most of a day."
         },
     },
     summary="Hear of a job's end",
