@@ -14,7 +14,7 @@ from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.transfer import fetched
 
 _OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
-_DENSE = 4  # below so many times the iterated columns, the whole spectrum costs no more than a part
+_DENSE = 3  # below so many times the iterated columns, the whole spectrum costs no more than a part
 _BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, more slowly than a CPU
 _ROUNDS = 8
 _POWERS = 2  # of X^T X between two small decompositions
