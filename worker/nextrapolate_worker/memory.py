@@ -5,17 +5,23 @@ import time
 from pathlib import Path
 
 _SECONDS = 0.2
+_LARGE_BYTES = 4 << 20
+_M_MMAP_THRESHOLD = -3  # malloc.h
 
 
 class Heap:
-    """Gives free memory back to the system from time to time, where the C library is one that keeps it.
+    """Gives free memory back to the system, where the C library is one that keeps it.
 
     The numerics make a few large matrices for each module, and keep a few small numbers of it. glibc leaves
-    the holes between these in the process: hundreds of megabytes, after some hundred modules.
+    the holes between these in the process: hundreds of megabytes, after some hundred modules. What is large
+    it is told to give back the moment that it is free, the rest it is asked for from time to time.
     """
 
     def __init__(self) -> None:
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        library = ctypes.CDLL(None)
+        self._trim = getattr(library, "malloc_trim", None)
+        if self._trim is not None:
+            library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
         self._next = 0.0
 
     def tidy(self) -> None:
