@@ -19,6 +19,7 @@ from nextrapolate_store.store import Store
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 64
+_JITTER = random.Random()  # noqa: S311 - no secret, and nobody else's numbers, which a seed may have fixed
 _SECRET_LOST = Outcome(
     None, "its secret is lost, as where a backup without it was restored, and nothing is told unsigned for it"
 )
@@ -81,7 +82,7 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
         outcome = Outcome(None, "the server made a mistake; its log has more")
     wait = None
     if outcome.error is not None and not outcome.is_final and due.attempt <= len(pauses):
-        wait = pauses[due.attempt - 1] * random.uniform(1.0, 1.2)  # noqa: S311 - jitter is no secret
+        wait = pauses[due.attempt - 1] * _JITTER.uniform(1.0, 1.2)
     await _settle(store, due, outcome, wait)
 
 
