@@ -22,6 +22,7 @@ from nextrapolate_numerics import (
     extract,
 )
 from nextrapolate_numerics.extraction import groups, sending
+from nextrapolate_numerics.gram_svd import Core
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -69,6 +70,19 @@ def test_geometry_and_triples_are_those_of_the_cpu(tmp_path: Path) -> None:
                 )
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-6])
+@pytest.mark.parametrize("smallest", [1.0, 1e-3, 1e-6, 0.0])
+def test_spectra_of_wide_matrices_are_those_of_the_matrices(smallest: float, scale: float) -> None:
+    """Where one of a batch is hardly of full rank, or not at all, the CPU's threads decompose them."""
+    generator = torch.Generator().manual_seed(0)
+    B, A = (torch.randn(5, *size, generator=generator, dtype=torch.float64) for size in ((90, 40), (40, 70)))
+    fall = torch.linspace(1, smallest, 40, dtype=torch.float64) ** 2
+    B[3], A[3] = scale * B[3] * fall, fall[:, None] * A[3]
+    found = Core.spectrum((B.mT @ B).cuda(), (A @ A.mT).cuda()).cpu()
+    expected = torch.linalg.svdvals(B @ A)[:, :40]
+    assert ((found - expected).abs() <= 1e-7 * expected[:, :1]).all()
+
+
 @pytest.mark.parametrize("pinned", [4, 4_000])
 def test_many_groups_that_are_sent_while_others_are_worked_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pinned: int
@@ -113,11 +127,14 @@ def test_a_weight_that_is_no_number_is_named(tmp_path: Path) -> None:
 
 
 def test_training_repeated_from_a_recording_is_training(tmp_path: Path) -> None:
-    """The first epochs are launched one by one, the others from a recording; on the CPU there is none."""
+    """The first epochs are launched one by one, the others from a recording; on the CPU there is none.
+
+    Nor does that round factors of products to 10 bits, which 40 epochs make a hundredth of.
+    """
     run = write_run(tmp_path / "run", STEPS)
     method = NextPaper(epochs=40, learning_rate=1e-3)
     one, other = (method.fit(extracted(run, method, device), 20) for device in ("cpu", "cuda"))
     trajectory = Trajectory.open(checkpoints(run))
     for name in one.modules():
         left, right = (each.delta(name, trajectory) for each in (one, other))
-        assert (left + right.scaled(-1.0)).norm() < 1e-2 * left.norm()
+        assert (left + right.scaled(-1.0)).norm() < 3e-2 * left.norm()

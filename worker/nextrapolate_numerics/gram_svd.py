@@ -4,6 +4,7 @@ X = B A is known by B^T B and A A^T, two small matrices: a decomposition of X, t
 factors, costs nothing that grows with m or n. Batches of X go together.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
@@ -79,6 +80,11 @@ class Core:
     def spectrum(cls, gram_b: Tensor, gram_a: Tensor) -> Tensor:
         """All singular values, (..., q) descending; below 1e-8 of the first they are rounding."""
         root = _root(gram_a)
+        if _is_slow_on_gpu(gram_b):
+            # The one driver that takes wide matrices as a batch does not take all of them.
+            with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+                square: Tensor = torch.linalg.cholesky(gram_b).mT @ root
+                return torch.linalg.svdvals(square, driver="gesvda")  # type: ignore[no-any-return]
         values: Tensor = _eigenvalues(root.mT @ gram_b @ root).flip(-1)
         return values.clamp(min=0).sqrt()
 
@@ -119,9 +125,14 @@ def inverse(values: Tensor) -> Tensor:
     return torch.where(values > 0, values, torch.inf).reciprocal()
 
 
+def _is_slow_on_gpu(matrices: Tensor) -> bool:
+    """Whether they are on a GPU that would decompose one after the other."""
+    return matrices.device.type != "cpu" and matrices.shape[-1] > _BATCHED_ON_GPU and matrices.ndim > 2
+
+
 def _eigenvalues(matrices: Tensor) -> Tensor:
     """Of symmetric matrices (..., q, q), ascending; on the CPU where a GPU would take one after the other."""
-    if matrices.device.type == "cpu" or matrices.shape[-1] <= _BATCHED_ON_GPU or matrices.ndim == 2:
+    if not _is_slow_on_gpu(matrices):
         values: Tensor = torch.linalg.eigvalsh(matrices)
         return values
     threads = torch.get_num_threads()

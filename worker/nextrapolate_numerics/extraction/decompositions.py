@@ -50,7 +50,11 @@ def leading_triples(
     points = len(grams.where)
     sigma = grams.left.new_zeros(len(grams), len(deltas), count)
     u, v = (sigma.new_zeros(*sigma.shape, points, grams.rank) for _ in range(2))
-    others = sorted(set(range(len(deltas))).difference(globals_))
+    first, others = {deltas[index]: index for index in globals_}, []
+    for index, delta in enumerate(deltas):
+        if delta not in first:
+            first[delta] = index
+            others.append(index)
     for indices, batched in (
         (globals_, by_last_spans([deltas[index] for index in globals_], dones, grams)),
         (others, ((dones[0], batch) for batch in batches([deltas[index] for index in others], grams))),
@@ -65,6 +69,10 @@ def leading_triples(
             left, right = done.by_point(batch, core.left * over, core.right * over**2, points)
             for room, of_batch in ((sigma, values), (u, left), (v, right)):
                 room[:, which, :found] = of_batch.view(len(grams), len(which), *of_batch.shape[1:])
+    for index, delta in enumerate(deltas):
+        if (same := first[delta]) != index:  # the first local delta is the first global one
+            for room in (sigma, u, v):
+                room[:, index] = room[:, same]
     return StackedTriples(sigma, u, v)
 
 

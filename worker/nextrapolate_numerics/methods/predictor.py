@@ -1,6 +1,7 @@
 """NExt's predictor: encoders and a decoder, from a part of two deltas to the same part of a coming one."""
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -152,14 +153,30 @@ def predict_at_once(
     """
     pupils = [RecordedPupil(lesson, training, generator) for lesson in lessons]
     try:
-        for epoch in range(training.epochs):
-            for pupil in pupils:
-                pupil.learn()
-            on_progress((epoch + 1) / training.epochs)
+        with _on_tensor_cores():
+            for epoch in range(training.epochs):
+                for pupil in pupils:
+                    pupil.learn()
+                on_progress((epoch + 1) / training.epochs)
         return [pupil.answer() for pupil in pupils]
     finally:
         for pupil in pupils:
             pupil.rest()
+
+
+@contextmanager
+def _on_tensor_cores() -> Iterator[None]:
+    """Products of float32 in TF32: of 10 bits of each factor, summed in float32.
+
+    An epoch takes half the time. After a thousand, answers differ by a tenth from those of whole float32,
+    about as those of two libraries that add up in another order do: training magnifies either.
+    """
+    products = torch.backends.cuda.matmul
+    before, products.fp32_precision = products.fp32_precision, "tf32"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 def _taught(pupil: "Pupil", training: Training, on_progress: Progress) -> Tensor:
