@@ -6,7 +6,8 @@ from pathlib import Path
 
 _SECONDS = 0.2
 _LARGE_BYTES = 4 << 20
-_M_MMAP_THRESHOLD = -3  # malloc.h
+_SPARE_BYTES = 16 << 20
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 
 class Heap:
@@ -14,7 +15,8 @@ class Heap:
 
     The numerics make a few large matrices for each module, and keep a few small numbers of it. glibc leaves
     the holes between these in the process: hundreds of megabytes, after some hundred modules. What is large
-    it is told to give back the moment that it is free, the rest it is asked for from time to time.
+    it is told to give back the moment that it is free, the rest it is asked for from time to time. Until then
+    it may keep some, or the same pages would come and go with every matrix.
     """
 
     def __init__(self) -> None:
@@ -22,6 +24,7 @@ class Heap:
         self._trim = getattr(library, "malloc_trim", None)
         if self._trim is not None:
             library.mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+            library.mallopt(_M_TRIM_THRESHOLD, _SPARE_BYTES)
         self._next = 0.0
 
     def tidy(self) -> None:
