@@ -1,6 +1,6 @@
 """What the plugin costs a run: collecting checkpoints, and the pause of a jump.
 
-    python -m benchmarks.plugin [--steps 250] [--pairs 5] [--write]
+    python -m benchmarks.plugin [collecting] [pause] [--steps 250] [--pairs 5] [--write]
 
 Collecting: the demo's GRPO run with the plugin, which collects every 10 steps and never jumps, beside the
 same run without it, one after the other in one process, in turns the one and the other first. Wall time is
@@ -60,11 +60,12 @@ def train(client: NExtClient | None, steps: int, out: Path) -> Cost:
     return Cost(wall, cpu, copying)
 
 
-def collecting(client: NExtClient, steps: int, pairs: int, out: Path) -> str:
+def collecting(client: NExtClient, options: argparse.Namespace, out: Path) -> str:
     """Return a table: a row a pair, and what the means say."""
+    steps = options.steps
     train(None, min(steps, 10), out)  # the first run of a process pays for what is loaded when first used
     rows, losses = [], []
-    for pair in range(pairs):
+    for pair in range(options.pairs):
         off_first = pair % 2 == 0
         costs = {on: train(client if on else None, steps, out) for on in (not off_first, off_first)}
         off, on = costs[False], costs[True]
@@ -78,11 +79,11 @@ def collecting(client: NExtClient, steps: int, pairs: int, out: Path) -> str:
     return f"{markdown_table(columns, rows)}\n\n{means}"
 
 
-def pauses(client: NExtClient, steps: int, methods: Sequence[str], out: Path) -> str:
+def pauses(client: NExtClient, options: argparse.Namespace, out: Path) -> str:
     """Return a table: a row a method, seconds as median and worst of its jumps."""
     rows = []
-    for method in methods:
-        trainer = grpo_trainer(ADDITION, BASE, out, max_steps=steps, seed=0)
+    for method in options.methods:
+        trainer = grpo_trainer(ADDITION, BASE, out, max_steps=options.steps, seed=0)
         trainer.remove_callback(PrinterCallback)
         plugin = NExtCallback(client, method=method, name=method, **rl_extra(20, 60)).attach(trainer)
         trainer.train()
@@ -101,30 +102,33 @@ def _with_error(shares: Sequence[float]) -> str:
     return f"{mean(shares):+.2%} ± {error:.2%}"
 
 
+PARTS = {"collecting": collecting, "pause": pauses}
+
+
 def main() -> None:
-    """Print both tables."""
+    """Print the tables that are asked for, both where none is."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("parts", nargs="*", metavar="PART", help="collecting, pause")
     parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--methods", nargs="+", default=["auto", "autoregression"])
     add_write_option(parser)
     options = parser.parse_args()
+    if unknown := set(options.parts) - PARTS.keys():
+        parser.error(f"there is no part {', '.join(sorted(unknown))}: choose of {', '.join(PARTS)}")
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory() as folder,
         embedded_server(Path(folder) / "server", workers=1) as server,
         NExtClient(server.url, server.api_key) as client,
     ):
-        tables = {
-            "collecting": collecting(client, options.steps, options.pairs, Path(folder) / "run"),
-            "pause": pauses(client, options.steps, options.methods, Path(folder) / "run"),
-        }
-    for name, table in tables.items():
-        print(f"\n{name}\n\n{table}")
-        if options.write:
-            write_section(name, table)
+        for name in options.parts or PARTS:
+            table = PARTS[name](client, options, Path(folder) / "run")
+            print(f"\n{name}\n\n{table}", flush=True)
+            if options.write:
+                write_section(name, table)
 
 
 if __name__ == "__main__":

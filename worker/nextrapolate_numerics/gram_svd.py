@@ -58,6 +58,9 @@ class Core:
         Subspace iteration on X^T X (Halko, Martinsson and Tropp, arXiv 0909.4061, Algorithm 4.4), all of the
         batch at once, each until its residuals are as small as rounding lets the energy be known. Spectra too
         flat for that are decomposed whole.
+
+        All begin with the same random columns, and two or three rounds do, as a rule. A neighbour's vectors
+        would save one at the most, and they would have to be there first, where now one batch has them all.
         """
         width = count + _OVERSAMPLING
         dense = _DENSE * width if gram_b.device.type == "cpu" else _BATCHED_ON_GPU

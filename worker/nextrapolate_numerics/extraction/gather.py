@@ -14,7 +14,7 @@ from nextrapolate_numerics.extraction.decompositions import global_spectra
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.extraction.groups import Group, moving, planned
+from nextrapolate_numerics.extraction.groups import Group, at_once, moving, planned
 from nextrapolate_numerics.extraction.module_geometry import ModuleGeometry, module_geometries
 from nextrapolate_numerics.extraction.parts import ModuleParts, parts_of
 from nextrapolate_numerics.extraction.sending import sent
@@ -78,7 +78,7 @@ def _found(look: "_Look", plan: Sequence[list[str]], device: torch.device) -> It
         moved = moving(look.trajectory, names)
         return look.at(MappedGroup.of(look.trajectory.modules(moved)))
 
-    return in_threads(mapped, plan)
+    return in_threads(mapped, plan, at_once(look.trajectory, look.multiplied))
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.extraction.deltas import Delta
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
+from nextrapolate_numerics.parallel import MAX_MODULES
 from nextrapolate_numerics.series import Trajectory
 
 
@@ -51,6 +52,7 @@ class _Room:
 
 
 _ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
+_ON_CPU_AT_ONCE = 64 << 20  # bytes of inner products that all of its threads hold
 _LAUNCHED = 400 << 20  # bytes of factors that are read while one group's work is launched on a GPU
 
 
@@ -82,6 +84,16 @@ def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[
         products += 16 * products_held * keys.r**2
         factors += of_factors[name]
     return plan
+
+
+def at_once(trajectory: Trajectory, pairs: Pairs) -> int:
+    """How many groups a CPU's threads may work on at a time, for the memory that their products take.
+
+    One that has more of them than all threads may hold is worked on alone, by all of torch's threads.
+    """
+    largest = max(keys.r for keys in trajectory.layouts[0].modules.values())
+    of_group = max(_ON_CPU.products, 16 * len(pairs.kept) * largest**2)
+    return max(1, min(MAX_MODULES, _ON_CPU_AT_ONCE // of_group))
 
 
 def moving(trajectory: Trajectory, names: Iterable[str]) -> list[str]:
