@@ -91,14 +91,9 @@ def test_another_number_of_threads_gives_the_same_evidence_and_adapter(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize(
-    ("rank", "points", "groups_at_once"), [(4, 45, 4), (64, 15, 4), (64, 30, 1), (64, 45, 1)]
-)
+@pytest.mark.parametrize(("rank", "points", "groups_at_once"), [(4, 45, 4), (16, 45, 2), (64, 45, 1)])
 def test_threads_share_the_memory_of_inner_products(
     tmp_path: Path, rank: int, points: int, groups_at_once: int
 ) -> None:
     run = write_run(tmp_path / "run", (10, 20), rank=rank)
-    trajectory, pairs = Trajectory.open(checkpoints(run)), Pairs.of(points)
-    assert groups.at_once(trajectory, pairs) == groups_at_once
-    if groups_at_once > 1:
-        assert groups_at_once * 2 * 8 * points**2 * rank**2 <= 64 << 20
+    assert groups.at_once(Trajectory.open(checkpoints(run)), Pairs.of(points)) == groups_at_once

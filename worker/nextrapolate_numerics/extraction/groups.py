@@ -52,7 +52,8 @@ class _Room:
 
 
 _ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
-_ON_CPU_AT_ONCE = 64 << 20  # bytes of inner products that all of its threads hold
+_AT_ONCE = 16 << 20  # bytes of inner products that all of its threads hold, and in all six times as much
+_AT_ONCE_SHARE = 8  # beside this part of a checkpoint's
 _LAUNCHED = 400 << 20  # bytes of factors that are read while one group's work is launched on a GPU
 
 
@@ -91,9 +92,10 @@ def at_once(trajectory: Trajectory, pairs: Pairs) -> int:
 
     One that has more of them than all threads may hold is worked on alone, by all of torch's threads.
     """
-    largest = max(keys.r for keys in trajectory.layouts[0].modules.values())
-    of_group = max(_ON_CPU.products, 16 * len(pairs.kept) * largest**2)
-    return max(1, min(MAX_MODULES, _ON_CPU_AT_ONCE // of_group))
+    modules = trajectory.layouts[0].modules.values()
+    checkpoint = 4 * sum(keys.r * (keys.m + keys.n) for keys in modules)
+    of_group = max(_ON_CPU.products, 16 * len(pairs.kept) * max(keys.r for keys in modules) ** 2)
+    return max(1, min(MAX_MODULES, (_AT_ONCE + checkpoint // _AT_ONCE_SHARE) // of_group))
 
 
 def moving(trajectory: Trajectory, names: Iterable[str]) -> list[str]:
