@@ -84,7 +84,7 @@ class Core:
         """All singular values, (..., q) descending; below 1e-8 of the first they are rounding."""
         root = _root(gram_a)
         if _is_slow_on_gpu(gram_b):
-            # The one driver that takes wide matrices as a batch does not take all of them.
+            # The one driver that takes wide matrices as a batch refuses those that are hardly of full rank.
             with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
                 square: Tensor = torch.linalg.cholesky(gram_b).mT @ root
                 return torch.linalg.svdvals(square, driver="gesvda")  # type: ignore[no-any-return]

@@ -52,8 +52,8 @@ class _Room:
 
 
 _ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
-_AT_ONCE = 16 << 20  # bytes of inner products that all of its threads hold, and in all six times as much
-_AT_ONCE_SHARE = 8  # beside this part of a checkpoint's
+_AT_ONCE = 16 << 20  # bytes of inner products that all threads hold; each takes some six times its own
+_AT_ONCE_SHARE = 8  # and this part of a checkpoint more: a job of large ones may take more memory
 _LAUNCHED = 400 << 20  # bytes of factors that are read while one group's work is launched on a GPU
 
 

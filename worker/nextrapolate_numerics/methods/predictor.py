@@ -168,8 +168,8 @@ def predict_at_once(
 def _on_tensor_cores() -> Iterator[None]:
     """Products of float32 in TF32: of 10 bits of each factor, summed in float32.
 
-    An epoch takes half the time. After a thousand, answers differ by a tenth from those of whole float32,
-    about as those of two libraries that add up in another order do: training magnifies either.
+    An epoch takes half the time. After a thousand, answers differ by a tenth from those of whole float32, a
+    little more than those of two libraries that add up in another order: training magnifies either.
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high")
