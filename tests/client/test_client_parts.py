@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import random
 from pathlib import Path
 
 import pytest
@@ -158,6 +159,12 @@ def test_pauses_double_up_to_a_cap(attempt: int) -> None:
     pause = retries.pause_after(attempt, None)
     assert retries.FIRST_PAUSE / 2 <= pause <= retries.MAX_PAUSE
     assert pause <= retries.FIRST_PAUSE * 2.0 ** (attempt - 1)
+
+
+def test_a_pause_takes_no_number_of_the_run_that_calls() -> None:
+    before = random.getstate()
+    retries.pause_after(1, None)
+    assert random.getstate() == before
 
 
 def test_what_the_server_asks_for_goes_before() -> None:

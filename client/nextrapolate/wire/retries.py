@@ -15,6 +15,8 @@ ATTEMPTS = 6
 PATIENCE = 600.0
 ATTEMPTS_AT_A_STRANGER = 3  # a server that never answered is a wrong address rather than a restart
 
+_JITTER = random.Random()  # noqa: S311 - no secret, and not the numbers of the training run that calls
+
 
 def may_pass(error: BaseException) -> bool:
     """Tell whether the same call may go through a little later."""
@@ -32,4 +34,4 @@ def pause_after(attempt: int, error: BaseException | None) -> float:
         return error.retry_after
     doublings = min(attempt - 1, 16)  # bounded, so that a day of attempts does not overflow
     doubled = FIRST_PAUSE * 2.0**doublings
-    return min(MAX_PAUSE, doubled) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+    return min(MAX_PAUSE, doubled) * _JITTER.uniform(0.5, 1.0)
