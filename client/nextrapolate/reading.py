@@ -15,6 +15,7 @@ from nextrapolate.schemas import (
     Inspection,
     MethodScores,
     Report,
+    RunBreak,
     Scores,
 )
 
@@ -86,6 +87,14 @@ def _extrapolation(report: Report) -> Reading:
             _NOT_AT_ALL,
             f"Evaluate the adapter against checkpoint {last} before you use it. With more checkpoints, or a "
             "shorter horizon, the next job can say more.",
+        )
+    if broken := report.unseen_break:
+        return Reading(
+            "bad",
+            f"In part: {made}, but the series is not the way of one run.",
+            _broken(broken),
+            f"The backtest was asked at step {report.backtest.origin_step}, and knows nothing of that.",
+            f"Look at the checkpoints around step {broken.end_step}, and extrapolate from those of one run.",
         )
     scores = report.backtest.applied
     name, others = report.method.name, _forecasts(report.rivals)
@@ -182,6 +191,14 @@ def _inspection(report: Inspection) -> Reading:
             _NOT_AT_ALL,
             "Collect more checkpoints, and inspect again.",
         )
+    if broken := report.broken_after(report.evidence.origin_step):
+        return Reading(
+            "bad",
+            worked,
+            _broken(broken),
+            "As sure as that the other increments are this run's.",
+            f"Look at the checkpoints around step {broken.end_step}, and inspect those of one run.",
+        )
     scores = report.evidence.total
     steadiness = [step.steadiness for step in report.track if step.steadiness is not None]
     sure = "One held-out stretch of the run."
@@ -198,6 +215,14 @@ def _inspection(report: Inspection) -> Reading:
         f"{_asked(report.evidence)}, the autoregression {_against_no_jump(scores)}.",
         sure,
         following,
+    )
+
+
+def _broken(broken: RunBreak) -> str:
+    return (
+        f"From step {broken.begin_step} to {broken.end_step} the adapter moved {broken.times:.0f} times as "
+        "far as the fastest of the other increments would have led: two runs meet there, or training was "
+        "restarted or broke."
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.reading import read
-from nextrapolate.schemas import ChoiceReport, WeightExtrapolationMethod, WsmMethod
+from nextrapolate.schemas import ChoiceReport, RunBreak, WeightExtrapolationMethod, WsmMethod
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,19 @@ def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     applied = report.backtest.total.model_copy(update={"relative_error": 1.4})
     scaled = report.model_copy(update={"backtest": report.backtest.model_copy(update={"applied": applied})})
     assert read(scaled).tone == "bad"
+
+
+@pytest.mark.parametrize(("end_step", "tone"), [(150, "bad"), (100, "good")])
+def test_a_backtest_speaks_for_no_jump_beyond_a_break(end_step: int, tone: str) -> None:
+    """Both were asked at step 100."""
+    broken = RunBreak(begin_step=end_step - 10, end_step=end_step, times=17.4)
+    report = extrapolation(relative_error=0.6)
+    geometry = report.geometry.model_copy(update={"breaks": [broken]})
+    reading = read(report.model_copy(update={"geometry": geometry}))
+    assert reading.tone == tone
+    assert ("From step 140 to 150 the adapter moved 17 times as far" in reading.why) is (tone == "bad")
+    inspected = read(inspection().model_copy(update={"breaks": [broken]}))
+    assert ("From step 140 to 150" in inspected.why) is (tone == "bad")
 
 
 def test_an_average_is_not_held_against_a_forecast() -> None:

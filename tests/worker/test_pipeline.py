@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -140,6 +141,20 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum is not None
     assert report.recommended is ("speaks for" in report.verdict)
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
+
+
+def test_another_runs_checkpoint_is_named_and_no_jump_recommended(run_folder: Path, tmp_path: Path) -> None:
+    last = run_folder / "checkpoint-120"
+    foreign = write_run(tmp_path / "other", [120], seed=5) / last.name
+    inputs = run_inputs(run_folder)
+    inputs = replace(inputs, checkpoints=(*inputs.checkpoints[:-1], input_adapter(foreign, 120)))
+    pipeline.run(work(run_folder, tmp_path / "out", METHODS[0], inputs), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert [(found.begin_step, found.end_step) for found in report.geometry.breaks] == [(110, 120)]
+    assert report.recommended is False
+    assert report.verdict.startswith("Not to be trusted: from step 110 to 120")
+    assert any("checkpoints of two runs" in warning for warning in report.warnings)
+    assert read(report).tone == "bad"
 
 
 @pytest.mark.parametrize("jumped", [False, True])

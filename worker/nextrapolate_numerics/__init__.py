@@ -67,7 +67,14 @@ from nextrapolate_numerics.errors import (
 )
 from nextrapolate_numerics.extension import ExtendedModule, Extension, GateThresholds, extend
 from nextrapolate_numerics.extract import extract
-from nextrapolate_numerics.extraction import Evidence, Extraction, Linearity, ModuleGeometry
+from nextrapolate_numerics.extraction import (
+    Break,
+    Evidence,
+    Extraction,
+    Linearity,
+    ModuleGeometry,
+    breaks,
+)
 from nextrapolate_numerics.inspection import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
 from nextrapolate_numerics.methods import (
@@ -98,6 +105,7 @@ __all__ = [
     "Auto",
     "Autoregression",
     "Backtest",
+    "Break",
     "BrokenAdapterError",
     "Choice",
     "Cost",
@@ -143,6 +151,7 @@ __all__ = [
     "WeightExtrapolation",
     "Wsm",
     "backtest",
+    "breaks",
     "compare",
     "extend",
     "extract",

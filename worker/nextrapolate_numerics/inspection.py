@@ -8,7 +8,7 @@ import torch
 
 from nextrapolate_numerics.backtest import Backtest, backtest
 from nextrapolate_numerics.errors import TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Evidence, Extraction, ModuleGeometry, continued, gather
+from nextrapolate_numerics.extraction import Break, Evidence, Extraction, ModuleGeometry, breaks, gather
 from nextrapolate_numerics.methods import Autoregression
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Trajectory
@@ -76,18 +76,20 @@ class Geometry:
         steps: of the c checkpoints.
         modules: by name, those that moved.
         still: names of those that never did.
+        breaks: increments that are too long for one run.
     """
 
     steps: tuple[int, ...]
     modules: Mapping[str, ModuleGeometry]
     still: tuple[str, ...]
+    breaks: tuple[Break, ...]
 
     @classmethod
     def of(cls, extraction: Extraction) -> "Geometry":
         """From an extraction whose evidence has it."""
         drift = extraction.drift
         still = tuple(name for name in extraction.trajectory.module_names if name not in extraction.moved)
-        return cls(drift.steps[drift.starts_at_base :], extraction.geometry, still)
+        return cls(drift.steps[drift.starts_at_base :], extraction.geometry, still, breaks(extraction))
 
     @property
     def track(self) -> tuple[Passage, ...]:
@@ -153,4 +155,6 @@ def inspect(
         trajectory, Evidence(geometry=True), horizon_steps, device=device, on_progress=on_progress
     )
     evidence = backtest(Autoregression(), extraction, horizon_steps)
-    return Inspection(Geometry.of(extraction), evidence, (*trajectory.warnings, *continued(extraction)))
+    geometry = Geometry.of(extraction)
+    warnings = (*trajectory.warnings, *(found.warning for found in geometry.breaks))
+    return Inspection(geometry, evidence, warnings)

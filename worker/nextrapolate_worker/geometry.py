@@ -1,6 +1,6 @@
 """The geometry of a run, as reports show it."""
 
-from nextrapolate.schemas import KindGeometry, ModuleLinearity, RunGeometry, StepGeometry
+from nextrapolate.schemas import KindGeometry, ModuleLinearity, RunBreak, RunGeometry, StepGeometry
 from nextrapolate_numerics import Geometry
 
 
@@ -35,5 +35,9 @@ def run_geometry(geometry: Geometry) -> RunGeometry:
                 in_sample=module.linearity.in_sample,
             )
             for name, module in geometry.modules.items()
+        ],
+        breaks=[
+            RunBreak(begin_step=found.begin_step, end_step=found.end_step, times=found.times)
+            for found in geometry.breaks
         ],
     )

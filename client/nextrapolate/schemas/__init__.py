@@ -25,6 +25,7 @@ from nextrapolate.schemas.common import (
 from nextrapolate.schemas.geometry import (
     KindGeometry,
     ModuleLinearity,
+    RunBreak,
     RunGeometry,
     Spectrum,
     StepGeometry,
@@ -166,6 +167,7 @@ __all__ = [
     "Report",
     "Request",
     "Response",
+    "RunBreak",
     "RunGeometry",
     "Scores",
     "Series",

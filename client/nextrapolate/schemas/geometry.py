@@ -46,6 +46,14 @@ class StepGeometry(Response):
     )
 
 
+class RunBreak(Response):
+    """An increment that is too long for its run: checkpoints of two runs meet, or training broke there."""
+
+    begin_step: int = Field(description="of the checkpoint before; 0 where that is the base model")
+    end_step: int = Field(description="of the checkpoint that is too far away")
+    times: float = Field(description="as far as the fastest of the other increments would have led")
+
+
 class RunGeometry(Response):
     """How a run's deltas lie, how straight and how steady its way is."""
 
@@ -53,6 +61,14 @@ class RunGeometry(Response):
     track: list[StepGeometry]
     kinds: list[KindGeometry]
     linearity: list[ModuleLinearity]
+    breaks: list[RunBreak] = Field(
+        default_factory=list, description="where the series is not the way of one run, by their steps"
+    )
+
+    def broken_after(self, step: int) -> RunBreak | None:
+        """The last break that ends after a step: a backtest asked there knows nothing of what comes next."""
+        later = [found for found in self.breaks if found.end_step > step]
+        return later[-1] if later else None
 
     @property
     def linearity_by_definition(self) -> dict[str, list[float]]:

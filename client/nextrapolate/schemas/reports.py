@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Discriminator, Field
 
 from nextrapolate.schemas.common import Response
-from nextrapolate.schemas.geometry import RunGeometry, Spectrum
+from nextrapolate.schemas.geometry import RunBreak, RunGeometry, Spectrum
 from nextrapolate.schemas.job_requests import Gate, Output
 from nextrapolate.schemas.jobs import Stage
 from nextrapolate.schemas.methods import Method
@@ -80,8 +80,9 @@ class Report(_JobReport):
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
     recommended: bool | None = Field(
         None,
-        description="true where the evidence speaks for the jump; null where there is none: too few "
-        "checkpoints, no forecast, or one that repeats earlier jumps",
+        description="true where the evidence speaks for the jump, false where it speaks against it or the "
+        "series is not the way of one run; null where there is none: too few checkpoints, no forecast, or "
+        "one that repeats earlier jumps",
     )
     method: Method
     target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
@@ -106,6 +107,11 @@ class Report(_JobReport):
     def is_forecast(self) -> bool:
         """Whether the update leads ahead; that of an average, or of `dare` and `none`, does not."""
         return self.target_step > self.steps[-1]
+
+    @property
+    def unseen_break(self) -> RunBreak | None:
+        """Where the series is not the way of one run, later than where the backtest was asked."""
+        return self.geometry.broken_after(self.backtest.origin_step) if self.backtest else None
 
     @property
     def repeats_jumps(self) -> bool:

@@ -14,7 +14,7 @@ from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extension.gate import GateThresholds
 from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, refit_same_rank
 from nextrapolate_numerics.extension.writer import write_adapter
-from nextrapolate_numerics.extraction import Extraction, continued
+from nextrapolate_numerics.extraction import Extraction, breaks
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.parallel import MAX_MODULES, in_threads
 from nextrapolate_numerics.progress import Progress, silent
@@ -153,7 +153,7 @@ def extend(
         _spectrum(refits, trajectory.config),
         (
             *trajectory.warnings,
-            *continued(extraction),
+            *(found.warning for found in breaks(extraction)),
             *_beyond_the_evidence(extraction.drift, update.horizon_steps),
             *update.warnings,
             *_warnings(records, refits),

@@ -11,14 +11,14 @@ decompositions.py   leading triples and spectra of deltas
 triples.py          those that NExt sees
 parts.py            the global delta, part by part
 module_geometry.py  how a module moved, for readers
-continued.py        whether a run began from an adapter that was trained before
+breaks.py           where a series is not the way of one run
 gather.py           the pass itself
 extraction.py       what was learnt: the carrier that methods start from
 
 Nothing here knows a method: they ask by the evidence that they need.
 """
 
-from nextrapolate_numerics.extraction.continued import continued
+from nextrapolate_numerics.extraction.breaks import Break, breaks
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gather import gather
@@ -29,6 +29,7 @@ from nextrapolate_numerics.extraction.triples import ModuleTriples, Seen
 
 __all__ = [
     "MAX_TRIPLES",
+    "Break",
     "Evidence",
     "Extraction",
     "Linearity",
@@ -36,7 +37,7 @@ __all__ = [
     "ModuleTriples",
     "Seen",
     "begins",
-    "continued",
+    "breaks",
     "gather",
     "points_of",
     "sum_of_parts",

@@ -83,7 +83,8 @@ def module_geometries(
 
 def _variances_explained(inner: Tensor) -> list[tuple[float, ...]]:
     energies = torch.linalg.eigvalsh(inner).flip(-1).clamp(min=0)
-    shares = energies.cumsum(-1) / energies.sum(-1, keepdim=True)
+    total = energies.sum(-1, keepdim=True)  # 0 where factors moved, and their product did not
+    shares = torch.where(total > 0, energies.cumsum(-1) / total, 0.0)
     return [tuple(of_module) for of_module in shares[:, :_TIME_DIRECTIONS].tolist()]
 
 

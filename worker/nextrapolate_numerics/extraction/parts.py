@@ -111,7 +111,7 @@ def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: li
     for point, deltas in enumerate(which):
         with_all = products[:, where[point]].transpose(1, 2).flatten(2)  # (g, r, p r)
         own = coordinates[:, deltas, :, point]
-        found.index_add_(1, deltas, (own.flatten(1, 2) @ with_all).view(*own.shape[:3], -1))
+        found.index_add_(1, deltas, (own.flatten(1, 2) @ with_all).view(*own.shape[:3], found.shape[-1]))
     return found.view_as(coordinates)
 
 

@@ -117,7 +117,8 @@ def _report(
 ) -> Report:
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
-    verdict, recommended = _judged(update, backtest, method, jumped=bool(loaded.trajectory.jumps))
+    jumped = bool(loaded.trajectory.jumps)
+    verdict, recommended = _judged(update, backtest, method, geometry, jumped=jumped)
     return Report(
         verdict=verdict,
         recommended=recommended,
@@ -139,7 +140,12 @@ def _report(
 
 
 def _judged(
-    update: Update, backtest: Backtest | None, method: MethodParameters, *, jumped: bool
+    update: Update,
+    backtest: Backtest | None,
+    method: MethodParameters,
+    geometry: RunGeometry,
+    *,
+    jumped: bool,
 ) -> tuple[str, bool | None]:
     """Say in a sentence whether the run's own past speaks for the jump; and in a word, None for neither."""
     if update.horizon_steps == 0:
@@ -158,6 +164,13 @@ def _judged(
             f"Not measured: the series is too short to hold out {method.horizon_steps} steps, "
             "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
         ), None
+    if broken := geometry.broken_after(backtest.origin_step):
+        return (
+            f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
+            f"{broken.times:.0f} times as far as this run does, and what its past says of a jump (relative "
+            f"error {backtest.total.scaled(method.alpha).relative_error:.2f}, asked at step "
+            f"{backtest.origin_step}) does not hold beyond that; keep to the checkpoints of one run."
+        ), False
     scores = backtest.total.scaled(method.alpha)
     better = scores.relative_error < 1.0  # which is no jump's
     return (

@@ -1,7 +1,7 @@
 """Inspect: the geometry of a run, and whether extrapolation should pay on it."""
 
 from nextrapolate.reading import PAYS
-from nextrapolate.schemas import FileInfo, Inspection, Stage
+from nextrapolate.schemas import FileInfo, Inspection, RunGeometry, Stage
 from nextrapolate_numerics import Backtest, inspect
 from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
@@ -17,20 +17,27 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
     with loaded.profile.stage(Stage.EXTRACT) as progress:
         found = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
     with loaded.profile.stage(Stage.PUBLISH):
+        geometry = run_geometry(found.geometry)
         report = Inspection(
-            verdict=_verdict(found.evidence, len(found.geometry.steps)),
+            verdict=_verdict(found.evidence, geometry),
             evidence=backtest_report(found.evidence, alpha=1.0),
-            **dict(run_geometry(found.geometry)),
+            **dict(geometry),
             **provenance(loaded, found.warnings),
         )
         return publish(report, loaded.folder)
 
 
-def _verdict(evidence: Backtest | None, checkpoints: int) -> str:
+def _verdict(evidence: Backtest | None, geometry: RunGeometry) -> str:
     if evidence is None:
         return (
-            f"Not measured: {checkpoints} checkpoints are too few to hold any out, so nothing says "
+            f"Not measured: {len(geometry.track)} checkpoints are too few to hold any out, so nothing says "
             "whether extrapolation pays on this run; collect more of them."
+        )
+    if broken := geometry.broken_after(evidence.origin_step):
+        return (
+            f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
+            f"{broken.times:.0f} times as far as this run does; keep to the checkpoints of one run, and "
+            "inspect those."
         )
     error = evidence.total.relative_error
     asked = (

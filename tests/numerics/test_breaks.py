@@ -1,4 +1,4 @@
-"""A series that begins with an adapter which was trained before."""
+"""A series that is not the way of one run: it begins with an adapter trained before, or two runs meet."""
 
 import math
 from collections.abc import Sequence
@@ -16,6 +16,7 @@ from nextrapolate_numerics import (
     GateThresholds,
     Trajectory,
     WeightExtrapolation,
+    breaks,
     extend,
     extract,
     inspect,
@@ -36,16 +37,33 @@ def write_continued(folder: Path) -> list[AdapterFiles]:
     return files
 
 
-def times_too_long(files: Sequence[AdapterFiles]) -> float:
-    """The first increment against what the others suggest, with dense vectors."""
-    steps = [0, *(each.step for each in files)]
+def times_too_long(files: Sequence[AdapterFiles], index: int = 0) -> float:
+    """An increment against what the others suggest, the longest of many left out; with dense vectors."""
+    gaps = [end - begin for begin, end in pairwise([0, *(each.step for each in files)])]
     points = [flat(dense_deltas(each)) for each in files]
     lengths = [float((later - earlier).norm()) for earlier, later in pairwise([0 * points[0], *points])]
     suggested = []
-    for length, (begin, end) in list(zip(lengths, pairwise(steps), strict=True))[1:]:
-        share = steps[1] / (end - begin)
-        suggested.append(length * max(share, math.sqrt(share)))
-    return lengths[0] / max(suggested)
+    for other, (length, gap) in enumerate(zip(lengths, gaps, strict=True)):
+        share = gaps[index] / gap
+        suggested += [length * max(share, math.sqrt(share))] if other != index else []
+    return lengths[index] / sorted(suggested)[-1 if len(gaps) < 5 else -2]
+
+
+def breaks_of(files: Sequence[AdapterFiles]) -> list[tuple[int, int]]:
+    """From which step to which, found and told by the numerics."""
+    extraction = extract(Trajectory.open(files), WeightExtrapolation(), 10)
+    found = breaks(extraction)
+    for each in found:
+        index = [file.step for file in files].index(each.end_step)
+        assert each.times == pytest.approx(times_too_long(files, index), rel=1e-6)
+        assert f"{each.times:.0f} times" in each.warning
+    return [(each.begin_step, each.end_step) for each in found]
+
+
+def spliced(folder: Path, steps: Sequence[int], foreign: Sequence[int]) -> list[AdapterFiles]:
+    """A run some of whose checkpoints are another run's."""
+    own, other = (checkpoints(write_run(folder / str(seed), steps, seed=seed)) for seed in (0, 5))
+    return [two[each.step in foreign] for each, *two in zip(own, own, other, strict=True)]
 
 
 def warnings_of(files: Sequence[AdapterFiles], folder: Path) -> list[str]:
@@ -94,3 +112,23 @@ def test_noise_is_fast_over_few_steps(tmp_path: Path) -> None:
             walk[key] = walk.get(key, torch.zeros_like(value)) + noise if "lora_B" in key else value
         save_file(walk, each.model)
     assert not warnings_of(files, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("foreign", "found"),
+    [
+        ([], []),
+        ([200], [(190, 200)]),
+        ([180, 190, 200], [(170, 180)]),  # the increments after it are of one length with the others
+        ([150], [(140, 150), (150, 160)]),
+        (range(10, 110, 10), [(100, 110)]),
+    ],
+)
+def test_where_two_runs_meet_is_found(
+    foreign: Sequence[int], found: list[tuple[int, int]], tmp_path: Path
+) -> None:
+    assert breaks_of(spliced(tmp_path, range(10, 210, 10), foreign)) == found
+
+
+def test_of_two_increments_the_longer_may_be_a_rate_that_rises(tmp_path: Path) -> None:
+    assert not breaks_of(spliced(tmp_path, [100, 105], [105]))
