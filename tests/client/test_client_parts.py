@@ -29,6 +29,7 @@ from nextrapolate.progress import DOWNLOAD_SHARE, UPLOAD_SHARE, Tracker
 from nextrapolate.schemas import STAGE_WORDS, Problem, Stage
 from nextrapolate.wire import retries
 from nextrapolate.wire.servers import find_server
+from nextrapolate.wire.transfers import CHUNK, Upload
 
 PROBLEM = Problem(title="t", status=422, detail="d", code="c", retryable=False, blame="user", request_id="r")
 
@@ -165,6 +166,14 @@ def test_a_pause_takes_no_number_of_the_run_that_calls() -> None:
     before = random.getstate()
     retries.pause_after(1, None)
     assert random.getstate() == before
+
+
+def test_bytes_are_sent_in_pieces() -> None:
+    """httpx copies what is left of a piece after every part of it that the socket takes."""
+    content = bytes(range(256)) * 10_000
+    chunks = list(Upload(content).chunks())
+    assert b"".join(chunks) == content
+    assert max(map(len, chunks)) == CHUNK < len(content)
 
 
 def test_what_the_server_asks_for_goes_before() -> None:

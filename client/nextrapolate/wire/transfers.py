@@ -61,7 +61,9 @@ class Upload:
 
     def _pieces(self) -> Iterator[bytes]:
         if isinstance(self.source, bytes):
-            yield self.source
+            # Of one large piece httpcore copies the rest after every part that the socket takes.
+            for begin in range(0, len(self.source), CHUNK):
+                yield self.source[begin : begin + CHUNK]
             return
         with self.source.open("rb") as file:
             while chunk := file.read(CHUNK):
