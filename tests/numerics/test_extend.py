@@ -27,6 +27,7 @@ from nextrapolate_numerics import (
     extend,
     extract,
 )
+from nextrapolate_numerics.extension.writer import config_fields
 
 METHODS: list[Method] = [
     WeightExtrapolation(),
@@ -256,6 +257,22 @@ def test_growing_keeps_every_scaling(
     after = Trajectory.open([out, adapter_files(tmp_path / "out", 1)]).config
     for name in MODULES:
         assert after.scaling(name) == pytest.approx(before.scaling(name), rel=1e-12)
+
+
+def test_patterns_keep_their_order(run_folder: Path, tmp_path: Path) -> None:
+    """PEFT takes the first that matches."""
+    first = next(iter(MODULES))
+    patterns = {first: 64, f".*{first.rpartition('.')[2]}": 2}
+    assert list(patterns) != sorted(patterns)
+    for files in checkpoints(run_folder):
+        fields = json.loads(files.config.read_text()) | {"alpha_pattern": patterns}
+        files.config.write_text(json.dumps(fields))
+    extended(run_folder, tmp_path / "out")
+    made = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert list(made["alpha_pattern"].items()) == list(patterns.items())
+    assert config_fields(
+        Trajectory.open(checkpoints(run_folder)).config, {"q_proj": 9, f"a.{first}": 8, first: 8}
+    )["rank_pattern"] == {f"a.{first}": 8, first: 8, "q_proj": 9}
 
 
 def test_progress_ends_at_one(run_folder: Path, tmp_path: Path) -> None:

@@ -31,14 +31,16 @@ def write_adapter(folder: Path, trajectory: Trajectory, factors: Mapping[str, Lo
     save_file(tensors, model, metadata={"format": "pt"})
     ranks = {name: low_rank.rank for name, low_rank in factors.items()}
     fields = config_fields(trajectory.config, ranks)
-    config.write_text(json.dumps(fields, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    # Their own order is kept within patterns: PEFT takes the first one that matches.
+    config.write_text(json.dumps(dict(sorted(fields.items())), indent=2) + "\n", encoding="utf-8")
     return model, config
 
 
 def config_fields(config: LoraConfig, ranks: Mapping[str, int]) -> dict[str, Any]:
     """The run's config, brought to the ranks given by module; each module's scaling stays what it was.
 
-    A run without patterns gets another r and lora_alpha, one with patterns has each module named in both.
+    A run without patterns gets another r and lora_alpha, one with patterns has each module named in both: the
+    longest first, since a name is also a pattern for those that end in it.
     """
     fields = dict(config.fields)
     if all(rank == config.rank(name) for name, rank in ranks.items()):
@@ -47,7 +49,11 @@ def config_fields(config: LoraConfig, ranks: Mapping[str, int]) -> dict[str, Any
     name, rank = max(ranks.items(), key=lambda item: item[1])
     fields |= {"r": rank, "lora_alpha": alphas[name]}
     if config.rank_pattern or config.alpha_pattern:
-        fields |= {"rank_pattern": dict(ranks), "alpha_pattern": alphas}
+        names = sorted(ranks, key=len, reverse=True)
+        fields |= {
+            "rank_pattern": {name: ranks[name] for name in names},
+            "alpha_pattern": {name: alphas[name] for name in names},
+        }
     return fields
 
 
