@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+import torch
 from accelerate import DistributedType
 from fixtures.grpo import MakeTrainer, same
 from torch import Tensor
@@ -71,6 +72,21 @@ def test_a_run_with_fsdp1_is_left_alone(make_trainer: MakeTrainer) -> None:
     state = trainer.accelerator.state
     state.distributed_type, state.fsdp_plugin = DistributedType.FSDP, SimpleNamespace(fsdp_version=1)
     with pytest.raises(UnsupportedRunError, match="FSDP1 is not supported"):
+        supported_model(trainer)
+
+
+def test_a_run_with_a_schedule_free_optimizer_is_left_alone(make_trainer: MakeTrainer) -> None:
+    class ScheduleFree(torch.optim.SGD):
+        """Has what schedule-free optimizers have beside others."""
+
+        def train(self) -> None: ...
+
+        def eval(self) -> None: ...
+
+    trainer = make_trainer(max_steps=2)
+    model = supported_model(trainer)
+    trainer.optimizer = ScheduleFree(model.parameters(), lr=0.1)
+    with pytest.raises(UnsupportedRunError, match="a schedule-free optimizer trains from weights of its own"):
         supported_model(trainer)
 
 

@@ -18,6 +18,7 @@ from transformers import TrainerCallback
 from nextrapolate import Gate, NExtClient
 from nextrapolate.schemas import ExpoMethod, NextMethod
 from nextrapolate_trainer.adapter import copied
+from nextrapolate_trainer.errors import GuardError
 from nextrapolate_trainer.guard import Trial, measure
 from nextrapolate_trainer.peft_model import read_adapter
 from nextrapolate_trainer.trl import NExtCallback
@@ -52,6 +53,24 @@ def metric(trainer: Any, name: str) -> list[float]:
 
 def weights(trainer: Any) -> dict[str, Tensor]:
     return copied(read_adapter(trainer.model))
+
+
+def test_a_score_that_fails_while_merged_leaves_the_base_model_alone(make_trainer: MakeTrainer) -> None:
+    model = cast(PeftModel, make_trainer().model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.1)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+    def fails(model: PeftModel) -> float:
+        model.merge_adapter()
+        raise OSError("no engine answers")
+
+    with pytest.raises(GuardError, match="no engine answers"):
+        measure(model, fails)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +231,18 @@ def test_of_several_sets_each_counts_once(make_trainer: MakeTrainer, client: NEx
 
     assert measure(trainer.model, own_evaluation(trainer)) == measure(trainer.model, by_hand)
     assert rewards[0] != rewards[1], "or the last one alone would do"
+
+
+def test_the_records_of_completions_stay_the_training_s(make_trainer: MakeTrainer) -> None:
+    options: dict[str, Any] = {"per_device_eval_batch_size": 8, "num_generations_eval": 4}
+    trainer: Any = make_trainer(max_steps=1, log_completions=True, **options)
+    trainer.train()
+    (written,) = Path(trainer.args.output_dir, "completions").glob("*.parquet")
+    before, kept = written.read_bytes(), list(trainer._logs["completion"])
+    measure(trainer.model, own_evaluation(trainer))
+    assert written.read_bytes() == before
+    assert list(trainer._logs["completion"]) == kept
+    assert trainer.log_completions
 
 
 @pytest.mark.integration

@@ -66,7 +66,17 @@ def measure(model: PeftModel, score: Score) -> float:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise GuardError(f"the guard failed: {error!r} at {place.filename}:{place.lineno}") from error
     finally:
+        _unmerge(model)
         model.train(training)
+
+
+def _unmerge(model: PeftModel) -> None:
+    """Take the adapter out of the base weights, where a score that failed has left it in them.
+
+    TRL merges it to send weights to vLLM; what is merged would be taken out as another adapter later.
+    """
+    if any(getattr(module, "merged", False) for module in model.modules()):
+        model.unmerge_adapter()
 
 
 @contextmanager

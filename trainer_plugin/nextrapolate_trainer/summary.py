@@ -1,5 +1,6 @@
 """What a jump did to the run, for the log, for the trainer's metrics, and for the caller."""
 
+import logging
 from dataclasses import asdict, dataclass
 
 from nextrapolate_trainer.guard import Trial
@@ -26,6 +27,8 @@ class JumpSummary:
     trial: Trial | None
     """What the guard measured, where there is one."""
     backtest_cosine: float | None
+    recommended: bool | None
+    """Whether the run's own past speaks for the jump; None where nothing was measured."""
     verdict: str
     """The report's sentence on whether the run's own past speaks for the jump."""
     warnings: tuple[str, ...]
@@ -48,6 +51,7 @@ class JumpSummary:
             reset_modules=reset_modules,
             trial=trial,
             backtest_cosine=report.backtest.total.cosine if report and report.backtest else None,
+            recommended=report.recommended if report else None,
             verdict=report.verdict if report else "There is no report to read.",
             warnings=tuple(report.warnings) if report else (),
         )
@@ -63,6 +67,11 @@ class JumpSummary:
         """Return the whole pause."""
         return sum(self.parts.values())
 
+    @property
+    def log_level(self) -> int:
+        """Return how loudly to tell of it: a jump that the run's own past speaks against is a warning."""
+        return logging.WARNING if self.recommended is False else logging.INFO
+
     def metrics(self) -> dict[str, float]:
         """Return what goes into the trainer's logs."""
         known = {
@@ -72,6 +81,7 @@ class JumpSummary:
             "next/gated_modules": self.gated_modules,
             "next/reset_modules": self.reset_modules,
             "next/backtest_cosine": self.backtest_cosine,
+            "next/recommended": self.recommended,
             "next/pause_seconds": self.seconds,
             **(self.trial.metrics(kept=True) if self.trial else {}),
             **{f"next/{part}_seconds": seconds for part, seconds in self.parts.items()},

@@ -176,8 +176,9 @@ class NExtCallback(TrainerCallback):
         step = state.global_step
         if self._run is not None and self.schedule.jumps_after(step):
             with fail_open(f"no jump after step {step}, training goes on from its own weights"):
-                self.jumps.append(self._run.jump(step, event["optimizer"]))
-                logger.log(logging.INFO if args.should_log else logging.DEBUG, "%s", self.jumps[-1])
+                jump = self._run.jump(step, event["optimizer"])
+                self.jumps.append(jump)
+                logger.log(jump.log_level if args.should_log else logging.DEBUG, "%s", jump)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -8,13 +8,14 @@ from typing import Any
 from peft import PeftModel
 
 from nextrapolate_trainer.guard import Score
-from nextrapolate_trainer.trl_internals import Trainer
+from nextrapolate_trainer.trl_internals import Trainer, completions_unlogged
 
 
 def own_evaluation(trainer: Trainer) -> Score:
     """The mean reward of the trainer's own evaluation; of several sets of prompts each counts once.
 
-    Its callbacks do not hear of it, for some steer the run by evaluations; nor does its history keep it.
+    Its callbacks do not hear of it, for some steer the run by evaluations; nor do its history and its records
+    of completions keep it.
     """
     questions = trainer.eval_dataset
     # One by one, by name, which its type does not say: of all at once TRL tells the last one's reward alone.
@@ -33,7 +34,8 @@ def _unheard(trainer: Trainer) -> Iterator[None]:
     callbacks, known = handler.callbacks, len(history)
     handler.callbacks = []
     try:
-        yield
+        with completions_unlogged(trainer):
+            yield
     finally:
         handler.callbacks = callbacks
         del history[known:]

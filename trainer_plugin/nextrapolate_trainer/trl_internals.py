@@ -4,6 +4,10 @@ Everything else goes through public interfaces. Where TRL renames one of these, 
 the plugin declines the run instead of training on stale completions, and a test of ours fails.
 """
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
@@ -13,12 +17,19 @@ Trainer = GRPOTrainer | RLOOTrainer
 _BUFFER = "_buffered_inputs"
 _METRICS = "_metrics"
 _VLLM_STEP = "_last_loaded_step"
+_COMPLETIONS = "_logs"
 
 
 def missing_names(trainer: Trainer) -> list[str]:
     """Return the names that this version of TRL no longer has."""
-    names = [_BUFFER, _METRICS, *([_VLLM_STEP] if trainer.use_vllm else [])]
+    names = [_BUFFER, _METRICS, _COMPLETIONS, *([_VLLM_STEP] if trainer.use_vllm else [])]
     return [name for name in names if not hasattr(trainer, name)]
+
+
+def keeps_other_weights(trainer: Trainer) -> bool:
+    """Tell whether the optimizer changes the weights for evaluation, as schedule-free ones do."""
+    optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # within Accelerate's
+    return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
 
 
 def forget_completions(trainer: Trainer) -> None:
@@ -30,6 +41,18 @@ def reload_weights(trainer: Trainer) -> None:
     """Have vLLM load the weights before it generates again: TRL does so only when the step has changed."""
     if trainer.use_vllm:
         setattr(trainer, _VLLM_STEP, -1)
+
+
+@contextmanager
+def completions_unlogged(trainer: Trainer) -> Iterator[None]:
+    """Show and keep no completions that are sampled within: the records of this step are the training's."""
+    log, kept = trainer.log_completions, copy.deepcopy(getattr(trainer, _COMPLETIONS))
+    trainer.log_completions = False
+    try:
+        yield
+    finally:
+        trainer.log_completions = log
+        setattr(trainer, _COMPLETIONS, kept)
 
 
 def add_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:

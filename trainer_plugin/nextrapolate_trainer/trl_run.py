@@ -55,6 +55,10 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         raise UnsupportedRunError(
             "the model has no LoRA adapter: give the trainer a peft_config=LoraConfig(...)"
         )
+    if trl_internals.keeps_other_weights(trainer):
+        raise UnsupportedRunError(
+            "a schedule-free optimizer trains from weights of its own, which no swap reaches: use another"
+        )
     if len(model.active_adapters) != 1:
         raise UnsupportedRunError(f"one adapter has to be active, not {model.active_adapters}")
     if missing := trl_internals.missing_names(trainer):

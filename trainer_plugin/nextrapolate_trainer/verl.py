@@ -82,7 +82,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         if not last and self._jumps_after(step):
             with fail_open(f"no jump after step {step}, training goes on from its own weights"):
                 self.jumps.append(run.jump(step))
-                logger.info("%s", self.jumps[-1])
+                logger.log(self.jumps[-1].log_level, "%s", self.jumps[-1])
                 with fail_open(f"the checkpoint of step {step} is one from before the jump, or not whole"):
                     run.save_again(step, checkpoint, previous)
         with fail_open(f"the metrics of step {step} are lost"):
