@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fixtures.grpo import MakeTrainer, same
 from fixtures.server import EmbeddedServer
 from safetensors.torch import load_file
@@ -104,9 +105,27 @@ def test_a_run_jumps_once_and_goes_on(
     assert {"next/collect_seconds", "next/pause_seconds", "next/job_seconds"} < spy.reported
     assert list(metrics(trainer, "next/collect_seconds")) == [2, 4, 6, 8, 10, 12]
     assert [
-        r.getMessage() for r in caplog.records if r.levelno == logging.INFO and r.name == "nextrapolate"
-    ] == [str(jump)]
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+        (record.levelno, record.getMessage())
+        for record in caplog.records
+        if record.levelno >= logging.WARNING or record.name == "nextrapolate"
+    ] == [(jump.log_level, str(jump))]
+
+
+def test_an_adapter_that_was_trained_before_is_posted_as_step_0(
+    make_trainer: MakeTrainer, client: NExtClient
+) -> None:
+    """Its config says, as any other's, that the run began at the base model."""
+    for name, trained in (("anew", 0.0), ("trained before", 0.05)):
+        trainer = make_trainer(max_steps=2, name=name)
+        assert trainer.model is not None
+        with torch.no_grad():
+            for key, parameter in trainer.model.named_parameters():
+                if "lora_B" in key:
+                    parameter.add_(trained)
+        NExtCallback(client, collect_every=2, jump_at=100, name=name).attach(trainer)
+        trainer.train()
+    found = {series.name: [each.step for each in series.checkpoints] for series in client.list_series()}
+    assert (found["anew"], found["trained before"]) == ([2], [0, 2])
 
 
 def test_what_arrives_is_the_adapter_as_it_was_after_the_step(

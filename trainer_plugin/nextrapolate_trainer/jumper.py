@@ -21,7 +21,7 @@ from nextrapolate.errors import NextrapolateError
 from nextrapolate.schemas import ADAPTER_MODEL, REPORT, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
-from nextrapolate_trainer.errors import InvalidAdapterError, UploadError
+from nextrapolate_trainer.errors import InvalidAdapterError, TrainerPluginError, UploadError
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
@@ -30,6 +30,9 @@ from nextrapolate_trainer.uploads import Uploads
 logger = logging.getLogger("nextrapolate")
 
 LAST_UPLOADS_SECONDS = 10.0
+_IN_VAIN = 0.9  # of the time that there was; a refusal comes sooner
+LEAST_PATIENCE_SECONDS = 10.0
+"""What a jump waits at least, or the timeout where that is less, after those before it waited in vain."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,10 @@ class Jump:
         return self.regauged if optimizer == "keep" else frozenset(modules(self.after))
 
 
+_Delivered = tuple[list[tuple[str, dict[str, Tensor], Report | None]], Pause]
+"""Job, adapter and report of each method, and how long that took."""
+
+
 class Jumper:
     """A run's checkpoints at the service, and the jumps that start from them.
 
@@ -90,6 +97,7 @@ class Jumper:
         self._series = RunSeries(client, run, resumed)
         self._uploads = Uploads(self._series.post)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
+        self._patience = settings.timeout
 
     def collect(self, step: int, adapter: Adapter) -> None:
         """Copy the adapter as it is after `step`, and post it in the background."""
@@ -110,8 +118,7 @@ class Jumper:
             InvalidAdapterError: no adapter that came back fits the run.
         """
         before = self._own_adapter(step)
-        deadline = time.monotonic() + self._settings.timeout
-        delivered, pause = within(self._settings.timeout, lambda: self._delivered(step, deadline))
+        delivered, pause = self._waited_for(step)
         jumps: list[Jump] = []
         for (job, after, report), method in zip(delivered, self._methods, strict=True):
             try:
@@ -151,11 +158,27 @@ class Jumper:
             raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
-    def _delivered(
-        self, step: int, deadline: float
-    ) -> tuple[list[tuple[str, dict[str, Tensor], Report | None]], Pause]:
+    def _waited_for(self, step: int) -> _Delivered:
+        """What is delivered in time. Each jump that waits in vain halves what the next one waits.
+
+        A service that hangs would cost the run its whole timeout at every jump; one that delivers is waited
+        for as long as told again.
+        """
+        patience, started = self._patience, time.monotonic()
+        try:
+            delivered = within(patience, lambda: self._delivered(step, started + patience))
+        except (TrainerPluginError, NextrapolateError):
+            if time.monotonic() - started >= _IN_VAIN * patience:
+                least = min(LEAST_PATIENCE_SECONDS, self._settings.timeout)
+                self._patience = max(least, patience / 2)
+                logger.warning("the next jump waits for the service at most %g s", self._patience)
+            raise
+        self._patience = self._settings.timeout
+        return delivered
+
+    def _delivered(self, step: int, deadline: float) -> _Delivered:
         started = time.monotonic()
-        self._uploads.wait_for(step, self._settings.timeout)
+        self._uploads.wait_for(step, deadline - started)
         self._series.record_jumps()
         uploaded = time.monotonic()
         jobs = self._finished_jobs(step, deadline)

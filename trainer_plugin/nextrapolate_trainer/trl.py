@@ -168,6 +168,9 @@ class NExtCallback(TrainerCallback):
                 # A jump may be due from here, and the process that collected this adapter is gone.
                 ranks.together(lambda: run.collect(step))
             self._run = run
+            if step == 0:
+                with fail_open("the adapter that training begins with is not collected"):
+                    ranks.together(run.collect_start)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any

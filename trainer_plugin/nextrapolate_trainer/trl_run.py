@@ -103,6 +103,17 @@ class TrlRun:
         self._jumper.collect(step, adapter)
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
+    def collect_start(self) -> None:
+        """Copy the adapter that training begins with, where it holds anything: the drift is measured from it.
+
+        Its config says of it, as of any other, that it began at the base model.
+        """
+        adapter = copied(read_adapter(self._model))
+        if self._jumper is not None and any(
+            tensor.any() for name, tensor in adapter.items() if "lora_B" in name
+        ):
+            self._jumper.collect(0, adapter)
+
     def jump(self, step: int, optimizer: Optimizer) -> JumpSummary:
         """Swap in an adapter extrapolated from `step`, the last that was collected.
 
@@ -115,12 +126,12 @@ class TrlRun:
         try:
             with restoring(self._model, jumps[0].before):
                 jump, trial = self._chosen(jumps)
+                reset = jump.modules_to_reset(self._rules.optimizer)
+                self._ranks.together(lambda: clear_moments(self._model, optimizer, reset))
         finally:
             # A guard that evaluates has vLLM load what is tried out, for this very step.
             trl_internals.reload_weights(self._trainer)
         self._unproven = jump
-        reset = jump.modules_to_reset(self._rules.optimizer)
-        clear_moments(self._model, optimizer, reset)
         trl_internals.forget_completions(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
         summary = JumpSummary.of(jump, trial, swap_seconds=swap_seconds, reset_modules=len(reset))
