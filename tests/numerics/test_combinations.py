@@ -105,6 +105,16 @@ def test_spacing_wider_than_the_horizon_still_learns(tmp_path: Path) -> None:
     assert 0 < np.linalg.norm(actual) < np.linalg.norm(dense_drift(run)[300])
 
 
+@pytest.mark.parametrize("spacing", [10, 500, 1000])
+def test_a_checkpoint_twice_teaches_nothing(spacing: int, tmp_path: Path) -> None:
+    """What is left of the pair after it is rounding, and older pairs weigh less than that far apart."""
+    run = write_run(tmp_path / "run", range(spacing, 9 * spacing, spacing))
+    earlier, repeated = (run / f"checkpoint-{place * spacing}" for place in (6, 7))
+    shutil.copytree(earlier, repeated, dirs_exist_ok=True)
+    _, actual = fitted(Autoregression(), run, spacing)
+    assert 0 < np.linalg.norm(actual) < np.linalg.norm(dense_drift(run)[8 * spacing])
+
+
 def test_autoregression_says_how_many_checkpoints_it_needs(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [0, 10])
     with pytest.raises(TooFewCheckpointsError, match="at least 3 checkpoints"):

@@ -9,6 +9,7 @@ import torch
 from fixtures.adapters import MODULES, RANK, write_adapter, write_run
 from fixtures.combinations import Vector, by_module, dense_drift
 from fixtures.dense import checkpoints
+from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
     Geometry,
@@ -79,6 +80,19 @@ def test_energy_and_variance_are_those_of_the_dense_deltas(jumped_at: list[int],
         energies = np.linalg.svd(np.stack(weights), compute_uv=False) ** 2
         assert module.variance_explained == pytest.approx(energies.cumsum()[:3] / energies.sum())
         np.testing.assert_allclose(module.gram, np.stack(weights) @ np.stack(weights).T, rtol=1e-9)
+
+
+def test_factors_that_move_and_leave_their_product_have_no_direction(tmp_path: Path) -> None:
+    """B doubled and A halved is the same delta: what is measured from there is 0."""
+    run = write_run(tmp_path / "run", [10, 20, 30, 40], init_lora_weights=False)
+    files = checkpoints(run)
+    name = f"base_model.model.{next(iter(MODULES))}"
+    first = load_file(files[0].model)
+    for power, each in enumerate(files):
+        factors = {f"{name}.lora_B.weight": 2.0**power, f"{name}.lora_A.weight": 0.5**power}
+        save_file(load_file(each.model) | {key: first[key] * by for key, by in factors.items()}, each.model)
+    shares = inspect(Trajectory.open(files)).geometry.modules[next(iter(MODULES))].variance_explained
+    assert set(shares) == {0.0}
 
 
 def test_the_track_is_that_of_all_modules_together(tmp_path: Path) -> None:

@@ -137,6 +137,15 @@ def test_uneven_steps_and_jumps(tmp_path: Path) -> None:
     assert agree(fitted(Next(), run, 40, jumps)[1], oracle(run, 40, jumps))
 
 
+def test_a_jump_right_after_the_checkpoint_that_the_drift_is_measured_from(tmp_path: Path) -> None:
+    """Training went on from what was swapped in: as if that had been the first checkpoint."""
+    run = write_run(tmp_path / "run", range(10, 80, 10), init_lora_weights=False)
+    jumps = write_run(tmp_path / "jumps", [10], seed=1, init_lora_weights=False)
+    _, jumped = fitted(Next(), run, 20, jumps)
+    shutil.copytree(jumps / "checkpoint-10", run / "checkpoint-10", dirs_exist_ok=True)
+    assert agree(jumped, fitted(Next(), run, 20)[1])
+
+
 def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:
     files = checkpoints(write_turning_run(tmp_path / "run"))
     past = Trajectory.open(files[:-3])

@@ -33,7 +33,8 @@ The contract:
 - Steps of training are the time axis, never the index of a checkpoint.
 - Factors are float32; inner products and small cores are float64.
 - The same inputs, parameters, device and number of threads give the same bytes; all randomness comes from a
-  method's seed. Another number of threads changes last bits.
+  method's seed. Another number of threads changes last bits, and by some percent what the paper's
+  preset has learnt after a thousand epochs.
 - Methods see the drift alone: the trajectory with its jumps taken out (drift.py).
 - A module that never moved gets exactly no update.
 - Everything raised on purpose is a NumericsError, pickles, and says what to do.

@@ -21,6 +21,8 @@ from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
 
+_ROUNDING = 1e-12  # of the largest squared length: what inner products in float64 do not tell from 0
+
 
 @dataclass(frozen=True)
 class Autoregression:
@@ -52,11 +54,15 @@ class Autoregression:
         windows = self._windows(drift)
         normal = torch.zeros(len(windows), len(windows), dtype=torch.float64)
         response = torch.zeros(len(windows), dtype=torch.float64)
+        lengths, largest = torch.tensor(windows, dtype=torch.float64), float(inner.diagonal().max())
         for origin in origins(drift):
             past = speeds(drift, origin, windows)
             projected = past @ inner
+            square = projected @ past.T
+            if float(square.diagonal() @ lengths**2) <= _ROUNDING * largest:
+                continue  # nothing moved before it: what is left says nothing, and would outweigh older pairs
             for end, steps, weight in coming(drift, origin, horizon_steps, self.decay):
-                normal += weight * steps**2 * (projected @ past.T)
+                normal += weight * steps**2 * square
                 response += weight * steps * (projected[:, end] - projected[:, origin])
             on_progress(origin / len(drift.segments))
         coefficients = _ridge_solution(normal, response, self.ridge)
