@@ -182,7 +182,9 @@ def watch_folder(
     """Post what any trainer writes, jump on schedule, and say how to restart from there."""
     plan = WatchPlan(_method(method, horizon_steps, alpha, settings), jump_at, jump_every, out or folder)
     with NExtClient(url, api_key) as client:
-        Watcher(client, folder, plan, tell=typer.echo).run(every)
+        made_all = Watcher(client, folder, plan, tell=typer.echo).run(every)
+    if not made_all:
+        raise typer.Exit(console.FAILED)
 
 
 @app.command()
