@@ -109,7 +109,7 @@ def test_a_bar_on_a_terminal(
 
 def test_leaving_says_how_to_find_the_job_again(capsys: pytest.CaptureFixture[str]) -> None:
     def leave() -> None:
-        with console.progress_display() as show:
+        with console.progress_display(url=None) as show:
             show(Progress("fit", 0.5, "fitting the method", job="01JOB"))
             raise KeyboardInterrupt
 
@@ -130,7 +130,10 @@ def test_leaving_a_watched_job_says_so_too(
     monkeypatch.setattr(NExtClient, "wait", leave)
     ended = run("jobs", "watch", "j1", "--url", scripted.url)
     assert ended.code == 130
-    assert "`nextrapolate jobs watch j1` follows it, `nextrapolate jobs cancel j1` ends it" in ended.err
+    at = f"--url {scripted.url}`"
+    assert f"`nextrapolate jobs watch j1 {at} follows it, " in ended.err
+    assert f"`nextrapolate jobs cancel j1 {at} ends it, " in ended.err
+    assert f"`nextrapolate jobs download j1 --out DIR {at} fetches its result" in ended.err
 
 
 def test_the_result_of_a_finished_job(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
