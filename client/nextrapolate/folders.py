@@ -120,9 +120,8 @@ def _tells_no_step(folder: Path) -> str:
 def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> str:
     found = f"only {by_step[chosen[0]].name}" if chosen else "no checkpoint"
     limit = f" up to step {until} (there are {sorted(by_step)})" if until is not None else ""
-    return (
-        f"found {found}{limit}; a trajectory needs two checkpoints at least, and NExt more: save more often"
-    )
+    advice = "save more often" if len(by_step) < 2 else "choose a later step"
+    return f"found {found}{limit}; a trajectory needs two checkpoints at least: {advice}"
 
 
 def _anything_like_an_adapter(checkpoint: Path) -> Path | None:
