@@ -73,6 +73,13 @@ def find_checkpoints(run: Path, until: int | None = None) -> tuple[LocalCheckpoi
     return read_checkpoints(folders, until)
 
 
+def steps_in(run: Path) -> set[int]:
+    """Read the steps that folders in a run's are named after, whatever is in them."""
+    return {
+        step for folder in run.iterdir() if folder.is_dir() and (step := named_step(folder.name)) is not None
+    }
+
+
 def read_checkpoints(folders: Iterable[Path], until: int | None = None) -> tuple[LocalCheckpoint, ...]:
     """Read the checkpoints in these folders, one each, up to step `until`, ascending.
 
