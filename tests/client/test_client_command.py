@@ -203,6 +203,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
         (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
+        (["{run}", "--out", "/proc/out"], "/proc/out cannot be made: /proc is no folder that can be written"),
         (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
