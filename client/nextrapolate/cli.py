@@ -141,7 +141,7 @@ def backtest(
     as_json: Json = False,
 ) -> None:
     """Score every method on a part of the run that is known already."""
-    names = [name for group in methods for name in group.split(",")] if methods else None
+    names = [name.strip() for group in methods for name in group.split(",")] if methods else None
     with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         comparison = client.backtest(
             source, at=at, horizon_steps=horizon_steps, methods=names, on_progress=on_progress

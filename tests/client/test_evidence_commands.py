@@ -42,7 +42,7 @@ def nextrapolate(server: EmbeddedServer, *arguments: object, encoding: str = "ut
 @pytest.mark.integration
 def test_backtest_prints_the_methods_best_first(embedded_server: EmbeddedServer, run_of_steps: Path) -> None:
     asked = ("backtest", run_of_steps, "--at", 80, "--horizon-steps", 20)
-    printed = nextrapolate(embedded_server, *asked, "--methods", "none,weight-extrapolation")
+    printed = nextrapolate(embedded_server, *asked, "--methods", "none, weight-extrapolation")
     lines = printed.splitlines()
     assert lines[0].startswith("weight-extrapolation predicts best, asked at step 80 for step 100")
     assert lines[2].split()[:4] == ["method", "relative", "error", "cosine"]
