@@ -112,7 +112,7 @@ def extrapolate(
 ) -> None:
     """Predict the adapter that training would reach, and download it."""
     chosen = _method(method, horizon_steps, alpha, settings)
-    with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
+    with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         result = client.extrapolate(
             source, method=chosen, until=until, out=out, output=Output(rank=rank), on_progress=on_progress
         )
@@ -141,8 +141,8 @@ def backtest(
     as_json: Json = False,
 ) -> None:
     """Score every method on a part of the run that is known already."""
-    names = [name for group in methods for name in group.split(",")] if methods else None
-    with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
+    names = [name.strip() for group in methods for name in group.split(",")] if methods else None
+    with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         comparison = client.backtest(
             source, at=at, horizon_steps=horizon_steps, methods=names, on_progress=on_progress
         )
@@ -157,7 +157,7 @@ def inspect(
     source: Sources, until: Until = None, url: Url = None, api_key: ApiKey = None, as_json: Json = False
 ) -> None:
     """Show the geometry of a run, and whether extrapolation should pay on it."""
-    with NExtClient(url, api_key) as client, console.progress_display() as on_progress:
+    with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         inspection = client.inspect(source, until=until, on_progress=on_progress)
     if as_json:
         typer.echo(inspection.model_dump_json())
@@ -182,7 +182,9 @@ def watch_folder(
     """Post what any trainer writes, jump on schedule, and say how to restart from there."""
     plan = WatchPlan(_method(method, horizon_steps, alpha, settings), jump_at, jump_every, out or folder)
     with NExtClient(url, api_key) as client:
-        Watcher(client, folder, plan, tell=typer.echo).run(every)
+        made_all = Watcher(client, folder, plan, tell=typer.echo).run(every)
+    if not made_all:
+        raise typer.Exit(console.FAILED)
 
 
 @app.command()
@@ -229,7 +231,7 @@ def cancel(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json
 def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
     """Follow a job to its end, over restarts of the server."""
     with NExtClient(url, api_key) as client:
-        with console.progress_display(job_id) as on_progress:
+        with console.progress_display(url, job_id) as on_progress:
             job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False).event)
         _print_job(job, as_json)
 

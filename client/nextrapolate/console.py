@@ -36,10 +36,11 @@ LINE_EVERY = 10.0
 
 
 @contextmanager
-def progress_display(job: str | None = None) -> Iterator[OnProgress]:
+def progress_display(url: str | None, job: str | None = None) -> Iterator[OnProgress]:
     """Show progress while the context lasts; who leaves by Ctrl-C is told how to find the job again.
 
     Args:
+        url: what was given as --url.
         job: its id, where it is known before there is any progress.
     """
     try:
@@ -53,9 +54,11 @@ def progress_display(job: str | None = None) -> Iterator[OnProgress]:
             yield show_and_note
     except KeyboardInterrupt:
         if job:
+            at = f" --url {url}" if url else ""
             advice = (
-                f"`nextrapolate jobs watch {job}` follows it, `nextrapolate jobs cancel {job}` ends it, "
-                f"`nextrapolate jobs download {job} --out DIR` fetches its result"
+                f"`nextrapolate jobs watch {job}{at}` follows it, "
+                f"`nextrapolate jobs cancel {job}{at}` ends it, "
+                f"`nextrapolate jobs download {job} --out DIR{at}` fetches its result"
             )
             typer.echo(f"job {job} goes on: {advice}", err=True)
         raise

@@ -7,6 +7,7 @@ from typing import Generic
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.flows import Flow, submit_over
+from nextrapolate.folders import steps_in
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
@@ -76,7 +77,8 @@ def _check_steps(run: LocalRun, *needed: int) -> None:
     steps = [checkpoint.step for checkpoint in run.checkpoints]
     for step in needed:
         if step not in steps:
-            there = ", ".join(map(str, steps))
+            known = {*steps, *steps_in(run.folder)}
+            there = ", ".join(map(str, sorted(known)))
             raise CheckpointError(
                 f"{run.folder} has no checkpoint-{step}, and a backtest predicts one that is known from "
                 f"another; there are {there}: choose at and horizon_steps (--at, --horizon-steps) to fit"

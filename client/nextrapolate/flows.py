@@ -5,12 +5,12 @@ no network I/O itself, so `NExtClient` and `AsyncNExtClient` each carry out the 
 httpx does with `auth_flow`.
 """
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
 from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
@@ -165,7 +165,7 @@ def succeeded(job: Job) -> Job:
 
 
 def check_free(out: Path) -> None:
-    """Make sure that a result may be written to `out`.
+    """Make sure that a result may be written to `out`, by making the folder around it and trying.
 
     Raises:
         CheckpointError: something is there already, or nothing can be put there.
@@ -174,12 +174,16 @@ def check_free(out: Path) -> None:
         raise CheckpointError(
             f"{out} is there already and is not overwritten; remove it, or name another with out or --out"
         )
-    nearest = next(folder for folder in out.absolute().parents if folder.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+    parent = out.absolute().parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=".nextrapolate-", dir=parent):
+            pass
+    except OSError as error:
         raise CheckpointError(
-            f"{out} cannot be made: {nearest} is no folder that can be written to; "
+            f"{out} cannot be made: {parent} is no folder that can be written to ({error.strerror}); "
             "name another with out or --out"
-        )
+        ) from error
 
 
 @contextmanager

@@ -73,6 +73,13 @@ def find_checkpoints(run: Path, until: int | None = None) -> tuple[LocalCheckpoi
     return read_checkpoints(folders, until)
 
 
+def steps_in(run: Path) -> set[int]:
+    """Read the steps that folders in a run's are named after, whatever is in them."""
+    return {
+        step for folder in run.iterdir() if folder.is_dir() and (step := named_step(folder.name)) is not None
+    }
+
+
 def read_checkpoints(folders: Iterable[Path], until: int | None = None) -> tuple[LocalCheckpoint, ...]:
     """Read the checkpoints in these folders, one each, up to step `until`, ascending.
 
@@ -120,9 +127,8 @@ def _tells_no_step(folder: Path) -> str:
 def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> str:
     found = f"only {by_step[chosen[0]].name}" if chosen else "no checkpoint"
     limit = f" up to step {until} (there are {sorted(by_step)})" if until is not None else ""
-    return (
-        f"found {found}{limit}; a trajectory needs two checkpoints at least, and NExt more: save more often"
-    )
+    advice = "save more often" if len(by_step) < 2 else "choose a later step"
+    return f"found {found}{limit}; a trajectory needs two checkpoints at least: {advice}"
 
 
 def _anything_like_an_adapter(checkpoint: Path) -> Path | None:

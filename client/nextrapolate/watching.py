@@ -16,6 +16,8 @@ from nextrapolate.errors import (
     APIError,
     AuthenticationError,
     CheckpointError,
+    ConflictError,
+    InvalidRequestError,
     JobCancelledError,
     JobFailedError,
     NextrapolateError,
@@ -30,16 +32,18 @@ from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
 NOTES = ".nextrapolate-watch.json"
 _REFERENCE = "ref"  # TRL keeps a reference model's adapter in a folder of this name
 _OF_THE_CONTENT = {409, 413, 422}  # the same files, sent again, would be refused again
+_TOO_EARLY = {"too-few-checkpoints", "nothing-moved", "checkpoint-incomplete"}  # later checkpoints mend it
 
 Stamp = list[tuple[int, int]]
 """Size and time of the last change of a checkpoint's files."""
 
 
 class Jump(BaseModel):
-    """A job that was submitted from a step, and where its adapter is."""
+    """A job that was submitted from a step, and where its adapter is, or why there is none."""
 
     step: int
-    job: str
+    job: str = ""
+    """Its id; none where the service refused it."""
     path: Path | None = None
     """None while it is on its way."""
     failure: str | None = None
@@ -97,8 +101,10 @@ class Watcher:
         self._refused: dict[int, Stamp] = {}
         self.notes = _read_notes(folder / NOTES)
 
-    def run(self, every: float) -> None:
+    def run(self, every: float) -> bool:
         """Call the server, then look every so many seconds until no jump is left to make.
+
+        Returns whether all of them were made; why one was not is told as it happens.
 
         Raises:
             AuthenticationError: the key is none, said now and not at the first checkpoint, hours later.
@@ -107,18 +113,19 @@ class Watcher:
         if not self._has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
             self._tell(f"every jump is made: {made}; remove {self._folder / NOTES} to begin anew")
-            return
+            return self._made_all()
         self._tell(f"watching {self._folder} for {self._client.url}: {self._coming()}")
         reached = self._reach()
         while self.look():
             time.sleep(every)
             reached = reached or self._reach()
+        return self._made_all()
 
     def look(self) -> bool:
         """Do what there is to do now; returns whether there will be more.
 
         What a service cannot do now is tried again at the next look. A checkpoint that it refuses for what is
-        in it is left out until it is written anew.
+        in it is left out until it is written anew, and a jump that fails or is refused is given up.
 
         Raises:
             AuthenticationError: the key will not be another by then.
@@ -160,6 +167,9 @@ class Watcher:
 
     def _has_more(self) -> bool:
         return self._next_jump() is not None or self._pending() is not None
+
+    def _made_all(self) -> bool:
+        return all(jump.failure is None for jump in self.notes.jumps)
 
     def _settled(self) -> Iterator[LocalCheckpoint]:
         """Give the checkpoints that are new, and that nobody has written to since the last look."""
@@ -223,15 +233,26 @@ class Watcher:
         waiting = {on_disk for on_disk in self._stamps if not self._is_left_out(on_disk)}
         missing = any(earlier < step for earlier in waiting - set(self.notes.posted))
         if self._pending() is None and due is not None and step >= due and not missing:
-            request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
-            self.notes.jumps.append(Jump(step=step, job=self._client.submit(request).id))
-            self._save()
+            self._submit(step)
         if (jump := self._pending()) is not None:
             try:
                 self._fetch(jump)
             except (JobFailedError, JobCancelledError, NotFoundError) as error:
                 self._note_jump(failure=str(error))
                 self._tell(f"no jump: {error}")
+
+    def _submit(self, step: int) -> None:
+        """Submit the job of a jump; one that would be refused again, whatever comes, is given up."""
+        request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
+        try:
+            jump = Jump(step=step, job=self._client.submit(request).id)
+        except (ConflictError, InvalidRequestError) as error:
+            if error.problem.retryable or error.problem.code in _TOO_EARLY:
+                raise
+            jump = Jump(step=step, failure=str(error))
+            self._tell(f"no jump: {error}")
+        self.notes.jumps.append(jump)
+        self._save()
 
     def _fetch(self, jump: Jump) -> None:
         self._client.wait(jump.job)

@@ -109,7 +109,7 @@ def test_a_bar_on_a_terminal(
 
 def test_leaving_says_how_to_find_the_job_again(capsys: pytest.CaptureFixture[str]) -> None:
     def leave() -> None:
-        with console.progress_display() as show:
+        with console.progress_display(url=None) as show:
             show(Progress("fit", 0.5, "fitting the method", job="01JOB"))
             raise KeyboardInterrupt
 
@@ -130,7 +130,10 @@ def test_leaving_a_watched_job_says_so_too(
     monkeypatch.setattr(NExtClient, "wait", leave)
     ended = run("jobs", "watch", "j1", "--url", scripted.url)
     assert ended.code == 130
-    assert "`nextrapolate jobs watch j1` follows it, `nextrapolate jobs cancel j1` ends it" in ended.err
+    at = f"--url {scripted.url}`"
+    assert f"`nextrapolate jobs watch j1 {at} follows it, " in ended.err
+    assert f"`nextrapolate jobs cancel j1 {at} ends it, " in ended.err
+    assert f"`nextrapolate jobs download j1 --out DIR {at} fetches its result" in ended.err
 
 
 def test_the_result_of_a_finished_job(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
@@ -200,6 +203,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
         (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
+        (["{run}", "--out", "/proc/out"], "/proc/out cannot be made: /proc is no folder that can be written"),
         (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),

@@ -77,7 +77,7 @@ def test_a_wait_outlives_a_restart(make_client: MakeClient, scripted: ScriptedSe
 
 def test_patience_ends(make_client: MakeClient, scripted: ScriptedServer) -> None:
     scripted.on("GET", EVENTS, stream(QUEUED, then=hang_up), hang_up)
-    with pytest.raises(ServiceUnreachable, match="job j1 is not lost"):
+    with pytest.raises(ServiceUnreachable, match="job j1 is not lost: `nextrapolate jobs watch j1`"):
         make_client(scripted.url, patience=0.2).wait("j1")
 
 

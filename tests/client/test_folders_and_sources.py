@@ -60,9 +60,10 @@ def test_verl_names(tmp_path: Path) -> None:
     ("steps", "until", "message"),
     [
         ((), None, "no checkpoints: no folder there is named like checkpoint-10"),
-        ((10,), None, "only checkpoint-10; a trajectory needs two"),
+        ((10,), None, "only checkpoint-10; a trajectory needs two checkpoints at least: save more often"),
         ((10, 20), 10, r"only checkpoint-10 up to step 10 \(there are \[10, 20\]\)"),
-        ((10, 20), 5, "no checkpoint up to step 5"),
+        ((10, 20), 5, "no checkpoint up to step 5 .* at least: choose a later step"),
+        ((10,), 5, "no checkpoint up to step 5 .* at least: save more often"),
     ],
 )
 def test_too_few(tmp_path: Path, steps: tuple[int, ...], until: int | None, message: str) -> None:

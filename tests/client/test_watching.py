@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from fixtures.adapters import write_run
+from fixtures.adapters import RANK, write_run
 from fixtures.scripted_server import ScriptedServer, problem
 from fixtures.server import EmbeddedServer
+from safetensors.torch import load_file, save_file
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import AuthenticationError, CheckpointError
@@ -254,25 +255,76 @@ def test_folders_above_the_run_tell_no_step(written: Path, tmp_path: Path, scrip
     assert lines == []
 
 
-@pytest.mark.integration
-def test_the_command_ends_with_its_last_jump(
-    embedded_server: EmbeddedServer, written: Path, tmp_path: Path
-) -> None:
-    finished = subprocess.run(
+def watched(server: EmbeddedServer, folder: Path, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command until it ends by itself."""
+    return subprocess.run(
         [
-            *(sys.executable, "-c", "from nextrapolate.cli import main; main()", "watch", written),
-            *("--jump-at=60", "--every=0.05", "--method=weight-extrapolation", "--horizon-steps=10"),
-            *("--out", tmp_path / "adapters", "--url", embedded_server.url),
+            *(sys.executable, "-c", "from nextrapolate.cli import main; main()", "watch", folder),
+            *("--every=0.05", "--method=weight-extrapolation", "--horizon-steps=10"),
+            *("--url", server.url, *options),
         ],
-        env=os.environ | {"NEXTRAPOLATE_API_KEY": embedded_server.api_key},
+        env=os.environ | {"NEXTRAPOLATE_API_KEY": server.api_key},
         capture_output=True,
         text=True,
         timeout=300,
         check=False,
     )
+
+
+@pytest.mark.integration
+def test_the_command_ends_with_its_last_jump(
+    embedded_server: EmbeddedServer, written: Path, tmp_path: Path
+) -> None:
+    finished = watched(embedded_server, written, "--jump-at=60", "--out", tmp_path / "adapters")
     assert finished.returncode == 0, finished.stderr
     assert "extrapolated step 60 to 70: " in finished.stdout
     assert (tmp_path / "adapters" / "extrapolated-70" / "adapter_config.json").is_file()
+
+
+def with_nan(folder: Path) -> None:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {name: tensor * float("nan") for name, tensor in tensors.items()},
+        folder / "adapter_model.safetensors",
+    )
+
+
+def of_another_rank(folder: Path) -> None:
+    shutil.rmtree(folder)
+    write_run(folder.parent, [step_of(folder) or 0], rank=RANK + 1, r=RANK + 1)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("spoil", "reason"), [(with_nan, "NaN"), (of_another_rank, "rank")])
+def test_the_command_ends_with_1_where_a_jump_could_not_be_made(
+    embedded_server: EmbeddedServer, written: Path, spoil: Callable[[Path], None], reason: str
+) -> None:
+    spoil(written / "checkpoint-60")
+    first, again = (watched(embedded_server, written, "--jump-at=60") for _ in range(2))
+    assert first.returncode == again.returncode == 1, first.stdout + first.stderr
+    no_jump = first.stdout.splitlines()[-1]
+    assert no_jump.startswith("no jump: ")
+    assert reason in no_jump
+    assert f"every jump is made: none ({no_jump.removeprefix('no jump: ')}); remove" in again.stdout
+
+
+@pytest.mark.integration
+def test_a_jump_that_is_asked_for_too_early_waits_for_a_later_checkpoint(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    lines: list[str] = []
+    appear(written, folder, 10)
+    watcher = Watcher(
+        client, folder, WatchPlan(METHOD, jump_at=10, jump_every=None, out=folder), lines.append
+    )
+    for _ in range(2):
+        assert watcher.look()
+    assert lines[0] == "posted step 10"
+    assert lines[1].startswith("trying again: ")
+    appear(written, folder, 20)
+    assert watcher.look()
+    assert not watcher.look()
+    assert lines[3].startswith("extrapolated step 20 to 30: ")
 
 
 def test_what_is_no_checkpoint_is_left_out(written: Path, folder: Path, scripted: ScriptedServer) -> None:

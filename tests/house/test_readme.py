@@ -12,6 +12,7 @@ import pytest
 from fixtures.adapters import write_run
 from fixtures.grpo import tiny_parts
 from fixtures.server import EmbeddedServer, running_server
+from safetensors.torch import load_file, save_file
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate.schemas import Report
@@ -65,6 +66,29 @@ def test_curl(server: EmbeddedServer, environment: Mapping[str, str]) -> None:
         "adapter_config.json",
         "adapter_model.safetensors",
     ]
+
+
+@pytest.mark.parametrize(("last", "said"), [(150, "NaN"), (140, "there is no")])
+def test_curl_says_what_is_refused_and_writes_nothing(
+    server: EmbeddedServer, environment: Mapping[str, str], last: int, said: str
+) -> None:
+    folder = server.data_dir.parent / f"refused-{last}"
+    model = write_run(folder / "grpo-run", [100, last]) / f"checkpoint-{last}" / "adapter_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(model).items()}, model)
+    snippet = CURL.replace("http://127.0.0.1:8008", server.url).replace("nextrapolate-data", "../data")
+    done = subprocess.run(
+        ["bash", "-c", snippet],
+        cwd=folder,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert [path.name for path in folder.iterdir()] == ["grpo-run"]
 
 
 def test_python(server: EmbeddedServer, environment: Mapping[str, str]) -> None:

@@ -108,7 +108,8 @@ class Listener:
             if alone > self._session.patience:
                 raise ServiceUnreachable(
                     f"no nextrapolate server has answered at {self._session.server.url} for {alone:.0f} s; "
-                    f"job {self.job_id} is not lost: watch it again when the server is back"
+                    f"job {self.job_id} is not lost: "
+                    f"`nextrapolate jobs watch {self.job_id}` follows it when the server is back"
                 ) from error
         self._breaks += 1
         return max(0.0, min(retries.pause_after(self._breaks, error), self._remaining()))
