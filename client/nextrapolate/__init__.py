@@ -6,7 +6,7 @@ A run's checkpoints go to a nextrapolate service, and an adapter comes back that
     from nextrapolate import NExtClient
 
     with NExtClient() as client:
-        result = client.extrapolate("runs/grpo", until=150, horizon_steps=50, alpha=1.5)
+        result = client.extrapolate("runs/grpo", until=150, horizon_steps=50)
     print(result.path, result.report.verdict)
 
 `extrapolate` takes a run's folder, a list of checkpoint folders, a list of URIs that the service may read, or

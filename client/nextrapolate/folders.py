@@ -29,10 +29,10 @@ class LocalCheckpoint:
 
     @property
     def files(self) -> dict[CheckpointFile, Path]:
-        """What is uploaded, in this order: the config tells the server how to read the model."""
+        """What is uploaded, in this order: a config alone would stand in the way of the series' jobs."""
         return {
-            ADAPTER_CONFIG: self.folder / ADAPTER_CONFIG,
             ADAPTER_MODEL: self.folder / ADAPTER_MODEL,
+            ADAPTER_CONFIG: self.folder / ADAPTER_CONFIG,
         }
 
     def config(self) -> dict[str, Any]:

@@ -215,8 +215,7 @@ class Watcher:
             ).id
             self._save()
         try:
-            # The model comes first: a config alone would stand in the way of every job on the series.
-            for name, path in reversed(checkpoint.files.items()):
+            for name, path in checkpoint.files.items():
                 self._client.put_file(self.notes.series, checkpoint.step, name, path)
         except NotFoundError:
             # The service has lost the series: all that is here goes into a new one.

@@ -87,7 +87,7 @@ _ENTRIES = (
     ),
     MethodEntry(
         NextMethod,
-        "NExt: nonlinear extrapolation of low-rank trajectories",
+        "After NExt: leading singular triples, by a regression of ours; as published with preset=paper",
         "arXiv:2604.11446",
         learns_from_base=False,
     ),

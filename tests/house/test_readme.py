@@ -114,8 +114,9 @@ def test_one_line_in_a_trl_run(
     monkeypatch.setenv("XDG_CONFIG_HOME", environment["XDG_CONFIG_HOME"])
     short = {
         "collect_every=10": "collect_every=1",
-        "jump_at=150": "jump_at=4",
-        "horizon_steps=50": "horizon_steps=2",
+        "jump_at=40": "jump_at=4",
+        "jump_every=20": "jump_every=2",
+        "horizon_steps=100": "horizon_steps=2",
     }
     snippet = TRL
     for long, brief in short.items():

@@ -23,7 +23,7 @@ and the layout is the same way:
     extraction = extract(trajectory, method, horizon_steps=50, device="cpu")
     update = method.fit(extraction, horizon_steps=50)
     scores = backtest(method, extraction, horizon_steps=50)
-    extension = extend(extraction, update, alpha=1.5, gate=GateThresholds(), backtest=scores, folder=out)
+    extension = extend(extraction, update, alpha=1.0, gate=GateThresholds(), backtest=scores, folder=out)
 
 The contract:
 

@@ -9,7 +9,7 @@
     7 publish    what was made -> flushed to disk, with digests           tasks/, one file each
 
 A backtest leaves out 4 and 6, an inspection 4 to 6. Each stage is a function from one frozen carrier to the
-next; only this module and the tasks see all of them.
+next; only the tasks see all of them.
 """
 
 from collections.abc import Callable

@@ -41,7 +41,7 @@ Range = Annotated[str | None, Header(description=f"`bytes=first-last`; at most {
         304: {"description": "The caller has this file already."},
         **problem_responses(404, 409, 416),
     },
-    summary="Download a file of the adapter",
+    summary="Download a file that the job made",
 )
 def get_adapter_file(
     job_id: str,
@@ -52,7 +52,7 @@ def get_adapter_file(
     if_range: IfRange = None,
     range: Range = None,  # noqa: A002 - the header's name
 ) -> Response:
-    """What PEFT and vLLM load: adapter_model.safetensors and adapter_config.json; and their README.md."""
+    """One that the job's `artifacts` name: what PEFT and vLLM load is adapter_model and adapter_config."""
     response = _result(store, tenant, job_id, file, if_none_match)
     if range is not None and if_range in (
         None,
