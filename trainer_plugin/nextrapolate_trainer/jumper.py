@@ -4,6 +4,7 @@ Knows no trainer: it takes tensors and hands over tensors. A jump is bounded in 
 adapters that may be loaded as they are, or raises while nothing has happened to the run.
 """
 
+import atexit
 import logging
 import tempfile
 import time
@@ -96,6 +97,8 @@ class Jumper:
         self._settings = settings
         self._series = RunSeries(client, run, resumed)
         self._uploads = Uploads(self._series.post)
+        # An interrupted run closes nothing: then the end of the program does.
+        atexit.register(self._uploads.close, LAST_UPLOADS_SECONDS)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
         self._patience = settings.timeout
 
@@ -149,11 +152,12 @@ class Jumper:
         return RunState(step=step, series=self._series.id, jumps=self._series.jumps, adapter=adapter)
 
     def close(self) -> None:
-        """Let the last checkpoints and jumps reach the service, for some seconds, and stop the thread.
+        """Let the last checkpoints and jumps reach the service, for some seconds.
 
         Raises:
             TrainerPluginError, NextrapolateError: they did not.
         """
+        atexit.unregister(self._uploads.close)
         if not self._uploads.close(LAST_UPLOADS_SECONDS):
             raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)

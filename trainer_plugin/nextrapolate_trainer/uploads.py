@@ -15,8 +15,9 @@ class Uploads:
     """A bounded queue of checkpoints and the one thread that posts them, in order.
 
     Where more than `capacity` wait, the oldest of them is given up: memory stays bounded, no step waits, and
-    the newest checkpoints are the ones a jump needs most. The thread is a daemon: a program that has trained
-    to its end does not stay for a server that hangs.
+    the newest checkpoints are the ones a jump needs most. The thread lives while there is something to post,
+    so that an interrupted run leaves none behind, and it is a daemon: a program that has trained to its
+    end does not stay for a server that hangs.
     """
 
     def __init__(self, post: Callable[[int, Adapter], None], capacity: int = 4) -> None:
@@ -26,9 +27,7 @@ class Uploads:
         self._failures: dict[int, str] = {}
         self._refusal: RunRefusedError | None = None
         self._posting = False
-        self._closed = False
         self._changed = threading.Condition()
-        threading.Thread(target=self._work, name="nextrapolate-uploads", daemon=True).start()
 
     def put(self, step: int, adapter: Adapter) -> None:
         """Queue the checkpoint of `step`; returns at once."""
@@ -42,7 +41,9 @@ class Uploads:
                     "uploads are slower than the run: the checkpoint of step %d is left out", oldest
                 )
             self._waiting.append((step, adapter))
-            self._changed.notify_all()
+            if not self._posting:
+                self._posting = True
+                threading.Thread(target=self._work, name="nextrapolate-uploads", daemon=True).start()
 
     def wait_for(self, step: int, timeout: float) -> None:
         """Wait until all uploads are through, at most `timeout` seconds.
@@ -60,33 +61,27 @@ class Uploads:
             raise UploadError(reason)
 
     def close(self, timeout: float) -> bool:
-        """Give what is on its way `timeout` seconds, then stop; returns whether all of it went through."""
+        """Give what is on its way `timeout` seconds, then give up the rest; returns whether none was left."""
         idle = self._idle(timeout)
         with self._changed:
             self._waiting.clear()
-            self._closed = True
-            self._changed.notify_all()
         return idle
 
     def _idle(self, timeout: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not (self._waiting or self._posting), timeout)
+            return self._changed.wait_for(lambda: not self._posting, timeout)
 
     def _work(self) -> None:
         while checkpoint := self._next():
             self._post_or_log(*checkpoint)
-            # An adapter is large: none stays in memory while the thread waits for the next.
-            del checkpoint
 
     def _next(self) -> tuple[int, Adapter] | None:
         with self._changed:
+            if self._waiting:
+                return self._waiting.popleft()
             self._posting = False
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
-                return None
-            self._posting = True
-            return self._waiting.popleft()
+            return None
 
     def _post_or_log(self, step: int, adapter: Adapter) -> None:
         try:
