@@ -50,9 +50,10 @@ def test_a_dead_server_changes_nothing(
     assert plugin.jumps == []
     messages = [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "nextrapolate"]
     levels, texts = zip(*messages, strict=True)
-    assert levels == (logging.WARNING, logging.WARNING, logging.ERROR)
-    assert texts[0].startswith("the checkpoint of step 2 did not reach the service: ")
-    assert texts[2].startswith("no jump after step 4, training goes on from its own weights: ")
+    assert levels == (logging.WARNING, logging.WARNING, logging.WARNING, logging.ERROR)
+    assert texts[0].startswith("nothing of this run can be posted, and no jump made: ")
+    assert texts[1].startswith("the checkpoint of step 2 did not reach the service: ")
+    assert texts[3].startswith("no jump after step 4, training goes on from its own weights: ")
 
 
 def test_a_run_without_lora_is_left_alone(

@@ -43,7 +43,7 @@ def test_the_end_of_the_program_waits_for_what_was_collected(
 
 def test_no_thread_is_left_where_nothing_is_to_be_posted() -> None:
     before = threading.active_count()
-    uploads = Uploads(lambda step, adapter: None)
+    uploads = Uploads(lambda step, adapter: None, lambda: None)
     for step in (10, 20):
         uploads.put(step, {})
         uploads.wait_for(step, timeout=60)

@@ -1,4 +1,4 @@
-"""Runs of a kind that the service takes no checkpoint of, and runs whose series it loses on the way."""
+"""Runs, and keys, that the service takes no checkpoint of, and runs whose series it loses on the way."""
 
 import logging
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixtures.grpo import tiny_parts
+from fixtures.grpo import MakeTrainer, tiny_parts
 from fixtures.server import EmbeddedServer
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -49,12 +49,57 @@ def test_a_run_that_cannot_be_served_says_so_once(
     plugin = NExtCallback(client, collect_every=1, jump_at=3, jump_every=1, horizon_steps=2).attach(trainer)
     trainer.train()
     assert plugin.jumps == []
-    said = [record for record in caplog.records if record.name == "nextrapolate"]
-    [line] = [record.getMessage() for record in said if record.levelno > logging.DEBUG]
+    [line] = said(caplog)
     assert line.startswith(
         "nextrapolate takes no further part in this run: the service extrapolates no such run"
     )
     assert named in line
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the plugin has let people know."""
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.name == "nextrapolate" and record.levelno > logging.DEBUG
+    ]
+
+
+def test_what_is_wrong_is_told_long_before_the_first_checkpoint(
+    embedded_server: EmbeddedServer,
+    client: NExtClient,
+    make_trainer: MakeTrainer,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with NExtClient(embedded_server.url, "nx_none_none") as wrong_key:
+        trainer = make_trainer(max_steps=1)
+        NExtCallback(wrong_key, collect_every=10).attach(trainer)
+        trainer.train()
+    [line] = said(caplog)
+    assert line.startswith("nothing of this run can be posted, and no jump made: ")
+    assert "NEXTRAPOLATE_API_KEY" in line
+    caplog.clear()
+    trainer = make_trainer(max_steps=1, run_name="long" * 100)
+    NExtCallback(client, collect_every=10).attach(trainer)
+    trainer.train()
+    [line] = said(caplog)
+    assert line.startswith("nextrapolate takes no further part in this run: ")
+    assert "name" in line
+
+
+def test_lora_on_an_embedding_is_refused_before_the_first_step(
+    client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    parts = tiny_parts(tmp_path / "run", max_steps=2)
+    parts["peft_config"].target_modules = ["q_proj", "embed_tokens"]
+    trainer = GRPOTrainer(**parts)
+    NExtCallback(client, collect_every=10).attach(trainer)
+    trainer.train()
+    [line] = said(caplog)
+    assert line.startswith(
+        "nextrapolate takes no part in this run: LoRA on an embedding cannot be extrapolated"
+    )
 
 
 def test_a_series_that_is_lost_on_the_way_is_begun_anew(

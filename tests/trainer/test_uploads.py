@@ -13,6 +13,10 @@ from nextrapolate_trainer.uploads import Uploads
 ADAPTER: Adapter = {"q_proj.lora_A.weight": torch.zeros(1, 1)}
 
 
+def begin() -> None:
+    """Nothing to be done before the first checkpoint."""
+
+
 class Receiver:
     """The other end: keeps steps in the order they arrive, as soon as it is let to."""
 
@@ -32,7 +36,7 @@ class Receiver:
 
 def test_uploads_arrive_in_order_and_no_put_waits() -> None:
     receiver = Receiver()
-    uploads = Uploads(receiver)
+    uploads = Uploads(receiver, begin)
     begun = time.monotonic()
     for step in (10, 20, 30):
         uploads.put(step, ADAPTER)
@@ -45,7 +49,7 @@ def test_uploads_arrive_in_order_and_no_put_waits() -> None:
 
 def test_the_oldest_waiting_checkpoint_gives_way(caplog: pytest.LogCaptureFixture) -> None:
     receiver = Receiver()
-    uploads = Uploads(receiver, capacity=2)
+    uploads = Uploads(receiver, begin, capacity=2)
     uploads.put(10, ADAPTER)
     assert receiver.called.wait(60)
     for step in (20, 30, 40, 50):
@@ -64,7 +68,7 @@ def test_a_failed_upload_matters_only_where_it_is_needed(caplog: pytest.LogCaptu
     receiver = Receiver()
     receiver.refused = {10}
     receiver.open.set()
-    uploads = Uploads(receiver)
+    uploads = Uploads(receiver, begin)
     with caplog.at_level(logging.WARNING):
         uploads.put(10, ADAPTER)
         uploads.put(20, ADAPTER)
@@ -79,7 +83,7 @@ def test_a_checkpoint_that_failed_leaves_the_memory() -> None:
     receiver = Receiver()
     receiver.refused = {10}
     receiver.open.set()
-    uploads = Uploads(receiver)
+    uploads = Uploads(receiver, begin)
     tensor = torch.zeros(1, 1)
     alive = weakref.ref(tensor)
     uploads.put(10, {"q_proj.lora_A.weight": tensor})
@@ -90,9 +94,38 @@ def test_a_checkpoint_that_failed_leaves_the_memory() -> None:
     uploads.close(timeout=1)
 
 
+def test_no_put_waits_for_the_beginning() -> None:
+    receiver, begun = Receiver(), threading.Event()
+    receiver.open.set()
+
+    def waits() -> None:
+        assert begun.wait(60)
+
+    uploads = Uploads(receiver, waits)
+    uploads.put(10, ADAPTER)
+    assert not receiver.called.is_set()
+    begun.set()
+    uploads.wait_for(10, timeout=60)
+    assert receiver.steps == [10]
+
+
+def test_a_beginning_that_fails_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    def fails() -> None:
+        raise ConnectionError("nobody listens")
+
+    receiver = Receiver()
+    receiver.open.set()
+    uploads = Uploads(receiver, fails)
+    assert uploads.close(timeout=60)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.endswith("nobody listens")
+    uploads.put(10, ADAPTER)
+    uploads.wait_for(10, timeout=60)
+
+
 def test_the_wait_is_bounded() -> None:
     receiver = Receiver()
-    uploads = Uploads(receiver)
+    uploads = Uploads(receiver, begin)
     uploads.put(10, ADAPTER)
     with pytest.raises(UploadError, match=r"still on their way after 0\.05 s: 1"):
         uploads.wait_for(10, timeout=0.05)

@@ -96,7 +96,7 @@ class Jumper:
         self._methods = methods
         self._settings = settings
         self._series = RunSeries(client, run, resumed)
-        self._uploads = Uploads(self._series.post)
+        self._uploads = Uploads(self._series.post, self._series.begin)
         # An interrupted run closes nothing: then the end of the program does.
         atexit.register(self._uploads.close, LAST_UPLOADS_SECONDS)
         self._latest: tuple[int, dict[str, Tensor]] | None = None

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError
+from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError, ParameterError
 from nextrapolate.jumped import JumpMade
 from nextrapolate.schemas import ADAPTER_MODEL, CheckpointInfo, Series
 from nextrapolate_trainer.adapter import Adapter
@@ -57,6 +57,21 @@ class RunSeries:
     def jumps(self) -> tuple[JumpMade, ...]:
         """The jumps of the run, those before a resume included."""
         return tuple(self._jumps)
+
+    def begin(self) -> None:
+        """Begin the series of a new run, or see that the service answers a resumed one.
+
+        A key, an address or a run that is of no use shows here, long before the first checkpoint.
+
+        Raises:
+            NextrapolateError: nothing can be posted now.
+            RunRefusedError: nothing ever will be.
+        """
+        if self._resumed is None or self._resumed.series is None:
+            self._id = self._created()
+        else:
+            with suppress(NotFoundError):  # the first checkpoint begins another
+                self._client.get_series(self._resumed.series)
 
     def post(self, step: int, adapter: Adapter) -> None:
         """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
@@ -156,6 +171,8 @@ class RunSeries:
             series = self._client.create_series(
                 self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
             )
+        except ParameterError as error:
+            raise RunRefusedError(f"the service takes no series such as this run's: {error}") from error
         except InvalidRequestError as error:
             if error.problem.status != UNPROCESSABLE_ENTITY:
                 raise

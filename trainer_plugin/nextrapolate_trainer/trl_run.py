@@ -59,6 +59,10 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         raise UnsupportedRunError(
             "a schedule-free optimizer trains from weights of its own, which no swap reaches: use another"
         )
+    if any(".lora_embedding_" in name for name, _ in model.named_parameters()):
+        raise UnsupportedRunError(
+            "LoRA on an embedding cannot be extrapolated: name linear layers alone in target_modules"
+        )
     if len(model.active_adapters) != 1:
         raise UnsupportedRunError(f"one adapter has to be active, not {model.active_adapters}")
     if missing := trl_internals.missing_names(trainer):

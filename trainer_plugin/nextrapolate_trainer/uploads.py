@@ -12,7 +12,7 @@ logger = logging.getLogger("nextrapolate")
 
 
 class Uploads:
-    """A bounded queue of checkpoints and the one thread that posts them, in order.
+    """A bounded queue of checkpoints and the one thread that calls `begin`, then posts them, in order.
 
     Where more than `capacity` wait, the oldest of them is given up: memory stays bounded, no step waits, and
     the newest checkpoints are the ones a jump needs most. The thread lives while there is something to post,
@@ -20,14 +20,16 @@ class Uploads:
     end does not stay for a server that hangs.
     """
 
-    def __init__(self, post: Callable[[int, Adapter], None], capacity: int = 4) -> None:
+    def __init__(
+        self, post: Callable[[int, Adapter], None], begin: Callable[[], None], capacity: int = 4
+    ) -> None:
         self._post = post
         self._capacity = capacity
         self._waiting: deque[tuple[int, Adapter]] = deque()
         self._failures: dict[int, str] = {}
         self._refusal: RunRefusedError | None = None
-        self._posting = False
         self._changed = threading.Condition()
+        self._start(begin)
 
     def put(self, step: int, adapter: Adapter) -> None:
         """Queue the checkpoint of `step`; returns at once."""
@@ -42,8 +44,7 @@ class Uploads:
                 )
             self._waiting.append((step, adapter))
             if not self._posting:
-                self._posting = True
-                threading.Thread(target=self._work, name="nextrapolate-uploads", daemon=True).start()
+                self._start()
 
     def wait_for(self, step: int, timeout: float) -> None:
         """Wait until all uploads are through, at most `timeout` seconds.
@@ -71,7 +72,13 @@ class Uploads:
         with self._changed:
             return self._changed.wait_for(lambda: not self._posting, timeout)
 
-    def _work(self) -> None:
+    def _start(self, begin: Callable[[], None] | None = None) -> None:
+        self._posting = True
+        threading.Thread(target=self._work, args=(begin,), name="nextrapolate-uploads", daemon=True).start()
+
+    def _work(self, begin: Callable[[], None] | None) -> None:
+        if begin:
+            self._begin_or_log(begin)
         while checkpoint := self._next():
             self._post_or_log(*checkpoint)
 
@@ -83,14 +90,25 @@ class Uploads:
             self._changed.notify_all()
             return None
 
+    def _begin_or_log(self, begin: Callable[[], None]) -> None:
+        try:
+            begin()
+        except RunRefusedError as error:
+            self._refuse(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the first checkpoint tries again
+            logger.warning("nothing of this run can be posted, and no jump made: %s", error)
+
+    def _refuse(self, error: RunRefusedError) -> None:
+        logger.error("nextrapolate takes no further part in this run: %s", error)
+        with self._changed:
+            self._refusal = error
+            self._waiting.clear()
+
     def _post_or_log(self, step: int, adapter: Adapter) -> None:
         try:
             self._post(step, adapter)
         except RunRefusedError as error:
-            logger.error("nextrapolate takes no further part in this run: %s", error)
-            with self._changed:
-                self._refusal = error
-                self._waiting.clear()
+            self._refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, it costs one checkpoint
             self._failures[step] = f"the checkpoint of step {step} did not reach the service: {error}"
             logger.warning("%s", self._failures[step])
