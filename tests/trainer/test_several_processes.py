@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,7 +80,7 @@ def launch(way: Way, *runs: Run) -> str:
     options = ["--num_machines=1", "--dynamo_backend=no", "--main_process_port=0"]
     finished = subprocess.run(
         [*launcher, *options, str(PROGRAM), *(json.dumps(asdict(run)) for run in runs)],
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": str(PROGRAM.parents[2])},
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=900,
@@ -105,6 +105,8 @@ class Finished:
     said: str
     without_server: Path
     """Where the second run of DDP's launch left what it left."""
+    guard_fails: Path
+    """The same of the third, whose guard fails in one of the processes."""
 
 
 @pytest.fixture(scope="module")
@@ -113,17 +115,19 @@ def finished(
 ) -> Callable[[Way], Finished]:
     """The one launch of each way from which tests go on; what they change of it they copy first.
 
-    DDP's has a second run, without a server: most of what a short run takes is the birth of its processes.
+    DDP's has two more: most of what a short run takes is the birth of its processes.
     """
 
     @cache
     def run(way: Way) -> Finished:
-        out, without_server = (tmp_path_factory.mktemp(name) for name in ("finished", "without-server"))
+        names = ("finished", "without-server", "guard-fails")
+        out, without_server, guard_fails = (tmp_path_factory.mktemp(name) for name in names)
         guard = "none" if way is DDP else "accepts"
         runs = [Run(str(out), embedded_server.url, embedded_server.api_key, guard, 240)]
         if way is DDP:
             runs.append(Run(str(without_server), "http://127.0.0.1:9", "nx_none_none", "none", timeout=1))
-        return Finished(out, launch(way, *runs), without_server)
+            runs.append(replace(runs[0], out=str(guard_fails), guard="fails in one"))
+        return Finished(out, launch(way, *runs), without_server, guard_fails)
 
     return run
 
@@ -182,7 +186,16 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
 def test_without_a_server_all_processes_go_on(finished: Callable[[Way], Finished]) -> None:
     run = finished(DDP)
     assert [summary["jumps"] for summary in left(run.without_server, DDP)] == [[], []]
-    assert run.said.count("no jump after step 4") == 1, "the process that failed says so, the other is silent"
+    told = "no jump after step 4, training goes on from its own weights: "
+    assert run.said.count(told) == 2, "for each run once, by the process that failed"
     one, other = (load_file(run.without_server / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
     assert same(adapter(one, "ended 4"), adapter(one, "begun after 4"))
+
+
+def test_a_guard_that_fails_in_one_process_costs_the_jump_alone(finished: Callable[[Way], Finished]) -> None:
+    run = finished(DDP)
+    assert [summary["jumps"] for summary in left(run.guard_fails, DDP)] == [[], []]
+    assert "the guard failed: OSError('no judge answers')" in run.said
+    without = load_file(run.without_server / "rank-0.safetensors")
+    assert all(same(load_file(run.guard_fails / f"rank-{rank}.safetensors"), without) for rank in (0, 1))

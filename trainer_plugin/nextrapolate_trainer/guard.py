@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from peft import PeftModel
 
-from nextrapolate_trainer.errors import GuardError
+from nextrapolate_trainer.errors import GuardError, RankError
 
 Score = Callable[[PeftModel], float]
 """Tells how good a model is; higher is better."""
@@ -56,12 +56,15 @@ def measure(model: PeftModel, score: Score) -> float:
 
     Raises:
         GuardError: the score could not be had; says of what, and where in the caller's code.
+        RankError: so it was in another process.
     """
     training = model.training
     model.eval()
     try:
         with torch.no_grad(), _same_dice(model.device):
             return float(score(model))
+    except RankError:
+        raise
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         raise GuardError(f"the guard failed: {error!r} at {place.filename}:{place.lineno}") from error

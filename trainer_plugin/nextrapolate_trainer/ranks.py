@@ -3,16 +3,29 @@
 What the first one has, adapters included, travels pickled: one way for gloo and NCCL alike, once a jump.
 """
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch.distributed import all_gather_object
 
 from nextrapolate_trainer.errors import RankError
 
 T = TypeVar("T")
+
+COLLECTIVES = (
+    "all_gather",
+    "all_gather_into_tensor",
+    "all_gather_object",
+    "all_reduce",
+    "barrier",
+    "broadcast",
+    "broadcast_object_list",
+)
+"""What Accelerate, and with it a trainer's evaluation, calls of `torch.distributed`."""
 
 
 def tell(failure: Exception | None) -> list[str]:
@@ -21,8 +34,43 @@ def tell(failure: Exception | None) -> list[str]:
     All have to call it: one that failed comes to no other collective, and there the others would wait for it.
     """
     reasons: list[str | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
+    all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
     return [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
+
+
+def tell_all(failure: Exception | None) -> None:
+    """Tell the other processes how it went in this one.
+
+    Raises:
+        RankError: it failed in any of them; says in which, and why.
+    """
+    if failed := tell(failure):
+        raise RankError("; ".join(failed), reported=True) from failure
+
+
+@contextmanager
+def telling(*collectives: str) -> Iterator[None]:
+    """Have these collectives raise where another process failed on its way there, for as long as this lasts.
+
+    Those of a group of processes are left alone: the others would not come to hear of it.
+    """
+    own = {name: getattr(dist, name) for name in collectives}
+
+    def told(collective: Callable[..., Any]) -> Callable[..., Any]:
+        def tell_and_join(*args: Any, **options: Any) -> Any:
+            if not any(isinstance(given, dist.ProcessGroup) for given in (*args, *options.values())):
+                tell_all(None)
+            return collective(*args, **options)
+
+        return tell_and_join
+
+    for name, collective in own.items():
+        setattr(dist, name, told(collective))
+    try:
+        yield
+    finally:
+        for name, collective in own.items():
+            setattr(dist, name, collective)
 
 
 class Ranks:
@@ -58,20 +106,20 @@ class Ranks:
     def together(self, act: Callable[[], T]) -> T:
         """Do something in all processes; where it fails in one, it fails in all.
 
+        Collectives may be in it: the others do not wait there for one that has failed.
+
         Raises:
             RankError: another process failed; there, its own error is raised.
         """
         if self._alone:
             return act()
-        failure: Exception | None = None
-        done: list[T] = []
         try:
-            done.append(act())
-        except Exception as error:  # noqa: BLE001 - whatever it is, the others have to hear of it
-            failure = error
-        failed = tell(failure)
-        if failure is not None:
-            raise failure
-        if failed:
-            raise RankError("; ".join(failed), reported=True)
-        return done[0]
+            with telling(*COLLECTIVES):
+                done = act()
+        except RankError:  # told at a collective: everybody knows
+            raise
+        except Exception as error:  # whatever it is, the others have to hear of it
+            tell(error)
+            raise
+        tell_all(None)
+        return done

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import TrainerCallback
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import Gate, NExtClient
 from nextrapolate_trainer import zero
@@ -97,13 +98,33 @@ def on_the_cpu() -> dict[str, Any]:
     return {"accelerator_config": {"use_configured_state": True}}
 
 
+def fail_to_evaluate(trainer: GRPOTrainer) -> None:
+    """Have the reward fail where it is no step's, in this process alone: the others wait to gather theirs."""
+    model: Any = trainer.model
+    reward: Any = trainer.reward_funcs[0]
+
+    def fails(*args: Any, **columns: Any) -> Any:
+        if not model.training:
+            raise OSError("no judge answers")
+        return reward(*args, **columns)
+
+    trainer.reward_funcs = [fails]
+
+
 def train(run: Run, options: dict[str, Any]) -> None:
     """Train, and leave what there was to see."""
     out = Path(run.out)
     trainer = tiny_trainer(out / "run", max_steps=6, save_steps=1, per_device_train_batch_size=8, **options)
     spy = Spy()
+    rank = trainer.accelerator.process_index
     # Scores differ between the processes: the first one's count.
-    guards = {"none": None, "accepts": lambda model: trainer.accelerator.process_index and -len(spy.seen)}
+    guards: dict[str, Any] = {
+        "none": None,
+        "accepts": lambda model: rank and -len(spy.seen),
+        "fails in one": "evaluate",
+    }
+    if run.guard == "fails in one" and rank == 1:
+        fail_to_evaluate(trainer)
     plugin = NExtCallback(
         NExtClient(run.url, run.api_key),
         collect_every=2,
@@ -117,7 +138,6 @@ def train(run: Run, options: dict[str, Any]) -> None:
     ).attach(trainer)
     trainer.add_callback(spy)
     trainer.train(resume_from_checkpoint=run.resumed_from)
-    rank = trainer.accelerator.process_index
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
         "jumps": [jump.job for jump in plugin.jumps],
