@@ -118,8 +118,7 @@ def test_a_series_that_is_lost_on_the_way_is_begun_anew(
     assert series.jumps == ()
     assert [info.step for info in client.get_series(str(series.id)).checkpoints] == [4, 6]
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert f"has no series {lost} any more" in warning
-    assert "without the checkpoints before step 4" in warning
+    assert f"without the checkpoints before step 4: there is no series {lost}" in warning
 
 
 def adapter(value: float) -> Adapter:

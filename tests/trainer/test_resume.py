@@ -35,12 +35,13 @@ def client(embedded_server: EmbeddedServer) -> Iterator[CountingClient]:
         yield client
 
 
-def jumping(client: NExtClient) -> NExtCallback:
+def jumping(client: NExtClient, jump_every: int | None = None) -> NExtCallback:
     """Collect every 2 steps, jump after step 4."""
     return NExtCallback(
         client,
         collect_every=2,
         jump_at=4,
+        jump_every=jump_every,
         horizon_steps=2,
         method="weight-extrapolation",
         gate=Gate(min_backtest_cosine=-1),
@@ -171,6 +172,27 @@ def test_without_a_state_a_new_series_begins(
     series = state(tmp_path / "run", 6).series
     assert series is not None
     assert [checkpoint.step for checkpoint in client.get_series(series).checkpoints] == [4, 6]
+
+
+def test_a_jump_whose_job_has_expired_keeps_none_from_being_made(
+    make_trainer: MakeTrainer, client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = make_trainer(max_steps=7, save_steps=1)
+    jumping(client).attach(first)
+    first.train()
+    # The server deletes jobs after a while; this one it has never had.
+    checkpoint = tmp_path / "run" / "checkpoint-5"
+    known = RunState.read(checkpoint)
+    gone = known.jumps[0].model_copy(update={"job": "gone"})
+    known.model_copy(update={"jumps": (gone,)}).write(checkpoint)
+    trainer = make_trainer(max_steps=9, save_steps=9)
+    resumed = jumping(client, jump_every=4).attach(trainer)
+    trainer.train(resume_from_checkpoint=str(checkpoint))
+    assert [made.step for made in resumed.jumps] == [8]
+    assert "without the checkpoints before step 6: there is no job gone" in caplog.text
+    series = state(tmp_path / "run", 9).series
+    assert series is not None
+    assert [checkpoint.step for checkpoint in client.get_series(series).checkpoints] == [6, 8]
 
 
 def test_old_checkpoints_go_with_their_states(

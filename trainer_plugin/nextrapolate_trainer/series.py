@@ -76,7 +76,7 @@ class RunSeries:
     def post(self, step: int, adapter: Adapter) -> None:
         """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
 
-        Into a new series, where the service has lost the old one.
+        Into a new series, where the service has lost the old one, or the job of a jump yet to be told.
 
         Raises:
             NextrapolateError: the checkpoint is not at the service.
@@ -87,13 +87,10 @@ class RunSeries:
             self._id = self._opened(step, sha256(content).hexdigest())
         try:
             self._client.put_file(self._id, step, ADAPTER_MODEL, content)
-        except NotFoundError:
-            self._id = self._begun_anew(self._id, step)
+            self._record_or_log()
+        except NotFoundError as error:
+            self._id = self._begun_anew(step, error)
             self._client.put_file(self._id, step, ADAPTER_MODEL, content)
-        try:
-            self.record_jumps()
-        except NextrapolateError as error:
-            logger.warning("the series does not know of the last jump yet: %s", error)
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
@@ -114,14 +111,22 @@ class RunSeries:
             with suppress(ValueError):
                 self._unrecorded.remove(jump)
 
+    def _record_or_log(self) -> None:
+        try:
+            self.record_jumps()
+        except NotFoundError:
+            raise
+        except NextrapolateError as error:
+            logger.warning("the series does not know of the last jump yet: %s", error)
+
     def _opened(self, step: int, digest: str) -> str:
         """Return the series to post to, where the first file to be posted is this one."""
         if self._resumed is None or self._resumed.series is None:
             return self._created()
         try:
             old = self._client.get_series(self._resumed.series)
-        except NotFoundError:
-            return self._begun_anew(self._resumed.series, step)
+        except NotFoundError as error:
+            return self._begun_anew(step, error)
         if self._goes_on(old, step, digest):
             known = {jump.step for jump in old.jumps}
             self._unrecorded = [jump for jump in self._jumps if jump.step not in known]
@@ -153,15 +158,14 @@ class RunSeries:
         self._unrecorded = list(self._jumps)
         return new
 
-    def _begun_anew(self, lost: str, step: int) -> str:
-        """Return a new series in place of one that was deleted, or is another server's."""
+    def _begun_anew(self, step: int, lost: NotFoundError) -> str:
+        """Return a new series in place of one that is gone, or that cannot be told of a jump of its own."""
         new = self._created()
         logger.warning(
-            "the service has no series %s any more: the run goes on in a new one, %s, and jumps do "
-            "without the checkpoints before step %d",
-            lost,
+            "the run goes on in a new series, %s, and jumps do without the checkpoints before step %d: %s",
             new,
             step,
+            lost,
         )
         self._jumps, self._unrecorded = [], []
         return new
