@@ -245,6 +245,25 @@ def test_the_records_of_completions_stay_the_training_s(make_trainer: MakeTraine
     assert trainer.log_completions
 
 
+def test_an_evaluation_that_fails_leaves_nothing_in_the_log(make_trainer: MakeTrainer) -> None:
+    trainer: Any = make_trainer(max_steps=1, per_device_eval_batch_size=8, num_generations_eval=4)
+    [reward] = trainer.reward_funcs
+
+    def fails(log_metric: Any, **columns: Any) -> list[float | None]:
+        log_metric("judged", 1.0)
+        if not trainer.model.training:
+            raise OSError("no judge answers")
+        return cast(list[float | None], reward(**columns))
+
+    trainer.reward_funcs = [fails]
+    with pytest.raises(GuardError, match="no judge answers"):
+        measure(trainer.model, own_evaluation(trainer))
+    assert not trainer._metrics["eval"]
+    assert not trainer._pending_metrics
+    trainer.train()
+    assert metric(trainer, "judged") == [1.0]
+
+
 @pytest.mark.integration
 def test_callbacks_do_not_hear_of_the_guard(make_trainer: MakeTrainer, client: NExtClient) -> None:
     heard: list[dict[str, float]] = []

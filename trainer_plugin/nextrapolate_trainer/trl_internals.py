@@ -18,6 +18,7 @@ _BUFFER = "_buffered_inputs"
 _METRICS = "_metrics"
 _VLLM_STEP = "_last_loaded_step"
 _COMPLETIONS = "_logs"
+_PENDING = ("_pending_metrics", "_pending_extra_logs")  # what a reward function has logged, not yet averaged
 
 
 def missing_names(trainer: Trainer) -> list[str]:
@@ -45,7 +46,10 @@ def reload_weights(trainer: Trainer) -> None:
 
 @contextmanager
 def completions_unlogged(trainer: Trainer) -> Iterator[None]:
-    """Show and keep no completions that are sampled within: the records of this step are the training's."""
+    """Show and keep nothing of completions sampled within: the records of this step are the training's.
+
+    What is sampled may fail half-way, and would be averaged into the next entry of the log.
+    """
     log, kept = trainer.log_completions, copy.deepcopy(getattr(trainer, _COMPLETIONS))
     trainer.log_completions = False
     try:
@@ -53,6 +57,9 @@ def completions_unlogged(trainer: Trainer) -> Iterator[None]:
     finally:
         trainer.log_completions = log
         setattr(trainer, _COMPLETIONS, kept)
+        getattr(trainer, _METRICS)["eval"].clear()
+        for name in _PENDING:
+            getattr(trainer, name, {}).clear()
 
 
 def add_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:
