@@ -5,14 +5,19 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from accelerate import DistributedType
+from datasets import Dataset
 from fixtures.grpo import MakeTrainer, same
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import ParameterError
@@ -66,6 +71,25 @@ def test_a_run_without_lora_is_left_alone(
         "nextrapolate takes no part in this run: the model has no LoRA adapter: "
         "give the trainer a peft_config=LoraConfig(...)"
     ]
+
+
+def test_a_trainer_without_rollouts_is_left_alone(
+    make_trainer: MakeTrainer, dead_client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    grpo: Any = make_trainer(max_steps=1)
+    trainer: Any = SFTTrainer(
+        model=grpo.model,
+        args=SFTConfig(
+            output_dir=str(tmp_path / "sft"), max_steps=1, use_cpu=True, bf16=False, report_to="none"
+        ),
+        train_dataset=Dataset.from_dict({"text": ["12", "34"]}),
+        processing_class=grpo.processing_class,
+    )
+    NExtCallback(dead_client, collect_every=1, jump_at=1).attach(trainer)
+    trainer.train()
+    [line] = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
+    assert line.startswith("nextrapolate takes no part in this run: SFTTrainer has no _buffered_inputs")
+    assert "the plugin serves GRPOTrainer and RLOOTrainer" in line
 
 
 def test_a_run_with_fsdp1_is_left_alone(make_trainer: MakeTrainer) -> None:

@@ -67,7 +67,8 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         raise UnsupportedRunError(f"one adapter has to be active, not {model.active_adapters}")
     if missing := trl_internals.missing_names(trainer):
         raise UnsupportedRunError(
-            f"this version of TRL has no {', '.join(missing)}: use one the plugin knows"
+            f"{type(trainer).__name__} has no {', '.join(missing)}: the plugin serves GRPOTrainer and "
+            "RLOOTrainer, in versions of TRL that it knows, and `nextrapolate watch` any other trainer"
         )
     return model
 
