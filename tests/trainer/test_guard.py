@@ -1,5 +1,6 @@
 """The guard: what it decides, and that a run it holds back is the run without the plugin."""
 
+import logging
 import math
 import random
 import re
@@ -16,7 +17,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 
 from nextrapolate import Gate, NExtClient
-from nextrapolate.schemas import ExpoMethod, NextMethod
+from nextrapolate.schemas import ExpoMethod, NextMethod, WeightExtrapolationMethod
 from nextrapolate_trainer.adapter import copied
 from nextrapolate_trainer.errors import GuardError
 from nextrapolate_trainer.guard import Trial, measure
@@ -201,6 +202,24 @@ def test_the_best_method_stays(make_trainer: MakeTrainer, client: NExtClient) ->
     assert len(jump.trial.offered) == 3
     assert max(jump.trial.offered) == jump.trial.offered[2]
     assert (jump.method, jump.alpha) == ("expo", 2.0)
+
+
+@pytest.mark.integration
+def test_methods_that_fail_leave_the_others_to_the_guard(
+    make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(max_steps=5)
+    unknown_step = WeightExtrapolationMethod(horizon_steps=4, from_step=3, to_step=4)
+    too_few = NextMethod(horizon_steps=4, preset="paper")
+    plugin = guarded(client, guard=length, others=(unknown_step, too_few, "wsm")).attach(trainer)
+    trainer.train()
+    [jump] = plugin.jumps
+    assert jump.trial is not None
+    assert (jump.method, len(jump.trial.offered)) == ("weight-extrapolation", 2)
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    left_out = "the jump is made without one of those that were asked for: "
+    assert [line.startswith(left_out) for line in said] == [True, True], said
+    assert "checkpoint" in said[1]
 
 
 @pytest.mark.integration

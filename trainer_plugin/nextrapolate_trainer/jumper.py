@@ -8,10 +8,11 @@ import atexit
 import logging
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import ValidationError
 from safetensors.torch import load_file
@@ -29,6 +30,9 @@ from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.uploads import Uploads
 
 logger = logging.getLogger("nextrapolate")
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 LAST_UPLOADS_SECONDS = 10.0
 _IN_VAIN = 0.9  # of the time that there was; a refusal comes sooner
@@ -69,8 +73,8 @@ class Jump:
         return self.regauged if optimizer == "keep" else frozenset(modules(self.after))
 
 
-_Delivered = tuple[list[tuple[str, dict[str, Tensor], Report | None]], Pause]
-"""Job, adapter and report of each method, and how long that took."""
+_Result = tuple[Method, str, dict[str, Tensor], Report | None]
+"""A method, and the job, adapter and report that came of it."""
 
 
 class Jumper:
@@ -111,7 +115,7 @@ class Jumper:
     def jumps_from(self, step: int) -> list[Jump]:
         """Have the series extrapolated from `step`, the last collected one; one checked adapter a method.
 
-        Methods whose adapter cannot be used are left out, as long as one remains.
+        Methods whose job fails, or whose adapter cannot be used, are left out, as long as one remains.
 
         Raises:
             JumpTimeoutError: the service took too long.
@@ -122,18 +126,14 @@ class Jumper:
         """
         before = self._own_adapter(step)
         delivered, pause = self._waited_for(step)
-        jumps: list[Jump] = []
-        for (job, after, report), method in zip(delivered, self._methods, strict=True):
-            try:
-                ratio = self._checked_ratio(before, after)
-            except InvalidAdapterError as error:
-                if method is self._methods[-1] and not jumps:
-                    raise
-                logger.warning("the adapter of job %s is left out: %s", job, error)
-                continue
+
+        def checked(result: _Result) -> Jump:
+            method, job, after, report = result
+            ratio = self._checked_ratio(before, after)
             regauged = regauged_modules(before, after)
-            jumps.append(Jump(step, method, job, before, after, ratio, regauged, report, pause))
-        return jumps
+            return Jump(step, method, job, before, after, ratio, regauged, report, pause)
+
+        return _those_that_succeed(checked, delivered)
 
     def record(self, jump: Jump) -> None:
         """Note that the jump's adapter was swapped in: later increments are measured from it.
@@ -162,7 +162,7 @@ class Jumper:
             raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
-    def _waited_for(self, step: int) -> _Delivered:
+    def _waited_for(self, step: int) -> tuple[list[_Result], Pause]:
         """What is delivered in time. Each jump that waits in vain halves what the next one waits.
 
         A service that hangs would cost the run its whole timeout at every jump; one that delivers is waited
@@ -180,33 +180,32 @@ class Jumper:
         self._patience = self._settings.timeout
         return delivered
 
-    def _delivered(self, step: int, deadline: float) -> _Delivered:
+    def _delivered(self, step: int, deadline: float) -> tuple[list[_Result], Pause]:
         started = time.monotonic()
         self._uploads.wait_for(step, deadline - started)
         self._series.record_jumps()
         uploaded = time.monotonic()
         jobs = self._finished_jobs(step, deadline)
         finished = time.monotonic()
-        results = [(job, *self._result(job)) for job in jobs]
+        results = _those_that_succeed(lambda each: (*each, *self._result(each[1])), jobs)
         return results, Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
 
-    def _finished_jobs(self, step: int, deadline: float) -> list[str]:
-        jobs: list[str] = []
-        try:
-            for method in self._methods:
-                request = JobCreate(
-                    series=self._series.id, until=step, method=method, gate=self._settings.gate
-                )
-                jobs.append(self._client.submit(request).id)
-            for job in jobs:
-                self._client.wait(job, timeout=max(0.0, deadline - time.monotonic()))
-        except NextrapolateError:
-            # Nobody will come for the results: leave the worker to others.
-            for job in jobs:
+    def _finished_jobs(self, step: int, deadline: float) -> list[tuple[Method, str]]:
+        def submitted(method: Method) -> tuple[Method, str]:
+            request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
+            return method, self._client.submit(request).id
+
+        def finished(submission: tuple[Method, str]) -> tuple[Method, str]:
+            try:
+                self._client.wait(submission[1], timeout=max(0.0, deadline - time.monotonic()))
+            except NextrapolateError:
+                # Nobody will come for the result: leave the worker to others.
                 with suppress(NextrapolateError):
-                    self._client.cancel(job)
-            raise
-        return jobs
+                    self._client.cancel(submission[1])
+                raise
+            return submission
+
+        return _those_that_succeed(finished, _those_that_succeed(submitted, self._methods))
 
     def _result(self, job: str) -> tuple[dict[str, Tensor], Report | None]:
         with tempfile.TemporaryDirectory(prefix="nextrapolate-") as folder:
@@ -233,3 +232,23 @@ class Jumper:
                 "a shorter horizon or a smaller alpha, or raise max_update_ratio"
             )
         return ratio
+
+
+def _those_that_succeed(act: Callable[[T], R], each: Sequence[T]) -> list[R]:
+    """Return what `act` makes of each; those of which it makes nothing are left out, with a warning.
+
+    Raises:
+        TrainerPluginError, NextrapolateError: none is left; the first one's error.
+    """
+    made: list[R] = []
+    failures: list[Exception] = []
+    for one in each:
+        try:
+            made.append(act(one))
+        except (TrainerPluginError, NextrapolateError) as error:
+            failures.append(error)
+    if not made:
+        raise failures[0]
+    for failure in failures:
+        logger.warning("the jump is made without one of those that were asked for: %s", failure)
+    return made
