@@ -12,7 +12,7 @@ from nextrapolate_trainer.summary import JumpSummary
 
 def test_what_the_report_warns_of_is_said_with_the_jump() -> None:
     report = a_report().model_copy(update={"warnings": ["modules_to_save keep their last value"]})
-    jump = Jump(30, NextMethod(), "j1", {}, {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
+    jump = Jump(30, NextMethod(), "j1", {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
     said = str(JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0))
     assert said.endswith(f"{report.verdict}\nnote: modules_to_save keep their last value")
 
@@ -20,7 +20,7 @@ def test_what_the_report_warns_of_is_said_with_the_jump() -> None:
 @pytest.mark.parametrize(("recommended", "level"), [(True, logging.INFO), (False, logging.WARNING)])
 def test_a_jump_that_the_report_speaks_against_is_a_warning(recommended: bool, level: int) -> None:
     report = a_report().model_copy(update={"recommended": recommended})
-    jump = Jump(30, NextMethod(), "j1", {}, {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
+    jump = Jump(30, NextMethod(), "j1", {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
     summary = JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0)
     assert summary.log_level == level
     assert summary.metrics()["next/recommended"] == recommended

@@ -56,10 +56,8 @@ class Jump:
     step: int
     method: Method
     job: str
-    before: dict[str, Tensor]
-    """The run's own adapter after `step`, float32 on the CPU."""
     after: dict[str, Tensor]
-    """The extrapolated adapter: the same tensors with other values."""
+    """The extrapolated adapter: the run's tensors with other values, float32 on the CPU."""
     update_ratio: float
     """Norm of the update, as a share of the drift since the base."""
     regauged: frozenset[str]
@@ -112,6 +110,17 @@ class Jumper:
         self._latest = (step, own)
         self._uploads.put(step, own)
 
+    def own_adapter(self, step: int) -> dict[str, Tensor]:
+        """Return the run's own adapter after `step`, the last collected one, float32 on the CPU.
+
+        Raises:
+            UploadError: another step's was collected last.
+        """
+        collected, adapter = self._latest or (None, {})
+        if collected != step:
+            raise UploadError(f"the last collected checkpoint is of step {collected}, not of step {step}")
+        return adapter
+
     def jumps_from(self, step: int) -> list[Jump]:
         """Have the series extrapolated from `step`, the last collected one; one checked adapter a method.
 
@@ -124,14 +133,14 @@ class Jumper:
             NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
             InvalidAdapterError: no adapter that came back fits the run.
         """
-        before = self._own_adapter(step)
+        before = self.own_adapter(step)
         delivered, pause = self._waited_for(step)
 
         def checked(result: _Result) -> Jump:
             method, job, after, report = result
             ratio = self._checked_ratio(before, after)
             regauged = regauged_modules(before, after)
-            return Jump(step, method, job, before, after, ratio, regauged, report, pause)
+            return Jump(step, method, job, after, ratio, regauged, report, pause)
 
         return _those_that_succeed(checked, delivered)
 
@@ -216,12 +225,6 @@ class Jumper:
             except (OSError, ValidationError) as error:
                 logger.warning("the report of job %s cannot be read: %s", job, error)
                 return after, None
-
-    def _own_adapter(self, step: int) -> dict[str, Tensor]:
-        collected, adapter = self._latest or (None, {})
-        if collected != step:
-            raise UploadError(f"the last collected checkpoint is of step {collected}, not of step {step}")
-        return adapter
 
     def _checked_ratio(self, before: Adapter, after: Adapter) -> float:
         check(before, after)

@@ -10,7 +10,7 @@ from peft import PeftModel
 from torch.optim import Optimizer
 
 from nextrapolate_trainer import trl_internals
-from nextrapolate_trainer.adapter import copied, distance, fingerprint
+from nextrapolate_trainer.adapter import Adapter, copied, distance, fingerprint
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper
@@ -97,7 +97,7 @@ class TrlRun:
         self._ranks = ranks
         self._jumper = jumper
         self._rules = rules
-        self._unproven: Jump | None = None
+        self._unproven: tuple[Adapter, Jump] | None = None
 
     def collect(self, step: int) -> None:
         """Copy the adapter as it is after `step`; it is posted in the background."""
@@ -126,17 +126,19 @@ class TrlRun:
             JumpRefusedError: the guard found the run better off without; it has its own adapter.
             TrainerPluginError, NextrapolateError: nothing has happened to the run.
         """
+        # Every process has it: only what is on offer has to be sent.
+        own = self._ranks.together(lambda: copied(read_adapter(self._model)))
         jumps = self._ranks.share(lambda: self._leading().jumps_from(step))
         offered = time.monotonic()
         try:
-            with restoring(self._model, jumps[0].before):
+            with restoring(self._model, own):
                 jump, trial = self._chosen(jumps)
                 reset = jump.modules_to_reset(self._rules.optimizer)
                 self._ranks.together(lambda: clear_moments(self._model, optimizer, reset))
         finally:
             # A guard that evaluates has vLLM load what is tried out, for this very step.
             trl_internals.reload_weights(self._trainer)
-        self._unproven = jump
+        self._unproven = own, jump
         trl_internals.forget_completions(self._trainer)
         swap_seconds = time.monotonic() - offered - (trial.seconds if trial else 0.0)
         summary = JumpSummary.of(jump, trial, swap_seconds=swap_seconds, reset_modules=len(reset))
@@ -151,11 +153,12 @@ class TrlRun:
         Raises:
             SwapError: the adapter is nearer to the run's old one than to the one that was swapped in.
         """
-        if (jump := self._unproven) is None:
+        if self._unproven is None:
             return
+        own, jump = self._unproven
         self._unproven = None
         now = copied(read_adapter(self._model))
-        if distance(now, jump.after) > distance(now, jump.before):
+        if distance(now, jump.after) > distance(now, own):
             raise SwapError("the optimizer's step went from the old weights: it keeps a copy of them")
         if self._jumper is not None:
             self._jumper.record(jump)

@@ -60,7 +60,7 @@ class VerlRun:
         try:
             self._write(jump.after, reset)
         except Exception:
-            self._write(jump.before, frozenset())
+            self._write(self._jumper.own_adapter(step), frozenset())
             raise
         self._jumper.record(jump)
         swap_seconds = time.monotonic() - offered
