@@ -214,6 +214,28 @@ def test_an_update_that_is_too_long_is_refused(
     assert next(series for series in client.list_series() if series.name == "too long").jumps == []
 
 
+@pytest.mark.parametrize("only_if_recommended", [False, True])
+def test_a_jump_may_be_made_only_where_its_report_recommends_it(
+    only_if_recommended: bool,
+    make_trainer: MakeTrainer,
+    client: NExtClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Two checkpoints are not enough for a report to recommend anything."""
+    plugin = NExtCallback(
+        client,
+        collect_every=2,
+        jump_at=4,
+        horizon_steps=2,
+        method="weight-extrapolation",
+        gate=OPEN,
+        only_if_recommended=only_if_recommended,
+    )
+    watched(make_trainer(max_steps=5), plugin)
+    assert [jump.recommended for jump in plugin.jumps] == ([] if only_if_recommended else [False])
+    assert ("does not recommend it: " in caplog.text) == only_if_recommended
+
+
 def test_distance_after_a_jump_is_small_against_the_jump(
     make_trainer: MakeTrainer, client: NExtClient
 ) -> None:

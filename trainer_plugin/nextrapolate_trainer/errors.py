@@ -5,7 +5,7 @@ TrainerPluginError
 ├── RunRefusedError            the service takes no checkpoint of such a run
 ├── JumpTimeoutError           the service took longer than the run waits
 ├── InvalidAdapterError        what came back must not be loaded
-├── JumpRefusedError           the guard found the run better off without the jump
+├── JumpRefusedError           the guard or the report speaks against the jump
 ├── GuardError                 the guard itself failed
 ├── SwapError                  the adapter could not be written into the model
 ├── StateError                 a checkpoint does not say how the run stood
@@ -37,7 +37,7 @@ class InvalidAdapterError(TrainerPluginError):
 
 
 class JumpRefusedError(TrainerPluginError):
-    """The guard found the run better off without the jump."""
+    """The guard found the run better off without the jump, or only a recommended one was to be made."""
 
 
 class GuardError(TrainerPluginError):

@@ -23,7 +23,7 @@ from nextrapolate.errors import NextrapolateError
 from nextrapolate.schemas import ADAPTER_MODEL, REPORT, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
-from nextrapolate_trainer.errors import InvalidAdapterError, TrainerPluginError, UploadError
+from nextrapolate_trainer.errors import InvalidAdapterError, JumpRefusedError, TrainerPluginError, UploadError
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
@@ -132,12 +132,16 @@ class Jumper:
             RunRefusedError: no checkpoint of the run ever will be.
             NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
             InvalidAdapterError: no adapter that came back fits the run.
+        JumpRefusedError: no report recommends its jump, and only such a one is to be made.
         """
         before = self.own_adapter(step)
         delivered, pause = self._waited_for(step)
 
         def checked(result: _Result) -> Jump:
             method, job, after, report = result
+            if self._settings.only_if_recommended and not (report and report.recommended):
+                verdict = report.verdict if report else "it cannot be read"
+                raise JumpRefusedError(f"the report of job {job} does not recommend it: {verdict}")
             ratio = self._checked_ratio(before, after)
             regauged = regauged_modules(before, after)
             return Jump(step, method, job, after, ratio, regauged, report, pause)

@@ -34,6 +34,8 @@ class JumpSettings(BaseModel):
     """Seconds that a jump may wait for the service, from the last upload to the last download."""
     max_update_ratio: float = Field(5.0, gt=0)
     """An update longer than this share of the drift since the base is refused."""
+    only_if_recommended: bool = False
+    """A jump is made only where its report recommends it."""
 
     @classmethod
     def checked(cls, given: object, *group: str) -> Self:

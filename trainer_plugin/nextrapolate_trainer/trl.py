@@ -71,6 +71,7 @@ class NExtCallback(TrainerCallback):
         timeout: seconds that the run waits for the service at a jump before it goes on without; less where
             the process group of several processes would not wait that long.
         max_update_ratio: an update longer than this share of the drift since the base is refused.
+        only_if_recommended: jump only where the report recommends it: the run's own past speaks for it.
         **parameters: further parameters of the method.
 
     Raises:
@@ -98,6 +99,7 @@ class NExtCallback(TrainerCallback):
         name: str | None = None,
         timeout: float = _DEFAULTS.timeout,
         max_update_ratio: float = _DEFAULTS.max_update_ratio,
+        only_if_recommended: bool = _DEFAULTS.only_if_recommended,
         **parameters: Any,
     ) -> None:
         self._settings = JumpSettings.checked(
@@ -109,6 +111,7 @@ class NExtCallback(TrainerCallback):
                 "name": name,
                 "timeout": timeout,
                 "max_update_ratio": max_update_ratio,
+                "only_if_recommended": only_if_recommended,
             }
         )
         if not (guard is None or guard == "evaluate" or callable(guard)):
