@@ -300,7 +300,7 @@ class AsyncNExtClient:
                             yield event
                             if event.state.is_final:
                                 return
-                if listener.ended(await self.get_job(listener.job_id)):
+                if listener.ended(await self._send_once(calls.get_job(listener.job_id))):
                     return
                 pause = listener.pause_after(None)
             except (ServiceUnreachable, APIError) as error:

@@ -61,8 +61,9 @@ class NExtClient:
 
     Every method raises `ServiceUnreachable` when nobody answers after a few tries, and a kind of `APIError`
     when the service refuses. What may pass (a lost connection, 429, 503, anything the service calls
-    retryable) is tried again, with growing jittered pauses or after the time the service asks for. What
-    cannot be an id, such as "" or "..", is a `ParameterError`, before anything is sent.
+    retryable) is tried again, with growing jittered pauses or after the time the service asks for. That a
+    server has gone away, and that it is back, is a warning each of the logger `nextrapolate`. What cannot be
+    an id, such as "" or "..", is a `ParameterError`, before anything is sent.
 
     Raises:
         ConfigurationError: the address or the noted key cannot be used.
@@ -404,7 +405,7 @@ class NExtClient:
                             yield event
                             if event.state.is_final:
                                 return
-                if listener.ended(self.get_job(listener.job_id)):
+                if listener.ended(self._send_once(calls.get_job(listener.job_id))):
                     return
                 pause = listener.pause_after(None)
             except (ServiceUnreachable, APIError) as error:

@@ -55,6 +55,18 @@ def test_what_may_pass_is_tried_again(
     assert len(scripted.received) == 3
 
 
+def test_a_server_that_is_away_between_calls_is_told_of(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on("GET", JOB, answer(a_job()), hang_up, hang_up, answer(a_job()))
+    client = make_client(scripted.url)
+    client.get_job("j1")
+    client.get_job("j1")
+    told = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
+    assert [line.partition(scripted.url)[0] for line in told] == ["no nextrapolate server answers at ", ""]
+    assert told[0].endswith("; trying 5 times more")
+
+
 @pytest.mark.parametrize("status", [400, 409, 422, 500, 507])
 def test_what_will_not_pass_is_not_tried_again(
     make_client: MakeClient, scripted: ScriptedServer, status: int

@@ -1,5 +1,6 @@
 """Following a job over broken streams, restarts and silence: the same for both clients."""
 
+import re
 import socket
 import threading
 import time
@@ -61,7 +62,9 @@ def test_nothing_is_missed_or_comes_twice(
     assert asked == [None, "1-0", "1-0", "2-0"]
 
 
-def test_a_wait_outlives_a_restart(make_client: MakeClient, scripted: ScriptedServer) -> None:
+def test_a_wait_outlives_a_restart_and_says_so_once(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     def stop_for_a_while(handler: Handler) -> None:
         scripted.stop()
         threading.Timer(0.3, scripted.start).start()
@@ -73,6 +76,13 @@ def test_a_wait_outlives_a_restart(make_client: MakeClient, scripted: ScriptedSe
     job = make_client(scripted.url).wait("j1", on_event=heard.append)
     assert job.state is JobState.SUCCEEDED
     assert heard == [QUEUED, DONE]
+    away, back = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
+    assert re.fullmatch(
+        rf"no nextrapolate server answers at {scripted.url} \(.+\); "
+        "job j1 is not lost; the server is waited for, up to 600 s",
+        away,
+    )
+    assert re.fullmatch(rf"{scripted.url} answers again, after \d+ s", back)
 
 
 def test_patience_ends(make_client: MakeClient, scripted: ScriptedServer) -> None:

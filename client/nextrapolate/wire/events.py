@@ -111,8 +111,13 @@ class Listener:
                     f"job {self.job_id} is not lost: "
                     f"`nextrapolate jobs watch {self.job_id}` follows it when the server is back"
                 ) from error
+            self._session.away(error, self._waiting_for())
         self._breaks += 1
         return max(0.0, min(retries.pause_after(self._breaks, error), self._remaining()))
+
+    def _waiting_for(self) -> str:
+        longest = min(self._session.patience, self._remaining())
+        return f"job {self.job_id} is not lost; the server is waited for, up to {longest:.0f} s"
 
     def _remaining(self) -> float:
         if self._timeout is None:

@@ -1,5 +1,7 @@
 """One client's standing with one server: how it is addressed, whether it was reached, what is tried again."""
 
+import logging
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,12 +13,14 @@ import httpx
 from pydantic import BaseModel
 from tenacity import RetryCallState
 
-from nextrapolate.errors import APIError, ServiceUnreachable
+from nextrapolate.errors import APIError, ServerError, ServiceUnreachable
 from nextrapolate.wire import retries
 from nextrapolate.wire.answers import refusal
 from nextrapolate.wire.calls import Call
 from nextrapolate.wire.servers import Server
 from nextrapolate.wire.transfers import Announced, Upload
+
+logger = logging.getLogger("nextrapolate")
 
 T = TypeVar("T")
 Content = Iterable[bytes] | AsyncIterator[bytes]
@@ -38,6 +42,7 @@ class Session:
         self.timeout = timeout
         self.patience = patience
         self.reached = False
+        self._away_since: float | None = None
 
     def http_options(self) -> dict[str, Any]:
         """Arguments of `httpx.Client` and `httpx.AsyncClient`."""
@@ -53,13 +58,32 @@ class Session:
         return {
             "retry": lambda state: state.outcome.failed and retries.may_pass(state.outcome.exception()),
             "wait": lambda state: retries.pause_after(state.attempt_number, state.outcome.exception()),
-            "stop": self._enough,
+            "stop": lambda state: state.attempt_number >= self._attempts,
+            "before_sleep": self._before_another_try,
             "reraise": True,
         }
 
-    def _enough(self, state: RetryCallState) -> bool:
-        limit = retries.ATTEMPTS if self.reached else retries.ATTEMPTS_AT_A_STRANGER
-        return state.attempt_number >= limit
+    @property
+    def _attempts(self) -> int:
+        return retries.ATTEMPTS if self.reached else retries.ATTEMPTS_AT_A_STRANGER
+
+    def _before_another_try(self, state: RetryCallState) -> None:
+        assert state.outcome is not None  # noqa: S101 (an attempt has just failed)
+        left = self._attempts - state.attempt_number
+        self.away(state.outcome.exception(), f"trying {left} times more")
+
+    def away(self, error: BaseException | None, meanwhile: str) -> None:
+        """Warn, once until it is back, that a server which was reached is away: else a wait is silence."""
+        gone = isinstance(error, ServiceUnreachable | ServerError)  # not one that asks to slow down
+        if gone and self.reached and self._away_since is None:
+            self._away_since = time.monotonic()
+            logger.warning("%s; %s", error, meanwhile)
+
+    def _back(self) -> None:
+        if self._away_since is not None:
+            gone = time.monotonic() - self._away_since
+            self._away_since = None
+            logger.warning("%s answers again, after %.0f s", self.server.url, gone)
 
     def request_options(
         self, call: Call[Any], stream: Callable[[Iterator[bytes]], Content]
@@ -93,7 +117,10 @@ class Session:
     def check(self, response: httpx.Response) -> None:
         """Raise the error that an answer stands for, if any. The body must have been read if it is one."""
         self.reached = True
-        if error := refusal(response):
+        error = refusal(response)
+        if not (error and retries.may_pass(error)):
+            self._back()
+        if error:
             raise error
 
     @contextmanager
@@ -102,10 +129,11 @@ class Session:
         try:
             yield
         except httpx.TransportError as error:
-            raise ServiceUnreachable(
-                f"no nextrapolate server answers at {self.server.url} ({_plain(error)}); "
-                "start one with `nextrapolate-server`, or give its address (url, --url, NEXTRAPOLATE_URL)"
-            ) from error
+            said = f"no nextrapolate server answers at {self.server.url} ({_plain(error)})"
+            if not self.reached:
+                said += "; start one with `nextrapolate-server`, or give its address"
+                said += " (url, --url, NEXTRAPOLATE_URL)"
+            raise ServiceUnreachable(said) from error
 
 
 def _plain(error: httpx.TransportError) -> str:
