@@ -16,7 +16,7 @@ from nextrapolate.errors import NextrapolateError, NotFoundError
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
-from nextrapolate.schemas import Job, JobState, Method, MethodInfo, Output
+from nextrapolate.schemas import Job, JobState, Method, MethodInfo, Output, Series
 from nextrapolate.watching import Watcher, WatchPlan
 from nextrapolate.wire.servers import DEFAULT_URL
 
@@ -29,11 +29,13 @@ app = typer.Typer(
 )
 jobs = typer.Typer(help="Look after jobs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs, name="jobs")
+series = typer.Typer(help="Look after runs that were posted.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(series, name="series")
 
 Sources = Annotated[
     list[str],
     typer.Argument(
-        metavar="DIR|URI...", help="a run's folder, several checkpoint folders or URIs, or a series' id"
+        metavar="DIR|URI", help="a run's folder, several checkpoint folders or URIs, or a series' id"
     ),
 ]
 Until = Annotated[
@@ -52,6 +54,7 @@ Rank = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="folder for the adapter [default: DIR/extrapolated-<step>]")]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="a job's id")]
+SeriesIds = Annotated[list[str], typer.Argument(metavar="SERIES", help="ids of series")]
 State = Annotated[JobState | None, typer.Option(help="only jobs in this state")]
 Limit = Annotated[int, typer.Option(min=1, help="at most this many")]
 Url = Annotated[
@@ -247,6 +250,27 @@ def download(
     with NExtClient(url, api_key) as client:
         path = client.download(job_id, out)
         console.show_download(client.get_job(job_id), path)
+
+
+@series.command("list")
+def list_series(limit: Limit = 20, url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
+    """List series, newest first."""
+    with NExtClient(url, api_key) as client:
+        found = client.list_series(limit=limit + 1)  # one more tells whether there are more
+    shown = found[:limit]
+    if as_json:
+        typer.echo(TypeAdapter(list[Series]).dump_json(shown))
+    else:
+        console.show_series(shown, more=len(found) > limit)
+
+
+@series.command("delete")
+def delete_series(series_ids: SeriesIds, url: Url = None, api_key: ApiKey = None) -> None:
+    """Delete series. Their jobs stay, and so do the files that a job or another series needs."""
+    with NExtClient(url, api_key) as client:
+        for series_id in series_ids:
+            client.delete_series(series_id)
+            typer.echo(f"deleted {series_id}")
 
 
 def _names_of_runs(client: NExtClient, jobs: list[Job]) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """How the command speaks to people: progress and complaints on stderr, results on stdout."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,14 +22,14 @@ from nextrapolate.errors import (
 )
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.progress import OnProgress, Progress
-from nextrapolate.schemas import Job, MethodInfo
+from nextrapolate.schemas import Job, MethodInfo, Series
 
 FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _LOWEST = {"minimum": "<=", "exclusiveMinimum": "<"}
 _HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
 _AT_A_TERMINAL = {
     "GET /jobs lists": "`nextrapolate jobs list` lists",
-    "GET /series lists": "/series, on the server's pages, lists",
+    "GET /series lists": "`nextrapolate series list` lists",
 }
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""
@@ -174,15 +174,33 @@ def _values(name: str, schema: Mapping[str, Any]) -> str:
 def show_jobs(jobs: list[Job], runs: Mapping[str, str], *, more: bool) -> None:
     """List jobs, one a line, with the names that runs have; and say on stderr where that is not all."""
     for job in jobs:
-        steps = f"{job.steps[0]}-{job.steps[-1]}" if job.steps else "-"
         what = job.method.name if job.method else job.task
         run = runs.get(job.series or "", "-")
         facts = (job.id, f"{job.state:<10}", f"{job.progress:4.0%}", _when(job.created_at), f"{what:<20}")
-        typer.echo("  ".join((*facts, f"steps {steps:<9}", run)))
+        typer.echo("  ".join((*facts, f"steps {_span(job.steps):<9}", run)))
     if not jobs:
         typer.echo("there are no such jobs", err=True)
+    _say_whether_more(len(jobs), more)
+
+
+def show_series(series: list[Series], *, more: bool) -> None:
+    """List series, one a line; and say on stderr where that is not all."""
+    for one in series:
+        steps = [checkpoint.step for checkpoint in one.checkpoints]
+        facts = (one.id, _when(one.created_at), f"{len(steps):3} checkpoints", f"steps {_span(steps):<9}")
+        typer.echo("  ".join((*facts, one.name)))
+    if not series:
+        typer.echo("there are no series", err=True)
+    _say_whether_more(len(series), more)
+
+
+def _span(steps: Sequence[int]) -> str:
+    return f"{steps[0]}-{steps[-1]}" if steps else "-"
+
+
+def _say_whether_more(shown: int, more: bool) -> None:
     if more:
-        typer.echo(f"there are more than these {len(jobs)}: --limit shows them", err=True)
+        typer.echo(f"there are more than these {shown}: --limit shows them", err=True)
 
 
 def _when(moment: datetime) -> str:

@@ -28,7 +28,7 @@ from nextrapolate import (
 )
 from nextrapolate.cli import main
 from nextrapolate.progress import Progress
-from nextrapolate.schemas import FileInfo, JobState, MethodInfo, NextMethod
+from nextrapolate.schemas import CheckpointInfo, FileInfo, JobState, MethodInfo, NextMethod
 from nextrapolate.wire.transfers import Download
 
 
@@ -313,6 +313,33 @@ def test_jobs_are_listed_with_their_runs_as_far_as_the_limit_goes(run: Run, serv
     assert limited.err == "there are more than these 2: --limit shows them\n"
     service.on("GET", "/jobs", answer({"items": [], "next_cursor": None}))
     assert run("jobs", "list", "--url", service.url) == Ended(0, "", "there are no such jobs\n")
+
+
+def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> None:
+    files = {"adapter_model.safetensors": FileInfo(bytes=1, sha256="-")}
+    checkpoints = [CheckpointInfo(step=step, files=files) for step in (10, 20)]
+    one = Series(
+        id="s1", name="my run", base_model=None, labels={}, created_at=NOW, checkpoints=checkpoints, jumps=[]
+    )
+    empty = one.model_copy(update={"id": "s2", "checkpoints": []})
+    page = {"items": [item.model_dump(mode="json") for item in (one, empty)], "next_cursor": None}
+    scripted.on("GET", "/series", answer(page))
+    listed = run("series", "list", "--url", scripted.url)
+    created = f"{NOW.astimezone():%Y-%m-%d %H:%M:%S %Z}"
+    first, second = (line.split() for line in listed.out.splitlines())
+    assert first == ["s1", *created.split(), "2", "checkpoints", "steps", "10-20", "my", "run"]
+    assert second[-6:] == ["0", "checkpoints", "steps", "-", "my", "run"]
+    limited = run("series", "list", "--limit", 1, "--json", "--url", scripted.url)
+    assert [item["id"] for item in json.loads(limited.out)] == ["s1"]
+    limited = run("series", "list", "--limit", 1, "--url", scripted.url)
+    assert limited.err == "there are more than these 1: --limit shows them\n"
+    scripted.on("GET", "/series", answer({"items": [], "next_cursor": None}))
+    assert run("series", "list", "--url", scripted.url) == Ended(0, "", "there are no series\n")
+    scripted.on("DELETE", "/series/s1", answer(b"", 204))
+    gone = problem(404, detail="there is no series s2: GET /series lists those there are")
+    scripted.on("DELETE", "/series/s2", gone)
+    said = "nextrapolate: there is no series s2: `nextrapolate series list` lists those there are\n"
+    assert run("series", "delete", "s1", "s2", "--url", scripted.url) == Ended(2, "deleted s1\n", said)
 
 
 @pytest.mark.parametrize("job", ["", ".", ".."])
