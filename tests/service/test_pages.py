@@ -409,6 +409,21 @@ def test_runs_of_one_name_are_told_apart(browser: TestClient, client: TestClient
         assert f"<bdi>seed: {seed}</bdi>" in page
 
 
+def test_every_page_of_a_job_names_its_run_and_leads_to_it(
+    browser: TestClient, client: TestClient, job_id: str
+) -> None:
+    series = client.get(f"/jobs/{job_id}").json()["series"]
+    again = {"series": series, "method": {"name": "weight-extrapolation"}}
+    unlabelled = client.post("/jobs", json=again).json()["id"]
+    name = client.get(f"/series/{series}").json()["name"]
+    pages = ("/", f"/jobs/{unlabelled}", f"/compare?jobs={job_id},{unlabelled}")
+    link = f'<a href="/series/{series}"><bdi>{name}</bdi></a>'
+    assert [link in browser.get(page).text for page in pages] == [True] * 3
+    client.delete(f"/series/{series}")
+    assert [f'href="/series/{series}"' in browser.get(page).text for page in pages] == [False] * 3
+    assert f"<code>{series}</code>, deleted" in browser.get(pages[1]).text
+
+
 def test_a_running_job_is_shown_anew_where_no_script_runs(browser: TestClient, job_id: str) -> None:
     again = '<noscript><meta http-equiv="refresh"'
     assert again in browser.get(f"/jobs/{job_id}").text

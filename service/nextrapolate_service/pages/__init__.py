@@ -7,6 +7,7 @@
     signing_in.py    the API key once, a session from then on
     jobs.py, submitting.py, series.py, comparison.py, methods.py, reports.py   a page or two each
     found.py         jobs by state and text, page by page
+    runs.py          the runs that jobs are over, by name
     forms.py         what forms bring; parameters.py: a method's parameters as fields
     again.py         the form in which a job is run again
     failures.py      a problem as a page

@@ -11,6 +11,7 @@ from nextrapolate.schemas import AnyReport, BacktestReport, Comparison, Inspecti
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.rendering import page
+from nextrapolate_service.pages.runs import Run, Runs
 from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view
 from nextrapolate_store.store import Store
@@ -47,11 +48,13 @@ def compare(
 ) -> Response:
     """Show jobs beside each other; `jobs` is given once for each, or as one list with commas."""
     ids = list(dict.fromkeys(one.strip() for part in jobs for one in part.split(",") if one.strip()))
-    chosen = [_Compared.read(store, tenant, job_id) for job_id in ids[:MOST_JOBS]]
+    runs = Runs(store, tenant)
+    chosen = [_Compared.read(store, tenant, job_id, runs) for job_id in ids[:MOST_JOBS]]
     return page(
         request,
         "comparison.html",
         jobs=[one.job for one in chosen],
+        runs=[one.run for one in chosen],
         readings=[read(one.report) if one.report else None for one in chosen],
         tables=_tables(chosen),
         left_out=ids[MOST_JOBS:],
@@ -61,12 +64,13 @@ def compare(
 @dataclass(frozen=True)
 class _Compared:
     job: Job
+    run: Run
     report: AnyReport | None
 
     @classmethod
-    def read(cls, store: Store, tenant: str, job_id: str) -> "_Compared":
+    def read(cls, store: Store, tenant: str, job_id: str, runs: Runs) -> "_Compared":
         record = store.jobs.get(tenant, job_id)
-        return cls(job_view(store, record), report_of(store, record))
+        return cls(job_view(store, record), runs.of(record), report_of(store, record))
 
     @property
     def scores(self) -> Scores | None:

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 
 from nextrapolate.schemas import Job, JobState
+from nextrapolate_service.pages.runs import Run, Runs
 from nextrapolate_service.views import job_view
-from nextrapolate_store.errors import SeriesNotFound
-from nextrapolate_store.records import JobRecord
 from nextrapolate_store.store import Store
 
 ON_A_PAGE = 25
@@ -18,11 +17,11 @@ class Found:
     """One page of jobs, newest first.
 
     Attributes:
-        jobs: each with the name of its run.
+        jobs: each with its run.
         cursor: of the next page; None on the last.
     """
 
-    jobs: tuple[tuple[Job, str], ...]
+    jobs: tuple[tuple[Job, Run], ...]
     cursor: str | None
 
 
@@ -34,26 +33,5 @@ def find(store: Store, tenant: str, state: JobState | None, text: str, cursor: s
         )
     else:
         records, after = store.jobs.list(tenant, limit=ON_A_PAGE, cursor=cursor, state=state)
-    runs = _Runs(store, tenant)
-    return Found(tuple((job_view(store, record), runs.name(record)) for record in records), after)
-
-
-class _Runs:
-    """Names of runs; each series is read once."""
-
-    def __init__(self, store: Store, tenant: str) -> None:
-        self._store = store
-        self._tenant = tenant
-        self._names: dict[str, str] = {}
-
-    def name(self, record: JobRecord) -> str:
-        """Its label, else the name of its series, else nothing."""
-        labelled, series = record.request.labels.get("run"), record.request.series
-        if labelled or series is None:
-            return labelled or ""
-        if series not in self._names:
-            try:
-                self._names[series] = self._store.series.get(self._tenant, series).name
-            except SeriesNotFound:
-                self._names[series] = ""
-        return self._names[series]
+    runs = Runs(store, tenant)
+    return Found(tuple((job_view(store, record), runs.of(record)) for record in records), after)

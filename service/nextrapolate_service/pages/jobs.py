@@ -15,6 +15,7 @@ from nextrapolate_service.pages.forms import OwnForm
 from nextrapolate_service.pages.found import find
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
+from nextrapolate_service.pages.runs import Runs
 from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view
 
@@ -60,6 +61,7 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         request,
         "job.html",
         job=job,
+        run=Runs(store, tenant).of(record),
         asked=record.request,
         situation=wording.situation(job),
         advice=wording.advice(job),
