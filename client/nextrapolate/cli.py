@@ -21,6 +21,7 @@ from nextrapolate.watching import Watcher, WatchPlan
 from nextrapolate.wire.servers import DEFAULT_URL
 
 app = typer.Typer(
+    cls=console.Commands,
     help="Skip RLVR steps: send LoRA checkpoints, get back an extrapolated adapter.",
     no_args_is_help=True,
     add_completion=False,
@@ -285,17 +286,24 @@ def _names_of_runs(client: NExtClient, jobs: list[Job]) -> dict[str, str]:
 def _method(name: str, horizon_steps: int | None, alpha: float | None, settings: list[str] | None) -> Method:
     parameters: dict[str, Any] = _parsed(settings or [])
     given = {"horizon_steps": horizon_steps, "alpha": alpha}
-    parameters |= {name: value for name, value in given.items() if value is not None}
+    for parameter, value in given.items():
+        if value is not None:
+            if parameter in parameters:
+                option = f"'--{parameter.replace('_', '-')}'"
+                raise typer.BadParameter(f"--set gives {parameter}, too: give it once", param_hint=option)
+            parameters[parameter] = value
     return make_method(name, **parameters)
 
 
 def _parsed(settings: list[str]) -> dict[str, str]:
     """Tell names from values, which stay text: the method's schema knows their types."""
-    pairs = [setting.partition("=") for setting in settings]
-    for name, equals, _ in pairs:
+    parsed = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"--set takes name=value, not {name!r}")
-    return {name: value for name, _, value in pairs}
+            raise typer.BadParameter(f"it takes name=value, not {setting!r}", param_hint="'--set'")
+        parsed[name] = value
+    return parsed
 
 
 def _print_job(job: Job, as_json: bool) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from typer.core import TyperGroup
 
 from nextrapolate.errors import (
     APIError,
@@ -21,6 +22,7 @@ from nextrapolate.errors import (
     ServiceUnreachable,
 )
 from nextrapolate.extrapolation import Extrapolation
+from nextrapolate.invalid_requests import plain_words
 from nextrapolate.progress import OnProgress, Progress
 from nextrapolate.schemas import Job, MethodInfo, Series
 
@@ -33,6 +35,18 @@ _AT_A_TERMINAL = {
 }
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""
+
+
+class Commands(TyperGroup):
+    """Commands whose complaints about an option are without pydantic's prefix, which Typer leaves there."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = plain_words(error.message)
+            raise
 
 
 @contextmanager

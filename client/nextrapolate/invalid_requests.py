@@ -28,4 +28,9 @@ def plain(problem: ErrorDetails) -> str:
     """Say what is wrong with a value, in pydantic's words where they say it."""
     if str(problem["input"]).lower() == "nan":
         return "Input should be a number"  # pydantic says which bound it is not within
-    return problem["msg"].removeprefix("Value error, ")
+    return plain_words(problem["msg"])
+
+
+def plain_words(message: str) -> str:
+    """Take off what pydantic puts before the words of a check of our own."""
+    return message.removeprefix("Value error, ")

@@ -45,7 +45,9 @@ def _short(name: str, error: ValidationError) -> str:
     """Say what is wrong, a line each; and the known parameters where one is not known."""
     lines, unknown = [], []
     for problem in error.errors(include_url=False):
-        parameter = ".".join(map(str, problem["loc"][1:]))  # the first part is the method's name
+        path = problem["loc"][1:]  # the first part is the method's name
+        # Of a value that may be of two kinds pydantic names the kind, as in window_steps.literal['auto'].
+        parameter = ".".join(str(part) for part in path if isinstance(part, int) or part.isidentifier())
         if problem["type"] == "extra_forbidden":
             unknown.append(parameter)
         else:

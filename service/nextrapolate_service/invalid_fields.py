@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
+from nextrapolate.invalid_requests import plain_words
 from nextrapolate.schemas import Task
 from nextrapolate_service.methods import METHODS
 
@@ -28,6 +29,8 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     method = next((part for part in path if in_a_method and part in METHODS), None)
     if method:
         path.remove(method)
+        # Nor did the caller write the kinds that a parameter's value may be of, as literal['auto'].
+        path = [part for part in path if isinstance(part, int) or part.isidentifier()]
     field = ".".join(str(part) for part in path) or str(where)
     kind = error["type"]
     if field == "body" and kind in _NO_OBJECT:
@@ -52,7 +55,7 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     if kind == "too_short":
         least, came = error["ctx"]["min_length"], error["ctx"]["actual_length"]
         return _entry(field, f"{least} at least are needed, {came} came")
-    return _entry(field, error["msg"].removeprefix("Value error, "))
+    return _entry(field, plain_words(error["msg"]))
 
 
 def _entry(field: str, message: str, known: list[str] | None = None) -> dict[str, Any]:

