@@ -222,6 +222,10 @@ def _when(moment: datetime) -> str:
     return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}"
 
 
+def _pairs(values: Mapping[str, object]) -> list[str]:
+    return [f"{name}={value}" for name, value in values.items()]
+
+
 def show_job(job: Job) -> None:
     """Tell all about a job, one fact a line."""
     facts: dict[str, object] = {
@@ -233,9 +237,10 @@ def show_job(job: Job) -> None:
         "attempt": job.attempt,
         "task": job.task,
         "method": job.method
-        and " ".join(f"{name}={value}" for name, value in job.method.model_dump().items()),
+        and " ".join((job.method.name, *_pairs(job.method.model_dump(exclude={"name"})))),
         "steps": " ".join(map(str, job.steps)),
         "series": job.series,
+        "labels": " ".join(_pairs(job.labels)) or None,
         "created": _when(job.created_at),
         "started": job.started_at and _when(job.started_at),
         "finished": job.finished_at and _when(job.finished_at),

@@ -297,6 +297,9 @@ def test_jobs(run: Run, service: ScriptedServer) -> None:
     shown = run("jobs", "show", "j1", "--url", service.url).out
     assert re.search(r"^state +succeeded$", shown, re.MULTILINE)
     assert re.search(rf"^created +{re.escape(created)}$", shown, re.MULTILINE)
+    assert re.search(r"^method +next horizon_steps=50 seed=0 ", shown, re.MULTILINE)
+    service.on("GET", "/jobs/j1", answer(a_job(labels={"seed": "7", "run": "b"})))
+    assert "\nlabels          seed=7 run=b\n" in run("jobs", "show", "j1", "--url", service.url).out
     cancelled = run("jobs", "cancel", "j1", "--json", "--url", service.url)
     assert json.loads(cancelled.out)["state"] == "cancelled"
 
