@@ -59,7 +59,15 @@ def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> 
     Raises:
         ExportError: there is no checkpoint, or one has no adapter that can be taken out.
     """
-    found = {int(match[1]): path for path in checkpoints.iterdir() if (match := _STEP.fullmatch(path.name))}
+    if adapter_config is not None and not adapter_config.is_file():
+        raise ExportError(f"there is no file {adapter_config}: give the adapter_config.json itself")
+    try:
+        names = list(checkpoints.iterdir())
+    except OSError as error:
+        raise ExportError(
+            f"{checkpoints} cannot be read ({error.strerror}): give the run's trainer.default_local_dir"
+        ) from error
+    found = {int(match[1]): path for path in names if (match := _STEP.fullmatch(path.name))}
     if not found:
         raise ExportError(f"{checkpoints} holds no global_step_<n>: give the run's trainer.default_local_dir")
     missing = [found[step] for step in sorted(found) if not (out / found[step].name).exists()]
@@ -173,8 +181,11 @@ def command(
     try:
         for folder in export(checkpoints, out, adapter_config):
             typer.echo(folder)
-    except (TrainerPluginError, OSError) as error:
+    except TrainerPluginError as error:
         typer.echo(error, err=True)
+        raise typer.Exit(2) from error
+    except OSError as error:
+        typer.echo(f"{error.filename or out} cannot be written ({error.strerror})", err=True)
         raise typer.Exit(2) from error
 
 
