@@ -162,6 +162,16 @@ def test_no_server(make_client: MakeClient, scripted: ScriptedServer) -> None:
         make_client(scripted.url).methods()
 
 
+def test_an_address_that_stays_silent_is_told_of_before_it_is_tried_again(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on("GET", "/methods", lambda handler: time.sleep(0.5))
+    with pytest.raises(ServiceUnreachable, match="no nextrapolate server answers"):
+        make_client(scripted.url, timeout=0.1).methods()
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
+    assert told.endswith("; trying 2 times more")
+
+
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
     make_client: MakeClient, scripted: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,9 +73,13 @@ class Session:
         self.away(state.outcome.exception(), f"trying {left} times more")
 
     def away(self, error: BaseException | None, meanwhile: str) -> None:
-        """Warn, once until it is back, that a server which was reached is away: else a wait is silence."""
-        gone = isinstance(error, ServiceUnreachable | ServerError)  # not one that asks to slow down
-        if gone and self.reached and self._away_since is None:
+        """Warn, once until it is back, that the server is away and what is done: else a wait is silence.
+
+        Nothing is said of one that asks to slow down, or of a wrong address that is given up within seconds.
+        """
+        if self._away_since is not None or not isinstance(error, ServiceUnreachable | ServerError):
+            return
+        if self.reached or isinstance(error.__cause__, httpx.TimeoutException):
             self._away_since = time.monotonic()
             logger.warning("%s; %s", error, meanwhile)
 
