@@ -32,6 +32,7 @@ _HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
 _AT_A_TERMINAL = {
     "GET /jobs lists": "`nextrapolate jobs list` lists",
     "GET /series lists": "`nextrapolate series list` lists",
+    "GET /openapi.json lists what there is": "is --url, or NEXTRAPOLATE_URL, right?",
 }
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""

@@ -119,6 +119,8 @@ def named_step(name: str) -> int | None:
 
 
 def _tells_no_step(folder: Path) -> str:
+    if not folder.exists():
+        return f"there is no folder {folder}"
     if folder.is_dir() and any(named_step(inner.name) is not None for inner in folder.iterdir()):
         return f"{folder} is a run with checkpoints in it: give one run alone, or checkpoints' folders"
     return f"{folder} tells no step: name it like checkpoint-10 or global_step_10"

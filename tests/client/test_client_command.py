@@ -213,6 +213,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
         (["{run}", "--method", "soup", "--set", "scores=1,2"], "nextrapolate: soup: scores belong to"),
+        (["{run}/checkpoint-10", "nowhere"], "there is no folder nowhere"),
         (["{run}", "{run}/.."], "is a run with checkpoints in it: give one run alone"),
         (["{run}", "--horizon-steps", "0"], "auto: horizon_steps: .*greater than or equal to 1"),
         (["{run}", "--until", "10"], "only checkpoint-10 up to step 10"),
@@ -269,6 +270,13 @@ def test_no_server(run: Run, scripted: ScriptedServer) -> None:
     assert ended.code == 3
     assert f"no nextrapolate server answers at {scripted.url}" in ended.err
     assert "start one with `nextrapolate-server`" in ended.err
+
+
+def test_an_address_with_nothing_there_asks_for_the_url(run: Run, scripted: ScriptedServer) -> None:
+    detail = "there is nothing at this address: GET /openapi.json lists what there is"
+    scripted.on("GET", "/methods", problem(404, detail=detail))
+    said = "nextrapolate: there is nothing at this address: is --url, or NEXTRAPOLATE_URL, right?\n"
+    assert run("methods", "--url", scripted.url) == Ended(2, "", said)
 
 
 def test_a_server_in_trouble(run: Run, scripted: ScriptedServer) -> None:

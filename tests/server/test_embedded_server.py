@@ -122,6 +122,12 @@ def test_a_port_in_use_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").touch()
+    said = run_and_fail("--port", "0", "--data-dir", str(tmp_path / "data"))
+    assert f"{tmp_path}/data cannot be the data folder (Not a directory): choose another --data-dir" in said
+
+
 def test_a_redis_that_is_no_program_leaves_no_folder_behind(tmp_path: Path) -> None:
     said = run_and_fail("--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", "/nowhere")
     assert "/nowhere is no program that can be run" in said

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from nextrapolate_service.server.errors import DataFolderInUseError
+from nextrapolate_service.server.errors import DataFolderError, DataFolderInUseError
 from nextrapolate_store.files import write_over
 from nextrapolate_store.keys import new_key
 
@@ -41,10 +41,16 @@ class DataFolder:
         """Make the folder where it is missing, and hold it; however the process ends, its lock ends with it.
 
         Raises:
+            DataFolderError: it cannot be made.
             DataFolderInUseError: another server holds it.
         """
-        self.logs.mkdir(parents=True, exist_ok=True)
-        self.path.chmod(0o700)
+        try:
+            self.logs.mkdir(parents=True, exist_ok=True)
+            self.path.chmod(0o700)
+        except OSError as error:
+            raise DataFolderError(
+                f"{self.path} cannot be the data folder ({error.strerror}): choose another --data-dir"
+            ) from error
         with (self.path / "server.lock").open("a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

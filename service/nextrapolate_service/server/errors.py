@@ -2,6 +2,7 @@
 
 StartupError
 ├── PortInUseError          somebody else listens there
+├── DataFolderError         nothing can be kept there
 ├── DataFolderInUseError    another server runs on the same data
 ├── RedisNotFound           there is no Redis on this machine
 └── PartFailedError         Redis, a worker or the API ended before it was of any use
@@ -14,6 +15,10 @@ class StartupError(Exception):
 
 class PortInUseError(StartupError):
     """Somebody else listens there, or nobody may."""
+
+
+class DataFolderError(StartupError):
+    """Nothing can be kept there: it is a file, or may not be written to."""
 
 
 class DataFolderInUseError(StartupError):
