@@ -1,6 +1,7 @@
 """The backtest: an earlier origin, nothing seen after it, and the scores of dense vectors."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -186,10 +187,10 @@ def test_a_comparison_takes_the_scores_of_the_series_whichever_checkpoints_it_re
     jumps = checkpoints(write_run(tmp_path / "jumps", [80], seed=5)) if jumped else []
     trajectory = Trajectory.open(checkpoints(run_folder), jumps)
 
-    def outcomes(given: tuple[float, ...]) -> list[Backtest]:
+    def outcomes(given: tuple[float, ...]) -> list[Mapping[str, Scores]]:
         methods: list[Method] = [AlphaRl(rewards=given), Soup(selection="greedy", scores=given)]
         found = compare(trajectory, methods, at_step=70, horizon_steps=30)
-        return [outcome for outcome in found if isinstance(outcome, Backtest)]
+        return [outcome.modules for outcome in found if isinstance(outcome, Backtest)]
 
     assert len(outcomes(misleading)) == 2
     assert outcomes(misleading) == outcomes(scores[:7])

@@ -21,7 +21,7 @@ from nextrapolate_numerics import (
     Next,
     NextPaper,
     NonFiniteResultError,
-    Scores,
+    Products,
     Trajectory,
     WeightExtrapolation,
     extend,
@@ -69,9 +69,10 @@ def written(out: Path) -> dict[str, Tensor]:
     return dense_deltas(adapter_files(out, 0))
 
 
-def with_cosines(**cosines: float) -> Backtest:
-    modules = {DOWN: Scores(cosines["down"], 0.9, 0.5)}
-    return Backtest(90, 120, Scores(0.5, 0.9, 0.5), modules, (), seconds=0.0)
+def with_cosine(cosine: float) -> Backtest:
+    """A backtest of one module whose update and true one have length 1."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    return Backtest(90, 120, (DOWN,), Products(one, cosine * one, one[0]), (), seconds=0.0)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -126,7 +127,7 @@ def test_the_total_is_of_what_was_wanted_and_not_of_what_is_left(tmp_path: Path)
 
 @pytest.mark.parametrize("method", [METHODS[0], METHODS[-1]])
 def test_records_say_what_was_measured_and_done(method: Method, run_folder: Path, tmp_path: Path) -> None:
-    extension, wanted = extended(run_folder, tmp_path / "out", method, backtest=with_cosines(down=0.25))
+    extension, wanted = extended(run_folder, tmp_path / "out", method, backtest=with_cosine(0.25))
     last = dense_deltas(checkpoints(run_folder)[-1])
     assert [record.name for record in extension.modules] == sorted(MODULES)
     for record in extension.modules:
@@ -169,9 +170,7 @@ def test_the_spectrum_is_that_of_the_dense_matrices(
 def test_gated_and_still_modules_keep_the_last_checkpoint(
     gate: GateThresholds, reason: str, rank: Literal["same", "grow"], run_folder: Path, tmp_path: Path
 ) -> None:
-    extension, _ = extended(
-        run_folder, tmp_path / "out", gate=gate, backtest=with_cosines(down=0.25), rank=rank
-    )
+    extension, _ = extended(run_folder, tmp_path / "out", gate=gate, backtest=with_cosine(0.25), rank=rank)
     records = {record.name: record for record in extension.modules}
     assert reason in (records[DOWN].gated or "")
     assert records[DOWN].update_norm == 0

@@ -16,6 +16,7 @@ and the layout is the same way:
     methods/       one file each                      cost.py        bytes and operations of a pass
     extension/     an adapter out of an update        errors.py, progress.py, parallel.py, transfer.py
     lowrank.py     matrices kept as thin factors; gram_svd.py decomposes them
+    scores.py      a predicted update against the true one
 
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
     trajectory = Trajectory.open(checkpoints)
@@ -44,7 +45,7 @@ dW_i = s B_i A_i; alpha the extending coefficient. Long functions take `on_progr
 done.
 """
 
-from nextrapolate_numerics.backtest import Backtest, Scores, backtest, compare
+from nextrapolate_numerics.backtest import Backtest, backtest, compare
 from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.cost import Cost, extraction_cost
 from nextrapolate_numerics.errors import (
@@ -95,6 +96,7 @@ from nextrapolate_numerics.methods import (
     Wsm,
 )
 from nextrapolate_numerics.progress import Progress
+from nextrapolate_numerics.scores import Products, Scores
 from nextrapolate_numerics.series import AdapterFiles, ModuleFactors, Trajectory
 from nextrapolate_numerics.update import Update
 
@@ -137,6 +139,7 @@ __all__ = [
     "NothingMovedError",
     "NothingToPredictError",
     "NumericsError",
+    "Products",
     "Progress",
     "Relex",
     "ScoreCountError",

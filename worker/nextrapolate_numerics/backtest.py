@@ -1,9 +1,9 @@
 """Predict what is known already: methods at an earlier origin, against the drift that followed."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import reduce
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, reduce
 from operator import or_
 
 import torch
@@ -18,29 +18,9 @@ from nextrapolate_numerics.extraction import Evidence, Extraction, gather
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, part_of, silent
+from nextrapolate_numerics.scores import Products, Scores
 from nextrapolate_numerics.series import Trajectory
 from nextrapolate_numerics.update import Combination, Update
-
-
-@dataclass(frozen=True)
-class Scores:
-    """A predicted update P against the true one T, of one module or over all that moved.
-
-    Attributes:
-        cosine: sum <P, T> / sqrt(sum |P|^2 sum |T|^2); 0 where nothing was predicted.
-        relative_error: sqrt(sum |P - T|^2 / sum |T|^2); no jump scores 1.
-        size_ratio: sqrt(sum |P|^2 / sum |T|^2).
-    """
-
-    cosine: float
-    relative_error: float
-    size_ratio: float
-
-    def scaled(self, alpha: float) -> "Scores":
-        """The scores of alpha P: |alpha P - T|^2 expanded, over |T|^2."""
-        size = alpha * self.size_ratio
-        cosine = self.cosine if size else 0.0
-        return Scores(cosine, max(0.0, 1.0 + size * size - 2.0 * size * cosine) ** 0.5, size)
 
 
 @dataclass(frozen=True)
@@ -50,35 +30,38 @@ class Backtest:
     Attributes:
         origin_step: last checkpoint the method was shown.
         target_step: checkpoint it was asked for.
-        total: scores over all modules that moved.
-        modules: scores by module; one that rested between origin and target has none.
+        names: (l) of the modules that moved up to the origin or after it.
+        products: (l, 1) of what the method predicted, at alpha 1.
         warnings: what a reader of the scores should know about the prediction.
         seconds: that fit and scoring took. The reading, which many methods share, is not in it.
     """
 
     origin_step: int
     target_step: int
-    total: Scores
-    modules: Mapping[str, Scores]
+    names: tuple[str, ...]
+    products: Products
     warnings: tuple[str, ...]
-    seconds: float = field(compare=False)
+    seconds: float
 
+    @cached_property
+    def total(self) -> Scores:
+        """Over all modules, at alpha 1."""
+        return self.applied(1.0)
 
-@dataclass(frozen=True)
-class _Products:
-    """<P, P>, <P, T> and <T, T> of one module, or summed over several."""
+    @cached_property
+    def modules(self) -> Mapping[str, Scores]:
+        """By module, at alpha 1; one that rested between origin and target has none."""
+        moved = self.products.tt > 0
+        names = [name for name, each in zip(self.names, moved.tolist(), strict=True) if each]
+        pp, pt, tt = (part[moved] for part in (self.products.pp, self.products.pt, self.products.tt))
+        return dict(zip(names, Products(pp, pt, tt).scores, strict=True))
 
-    pp: float = 0.0
-    pt: float = 0.0
-    tt: float = 0.0
-
-    def __add__(self, other: "_Products") -> "_Products":
-        return _Products(self.pp + other.pp, self.pt + other.pt, self.tt + other.tt)
-
-    def scores(self) -> Scores:
-        cosine = self.pt / self.pp**0.5 / self.tt**0.5 if self.pp > 0 else 0.0  # <P, P> <T, T> may underflow
-        residual = max(self.pp - 2 * self.pt + self.tt, 0.0)
-        return Scores(cosine, (residual / self.tt) ** 0.5, (max(self.pp, 0.0) / self.tt) ** 0.5)
+    def applied(self, alpha: float, gated: Collection[str] = ()) -> Scores:
+        """Over all modules, of alpha times the prediction; those that are gated get none of it."""
+        amplitudes = [0.0 if name in gated else alpha for name in self.names]
+        scaled = self.products.scaled(torch.tensor(amplitudes, dtype=torch.float64))
+        (total,) = scaled.of(range(len(self.names))).scores
+        return total
 
 
 def backtest(
@@ -132,16 +115,15 @@ def backtest_at(
         dict.fromkeys(extraction.moved, drift.coefficients[target] - drift.coefficients[origin]),
     )
     names = sorted(extraction.moved)
-    found = in_threads(lambda name: _products(name, update, truth, extraction), names)
-    products = dict(zip(names, found, strict=True))
-    total = sum(products.values(), start=_Products())
+    rows = in_threads(lambda name: _products(name, update, truth, extraction), names)
+    pp, pt, tt = torch.tensor(list(rows), dtype=torch.float64).unbind(dim=1)
     on_progress(1.0)
-    if total.tt <= 0:
-        raise NothingToPredictError(drift.steps[origin], drift.steps[target])
-    modules = {name: each.scores() for name, each in products.items() if each.tt > 0}
-    seconds = time.perf_counter() - started
     origin_step, target_step = drift.steps[origin], drift.steps[target]
-    return Backtest(origin_step, target_step, total.scores(), modules, update.warnings, seconds)
+    if tt.sum() <= 0:
+        raise NothingToPredictError(origin_step, target_step)
+    products = Products(pp.unsqueeze(1), pt.unsqueeze(1), tt)
+    seconds = time.perf_counter() - started
+    return Backtest(origin_step, target_step, tuple(names), products, update.warnings, seconds)
 
 
 def compare(
@@ -195,14 +177,17 @@ def _held_out(trajectory: Trajectory, at_step: int, target_step: int) -> Traject
     return Trajectory.open([files for files in trajectory.checkpoints if files.step in kept], jumps)
 
 
-def _products(name: str, update: Update, truth: Combination, extraction: Extraction) -> _Products:
+def _products(
+    name: str, update: Update, truth: Combination, extraction: Extraction
+) -> tuple[float, float, float]:
+    """<P, P>, <P, T> and <T, T> of one module."""
     t, gram = truth.weights[name], extraction.grams.get(name)
     if isinstance(update, Combination) and gram is not None:
         p = update.weights.get(name, torch.zeros_like(t))
-        return _Products(float(p @ gram @ p), float(p @ gram @ t), float(t @ gram @ t))
+        return float(p @ gram @ p), float(p @ gram @ t), float(t @ gram @ t)
     true = truth.delta(name, extraction.trajectory)
     tt = true.norm() ** 2 if gram is None else float(t @ gram @ t)
     if name not in update.modules():
-        return _Products(tt=tt)
+        return 0.0, 0.0, tt
     predicted = update.delta(name, extraction.trajectory)
-    return _Products(predicted.norm() ** 2, predicted.inner(true), tt)
+    return predicted.norm() ** 2, predicted.inner(true), tt

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.methods.auto.candidates import Candidates
-from nextrapolate_numerics.methods.auto.trials import Products, Trial, products
+from nextrapolate_numerics.methods.auto.trials import Trial, products
+from nextrapolate_numerics.scores import Products
 
 _SHARPNESS = 16.0
 _SHRINKAGE = 0.5

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from nextrapolate_numerics.methods.auto.candidates import Candidates
 from nextrapolate_numerics.methods.tail import increments, origins
+from nextrapolate_numerics.scores import Products
 
 T = TypeVar("T")
 
@@ -31,43 +32,6 @@ class Trial:
     end: int
     weight: float
     predictions: Tensor
-
-
-@dataclass(frozen=True)
-class Products:
-    """Weighted sums over trials of <P, P>, <P, T> and <T, T>, by module.
-
-    Attributes:
-        pp: (l, q) of l modules and q predictions.
-        pt: (l, q).
-        tt: (l,).
-    """
-
-    pp: Tensor
-    pt: Tensor
-    tt: Tensor
-
-    def scaled(self, amplitudes: Tensor) -> "Products":
-        """Those of the predictions times amplitudes (l,)."""
-        column = amplitudes.unsqueeze(1)
-        return Products(column**2 * self.pp, column * self.pt, self.tt)
-
-    def of(self, modules: Sequence[int]) -> "Products":
-        """Summed over some of the modules: l is 1."""
-        pp, pt, tt = (part[modules].sum(dim=0, keepdim=True) for part in (self.pp, self.pt, self.tt))
-        return Products(pp, pt, tt)
-
-    @property
-    def errors(self) -> Tensor:
-        """(l, q) sum w |P - T|^2 / sum w |T|^2; 1, as of no jump, where nothing moved."""
-        truth = self.tt.unsqueeze(1)
-        errors = 1 + (self.pp - 2 * self.pt) / truth
-        return torch.where(truth > 0, errors.clamp(min=0), 1.0)
-
-    @property
-    def amplitudes(self) -> Tensor:
-        """(l, q) sum w <P, T> / sum w |P|^2, what would have been the best length; 0 of no prediction."""
-        return torch.where(self.pp > 0, self.pt / self.pp, 0.0)
 
 
 def trials(candidates: Candidates) -> list[Trial]:
