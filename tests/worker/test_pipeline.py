@@ -19,6 +19,7 @@ from nextrapolate.schemas import (
     AutoregressionMethod,
     DareMethod,
     ExpoMethod,
+    Gate,
     MaecMethod,
     Method,
     NextMethod,
@@ -141,6 +142,24 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum is not None
     assert report.recommended is ("speaks for" in report.verdict)
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
+
+
+@pytest.mark.parametrize("gate", [Gate(), Gate(min_energy_ratio=1.0), Gate(min_backtest_cosine=1.0)])
+def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
+    gate: Gate, run_folder: Path, tmp_path: Path
+) -> None:
+    start = work(run_folder, tmp_path / "out", METHODS[3])
+    request = start.request.model_copy(update={"gate": gate})
+    pipeline.run(start.model_copy(update={"request": request}), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert report.backtest is not None
+    assert report.backtest.total.relative_error < 1
+    gated = len(report.gated_modules)
+    assert (report.recommended, gated) == ((True, 0) if gate == Gate() else (False, 2))
+    assert (report.backtest.applied.relative_error < 1) is report.recommended
+    assert ("left as in the last checkpoint: 2 modules" in report.verdict) is (gated == 2)
+    errors = [scored.total.relative_error for scored in report.rivals if scored.total]
+    assert (min(errors) < 1) is report.recommended
 
 
 def test_another_runs_checkpoint_is_named_and_no_jump_recommended(run_folder: Path, tmp_path: Path) -> None:

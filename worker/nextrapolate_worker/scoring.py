@@ -15,7 +15,8 @@ from nextrapolate.schemas import (
     Scores,
     WeightExtrapolationMethod,
 )
-from nextrapolate_numerics import Backtest, Extraction, NumericsError, backtest
+from nextrapolate_numerics import Backtest, Extraction, GateThresholds, NumericsError, backtest
+from nextrapolate_numerics import Scores as NumericsScores
 from nextrapolate_worker.methods import numerics_method
 
 _RIVALS: tuple[type[Method], ...] = (
@@ -28,15 +29,13 @@ _RIVALS: tuple[type[Method], ...] = (
 """Forecasts that combine checkpoints, and no jump: all they need is inner products that are there already."""
 
 
-def backtest_report(backtest: Backtest | None, alpha: float) -> BacktestReport | None:
+def backtest_report(backtest: Backtest, applied: NumericsScores) -> BacktestReport:
     """A backtest, as the prediction is and as it is applied."""
-    if backtest is None:
-        return None
     return BacktestReport(
         origin_step=backtest.origin_step,
         target_step=backtest.target_step,
         total=Scores(**asdict(backtest.total)),
-        applied=Scores(**asdict(backtest.total.scaled(alpha))),
+        applied=Scores(**asdict(applied)),
         seconds=backtest.seconds,
     )
 
@@ -47,7 +46,7 @@ def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodSc
         return MethodScores(method=method, total=None, reason=str(outcome), seconds=0.0)
     return MethodScores(
         method=method,
-        total=Scores(**asdict(outcome.total.scaled(method.alpha))),
+        total=Scores(**asdict(outcome.applied(method.alpha))),
         warnings=list(outcome.warnings),
         seconds=outcome.seconds,
         modules=[
@@ -57,14 +56,16 @@ def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodSc
     )
 
 
-def rivals(chosen: MethodParameters, extraction: Extraction) -> list[MethodScores]:
-    """What the chosen method's backtest is read against: others in the same one, the best first."""
+def rivals(chosen: MethodParameters, extraction: Extraction, gate: GateThresholds) -> list[MethodScores]:
+    """What the chosen method's backtest is read against: others in the same one, under the same gate."""
     others = [kind(horizon_steps=chosen.horizon_steps) for kind in _RIVALS if not isinstance(chosen, kind)]
-    outcomes = [
-        (other, backtest(numerics_method(other), extraction, other.horizon_steps)) for other in others
-    ]
-    scored = [method_scores(other, outcome) for other, outcome in outcomes if outcome is not None]
-    return sorted((scores.model_copy(update={"modules": []}) for scores in scored), key=by_error)
+    found = []
+    for other in others:
+        if outcome := backtest(numerics_method(other), extraction, other.horizon_steps):
+            total = Scores(**asdict(gate.applied(extraction, outcome, other.alpha)))
+            scores = method_scores(other, outcome)
+            found.append(scores.model_copy(update={"total": total, "modules": []}))
+    return sorted(found, key=by_error)
 
 
 def by_error(scores: MethodScores) -> float:

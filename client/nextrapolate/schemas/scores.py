@@ -21,7 +21,10 @@ class ModuleScores(Scores):
 
 
 class MethodScores(Response):
-    """How one method did in a backtest: the scores of its update as it would be applied, alpha included."""
+    """How one method did in a backtest; the scores are of its update as it would be applied.
+
+    Alpha is included, and in an extrapolation's report its gate.
+    """
 
     method: Method
     total: Scores | None = Field(description="over all modules that moved; null where it could not predict")
@@ -37,7 +40,11 @@ class BacktestReport(Response):
     origin_step: int = Field(description="last checkpoint the method was shown")
     target_step: int = Field(description="checkpoint it was asked for")
     total: Scores = Field(description="of the prediction itself, at alpha 1")
-    applied: Scores = Field(description="of the update as it is applied, alpha included")
+    applied: Scores = Field(
+        description="of the update as it is applied: alpha included, and none of it for gated modules, where "
+        "that scores worse or the gate does not ask for the cosines of this very backtest: leaving out what "
+        "did badly in it makes even noise look good"
+    )
     seconds: float
 
 

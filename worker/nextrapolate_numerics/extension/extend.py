@@ -132,9 +132,10 @@ def extend(
         NonFiniteResultError: the result overflows `dtype`.
     """
     trajectory = extraction.trajectory
+    gated = gate.gated(extraction, backtest if update.horizon_steps else None)
 
     def extended(name: str) -> tuple[ExtendedModule, Refit]:
-        record, refit = _extended(name, extraction, update, alpha, gate, backtest, rank)
+        record, refit = _extended(name, extraction, update, alpha, gated.get(name), backtest, rank)
         return record, replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
 
     records, refits, wanted = [], {}, []
@@ -176,12 +177,11 @@ def _extended(
     extraction: Extraction,
     update: Update,
     alpha: float,
-    gate: GateThresholds,
+    gated: str | None,
     backtest: Backtest | None,
     rank: Rank,
 ) -> tuple[ExtendedModule, Refit]:
     """What is told of one module, and its new factors."""
-    gated = gate.verdict(name, extraction, update, backtest) if name in extraction.moved else None
     added, update_norm, reached_norm = None, 0.0, extraction.drift_norms[name]
     if gated is None and name in update.modules():
         added, update_norm, reached_norm = _added(name, extraction, update, alpha)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nextrapolate_numerics.backtest import Backtest
 from nextrapolate_numerics.extraction import Extraction
-from nextrapolate_numerics.update import Update
+from nextrapolate_numerics.scores import Scores
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,28 @@ class GateThresholds:
     min_energy_ratio: float = 0.0
     min_backtest_cosine: float = 0.0
 
-    def verdict(
-        self, module: str, extraction: Extraction, update: Update, backtest: Backtest | None
-    ) -> str | None:
-        """Why the module keeps the last checkpoint; None where it gets its update."""
-        ratio = extraction.energy_ratios[module]
-        if ratio < self.min_energy_ratio:
-            return f"energy ratio {ratio:.3f} is below {self.min_energy_ratio:g}"
-        scores = backtest.modules.get(module) if backtest and update.horizon_steps else None
-        if scores is not None and scores.cosine < self.min_backtest_cosine:
-            return f"backtest cosine {scores.cosine:.3f} is below {self.min_backtest_cosine:g}"
-        return None
+    def gated(self, extraction: Extraction, backtest: Backtest | None) -> dict[str, str]:
+        """Why modules keep the last checkpoint, by name; those that get their update are not among them.
+
+        Args:
+            extraction: of the whole trajectory.
+            backtest: the method's; None where there is none, or where the update is no forecast.
+        """
+        scores = backtest.modules if backtest else {}
+        reasons = {}
+        for name in sorted(extraction.moved):
+            ratio = extraction.energy_ratios[name]
+            if ratio < self.min_energy_ratio:
+                reasons[name] = f"energy ratio {ratio:.3f} is below {self.min_energy_ratio:g}"
+            elif name in scores and (cosine := scores[name].cosine) < self.min_backtest_cosine:
+                reasons[name] = f"backtest cosine {cosine:.3f} is below {self.min_backtest_cosine:g}"
+        return reasons
+
+    def applied(self, extraction: Extraction, backtest: Backtest, alpha: float) -> Scores:
+        """The scores of alpha times a forecast, of which gated modules get nothing.
+
+        What is gated by the cosines of this very backtest counts where the update scores worse without it,
+        and not where it scores better: chosen with the answer known, what is left of noise beats no jump.
+        """
+        gates = self.gated(extraction, None), self.gated(extraction, backtest)
+        return max((backtest.applied(alpha, gated) for gated in gates), key=lambda s: s.relative_error)

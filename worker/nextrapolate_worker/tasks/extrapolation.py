@@ -6,6 +6,7 @@ from dataclasses import asdict
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
+    BacktestReport,
     ChoiceReport,
     FileInfo,
     JobCreate,
@@ -71,13 +72,15 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
             Backtest | None,
             lambda: backtest(algorithm, extraction, method.horizon_steps, on_progress=progress),
         )
-        others = rivals(method, extraction)
+        gate = GateThresholds(request.gate.min_energy_ratio, request.gate.min_backtest_cosine)
+        tested = _tested(scores, extraction, update, gate, method.alpha)
+        others = rivals(method, extraction, gate)
     with profile.stage(Stage.EXTEND) as progress:
         extension = extend(
             extraction,
             update,
             alpha=method.alpha,
-            gate=GateThresholds(request.gate.min_energy_ratio, request.gate.min_backtest_cosine),
+            gate=gate,
             backtest=scores,
             rank=request.output.rank,
             dtype=request.output.dtype,
@@ -87,7 +90,7 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
     with profile.stage(Stage.PUBLISH):
         artifacts = flush(loaded.folder, ADAPTER_MODEL, ADAPTER_CONFIG)
     geometry = run_geometry(Geometry.of(extraction))
-    report = _report(request, loaded, update, scores, extension, others, geometry)
+    report = _report(request, loaded, update, tested, extension, others, geometry)
     return artifacts | publish(report, loaded.folder)
 
 
@@ -106,19 +109,30 @@ def _extracted(
     return found
 
 
+def _tested(
+    scores: Backtest | None, extraction: Extraction, update: Update, gate: GateThresholds, alpha: float
+) -> BacktestReport | None:
+    if scores is None:
+        return None
+    if update.horizon_steps == 0:  # no cosine is held against what is no forecast
+        return backtest_report(scores, scores.applied(alpha, gate.gated(extraction, None)))
+    return backtest_report(scores, gate.applied(extraction, scores, alpha))
+
+
 def _report(
     request: JobCreate,
     loaded: Loaded,
     update: Update,
-    backtest: Backtest | None,
+    tested: BacktestReport | None,
     extension: Extension,
     others: list[MethodScores],
     geometry: RunGeometry,
 ) -> Report:
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
+    gated = [module.name for module in extension.modules if module.gated]
     jumped = bool(loaded.trajectory.jumps)
-    verdict, recommended = _judged(update, backtest, method, geometry, jumped=jumped)
+    verdict, recommended = _judged(update, tested, len(gated), method, geometry, jumped=jumped)
     return Report(
         verdict=verdict,
         recommended=recommended,
@@ -126,14 +140,14 @@ def _report(
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
         gate=request.gate,
-        backtest=backtest_report(backtest, method.alpha),
+        backtest=tested,
         choice=ChoiceReport.model_validate(asdict(update.choice)) if update.choice else None,
         rivals=others,
         geometry=geometry,
         spectrum=_spectrum(extension),
         discarded_energy=extension.discarded_energy,
         update_discarded=extension.update_discarded,
-        gated_modules=[module.name for module in extension.modules if module.gated],
+        gated_modules=gated,
         modules=[ModuleReport(**asdict(module)) for module in extension.modules],
         **provenance(loaded, extension.warnings),
     )
@@ -141,7 +155,8 @@ def _report(
 
 def _judged(
     update: Update,
-    backtest: Backtest | None,
+    backtest: BacktestReport | None,
+    gated: int,
     method: MethodParameters,
     geometry: RunGeometry,
     *,
@@ -168,16 +183,17 @@ def _judged(
         return (
             f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
             f"{broken.times:.0f} times as far as this run does, and what its past says of a jump (relative "
-            f"error {backtest.total.scaled(method.alpha).relative_error:.2f}, asked at step "
+            f"error {backtest.applied.relative_error:.2f}, asked at step "
             f"{backtest.origin_step}) does not hold beyond that; keep to the checkpoints of one run."
         ), False
-    scores = backtest.total.scaled(method.alpha)
+    scores = backtest.applied
     better = scores.relative_error < 1.0  # which is no jump's
+    kept = f" Gated, and left as in the last checkpoint: {gated} modules." if gated else ""
     return (
         f"The run's own past speaks {'for' if better else 'against'} the jump: asked at step "
         f"{backtest.origin_step} for step {backtest.target_step}, which is known, the method did "
         f"{'better' if better else 'no better'} than no jump (relative error {scores.relative_error:.2f} at "
-        f"alpha {method.alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f})."
+        f"alpha {method.alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f}).{kept}"
     ), better
 
 

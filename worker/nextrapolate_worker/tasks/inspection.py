@@ -20,7 +20,7 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
         geometry = run_geometry(found.geometry)
         report = Inspection(
             verdict=_verdict(found.evidence, geometry),
-            evidence=backtest_report(found.evidence, alpha=1.0),
+            evidence=backtest_report(found.evidence, found.evidence.total) if found.evidence else None,
             **dict(geometry),
             **provenance(loaded, found.warnings),
         )
