@@ -11,6 +11,7 @@ benchmarks.rlvr.run has not made needs --task, and --base where its base model i
 
 import argparse
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +34,7 @@ from nextrapolate_numerics import (
     Backtest,
     Extraction,
     GateThresholds,
+    NoBacktestError,
     Trajectory,
     Update,
     backtest,
@@ -81,7 +83,10 @@ class Fitted:
         algorithm = numerics_method(method)
         extraction = extract(Trajectory.open(files), algorithm, method.horizon_steps)
         update = algorithm.fit(extraction, method.horizon_steps)
-        return cls(extraction, update, backtest(algorithm, extraction, method.horizon_steps))
+        scores = None
+        with suppress(NoBacktestError):
+            scores = backtest(algorithm, extraction, method.horizon_steps)
+        return cls(extraction, update, scores)
 
     def write(self, alpha: float, gate: Gate, out: Path) -> Path:
         """Write the adapter that lies alpha updates ahead, gate and refit included, and return its folder."""

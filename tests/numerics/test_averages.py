@@ -76,7 +76,6 @@ def test_averages_lead_back_and_are_not_gated_for_it(
 ) -> None:
     extraction = extract(Trajectory.open(checkpoints(run_folder)), method, 30)
     scores, update = backtest(method, extraction, 30), method.fit(extraction, 30)
-    assert scores is not None
     assert scores.total.cosine < 0
     extension = extend(extraction, update, alpha=1.0, gate=GateThresholds(), backtest=scores, folder=tmp_path)
     for module in extension.modules:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from nextrapolate_numerics import (
     Method,
     Next,
     NextPaper,
+    NoBacktestError,
     NothingToPredictError,
     NoUpdate,
     Relex,
@@ -65,7 +67,7 @@ def write_line(folder: Path, steps: range) -> Path:
     return run
 
 
-def backtested(method: Method, run: Path, horizon: int = 30) -> Backtest | None:
+def backtested(method: Method, run: Path, horizon: int = 30) -> Backtest:
     return backtest(method, extract(Trajectory.open(checkpoints(run)), method, horizon), horizon)
 
 
@@ -73,7 +75,6 @@ def backtested(method: Method, run: Path, horizon: int = 30) -> Backtest | None:
 def test_scores_are_those_of_the_dense_vectors(method: Method, run_folder: Path) -> None:
     """The method, fitted on the files up to the origin alone, against the dense truth."""
     scores = backtested(method, run_folder)
-    assert scores is not None
     assert (scores.origin_step, scores.target_step) == (90, 120)
     files = checkpoints(run_folder)
     past = Trajectory.open([f for f in files if f.step <= 90])
@@ -98,7 +99,6 @@ def test_scores_are_those_of_the_dense_vectors(method: Method, run_folder: Path)
 
 def test_a_steady_run_is_predicted(tmp_path: Path) -> None:
     scores = backtested(WeightExtrapolation(), write_line(tmp_path / "run", range(10, 130, 10)))
-    assert scores is not None
     assert scores.total.cosine == pytest.approx(1)
     assert scores.total.relative_error < 1e-6
     assert scores.total.size_ratio == pytest.approx(1)
@@ -108,7 +108,6 @@ def test_a_steady_run_is_predicted(tmp_path: Path) -> None:
 def test_runs_of_any_size_are_scored(B: float, A: float, run_folder: Path) -> None:
     """Squared norms of which the product is beyond float64."""
     scores = backtested(WeightExtrapolation(window_steps=50), scale_run(run_folder, B, A))
-    assert scores is not None
     deltas = [flat(dense_deltas(files)) for files in checkpoints(run_folder)]
     P, T = 30 / 50 * (deltas[8] - deltas[3]), deltas[11] - deltas[8]
     p, t = P / T.norm(), T / T.norm()
@@ -121,15 +120,39 @@ def test_runs_of_any_size_are_scored(B: float, A: float, run_folder: Path) -> No
 def test_a_short_series_has_no_backtest(method: Method, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30])
     horizon = 20 if isinstance(method, NextPaper) else 30
-    assert backtested(method, run, horizon) is None
+    with pytest.raises(NoBacktestError) as told:
+        backtested(method, run, horizon)
+    if not isinstance(method, NextPaper):
+        assert told.value.why == "the series is too short to hold out 30 steps"
+    measurable = []
+    for shorter in (20, 10):
+        with suppress(NoBacktestError):
+            backtested(method, run, shorter)
+            measurable.append(shorter)
+    assert told.value.measurable_steps == measurable[0]
 
 
-def test_a_tail_without_movement_has_no_backtest(tmp_path: Path) -> None:
+def test_a_method_that_has_too_little_to_learn_from_says_so(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", range(10, 60, 10))
+    with pytest.raises(NoBacktestError, match=r"needs 2 .* has 1 where 40 steps are held out") as told:
+        backtested(Autoregression(), run, 40)
+    assert told.value.measurable_steps == 30
+    assert backtested(Autoregression(), run, 30).origin_step == 20
+
+
+@pytest.mark.parametrize(("horizon", "measurable"), [(20, None), (40, 30)])
+def test_a_tail_without_movement_has_no_backtest(
+    horizon: int, measurable: int | None, tmp_path: Path
+) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30, 40])
     for step in (30, 40):
         shutil.rmtree(run / f"checkpoint-{step}")
         shutil.copytree(run / "checkpoint-20", run / f"checkpoint-{step}")
-    assert backtested(WeightExtrapolation(), run, 20) is None
+    with pytest.raises(NoBacktestError) as told:
+        backtested(WeightExtrapolation(), run, horizon)
+    rests = "no module changed from step 20 to step 40"
+    assert (rests in told.value.why) is (measurable is None)
+    assert told.value.measurable_steps == measurable
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 1.5])
@@ -155,7 +178,6 @@ def test_one_comparison_is_the_backtest_of_each_method_at_that_step(run_folder: 
     ):
         alone = backtest(method, extract(until_target, method, 30), 30)
         assert isinstance(outcome, Backtest)
-        assert alone is not None
         assert (outcome.origin_step, outcome.target_step) == (70, 100)
         assert outcome.seconds > 0
         assert outcome.modules.keys() == alone.modules.keys()

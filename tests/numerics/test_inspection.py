@@ -12,8 +12,10 @@ from fixtures.dense import checkpoints
 from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
+    Backtest,
     Geometry,
     NextPaper,
+    NoBacktestError,
     NothingMovedError,
     TooFewCheckpointsError,
     Trajectory,
@@ -145,7 +147,7 @@ def test_a_methods_reading_measures_the_same(tmp_path: Path) -> None:
 
 def test_a_steady_run_speaks_for_extrapolation(run_folder: Path) -> None:
     evidence = inspect(Trajectory.open(checkpoints(run_folder))).evidence
-    assert evidence is not None
+    assert isinstance(evidence, Backtest)
     assert (evidence.origin_step, evidence.target_step) == (80, 120)
     assert evidence.total.relative_error < 0.8
 
@@ -170,3 +172,13 @@ def test_a_run_that_never_moved_has_no_geometry(tmp_path: Path) -> None:
         )
     with pytest.raises(NothingMovedError):
         inspect(Trajectory.open(checkpoints(tmp_path)))
+
+
+def test_a_run_that_stopped_moving_is_not_called_too_short(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [10, 20, 30, 40, 50, 60])
+    for step in (40, 50, 60):
+        shutil.rmtree(run / f"checkpoint-{step}")
+        shutil.copytree(run / "checkpoint-30", run / f"checkpoint-{step}")
+    evidence = inspect(Trajectory.open(checkpoints(run))).evidence
+    assert isinstance(evidence, NoBacktestError)
+    assert evidence.why.startswith("no module changed from step 40 to step 60")

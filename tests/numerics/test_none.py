@@ -16,7 +16,6 @@ def test_nothing_is_predicted_and_nothing_changes(run_folder: Path, tmp_path: Pa
     update = NoUpdate().fit(extraction, 30)
     assert update.modules() == frozenset()
     scores = backtest(NoUpdate(), extraction, 30)
-    assert scores is not None
     assert scores.total.relative_error == pytest.approx(1.0)
     assert (scores.total.cosine, scores.total.size_ratio) == (0.0, 0.0)
     extension = extend(extraction, update, alpha=1.0, gate=GateThresholds(), backtest=scores, folder=tmp_path)

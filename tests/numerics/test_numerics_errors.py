@@ -11,6 +11,7 @@ from nextrapolate_numerics import (
     JumpWithoutCheckpointError,
     LineStepError,
     MismatchedAdaptersError,
+    NoBacktestError,
     NonFiniteResultError,
     NonFiniteWeightsError,
     NothingMovedError,
@@ -35,6 +36,7 @@ ERRORS = [
     LineStepError("from_step", 35, (10, 20)),
     AbsentCheckpointError(35, "which was asked for", (10, 20)),
     NothingToPredictError(20, 30),
+    NoBacktestError("the series is too short", 10),
     NothingMovedError(),
     NonFiniteResultError("q_proj", "float16"),
 ]

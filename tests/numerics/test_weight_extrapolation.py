@@ -153,8 +153,6 @@ def test_steps_that_a_backtest_hides_move_back_together(run_folder: Path) -> Non
     moved = WeightExtrapolation(from_step=50, to_step=90)
     alone = backtest(moved, extract(trajectory, moved, 30), 30)
     (at_origin,) = compare(trajectory, [moved], at_step=90, horizon_steps=30)
-    assert hidden is not None
-    assert alone is not None
     assert isinstance(at_origin, Backtest)
     assert hidden.modules == alone.modules == at_origin.modules
 

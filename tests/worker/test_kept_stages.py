@@ -79,8 +79,7 @@ def test_every_carrier_comes_back_as_it_was(method: Method, run_folder: Path, tm
     carriers = [
         (Extraction, extraction),
         (Update, update),
-        (Backtest | None, backtest(algorithm, extraction, 20)),
-        (Backtest | None, None),
+        (Backtest, backtest(algorithm, extraction, 20)),
     ]
     for kind, carrier in carriers:
         save_carrier(carrier, tmp_path / "carrier", given)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 from html import unescape
 from pathlib import Path
@@ -160,6 +161,30 @@ def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
     assert ("left as in the last checkpoint: 2 modules" in report.verdict) is (gated == 2)
     errors = [scored.total.relative_error for scored in report.rivals if scored.total]
     assert (min(errors) < 1) is report.recommended
+
+
+@pytest.mark.parametrize(
+    ("horizon", "why"),
+    [
+        (200, "the series is too short to hold out 200 steps (horizon 110 could be measured on this run)"),
+        (
+            20,
+            "no module changed from step 100 to step 120: there is nothing to hold a prediction against",
+        ),
+    ],
+)
+def test_a_report_without_a_backtest_says_why(
+    horizon: int, why: str, run_folder: Path, tmp_path: Path
+) -> None:
+    if horizon == 20:
+        for step in (110, 120):
+            shutil.rmtree(run_folder / f"checkpoint-{step}")
+            shutil.copytree(run_folder / "checkpoint-100", run_folder / f"checkpoint-{step}")
+    pipeline.run(work(run_folder, tmp_path / "out", AutoMethod(horizon_steps=horizon)), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert (report.backtest, report.recommended, report.unmeasured) == (None, None, why)
+    assert report.verdict.startswith(f"Not measured: {why}.")
+    assert f"There is no backtest: {why}." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 
 def test_another_runs_checkpoint_is_named_and_no_jump_recommended(run_folder: Path, tmp_path: Path) -> None:

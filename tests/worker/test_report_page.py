@@ -127,8 +127,10 @@ def test_the_verdict_stands_first(relative_error: float, judgement: str) -> None
 
 
 def test_reports_without_evidence_say_so() -> None:
-    short = extrapolation().model_copy(update={"backtest": None, "rivals": []})
+    why = "no module changed from step 100 to step 150"
+    short = extrapolation().model_copy(update={"backtest": None, "rivals": [], "unmeasured": why})
     assert "? Not measured" in report_page(short)
+    assert f"There is no backtest: {why}." in report_page(short)
     average = extrapolation().model_copy(update={"method": WsmMethod(), "target_step": 150})
     assert "? Evaluate it." in report_page(average)
     assert "<title>Step 150 by wsm" in report_page(average)

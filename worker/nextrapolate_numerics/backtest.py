@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from operator import or_
@@ -10,11 +11,12 @@ import torch
 
 from nextrapolate_numerics.errors import (
     AbsentCheckpointError,
+    NoBacktestError,
     NothingToPredictError,
     NumericsError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.extraction import Evidence, Extraction, gather
+from nextrapolate_numerics.extraction import Evidence, Extraction, gather, summed
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, part_of, silent
@@ -66,21 +68,45 @@ class Backtest:
 
 def backtest(
     method: Method, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent
-) -> Backtest | None:
+) -> Backtest:
     """Hold out the last horizon, have the method predict it, and score the prediction.
 
     The origin is the latest checkpoint that has one a horizon later; the method sees nothing after it.
 
-    Returns:
-        None where the series is too short to hold out a horizon, or nothing moved in what was held out.
+    Raises:
+        NoBacktestError: the series is too short to hold out a horizon, the method has too little to learn
+            from before it, or nothing moved in it; says which.
     """
     pairs = extraction.drift.pairs(horizon_steps)
-    if not pairs:
-        return None
-    try:
-        return backtest_at(method, extraction, *pairs[-1], on_progress)
-    except (TooFewCheckpointsError, NothingToPredictError):
-        return None
+    why = f"the series is too short to hold out {horizon_steps} steps"
+    if pairs:
+        try:
+            return backtest_at(method, extraction, *pairs[-1], on_progress)
+        except TooFewCheckpointsError as error:
+            why = (
+                f"{error.method} needs {error.need} checkpoints to learn from, and has {error.have} where "
+                f"{horizon_steps} steps are held out"
+            )
+        except NothingToPredictError as error:
+            why = (
+                f"no module changed from step {error.origin_step} to step {error.target_step}: there is "
+                "nothing to hold a prediction against"
+            )
+    raise NoBacktestError(why, _measurable_steps(method, extraction, horizon_steps))
+
+
+def _measurable_steps(method: Method, extraction: Extraction, below: int) -> int | None:
+    """The longest horizon below one that the method could be asked for, and in which something moved."""
+    drift, inner = extraction.drift, summed(extraction.grams) if extraction.grams else None
+    for origin in range(1, len(drift.steps) - 1):
+        horizon_steps = drift.last_step - drift.steps[origin]
+        true = drift.coefficients[-1] - drift.coefficients[origin]
+        if horizon_steps >= below or (inner is not None and true @ inner @ true <= 0):
+            continue
+        with suppress(TooFewCheckpointsError):
+            method.check(drift.until(origin), horizon_steps)
+            return horizon_steps
+    return None
 
 
 def backtest_at(

@@ -15,6 +15,7 @@
     │   │   ├── LineStepError              a line through it
     │   │   └── AbsentCheckpointError      a backtest at it
     │   ├── NothingToPredictError      no module changed in what a backtest held out
+    │   ├── NoBacktestError            nothing can be held out for a method and a horizon
     │   └── NothingMovedError          no module ever changed
     └── NonFiniteResultError           a prediction or the extended adapter overflows its dtype
 
@@ -216,6 +217,32 @@ class NothingToPredictError(SeriesError):
             f"No module changed between step {self.origin_step} and step {self.target_step}: there is "
             "nothing to hold a prediction against. Choose steps between which the run was training."
         )
+
+
+class NoBacktestError(SeriesError):
+    """A method cannot be held against the last steps of the series.
+
+    Attributes:
+        why: a clause.
+        measurable_steps: the longest shorter horizon over which it could be; None where there is none.
+    """
+
+    code = "no-backtest"
+
+    def __init__(self, why: str, measurable_steps: int | None) -> None:
+        super().__init__(why, measurable_steps)
+        self.why = why
+        self.measurable_steps = measurable_steps
+
+    @property
+    def reason(self) -> str:
+        """A clause that says why, and what could be measured instead."""
+        if self.measurable_steps is None:
+            return self.why
+        return f"{self.why} (horizon {self.measurable_steps} could be measured on this run)"
+
+    def __str__(self) -> str:
+        return f"There is no backtest: {self.reason}."
 
 
 class NothingMovedError(SeriesError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from nextrapolate_numerics.backtest import Backtest, backtest
-from nextrapolate_numerics.errors import TooFewCheckpointsError
+from nextrapolate_numerics.errors import NoBacktestError, TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Break, Evidence, Extraction, ModuleGeometry, breaks, gather
 from nextrapolate_numerics.methods import Autoregression
 from nextrapolate_numerics.progress import Progress, silent
@@ -127,13 +127,13 @@ class Inspection:
 
     Attributes:
         geometry: measured on all checkpoints.
-        evidence: the autoregression, shown the earlier two thirds of the run and asked for the rest; None
-            where the series is too short.
+        evidence: the autoregression, shown the earlier two thirds of the run and asked for the rest; or the
+            error that says why there is none.
         warnings: what a reader should know about the series.
     """
 
     geometry: Geometry
-    evidence: Backtest | None
+    evidence: Backtest | NoBacktestError
     warnings: tuple[str, ...]
 
 
@@ -154,7 +154,11 @@ def inspect(
     extraction = gather(
         trajectory, Evidence(geometry=True), horizon_steps, device=device, on_progress=on_progress
     )
-    evidence = backtest(Autoregression(), extraction, horizon_steps)
+    evidence: Backtest | NoBacktestError
+    try:
+        evidence = backtest(Autoregression(), extraction, horizon_steps)
+    except NoBacktestError as reason:
+        evidence = reason
     geometry = Geometry.of(extraction)
     warnings = (*trajectory.warnings, *(found.warning for found in geometry.breaks))
     return Inspection(geometry, evidence, warnings)

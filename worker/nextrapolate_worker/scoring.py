@@ -1,5 +1,6 @@
 """From the numerics' backtests to the scores that reports show."""
 
+from contextlib import suppress
 from dataclasses import asdict
 
 from nextrapolate.schemas import (
@@ -15,7 +16,14 @@ from nextrapolate.schemas import (
     Scores,
     WeightExtrapolationMethod,
 )
-from nextrapolate_numerics import Backtest, Extraction, GateThresholds, NumericsError, backtest
+from nextrapolate_numerics import (
+    Backtest,
+    Extraction,
+    GateThresholds,
+    NoBacktestError,
+    NumericsError,
+    backtest,
+)
 from nextrapolate_numerics import Scores as NumericsScores
 from nextrapolate_worker.methods import numerics_method
 
@@ -61,7 +69,8 @@ def rivals(chosen: MethodParameters, extraction: Extraction, gate: GateThreshold
     others = [kind(horizon_steps=chosen.horizon_steps) for kind in _RIVALS if not isinstance(chosen, kind)]
     found = []
     for other in others:
-        if outcome := backtest(numerics_method(other), extraction, other.horizon_steps):
+        with suppress(NoBacktestError):
+            outcome = backtest(numerics_method(other), extraction, other.horizon_steps)
             total = Scores(**asdict(gate.applied(extraction, outcome, other.alpha)))
             scores = method_scores(other, outcome)
             found.append(scores.model_copy(update={"total": total, "modules": []}))

@@ -81,15 +81,17 @@ class Report(_JobReport):
     recommended: bool | None = Field(
         None,
         description="true where the evidence speaks for the jump, false where it speaks against it or the "
-        "series is not the way of one run; null where there is none: too few checkpoints, no forecast, or "
-        "one that repeats earlier jumps",
+        "series is not the way of one run; null where there is none: no backtest, no forecast, or one that "
+        "repeats earlier jumps",
     )
     method: Method
     target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
     output: Output
     gate: Gate
-    backtest: BacktestReport | None = Field(
-        description="null where the series is too short to hold anything out"
+    backtest: BacktestReport | None = Field(description="null where nothing could be held out")
+    unmeasured: str | None = Field(
+        None,
+        description="why there is no backtest, and which horizon has one; null where there is one",
     )
     choice: ChoiceReport | None = Field(None, description="of `auto` alone: what it weighed, and why")
     rivals: list[MethodScores] = Field(
@@ -137,6 +139,7 @@ class Inspection(_JobReport, RunGeometry):
     evidence: BacktestReport | None = Field(
         None, description="the autoregression, asked for the last third; null where there is none"
     )
+    unmeasured: str | None = Field(None, description="why there is none; null where there is one")
 
 
 AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]

@@ -25,6 +25,7 @@ from nextrapolate_numerics import (
     GateThresholds,
     Geometry,
     Method,
+    NoBacktestError,
     Update,
     backtest,
     extend,
@@ -67,13 +68,9 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
             "update", Update, lambda: algorithm.fit(extraction, method.horizon_steps, on_progress=progress)
         )
     with profile.stage(Stage.BACKTEST) as progress:
-        scores = loaded.kept.of(
-            "backtest",
-            Backtest | None,
-            lambda: backtest(algorithm, extraction, method.horizon_steps, on_progress=progress),
-        )
+        outcome = _backtested(request, loaded, algorithm, extraction, progress)
         gate = GateThresholds(request.gate.min_energy_ratio, request.gate.min_backtest_cosine)
-        tested = _tested(scores, extraction, update, gate, method.alpha)
+        tested = _tested(outcome, extraction, update, gate, method.alpha)
         others = rivals(method, extraction, gate)
     with profile.stage(Stage.EXTEND) as progress:
         extension = extend(
@@ -81,7 +78,7 @@ def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
             update,
             alpha=method.alpha,
             gate=gate,
-            backtest=scores,
+            backtest=outcome if isinstance(outcome, Backtest) else None,
             rank=request.output.rank,
             dtype=request.output.dtype,
             folder=loaded.folder,
@@ -109,21 +106,41 @@ def _extracted(
     return found
 
 
+def _backtested(
+    request: JobCreate,
+    loaded: Loaded,
+    algorithm: Method,
+    extraction: Extraction,
+    progress: Callable[[float], None],
+) -> Backtest | NoBacktestError:
+    def scored() -> Backtest:
+        return backtest(algorithm, extraction, request.method.horizon_steps, on_progress=progress)
+
+    try:
+        return loaded.kept.of("backtest", Backtest, scored)
+    except NoBacktestError as reason:
+        return reason
+
+
 def _tested(
-    scores: Backtest | None, extraction: Extraction, update: Update, gate: GateThresholds, alpha: float
-) -> BacktestReport | None:
-    if scores is None:
-        return None
+    outcome: Backtest | NoBacktestError,
+    extraction: Extraction,
+    update: Update,
+    gate: GateThresholds,
+    alpha: float,
+) -> BacktestReport | NoBacktestError:
+    if isinstance(outcome, NoBacktestError):
+        return outcome
     if update.horizon_steps == 0:  # no cosine is held against what is no forecast
-        return backtest_report(scores, scores.applied(alpha, gate.gated(extraction, None)))
-    return backtest_report(scores, gate.applied(extraction, scores, alpha))
+        return backtest_report(outcome, outcome.applied(alpha, gate.gated(extraction, None)))
+    return backtest_report(outcome, gate.applied(extraction, outcome, alpha))
 
 
 def _report(
     request: JobCreate,
     loaded: Loaded,
     update: Update,
-    tested: BacktestReport | None,
+    tested: BacktestReport | NoBacktestError,
     extension: Extension,
     others: list[MethodScores],
     geometry: RunGeometry,
@@ -140,7 +157,8 @@ def _report(
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
         gate=request.gate,
-        backtest=tested,
+        backtest=tested if isinstance(tested, BacktestReport) else None,
+        unmeasured=tested.reason if isinstance(tested, NoBacktestError) else None,
         choice=ChoiceReport.model_validate(asdict(update.choice)) if update.choice else None,
         rivals=others,
         geometry=geometry,
@@ -155,7 +173,7 @@ def _report(
 
 def _judged(
     update: Update,
-    backtest: BacktestReport | None,
+    backtest: BacktestReport | NoBacktestError,
     gated: int,
     method: MethodParameters,
     geometry: RunGeometry,
@@ -174,10 +192,10 @@ def _judged(
             "only what training did, so nothing speaks for or against this jump; evaluate the adapter before "
             "you trust it."
         ), None
-    if backtest is None:
+    if isinstance(backtest, NoBacktestError):
         return (
-            f"Not measured: the series is too short to hold out {method.horizon_steps} steps, "
-            "so nothing speaks for or against this jump; evaluate the adapter before you trust it."
+            f"Not measured: {backtest.reason}. Nothing speaks for or against this jump: evaluate the adapter "
+            "before you trust it."
         ), None
     if broken := geometry.broken_after(backtest.origin_step):
         return (

@@ -2,7 +2,7 @@
 
 from nextrapolate.reading import PAYS
 from nextrapolate.schemas import FileInfo, Inspection, RunGeometry, Stage
-from nextrapolate_numerics import Backtest, inspect
+from nextrapolate_numerics import Backtest, NoBacktestError, inspect
 from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.provenance import provenance
@@ -18,21 +18,24 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
         found = inspect(loaded.trajectory, device=loaded.device, on_progress=progress)
     with loaded.profile.stage(Stage.PUBLISH):
         geometry = run_geometry(found.geometry)
+        evidence, unmeasured = None, None
+        if isinstance(found.evidence, Backtest):
+            evidence = backtest_report(found.evidence, found.evidence.total)
+        else:
+            unmeasured = found.evidence.why
         report = Inspection(
             verdict=_verdict(found.evidence, geometry),
-            evidence=backtest_report(found.evidence, found.evidence.total) if found.evidence else None,
+            evidence=evidence,
+            unmeasured=unmeasured,
             **dict(geometry),
             **provenance(loaded, found.warnings),
         )
         return publish(report, loaded.folder)
 
 
-def _verdict(evidence: Backtest | None, geometry: RunGeometry) -> str:
-    if evidence is None:
-        return (
-            f"Not measured: {len(geometry.track)} checkpoints are too few to hold any out, so nothing says "
-            "whether extrapolation pays on this run; collect more of them."
-        )
+def _verdict(evidence: Backtest | NoBacktestError, geometry: RunGeometry) -> str:
+    if isinstance(evidence, NoBacktestError):
+        return f"Not measured: {evidence.why}. Nothing says whether extrapolation pays on this run."
     if broken := geometry.broken_after(evidence.origin_step):
         return (
             f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
