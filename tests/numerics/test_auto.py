@@ -296,6 +296,22 @@ def test_the_choice_is_told_in_numbers(run_folder: Path) -> None:
     assert none.relative_error == 1
 
 
+def test_a_run_that_stopped_is_told_by_what_is_made_of_it(tmp_path: Path) -> None:
+    """No jump has nearly all of the shares then; what the others make is short, and said to be."""
+    generator = torch.Generator().manual_seed(1)
+
+    def increment(index: int, shape: torch.Size) -> torch.Tensor:
+        return torch.full(shape, float(index < 5)) * (1 + 0.5 * torch.randn(shape, generator=generator))
+
+    update, actual = fitted(Auto(), walk(tmp_path / "run", range(10, 160, 10), increment), 50)
+    assert actual.any()
+    choice = chosen(update)
+    assert all(0 < kind.amplitude < 0.1 and kind.leading != "no jump" for kind in choice.kinds)
+    assert {found.label: found.share for found in choice.candidates}["no jump"] == 0
+    assert sum(found.share for found in choice.candidates) == pytest.approx(1)
+    assert "by 0% of no jump, and goes 0.0" in choice.why
+
+
 def test_a_long_series_is_tried_at_some_of_its_checkpoints(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(1, 81), modules={"q_proj": (5, 4)})
     assert chosen(fitted(Auto(), run, 40)[0]).backtests < 32 * 16

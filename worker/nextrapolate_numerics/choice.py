@@ -27,7 +27,7 @@ class KindChoice:
         kind: last part of the modules' names, such as q_proj.
         modules: how many moved.
         relative_error: of what was taken, over all its backtests; None where there were none.
-        amplitude: length of the update over that of the shares' mean.
+        amplitude: length of the update over that of the mean of the candidates that jump.
         leading: label of the candidate of the largest share.
     """
 

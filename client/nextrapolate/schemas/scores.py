@@ -64,7 +64,7 @@ class KindReport(Response):
     kind: str = Field(description="last part of the modules' names, such as q_proj")
     modules: int = Field(description="how many of them moved")
     relative_error: float | None = Field(description="of what was taken, in the same backtests")
-    amplitude: float = Field(description="length of the update over that of the candidates' mean")
+    amplitude: float = Field(description="length of the update over that of the mean of candidates that jump")
     leading: str = Field(description="label of the candidate of the largest share")
 
 

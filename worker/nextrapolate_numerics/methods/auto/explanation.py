@@ -16,7 +16,7 @@ def explained(
 ) -> Choice:
     """Put the mixture of the modules `names` in words and numbers."""
     every = range(len(names))
-    shares = _shares(mixture, every)
+    shares = _mean(mixture, mixture.parts, every)
     errors = _candidate_errors(mixture)
     listed = sorted(
         (Candidate(*found) for found in zip(candidates.labels, errors, shares.tolist(), strict=True)),
@@ -26,7 +26,7 @@ def explained(
     for index, name in enumerate(names):
         kinds.setdefault(name.rpartition(".")[2], []).append(index)
     return Choice(
-        _why(candidates, tried, mixture, errors, shares),
+        _why(candidates, tried, mixture, errors, shares.tolist()),
         len(tried),
         _error(mixture, every),
         tuple(listed),
@@ -39,9 +39,10 @@ def _why(
     tried: Sequence[Trial],
     mixture: Mixture,
     errors: Sequence[float | None],
-    shares: Tensor,
+    shares: Sequence[float],
 ) -> str:
-    error = _error(mixture, range(len(mixture.amplitudes)))
+    every = range(len(mixture.amplitudes))
+    error = _error(mixture, every)
     if error is None:
         return (
             "The series is too short to hold anything out, so nothing speaks for one candidate over another: "
@@ -56,11 +57,14 @@ def _why(
     if not mixture.amplitudes.any():
         return f"Nothing predicts this run: in {asked}, no module was predicted better than by no jump."
     line = min(candidates.lines, key=lambda index: errors[index] or 0.0)
-    lines, none = float(shares[list(candidates.lines)].sum()), float(shares[-1])
+    first, last = candidates.lines.start, candidates.lines.stop
+    kriging, lines, none = sum(shares[:first]), sum(shares[first:last]), shares[-1]
+    length = float(_mean(mixture, mixture.lengths, every))
     return (
         f"In {asked}, the update's relative error is {error:.2f}, where no jump scores 1 and the best "
-        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. It is made by {1 - lines - none:.0%} "
-        f"of kriging, by {lines:.0%} of straight lines and by {none:.0%} of no jump."
+        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. It is made by {kriging:.0%} "
+        f"of kriging, by {lines:.0%} of straight lines and by {none:.0%} of no jump, and goes {length:.2f} "
+        "times as far as their mean."
     )
 
 
@@ -69,17 +73,17 @@ def _kind(kind: str, modules: list[int], candidates: Candidates, mixture: Mixtur
         kind,
         len(modules),
         _error(mixture, modules),
-        float(mixture.amplitudes[modules].mean()),
-        candidates.labels[int(_shares(mixture, modules).argmax())],
+        float(mixture.lengths[modules].mean()),
+        candidates.labels[int(_mean(mixture, mixture.parts, modules).argmax())],
     )
 
 
-def _shares(mixture: Mixture, modules: Sequence[int]) -> Tensor:
-    """(q,) of the modules' shares the mean, by how much they moved where that is known."""
+def _mean(mixture: Mixture, values: Tensor, modules: Sequence[int]) -> Tensor:
+    """Of values (l, ..) over some of the modules, by how much they moved where that is known."""
     weights = mixture.taken.tt[modules] if mixture.taken else torch.ones(len(modules), dtype=torch.float64)
     if not weights.any():
         weights = torch.ones_like(weights)
-    return weights @ mixture.shares[modules] / weights.sum()
+    return weights @ values[modules] / weights.sum()
 
 
 def _error(mixture: Mixture, modules: Sequence[int]) -> float | None:

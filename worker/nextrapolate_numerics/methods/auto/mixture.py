@@ -31,6 +31,21 @@ class Mixture:
     each: Products | None
     taken: Products | None
 
+    @property
+    def lengths(self) -> Tensor:
+        """(l,) of the update over the mean of the candidates that jump, which no jump only shortens."""
+        return self.amplitudes * self.shares[:, :-1].sum(dim=1)
+
+    @property
+    def parts(self) -> Tensor:
+        """(l, q) of the update, each row sums to 1: no jump is all of one that is 0, no part of others."""
+        jumping = self.shares.clone()
+        jumping[:, -1] = 0
+        none = torch.zeros_like(jumping)
+        none[:, -1] = 1
+        moved = self.lengths.unsqueeze(1) > 0
+        return torch.where(moved, jumping / jumping.sum(dim=1, keepdim=True), none)
+
     @classmethod
     def of(cls, candidates: Candidates, tried: Sequence[Trial], grams: Tensor) -> "Mixture":
         """Weigh the candidates by their trials; `grams` (l, n, n) of the increments, by module."""
