@@ -57,6 +57,7 @@ def breaks_of(files: Sequence[AdapterFiles]) -> list[tuple[int, int]]:
         index = [file.step for file in files].index(each.end_step)
         assert each.times == pytest.approx(times_too_long(files, index), rel=1e-6)
         assert f"{each.times:.0f} times" in each.warning
+        assert "increments suggest: " in each.warning
     return [(each.begin_step, each.end_step) for each in found]
 
 

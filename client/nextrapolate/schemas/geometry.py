@@ -51,7 +51,10 @@ class RunBreak(Response):
 
     begin_step: int = Field(description="of the checkpoint before; 0 where that is the base model")
     end_step: int = Field(description="of the checkpoint that is too far away")
-    times: float = Field(description="as far as the fastest of the other increments would have led")
+    times: float = Field(
+        description="as far as the other increments suggest; of five increments and more, without that which "
+        "suggests most"
+    )
 
 
 class RunGeometry(Response):

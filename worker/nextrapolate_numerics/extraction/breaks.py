@@ -34,7 +34,7 @@ class Break:
     Attributes:
         begin_step: of the checkpoint before; of the base model, where that is where the run seems to begin.
         end_step: of the checkpoint that is too far away.
-        times: as far as it would be if it were as fast as the fastest of the others.
+        times: as far as the others suggest; of five increments and more, without that which suggests most.
         from_base: whether the increment is that from the base model.
     """
 
@@ -49,16 +49,16 @@ class Break:
         if self.from_base:
             return (
                 f"The first checkpoint, at step {self.end_step}, is {self.times:.0f} times further from the "
-                "base model than the fastest of the later increments would have led: training seems to have "
-                "begun with an adapter that was trained before. What that holds counts as movement since "
-                "step 0, and most methods are misled by it. Post the adapter that training began with as the "
-                "checkpoint at step 0."
+                "base model than the later increments suggest: training seems to have begun with an adapter "
+                "that was trained before. What that holds counts as movement since step 0, and most "
+                "methods are misled by it. Post the adapter that training began with as the checkpoint at "
+                "step 0."
             )
         return (
             f"From step {self.begin_step} to {self.end_step} the adapter moved {self.times:.0f} times as far "
-            "as the fastest of the other increments would have led: these seem to be checkpoints of two "
-            "runs, or training was restarted or broke there. Methods follow such a break as if training had "
-            f"made it. Keep to the checkpoints of one run, or to those before step {self.end_step}."
+            "as the other increments suggest: these seem to be checkpoints of two runs, or training was "
+            "restarted or broke there. Methods follow such a break as if training had made it. "
+            f"Keep to the checkpoints of one run, or to those before step {self.end_step}."
         )
 
 
@@ -77,7 +77,7 @@ def breaks(extraction: Extraction) -> tuple[Break, ...]:
 
 
 def _times_too_long(drift: Drift, inner: Tensor) -> list[float]:
-    """Each increment's length over the largest that another one suggests; 0 where none moved.
+    """Each increment's length over the largest that others suggest; 0 where none moved.
 
     A way over g times as many steps is g times as long where the run is steady, and sqrt(g) times where it
     is noise: the longer of the two is what an increment suggests.
