@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
-from nextrapolate.schemas import AnyReport, Comparison, Inspection, WsmMethod
-from nextrapolate_worker.rendering import report_page
+from nextrapolate.schemas import AnyReport, Comparison, ExpoMethod, Inspection, WsmMethod
+from nextrapolate_worker.rendering import model_card, report_page
 from nextrapolate_worker.rendering.grid import Grid
 
 REPORTS: dict[str, AnyReport] = {
@@ -183,3 +183,14 @@ def test_a_grid_arranges_modules_by_kind_and_layer() -> None:
         "q_proj": (2.0, 3.0, None),
         "up_proj": (3.0, None, None),
     }
+
+
+def test_a_method_that_goes_as_far_as_its_alpha_names_no_step_that_it_reaches() -> None:
+    pushed = extrapolation().model_copy(update={"method": ExpoMethod()})
+    card, page = model_card(pushed), report_page(pushed)
+    assert "from step 150, as far as alpha says" in card
+    assert "<title>Step 150, pushed on by expo" in page
+    assert "200 (predicted)" not in page
+    forecast = extrapolation()
+    assert "for training step 200 from" in model_card(forecast)
+    assert "200 (predicted)" in report_page(forecast)

@@ -9,7 +9,7 @@ from nextrapolate.schemas.common import Response
 from nextrapolate.schemas.geometry import RunBreak, RunGeometry, Spectrum
 from nextrapolate.schemas.job_requests import Gate, Output
 from nextrapolate.schemas.jobs import Stage
-from nextrapolate.schemas.methods import Method
+from nextrapolate.schemas.methods import HorizonFreeParameters, Method
 from nextrapolate.schemas.scores import BacktestReport, ChoiceReport, MethodScores
 
 
@@ -85,7 +85,10 @@ class Report(_JobReport):
         "repeats earlier jumps",
     )
     method: Method
-    target_step: int = Field(description="step the update leads to; of an average, the last checkpoint's")
+    target_step: int = Field(
+        description="step the update leads to; of an average, the last checkpoint's; of `expo`, which goes "
+        "as far as its alpha, the step that its backtest takes it for"
+    )
     output: Output
     gate: Gate
     backtest: BacktestReport | None = Field(description="null where nothing could be held out")
@@ -109,6 +112,11 @@ class Report(_JobReport):
     def is_forecast(self) -> bool:
         """Whether the update leads ahead; that of an average, or of `dare` and `none`, does not."""
         return self.target_step > self.steps[-1]
+
+    @property
+    def predicts_a_step(self) -> bool:
+        """Whether it leads ahead to where training would be at a step; `expo` goes as far as its alpha."""
+        return self.is_forecast and not isinstance(self.method, HorizonFreeParameters)
 
     @property
     def unseen_break(self) -> RunBreak | None:

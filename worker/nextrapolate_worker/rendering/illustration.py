@@ -84,7 +84,7 @@ def _left_out(report: Report, shown: int) -> str:
 
 
 def _reached(report: Report) -> tuple[int, float] | None:
-    """Where the update leads, over all modules; None where it leads nowhere ahead."""
-    if not report.is_forecast:
+    """Where the update leads, over all modules; None where it leads to no step ahead."""
+    if not report.predicts_a_step:
         return None
     return report.target_step, sum(module.reached_norm**2 for module in report.modules) ** 0.5
