@@ -12,6 +12,7 @@ from fixtures.dense import checkpoints
 from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
+    Auto,
     Backtest,
     Geometry,
     NextPaper,
@@ -19,6 +20,7 @@ from nextrapolate_numerics import (
     NothingMovedError,
     TooFewCheckpointsError,
     Trajectory,
+    backtest,
     extract,
     inspect,
 )
@@ -146,8 +148,10 @@ def test_a_methods_reading_measures_the_same(tmp_path: Path) -> None:
 
 
 def test_a_steady_run_speaks_for_extrapolation(run_folder: Path) -> None:
-    evidence = inspect(Trajectory.open(checkpoints(run_folder))).evidence
+    trajectory = Trajectory.open(checkpoints(run_folder))
+    evidence = inspect(trajectory).evidence
     assert isinstance(evidence, Backtest)
+    assert evidence.modules == backtest(Auto(), extract(trajectory, Auto(), 40), 40).modules
     assert (evidence.origin_step, evidence.target_step) == (80, 120)
     assert evidence.total.relative_error < 0.8
 

@@ -12,6 +12,7 @@ from nextrapolate.schemas import (
     Comparison,
     InspectCreate,
     Inspection,
+    JobCreate,
     JobRequest,
     Method,
     Report,
@@ -114,7 +115,8 @@ def test_a_backtest_where_the_run_begins_says_that_no_method_can_predict(tmp_pat
 def test_an_inspection_measures_every_kind_of_module(run_folder: Path, tmp_path: Path) -> None:
     text, _ = run_task(InspectCreate(series="s"), run_folder, tmp_path / "out")
     report = Inspection.model_validate_json(text)
-    assert report.verdict.startswith("Extrapolation should pay on this run")
+    assert report.asked_method == JobCreate(series="s").method.name
+    assert report.verdict.startswith(f"Extrapolation should pay on this run: {report.asked_method}, asked at")
     assert report.still_modules == [list(MODULES)[-1]]
     assert [(kind.kind, kind.modules) for kind in report.kinds] == [("down_proj", 1), ("q_proj", 1)]
     assert all(len(kind.energy_ratio) == len(report.steps) for kind in report.kinds)

@@ -9,7 +9,7 @@ import torch
 from nextrapolate_numerics.backtest import Backtest, backtest
 from nextrapolate_numerics.errors import NoBacktestError, TooFewCheckpointsError
 from nextrapolate_numerics.extraction import Break, Evidence, Extraction, ModuleGeometry, breaks, gather
-from nextrapolate_numerics.methods import Autoregression
+from nextrapolate_numerics.methods import Auto
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Trajectory
 
@@ -127,8 +127,8 @@ class Inspection:
 
     Attributes:
         geometry: measured on all checkpoints.
-        evidence: the autoregression, shown the earlier two thirds of the run and asked for the rest; or the
-            error that says why there is none.
+        evidence: `auto`, which is the default of extrapolations, shown the earlier two thirds of the run and
+            asked for the rest; or the error that says why there is none.
         warnings: what a reader should know about the series.
     """
 
@@ -156,7 +156,7 @@ def inspect(
     )
     evidence: Backtest | NoBacktestError
     try:
-        evidence = backtest(Autoregression(), extraction, horizon_steps)
+        evidence = backtest(Auto(), extraction, horizon_steps)
     except NoBacktestError as reason:
         evidence = reason
     geometry = Geometry.of(extraction)

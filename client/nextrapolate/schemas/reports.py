@@ -145,7 +145,10 @@ class Inspection(_JobReport, RunGeometry):
     task: Literal["inspect"] = "inspect"
     verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
     evidence: BacktestReport | None = Field(
-        None, description="the autoregression, asked for the last third; null where there is none"
+        None, description="a method, asked for the last third of the run; null where there is none"
+    )
+    asked_method: str = Field(
+        "autoregression", description="which one; that of extrapolations by default, but in early reports"
     )
     unmeasured: str | None = Field(None, description="why there is none; null where there is one")
 

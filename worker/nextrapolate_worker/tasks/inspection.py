@@ -1,7 +1,7 @@
 """Inspect: the geometry of a run, and whether extrapolation should pay on it."""
 
 from nextrapolate.reading import PAYS
-from nextrapolate.schemas import FileInfo, Inspection, RunGeometry, Stage
+from nextrapolate.schemas import AutoMethod, FileInfo, Inspection, RunGeometry, Stage
 from nextrapolate_numerics import Backtest, NoBacktestError, inspect
 from nextrapolate_worker.geometry import run_geometry
 from nextrapolate_worker.loading import Loaded
@@ -10,6 +10,8 @@ from nextrapolate_worker.publishing import publish
 from nextrapolate_worker.scoring import backtest_report
 
 SHARES = {Stage.RESOLVE: 0.05, Stage.LOAD: 0.05, Stage.EXTRACT: 0.88, Stage.PUBLISH: 0.02}
+
+_METHOD = AutoMethod().name
 
 
 def run(loaded: Loaded) -> dict[str, FileInfo]:
@@ -26,6 +28,7 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
         report = Inspection(
             verdict=_verdict(found.evidence, geometry),
             evidence=evidence,
+            asked_method=_METHOD,
             unmeasured=unmeasured,
             **dict(geometry),
             **provenance(loaded, found.warnings),
@@ -44,7 +47,7 @@ def _verdict(evidence: Backtest | NoBacktestError, geometry: RunGeometry) -> str
         )
     error = evidence.total.relative_error
     asked = (
-        f"the autoregression, asked at step {evidence.origin_step} for step {evidence.target_step}, has "
+        f"{_METHOD}, asked at step {evidence.origin_step} for step {evidence.target_step}, has "
         f"relative error {error:.2f}, where no jump scores 1 (cosine {evidence.total.cosine:.2f})"
     )
     if error < PAYS:
