@@ -14,6 +14,9 @@ from torch import Tensor
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.transfer import fetched
 
+ROUNDING = 1e-7
+"""Of the first singular value: what inner products of float32 factors, in float64, hardly tell from 0."""
+
 _OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
 _DENSE = 3  # below so many times the iterated columns, the whole spectrum costs no more than a part
 _BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, more slowly than a CPU

@@ -15,6 +15,7 @@ from nextrapolate_numerics.extension.gate import GateThresholds
 from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, refit_same_rank
 from nextrapolate_numerics.extension.writer import write_adapter
 from nextrapolate_numerics.extraction import Extraction, breaks
+from nextrapolate_numerics.gram_svd import ROUNDING
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.parallel import MAX_MODULES, in_threads
 from nextrapolate_numerics.progress import Progress, silent
@@ -68,7 +69,8 @@ class Spectrum:
     """Singular values over the modules that got an update: for each index the root of their mean square.
 
     Attributes:
-        wanted: float64, descending, of the last checkpoint with alpha times the update on top.
+        wanted: float64, descending, of the last checkpoint with alpha times the update on top, as far as
+            they are more than rounding.
         kept: those of the adapter, before it is rounded to its dtype.
     """
 
@@ -277,7 +279,9 @@ def _spectrum(refits: Mapping[str, Refit], config: LoraConfig) -> Spectrum | Non
     for row, (name, refit) in enumerate(found.items()):
         wanted[row, : len(refit.spectrum)] = config.scaling(name) * refit.spectrum.cpu()
         kept[row, : refit.kept] = wanted[row, : refit.kept]
-    return Spectrum(*(values.square().mean(dim=0).sqrt() for values in (wanted, kept)))
+    wanted, kept = (values.square().mean(dim=0).sqrt() for values in (wanted, kept))
+    count = int((wanted > ROUNDING * wanted[0]).sum())
+    return Spectrum(wanted[:count], kept[:count]) if count else None
 
 
 def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:

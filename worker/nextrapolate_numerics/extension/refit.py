@@ -17,13 +17,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from nextrapolate_numerics.gram_svd import self_product
+from nextrapolate_numerics.gram_svd import ROUNDING, self_product
 from nextrapolate_numerics.lowrank import LowRank
 
 _MAX_CONDITION = 30.0  # of R: on real runs bfloat16 then rounds B A by 1.4 % at most, by .2 % as a rule
 _OWN_CONDITION = 1e3  # of A_c, up to which R may have the same: own factors come back where nothing is added
 _BEYOND = 8  # singular values behind the cut that are shown
-_ROUNDING = 1e-7  # singular values below this share of the first: rounding of float32 and of float64 Grams
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     rank = min(own.rank, own.shape[1])
     leading = wanted.leading(rank + _BEYOND)
     values = leading.values
-    found = min(rank, int((values > _ROUNDING * values[0]).sum()))
+    found = min(rank, int((values > ROUNDING * values[0]).sum()))
     kept, discarded = leading.truncated(found)
     basis = _completed(kept.A, A, rank)
     B = wanted.B @ (wanted.A @ basis.mT)
@@ -85,7 +84,7 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
 def refit_grown(update: LowRank, own: LowRank) -> Refit:
     """Set `update` beside the run's `own` factors, which stay as they are: exact, at a larger rank."""
     values = update.singular_values()
-    found = int((values > _ROUNDING * values[0]).sum())
+    found = int((values > ROUNDING * values[0]).sum())
     added, cut = update.truncated(found)
     spectrum = (own.double() + update).singular_values()
     wanted = float(spectrum.norm())

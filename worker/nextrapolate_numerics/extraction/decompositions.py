@@ -8,9 +8,8 @@ from torch import Tensor
 from nextrapolate_numerics.extraction.before_jumps import Done, by_last_spans
 from nextrapolate_numerics.extraction.deltas import Delta, batches
 from nextrapolate_numerics.extraction.gram import FactorGrams
-from nextrapolate_numerics.gram_svd import Core, inverse
+from nextrapolate_numerics.gram_svd import ROUNDING, Core, inverse
 
-_ROUNDING = 1e-7  # of the first singular value: what inner products in float64 hardly tell from 0
 _NOTHING = 1e-76  # what is left of float32 factors that cancel; its square can be divided by
 
 
@@ -62,7 +61,7 @@ def leading_triples(
         for done, batch in batched:
             core = Core.leading(*done.sides_with(batch, grams), count)
             values = core.values.sqrt()
-            values[(values <= _ROUNDING * values[:, :1]) | (values < _NOTHING)] = 0
+            values[(values <= ROUNDING * values[:, :1]) | (values < _NOTHING)] = 0
             found = values.shape[-1]
             over = inverse(values).unsqueeze(-2)
             which = [indices[each] for each in batch.which]

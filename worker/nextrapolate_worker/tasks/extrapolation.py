@@ -51,8 +51,6 @@ SHARES = {
 }
 
 _SPECTRUM_VALUES = 256
-_ROUNDING = 1e-7
-"""Share of the largest singular value below which the others are rounding."""
 
 
 def run(request: JobCreate, loaded: Loaded) -> dict[str, FileInfo]:
@@ -216,11 +214,9 @@ def _judged(
 
 
 def _spectrum(extension: Extension) -> Spectrum | None:
-    """As far as it is more than rounding, and not longer than a picture can show."""
+    """Not longer than a picture can show."""
     spectrum = extension.spectrum
     if spectrum is None:
         return None
-    count = min(int((spectrum.wanted > _ROUNDING * spectrum.wanted[0]).sum()), _SPECTRUM_VALUES)
-    if count == 0:
-        return None
-    return Spectrum(wanted=spectrum.wanted[:count].tolist(), kept=spectrum.kept[:count].tolist())
+    wanted, kept = (values[:_SPECTRUM_VALUES].tolist() for values in (spectrum.wanted, spectrum.kept))
+    return Spectrum(wanted=wanted, kept=kept)
