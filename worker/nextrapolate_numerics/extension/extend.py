@@ -140,10 +140,9 @@ def extend(
         record, refit = _extended(name, extraction, update, alpha, gated.get(name), backtest, rank)
         return record, replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
 
-    records, refits, wanted = [], {}, []
+    records, refits = [], {}
     for record, refit in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
         records.append(record)
-        wanted.append(refit.wanted * trajectory.config.scaling(record.name))
         refits[record.name] = refit
         on_progress(len(records) / len(trajectory.module_names))
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
@@ -151,16 +150,10 @@ def extend(
         model,
         config,
         tuple(records),
-        _total_discarded(records, wanted),
+        _total_discarded(refits, trajectory.config),
         update.discarded(),
         _spectrum(refits, trajectory.config),
-        (
-            *trajectory.warnings,
-            *(found.warning for found in breaks(extraction)),
-            *_beyond_the_evidence(extraction.drift, update.horizon_steps),
-            *update.warnings,
-            *_warnings(records, refits),
-        ),
+        tuple(_warnings(extraction, update, records, refits)),
     )
 
 
@@ -262,10 +255,10 @@ def _at_one_growth(refits: Mapping[str, Refit], config: LoraConfig) -> dict[str,
     return {name: padded(refit.factors, config.rank(name) + growth) for name, refit in refits.items()}
 
 
-def _total_discarded(records: Sequence[ExtendedModule], wanted: Sequence[float]) -> float:
-    energies = [norm**2 for norm in wanted]
-    cut = sum(record.discarded_energy * energy for record, energy in zip(records, energies, strict=True))
-    return cut / sum(energies) if cut > 0 else 0.0
+def _total_discarded(refits: Mapping[str, Refit], config: LoraConfig) -> float:
+    energies = {name: (refit.wanted * config.scaling(name)) ** 2 for name, refit in refits.items()}
+    cut = sum(refit.discarded * energies[name] for name, refit in refits.items())
+    return cut / sum(energies.values()) if cut > 0 else 0.0
 
 
 def _spectrum(refits: Mapping[str, Refit], config: LoraConfig) -> Spectrum | None:
@@ -294,7 +287,14 @@ def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
         )
 
 
-def _warnings(records: Sequence[ExtendedModule], refits: Mapping[str, Refit]) -> Iterator[str]:
+def _warnings(
+    extraction: Extraction, update: Update, records: Sequence[ExtendedModule], refits: Mapping[str, Refit]
+) -> Iterator[str]:
+    """Of the series, of the prediction, and of the adapter."""
+    yield from extraction.trajectory.warnings
+    yield from (found.warning for found in breaks(extraction))
+    yield from _beyond_the_evidence(extraction.drift, update.horizon_steps)
+    yield from update.warnings
     if all(record.gated or not record.moved for record in records):
         yield "Every module was gated: the adapter is the last checkpoint."
     if balanced := [name for name, refit in refits.items() if not refit.in_gauge]:
