@@ -77,16 +77,16 @@ def number(value: float | str | None) -> str:
 
 
 def _extrapolation(report: Report) -> Reading:
-    made = f"an adapter for step {report.target_step} was made from {len(report.steps)} checkpoints"
     last = report.steps[-1]
+    what = f"for step {report.target_step}" if report.predicts_a_step else f"that goes on from step {last}"
+    made = f"an adapter {what} was made from {len(report.steps)} checkpoints"
     if report.backtest is None:
         return Reading(
             "unknown",
             f"Yes: {made}. Whether to use it was not measured.",
-            f"The series is too short to hold out {report.method.horizon_steps} steps of it.",
+            f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
             _NOT_AT_ALL,
-            f"Evaluate the adapter against checkpoint {last} before you use it. With more checkpoints, or a "
-            "shorter horizon, the next job can say more.",
+            f"Evaluate the adapter against checkpoint {last} before you use it.",
         )
     if broken := report.unseen_break:
         return Reading(
@@ -187,9 +187,9 @@ def _inspection(report: Inspection) -> Reading:
         return Reading(
             "unknown",
             worked,
-            "The checkpoints are too few to hold any out, so nothing says whether extrapolation pays.",
+            f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
             _NOT_AT_ALL,
-            "Collect more checkpoints, and inspect again.",
+            "Inspect again when the run has gone on.",
         )
     if broken := report.broken_after(report.evidence.origin_step):
         return Reading(
@@ -212,7 +212,7 @@ def _inspection(report: Inspection) -> Reading:
     return Reading(
         "good" if scores.relative_error < 1.0 else "bad",
         worked,
-        f"{_asked(report.evidence)}, the autoregression {_against_no_jump(scores)}.",
+        f"{_asked(report.evidence)}, {report.asked_method} {_against_no_jump(scores)}.",
         sure,
         following,
     )
@@ -221,8 +221,7 @@ def _inspection(report: Inspection) -> Reading:
 def _broken(broken: RunBreak) -> str:
     return (
         f"From step {broken.begin_step} to {broken.end_step} the adapter moved {broken.times:.0f} times as "
-        "far as the fastest of the other increments would have led: two runs meet there, or training was "
-        "restarted or broke."
+        "far as the other increments suggest: two runs meet there, or training was restarted or broke."
     )
 
 

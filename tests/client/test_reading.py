@@ -4,7 +4,7 @@ import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.reading import read
-from nextrapolate.schemas import ChoiceReport, RunBreak, WeightExtrapolationMethod, WsmMethod
+from nextrapolate.schemas import ChoiceReport, ExpoMethod, RunBreak, WeightExtrapolationMethod, WsmMethod
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,12 @@ def test_auto_tells_of_all_its_backtests() -> None:
     assert "In all 28 backtests together the relative error is 0.55." in reading.sure
 
 
+def test_a_method_that_names_no_step_is_read_without_one() -> None:
+    assert "for step 200" in read(extrapolation()).worked
+    pushed = read(extrapolation().model_copy(update={"method": ExpoMethod()})).worked
+    assert "an adapter that goes on from step 150 was made" in pushed
+
+
 def test_without_other_methods_nobody_is_compared() -> None:
     reading = read(extrapolation(relative_error=1.3).model_copy(update={"rivals": []}))
     assert "others" not in reading.why
@@ -108,9 +114,11 @@ def test_without_other_methods_nobody_is_compared() -> None:
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    short = read(extrapolation().model_copy(update={"backtest": None}))
-    assert (short.tone, short.sure) == ("unknown", "Not at all: nothing was measured on this run.")
-    assert read(inspection().model_copy(update={"evidence": None})).tone == "unknown"
+    for report, evidence in ((extrapolation(), "backtest"), (inspection(), "evidence")):
+        still = read(report.model_copy(update={evidence: None, "unmeasured": "no module changed"}))
+        assert (still.tone, still.sure) == ("unknown", "Not at all: nothing was measured on this run.")
+        assert still.why == "There is no backtest: no module changed."
+        assert read(report.model_copy(update={evidence: None})).why == "There is no backtest."
     silent = [
         scores.model_copy(update={"total": None, "reason": "too few checkpoints"})
         for scores in comparison().methods
@@ -142,6 +150,8 @@ def test_an_inspection_says_whether_it_pays(relative_error: float, following: st
     )
     assert following in reading.following
     assert "1 more never moved" in reading.worked
+    assert "known, autoregression " in reading.why
+    assert "known, auto " in read(report.model_copy(update={"asked_method": "auto"})).why
     assert "a cosine of 0.90" in reading.sure
 
 
