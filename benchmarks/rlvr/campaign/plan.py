@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 
 from benchmarks.rlvr.campaign.variants import (
-    ALGORITHMS,
+    ABLATIONS,
     BEST,
     BRANCHES_AT,
     BY_OTHERS,
@@ -13,6 +13,8 @@ from benchmarks.rlvr.campaign.variants import (
     OFTEN,
     ONCE,
     ONE_JUMP,
+    REINFORCE,
+    RLOO,
     SHORTER,
     VANILLA,
     VARIANTS,
@@ -105,7 +107,8 @@ STUDIES = {
     "guard": (*runs_of(["guarded"]), *runs_of(["guarded-often"], seeds=SEEDS[:1])),
     "one jump": runs_of(ONE_JUMP),
     "one jump, once": runs_of(ONCE, seeds=SEEDS[:1]),
-    "algorithms": runs_of(ALGORITHMS, seeds=SEEDS[:1]),
+    "algorithms": (*runs_of(RLOO), *runs_of(REINFORCE, seeds=SEEDS[:1])),
+    "ablations": runs_of(ABLATIONS),
     "tuning": runs_of(("vanilla", *CYCLES), TUNING_TASKS, seeds=[TUNING_SEED]),
 }
 """Each answers a question of its own; the first come first."""

@@ -128,16 +128,19 @@ ONE_JUMP = {
     "at150-expo": one_jump("expo"),
 }
 """The papers' way: 150 steps, one jump, 100 more."""
-ONCE = {
+ABLATIONS = {
     "at150-next-paper": one_jump("next", preset="paper"),
     "at150-next-without-global": one_jump("next", preset="paper", use_global=False),
     "at150-next-without-local": one_jump("next", preset="paper", use_local=False),
+}
+"""The same by NExt as published, and without one or the other of its inputs, which takes long."""
+ONCE = {
     "at150-dare": one_jump("dare"),
     "at150-soup": one_jump("soup"),
     "at150-wsm": one_jump("wsm"),
     "at150-none": one_jump("none"),
 }
-"""The same by what takes long, does not look ahead, or is no jump at all: on one seed."""
+"""The same by what does not look ahead, draws at random, or is no jump at all: on one seed."""
 
 BEST = "auto-20-100"
 """The cycle that the claims at the usual rate are made with."""
@@ -162,9 +165,11 @@ The tolerance is two standard errors of the guard's 1024 answers.
 """
 
 _NORMALISED = "REINFORCE++ with a baseline"
-ALGORITHMS = {
+RLOO = {
     "rloo": trained_by(VANILLA, "rloo", "RLOO"),
     "rloo-cycles": replace(trained_by(CYCLES[BEST], "rloo", "RLOO"), rival="rloo"),
+}
+REINFORCE = {
     "rpp": trained_by(VANILLA, "rloo", _NORMALISED, normalize_advantages=True),
     "rpp-cycles": replace(
         trained_by(CYCLES[BEST], "rloo", _NORMALISED, normalize_advantages=True), rival="rpp"
@@ -176,4 +181,4 @@ The baseline of the other answers and that of the group's mean differ by a facto
 the normalisation takes out. REINFORCE++ without a baseline, one answer a question, TRL does not have.
 """
 
-VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ONCE, **ALGORITHMS}
+VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ABLATIONS, **ONCE, **RLOO, **REINFORCE}

@@ -1,10 +1,10 @@
 """Other cycles, on the seed that they were chosen by, and other algorithms."""
 
-from benchmarks.rlvr.campaign.compare import Pair, pairs
-from benchmarks.rlvr.campaign.plan import SEEDS, TASKS, TUNING_SEED, TUNING_TASKS, runs_of
-from benchmarks.rlvr.campaign.results import Results, at
-from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
-from benchmarks.rlvr.campaign.variants import ALGORITHMS, CYCLES, VARIANTS
+from benchmarks.rlvr.campaign.compare import pairs
+from benchmarks.rlvr.campaign.plan import TASKS, TUNING_SEED, TUNING_TASKS, runs_of
+from benchmarks.rlvr.campaign.results import Results
+from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table, together
+from benchmarks.rlvr.campaign.variants import CYCLES, REINFORCE, RLOO, VANILLA, VARIANTS
 
 _SHOWN = (100, 200, 250)
 
@@ -29,15 +29,13 @@ def _tuned(results: Results, variant: str, task: str) -> tuple[str, ...]:
 def algorithms(results: Results) -> str:
     """RLOO, and REINFORCE++ as far as TRL has it."""
     rows = []
-    for variant in ALGORITHMS:
+    for variant in (*RLOO, *REINFORCE):
         for task in TASKS:
-            for pair in pairs(results, runs_of([variant], [task], seeds=SEEDS[:1])):
-                shown = (_at(pair, step) for step in (100, 200, 250, 400))
-                reached = "" if pair.record == pair.rival else each([pair.steps])
-                rows.append((VARIANTS[variant].title, task, *shown, reached))
-    columns = ("run", "task", "at 100", "at 200", "at 250", "at 400", "steps to vanilla's 400")
-    return table(columns, rows)
-
-
-def _at(pair: Pair, step: int) -> str:
-    return f"{at(pair.record, step):.3f}" if step <= pair.record.settings.steps else ""
+            runs = runs_of([variant], [task])
+            found = pairs(results, runs)
+            if found:
+                shown = (accuracy(results, runs, step) for step in (*_SHOWN, VANILLA.steps))
+                reached = together([pair.steps for pair in found])
+                rows.append((VARIANTS[variant].title, task, len(found), *shown, reached))
+    columns = (*(f"at {step}" for step in (*_SHOWN, VANILLA.steps)), "steps to the rival's 400")
+    return table(("run", "task", "runs", *columns), rows)
