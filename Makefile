@@ -5,8 +5,8 @@
 
 BIN := .venv/bin
 VERL := .venv-verl/bin
-# Tests wait for servers and processes as much as they compute: three at once leave two cores little rest.
-SEVERAL_AT_A_TIME := -n 3 --dist worksteal
+# Tests wait for servers and processes as much as they compute; more than two at once would only make them wait.
+TWO_AT_A_TIME := -n 2 --dist worksteal
 # They start hundreds of processes: where images say to keep no compiled modules, each would compile the code anew.
 test test-unit: export PYTHONDONTWRITEBYTECODE :=
 FUZZ_TESTS := tests/service/test_openapi_fuzz.py tests/service/test_any_request.py \
@@ -52,10 +52,10 @@ screenshots: setup chromium  ## the README's pictures, from the demo's run
 	$(BIN)/python -m demo.screenshots
 
 test: setup chromium rsync  ## every test but verl's
-	$(BIN)/pytest $(SEVERAL_AT_A_TIME)
+	$(BIN)/pytest $(TWO_AT_A_TIME)
 
 test-unit: setup ## the tests that start no server, worker or trainer
-	$(BIN)/pytest $(SEVERAL_AT_A_TIME) -m 'not integration'
+	$(BIN)/pytest $(TWO_AT_A_TIME) -m 'not integration'
 
 test-verl: setup .venv-verl/installed  ## the plugin inside verl, on the CPU (2 minutes)
 	$(VERL)/pytest -c tests/trainer_verl/pytest.ini tests/trainer_verl

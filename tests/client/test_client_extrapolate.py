@@ -49,7 +49,7 @@ def test_a_folder_becomes_an_adapter(
     assert sent(service, "PUT") == [
         f"/series/s1/checkpoints/{step}/{name}"
         for step in (10, 20, 30)
-        for name in ("adapter_config.json", "adapter_model.safetensors")
+        for name in ("adapter_model.safetensors", "adapter_config.json")
     ]
     body = submitted(service)
     assert body["series"] == "s1"
