@@ -38,18 +38,22 @@ def tell(failure: Exception | None) -> list[str]:
     return [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
 
 
-def tell_all(failure: Exception | None) -> None:
+def tell_all(failure: Exception | None, *, reported: bool) -> None:
     """Tell the other processes how it went in this one.
+
+    Args:
+        failure: why it failed, if it did.
+        reported: whether a process that fails says so itself.
 
     Raises:
         RankError: it failed in any of them; says in which, and why.
     """
     if failed := tell(failure):
-        raise RankError("; ".join(failed), reported=True) from failure
+        raise RankError("; ".join(failed), reported=reported) from failure
 
 
 @contextmanager
-def telling(*collectives: str) -> Iterator[None]:
+def telling(*collectives: str, reported: bool) -> Iterator[None]:
     """Have these collectives raise where another process failed on its way there, for as long as this lasts.
 
     Those of a group of processes are left alone: the others would not come to hear of it.
@@ -59,7 +63,7 @@ def telling(*collectives: str) -> Iterator[None]:
     def told(collective: Callable[..., Any]) -> Callable[..., Any]:
         def tell_and_join(*args: Any, **options: Any) -> Any:
             if not any(isinstance(given, dist.ProcessGroup) for given in (*args, *options.values())):
-                tell_all(None)
+                tell_all(None, reported=reported)
             return collective(*args, **options)
 
         return tell_and_join
@@ -114,12 +118,12 @@ class Ranks:
         if self._alone:
             return act()
         try:
-            with telling(*COLLECTIVES):
+            with telling(*COLLECTIVES, reported=True):
                 done = act()
         except RankError:  # told at a collective: everybody knows
             raise
         except Exception as error:  # whatever it is, the others have to hear of it
             tell(error)
             raise
-        tell_all(None)
+        tell_all(None, reported=True)
         return done

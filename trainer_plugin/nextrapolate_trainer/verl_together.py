@@ -23,12 +23,13 @@ def together(act: Callable[[], T]) -> T:
     """
     try:
         # A trainer's own functions, such as verl's save of a checkpoint, have barriers between what can fail.
-        with telling("barrier"):
+        # No process reports: Ray hands the driver the error of any one of them, and the driver logs it.
+        with telling("barrier", reported=False):
             done = act()
     except RankError:  # told at a barrier: everybody knows
         raise
     except Exception as error:  # whatever it is, the others wait for word of it
-        tell_all(error)
+        tell_all(error, reported=False)
         raise
-    tell_all(None)
+    tell_all(None, reported=False)
     return done
