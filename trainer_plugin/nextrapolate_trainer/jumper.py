@@ -132,7 +132,7 @@ class Jumper:
             RunRefusedError: no checkpoint of the run ever will be.
             NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
             InvalidAdapterError: no adapter that came back fits the run.
-        JumpRefusedError: no report recommends its jump, and only such a one is to be made.
+            JumpRefusedError: no report recommends its jump, and only such a one is to be made.
         """
         before = self.own_adapter(step)
         delivered, pause = self._waited_for(step)
