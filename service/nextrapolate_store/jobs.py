@@ -21,6 +21,7 @@ from nextrapolate_store.decoding import (
     job_event,
     job_fields,
     job_record,
+    pairs,
     timestamp_ms,
     when,
 )
@@ -147,8 +148,8 @@ class JobStore:
         document = self._journal.write_job(document)
         for name, secret in credentials.items():
             self._credentials.put(job_id, name, secret)
-        self._queue(document, bytes_to_fetch=bytes_to_fetch)
-        return self.get(tenant, job_id)
+        _, record = self._queue(document, bytes_to_fetch=bytes_to_fetch)
+        return job_record(record)
 
     def submitted(self, tenant: str, idempotency_key: str, body_digest: str) -> JobRecord | None:
         """Read the job that a request with this idempotency key has made; None where there is none yet.
@@ -164,11 +165,15 @@ class JobStore:
         fields = self._redis.fields(RedisKey.JOB + known["job"])
         return job_record(fields) if fields else None
 
-    def _queue(self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0) -> bool:
+    def _queue(
+        self, document: JobDocument, *, fence: int = 0, bytes_to_fetch: int = 0
+    ) -> tuple[bool, Fields]:
+        """Tell whether the job is new, and what Redis has of it."""
         request, inputs = document.request.model_dump_json(), INPUTS.dump_json(document.inputs)
         created_at, signed = timestamp_ms(document.created_at), int(document.webhook_is_signed)
         what = (document.id, document.tenant, request, inputs, created_at)
-        return bool(self._submit(args=[*what, fence, bytes_to_fetch, signed]))
+        is_new, record = self._submit(args=[*what, fence, bytes_to_fetch, signed])
+        return bool(is_new), pairs(record)
 
     def _reserve_key(
         self, tenant: str, key: str, digest: str, job_id: str, needed: Mapping[Quota, int]
@@ -406,7 +411,7 @@ class JobStore:
         self._restore_key(document, now_ms)
         if end is None:
             # A worker may still hold a claim from before; the time is above all fences that were given out.
-            return self._queue(document, fence=now_ms)
+            return self._queue(document, fence=now_ms)[0]
         job = _without_old_webhook(end.job, when(now_ms))
         due_at = now_ms if job.awaits_delivery else ""
         fields = job_fields(job)

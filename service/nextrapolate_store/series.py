@@ -15,7 +15,7 @@ from nextrapolate.schemas import (
 from nextrapolate_store.blobs import BlobStore
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES
-from nextrapolate_store.decoding import JUMP, series_record, timestamp_ms, when
+from nextrapolate_store.decoding import JUMP, pairs, series_record, timestamp_ms, when
 from nextrapolate_store.documents import SeriesDocument, SeriesHistory
 from nextrapolate_store.errors import (
     CheckpointIncomplete,
@@ -57,6 +57,7 @@ class SeriesStore:
         self._job_folders = job_folders
         self._create, self._delete = redis.load("create_series"), redis.load("delete_series")
         self._note, self._page = redis.load("note_in_series"), redis.load("page")
+        self._read = redis.load("read")
 
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
         """Begin a series.
@@ -90,10 +91,12 @@ class SeriesStore:
         Raises:
             SeriesNotFound: there is no such series, or it is another tenant's.
         """
-        hashes = [self._redis.fields(prefix + series_id) for prefix in _PREFIXES if is_id(series_id)]
-        if not hashes or hashes[0].get("tenant") != tenant:
+        if not is_id(series_id):
             raise _not_found(series_id)
-        return series_record(*hashes)
+        record, files, jumps = map(pairs, self._read(keys=[prefix + series_id for prefix in _PREFIXES]))
+        if record.get("tenant") != tenant:
+            raise _not_found(series_id)
+        return series_record(record, files, jumps)
 
     def list(self, tenant: str, *, limit: int, cursor: str | None) -> tuple[list[SeriesRecord], str | None]:
         """Read one page of the tenant's series, newest first, and the cursor of the next; None on the last.
