@@ -57,15 +57,15 @@ async def create_job(
 ) -> Job:
     """Extrapolate, backtest or inspect a run. An acknowledged job is never lost, whatever dies in between."""
     submission = Submission(tenant, request, idempotency_key, x_hub_token)
-    job = await run_in_threadpool(submit, store, settings, wake_ups, submission)
+    job = await run_in_threadpool(lambda: job_view(store, submit(store, settings, wake_ups, submission)))
     response.headers["Location"] = f"/jobs/{job.id}"
     if prefer and (wait := _WAIT.search(prefer)):
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)
         response.headers["Preference-Applied"] = f"wait={seconds}"
         if not job.state.is_final:
             await waiting.until_ended(store, job.id, seconds)
-            job = await run_in_threadpool(store.jobs.get, tenant, job.id)
-    return await run_in_threadpool(job_view, store, job)
+            job = await run_in_threadpool(get_job, job.id, tenant, store)
+    return job
 
 
 @router.get("", responses=problem_responses(), summary="List jobs")
