@@ -40,7 +40,6 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         summary="Skip RLVR steps: post LoRA checkpoints, get an extrapolated adapter, train on from there.",
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
-        generate_unique_id_function=openapi.operation_id,
         lifespan=_lifespan,
         docs_url=None,  # they load their scripts from elsewhere
         redoc_url=None,
@@ -50,8 +49,9 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app.state.waiting = Waiting(app.state.draining)
     app.state.own_key = read_key_file(settings.api_key_file) if settings.api_key_file else None
     site.install(app)
+    # The routes as they are: include_router would have the first request wait until all are made once more.
     for part in (series, jobs, artifacts, methods, health, metrics):
-        app.include_router(part.router)
+        app.router.routes += part.router.routes
     app.webhooks = openapi.webhooks
     problems.install(app)
     openapi.describe(app)

@@ -18,10 +18,10 @@ _icon = APIRouter(include_in_schema=False)
 def install(app: FastAPI) -> None:
     """Add the pages; those that share their address with the API have to come before its routes."""
     for page in (jobs, submitting, comparison, signing_in):
-        app.include_router(page.router)
+        app.router.routes += page.router.routes
     for page in (jobs, submitting, reports, series, methods):
-        app.include_router(page.shared)
-    app.include_router(_icon)
+        app.router.routes += page.shared.routes
+    app.router.routes += _icon.routes
     app.mount("/static", _Checked(directory=_STATIC), name="static")
     app.add_middleware(SafeHeaders)
 

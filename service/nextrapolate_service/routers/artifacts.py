@@ -11,11 +11,11 @@ from nextrapolate.schemas import REPORT, AnyReport
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.errors import RangeRefusedError
-from nextrapolate_service.openapi import problem_responses
+from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_service.results import succeeded
 from nextrapolate_store.store import Store
 
-router = APIRouter(prefix="/jobs/{job_id}", tags=["results"])
+router = APIRouter(prefix="/jobs/{job_id}", tags=["results"], generate_unique_id_function=operation_id)
 
 MOST_RANGES = 16
 

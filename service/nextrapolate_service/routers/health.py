@@ -8,9 +8,10 @@ from nextrapolate.schemas import Readiness
 from nextrapolate_service.dependencies import PerhapsStore, Settings
 from nextrapolate_service.disk import require_space, require_writable
 from nextrapolate_service.errors import DiskReserveError
+from nextrapolate_service.openapi import operation_id
 from nextrapolate_store.errors import StoreError
 
-router = APIRouter(tags=["health"])
+router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 
 
 @router.get("/livez", summary="Is the process alive?")

@@ -12,11 +12,11 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, WaitForEnds, Wake
 from nextrapolate_service.events import Events, follow
-from nextrapolate_service.openapi import problem_responses
+from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
 
-router = APIRouter(prefix="/jobs", tags=["jobs"])
+router = APIRouter(prefix="/jobs", tags=["jobs"], generate_unique_id_function=operation_id)
 
 LONGEST_WAIT_SECONDS = 60
 

@@ -5,10 +5,14 @@ from fastapi import APIRouter, Security
 from nextrapolate.schemas import MethodList
 from nextrapolate_service.auth import authenticate
 from nextrapolate_service.methods import METHODS
-from nextrapolate_service.openapi import problem_responses
+from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_store.keys import Scope
 
-router = APIRouter(tags=["methods"], dependencies=[Security(authenticate, scopes=[Scope.READ])])
+router = APIRouter(
+    tags=["methods"],
+    dependencies=[Security(authenticate, scopes=[Scope.READ])],
+    generate_unique_id_function=operation_id,
+)
 
 
 @router.get("/methods", responses=problem_responses(), summary="List methods")

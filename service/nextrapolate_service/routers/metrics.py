@@ -10,12 +10,12 @@ from nextrapolate_service.auth import authenticate, bearer
 from nextrapolate_service.dependencies import PerhapsStore, Settings
 from nextrapolate_service.disk import free_bytes
 from nextrapolate_service.metrics import StoreMetrics, registry_of
-from nextrapolate_service.openapi import problem_responses
+from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_store.errors import StoreIncompatible, StoreLost, StoreMismatched, StoreUnavailable
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.statistics import Statistics
 
-router = APIRouter(tags=["metrics"])
+router = APIRouter(tags=["metrics"], generate_unique_id_function=operation_id)
 
 _METRICS = {CONTENT_TYPE_PLAIN_0_0_4: {"schema": {"type": "string"}}}
 

@@ -21,12 +21,12 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import SeriesBody
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.disk import require_space
-from nextrapolate_service.openapi import problem_responses
+from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_service.views import series_view
 from nextrapolate_store.content.adapter_config import check_fields
 from nextrapolate_store.errors import BlobNotFound
 
-router = APIRouter(prefix="/series", tags=["series"])
+router = APIRouter(prefix="/series", tags=["series"], generate_unique_id_function=operation_id)
 
 Step = Annotated[
     int, Path(ge=0, lt=STEPS_END, description="training step, never the index of a saved checkpoint")
