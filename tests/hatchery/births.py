@@ -23,12 +23,18 @@ _EXIT_CODE = struct.Struct("<i")
 _PR_SET_PDEATHSIG = 1
 
 
+def hatch_command(path: str) -> tuple[str, ...]:
+    """What stands for the child, of the hatchery that listens at `path`."""
+    return (sys.executable, "-S", __file__, "hatch", path)
+
+
 def keep(path: str) -> NoReturn:
     """Fork a child for everybody who connects."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the nurses
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(path)
+        listener.bind(f"{path}.new")
         listener.listen(64)
+        os.rename(f"{path}.new", path)  # noqa: PTH104 - whoever finds it can connect
         from nextrapolate_worker import child  # seconds; who connects meanwhile waits for them
 
         while True:

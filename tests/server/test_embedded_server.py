@@ -18,6 +18,7 @@ import pytest
 from fixtures.adapters import write_run
 from fixtures.hatched_server import running_hatched_server
 from fixtures.server import EmbeddedServer, running_server
+from hatchery.server import Hatchery
 
 pytestmark = pytest.mark.integration
 
@@ -161,9 +162,9 @@ def test_a_job_runs_and_its_data_survives_a_restart(tmp_path: Path) -> None:
         extrapolate(client, run)
 
 
-def test_parts_that_die_come_back(tmp_path: Path) -> None:
+def test_parts_that_die_come_back(tmp_path: Path, hatchery: Hatchery) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
-    with running_hatched_server(tmp_path) as server, calls(server) as client:
+    with running_hatched_server(tmp_path, hatchery) as server, calls(server) as client:
         for word, name in (("redis-server", "redis"), ("celery", "worker-1"), ("serving", "api")):
             part(server, word).kill()
             eventually(partial(says, server, f"see {server.data_dir}/logs/{name}.log"))

@@ -11,6 +11,7 @@ import pytest
 from fixtures.adapters import write_run
 from fixtures.hatched_server import running_hatched_server
 from fixtures.server import EmbeddedServer
+from hatchery.server import Hatchery
 
 pytestmark = pytest.mark.integration
 
@@ -48,9 +49,11 @@ def until_there(record: Path) -> None:
         time.sleep(0.1)
 
 
-def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(tmp_path: Path) -> None:
+def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(
+    tmp_path: Path, hatchery: Hatchery
+) -> None:
     run, data = write_run(tmp_path / "run", range(10, 60, 10)), tmp_path / "data"
-    with running_hatched_server(tmp_path) as server, calls(server) as client:
+    with running_hatched_server(tmp_path, hatchery) as server, calls(server) as client:
         job = extrapolate(client, run)
         refused = server_command("rebuild", "--data-dir", data)
         assert (refused.returncode, "stop it" in refused.stderr) == (1, True)
@@ -67,8 +70,7 @@ def test_a_server_that_has_lost_its_redis_says_so_and_is_brought_back(tmp_path: 
     again = server_command("rebuild", "--data-dir", data)
     assert (again.returncode, "--add-missing" in again.stderr) == (1, True)
 
-    (tmp_path / "hatchery.sock").unlink()
-    with running_hatched_server(tmp_path) as server, calls(server) as client:
+    with running_hatched_server(tmp_path, hatchery) as server, calls(server) as client:
         assert client.get(f"/jobs/{job['id']}").json() == job
         assert client.get(f"/jobs/{job['id']}/adapter/adapter_model.safetensors").is_success
         extrapolate(client, run)

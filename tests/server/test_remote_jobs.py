@@ -8,6 +8,7 @@ from fixtures.adapters import write_run
 from fixtures.hatched_server import running_hatched_server
 from fixtures.hub import Hub
 from fixtures.s3 import Bucket
+from hatchery.server import running_hatchery
 
 from nextrapolate import NExtClient
 from nextrapolate.schemas import ADAPTER_MODEL
@@ -33,7 +34,8 @@ def test_the_same_run_from_a_folder_a_hub_and_a_bucket(hub: Hub, bucket: Bucket,
     )
     allowed = {"NEXTRAPOLATE_HUB_ENDPOINT": hub.url, "NEXTRAPOLATE_S3_BUCKETS": bucket.name}
     with (
-        running_hatched_server(tmp_path, allowed | dict(bucket.environment)) as server,
+        running_hatchery(tmp_path) as hatchery,  # of its own: children get the bucket's environment from it
+        running_hatched_server(tmp_path, hatchery, allowed | dict(bucket.environment)) as server,
         NExtClient(server.url, server.api_key, hub_token=TOKEN) as client,
     ):
         made = {

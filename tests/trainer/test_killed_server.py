@@ -11,6 +11,7 @@ from fixtures.deadly_proxy import Moment, deadly_proxy
 from fixtures.grpo import MakeTrainer, same
 from fixtures.hatched_server import running_hatched_server
 from fixtures.scripted_server import Handler, ScriptedServer, answer, stream
+from hatchery.server import Hatchery
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -46,14 +47,19 @@ def adapter(checkpoint: Path) -> dict[str, Tensor]:
 @pytest.mark.integration
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_the_run_goes_on(
-    moment: str, make_trainer: MakeTrainer, hasty: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    moment: str,
+    make_trainer: MakeTrainer,
+    hasty: None,
+    hatchery: Hatchery,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     plain = make_trainer(max_steps=5, save_steps=5, name="plain")
     plain.train()
     folder = tmp_path / "server"
     folder.mkdir()
     with (
-        running_hatched_server(folder) as server,
+        running_hatched_server(folder, hatchery) as server,
         deadly_proxy(server.url, MOMENTS[moment], lambda: kill_all_of(server.process.pid)) as proxy,
         NExtClient(proxy.url, server.api_key, patience=1) as client,
     ):

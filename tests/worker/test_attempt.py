@@ -83,21 +83,21 @@ def test_a_job_is_done_and_committed(
 
 
 def test_a_second_wake_up_does_nothing(
-    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, QUICK)
     for _ in range(2):
-        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+        run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
     assert store.jobs.get("default", job.id).attempt == 1
 
 
 def test_the_users_mistake_fails_at_once_and_says_what(
-    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, QUICK)
     model = run_folder / "checkpoint-50" / "adapter_model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
     failed = store.jobs.get("default", job.id)
     assert failed.state is JobState.FAILED
     assert failed.error is not None
@@ -106,7 +106,7 @@ def test_the_users_mistake_fails_at_once_and_says_what(
 
 
 def test_an_uploaded_file_is_named_by_its_step(
-    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
 ) -> None:
     config = run_folder / "checkpoint-50" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 77}))
@@ -122,7 +122,7 @@ def test_an_uploaded_file_is_named_by_its_step(
     inputs = JobInputs(tuple(map(uploaded, run_inputs(run_folder).checkpoints)))
     request = job_over(run_folder, QUICK)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="")
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
     error = store.jobs.get("default", job.id).error
     assert error is not None
     assert error.detail.startswith("checkpoint-50/adapter_model.safetensors: ")
@@ -131,11 +131,13 @@ def test_an_uploaded_file_is_named_by_its_step(
 
 
 def test_a_killed_child_costs_an_attempt_and_no_more(
-    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, ENDLESS)
     for attempt in range(1, store_settings.max_attempts + 1):
-        while_running(store, store_settings, nursery, job, lambda child: os.kill(child, signal.SIGKILL))
+        while_running(
+            store, store_settings, hatched_nursery, job, lambda child: os.kill(child, signal.SIGKILL)
+        )
         now = store.jobs.get("default", job.id)
         assert now.attempt == attempt
         assert now.state is (JobState.FAILED if attempt == store_settings.max_attempts else JobState.QUEUED)

@@ -6,7 +6,6 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
@@ -220,6 +219,7 @@ def test_a_job_whose_child_was_killed_goes_on_where_it_was(
     store: Store,
     store_settings: StoreSettings,
     run_folder: Path,
+    hatched_nursery: Nursery,
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -228,21 +228,20 @@ def test_a_job_whose_child_was_killed_goes_on_where_it_was(
     worker, never = WorkerSettings(store_settings, "cpu", threads=1), threading.Event()
     request, inputs = job_over(run_folder, method), run_inputs(run_folder)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="").id
-    with closing(Nursery()) as nursery:
-        before = children()
-        first = threading.Thread(target=run_job, args=(store, worker, nursery, job, never))
-        first.start()
-        deadline = time.monotonic() + 240
-        while store.jobs.get("default", job).stage is not Stage.BACKTEST:
-            assert first.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        (child,) = children() - before
-        os.kill(child, signal.SIGKILL)
-        first.join(240)
-        assert store.jobs.get("default", job).state is JobState.QUEUED
-        assert "taken over" not in capfd.readouterr().err
-        run_job(store, worker, nursery, job, never)
+    before = children()
+    first = threading.Thread(target=run_job, args=(store, worker, hatched_nursery, job, never))
+    first.start()
+    deadline = time.monotonic() + 240
+    while store.jobs.get("default", job).stage is not Stage.BACKTEST:
+        assert first.is_alive()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (child,) = children() - before
+    os.kill(child, signal.SIGKILL)
+    first.join(240)
+    assert store.jobs.get("default", job).state is JobState.QUEUED
+    assert "taken over" not in capfd.readouterr().err
+    run_job(store, worker, hatched_nursery, job, never)
     done = store.jobs.get("default", job)
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 2)
     said = capfd.readouterr().err
