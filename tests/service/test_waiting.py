@@ -96,7 +96,7 @@ def test_however_many_wait_they_look_together(
 
 
 def test_who_waits_while_redis_goes_away_is_told(
-    settings: ServiceSettings, tmp_path_factory: pytest.TempPathFactory, api_key: str
+    settings: ServiceSettings, hasty_redis: None, tmp_path_factory: pytest.TempPathFactory, api_key: str
 ) -> None:
     own = EmbeddedRedis.prepare(find_redis_server(None), tmp_path_factory.mktemp("own"))
     settings = replace(settings, store=replace(settings.store, redis_url=own.url))

@@ -268,7 +268,9 @@ def test_an_event_id_of_ones_own_is_refused(store: Store, after: str) -> None:
 # A lost reply ---------------------------------------------------------------------------------------
 
 
-def test_a_lost_reply_changes_nothing(store_settings: StoreSettings, store: Store, tmp_path: Path) -> None:
+def test_a_lost_reply_changes_nothing(
+    store_settings: StoreSettings, store: Store, hasty_redis: None, tmp_path: Path
+) -> None:
     """Each script is run, its reply lost, and sent again: as if it had been sent once."""
     with lossy_redis(store_settings.redis_url, tmp_path) as proxy:
         far = Store.open(replace(store_settings, redis_url=proxy.url))

@@ -72,7 +72,7 @@ def test_a_redis_that_writes_nothing_down_is_warned_about(
     assert "set appendonly to yes" in caplog.text
 
 
-def test_no_redis_is_said_so(store_settings: StoreSettings, tmp_path: Path) -> None:
+def test_no_redis_is_said_so(store_settings: StoreSettings, hasty_redis: None, tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="try again later"):
         Store.open(replace(store_settings, redis_url=f"unix://{tmp_path}/none.sock"))
 
