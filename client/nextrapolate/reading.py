@@ -22,6 +22,8 @@ from nextrapolate.schemas import (
 PAYS = 0.8
 """Relative error of a backtest below which extrapolation should pay on a run; no jump scores 1."""
 
+Tone = Literal["good", "bad", "unknown"]
+_TONES: dict[bool | None, Tone] = {True: "good", False: "bad", None: "unknown"}
 _NOT_AT_ALL = "Not at all: nothing was measured on this run."
 
 
@@ -37,7 +39,7 @@ class Reading:
         following: what to do next.
     """
 
-    tone: Literal["good", "bad", "unknown"]
+    tone: Tone
     worked: str
     why: str
     sure: str
@@ -77,12 +79,12 @@ def number(value: float | str | None) -> str:
 
 
 def _extrapolation(report: Report) -> Reading:
-    last = report.steps[-1]
+    last, tone = report.steps[-1], _TONES[report.recommended]
     what = f"for step {report.target_step}" if report.predicts_a_step else f"that goes on from step {last}"
     made = f"an adapter {what} was made from {len(report.steps)} checkpoints"
     if report.backtest is None:
         return Reading(
-            "unknown",
+            tone,
             f"Yes: {made}. Whether to use it was not measured.",
             f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
             _NOT_AT_ALL,
@@ -90,7 +92,7 @@ def _extrapolation(report: Report) -> Reading:
         )
     if broken := report.unseen_break:
         return Reading(
-            "bad",
+            tone,
             f"In part: {made}, but the series is not the way of one run.",
             _broken(broken),
             f"The backtest was asked at step {report.backtest.origin_step}, and knows nothing of that.",
@@ -100,17 +102,17 @@ def _extrapolation(report: Report) -> Reading:
     name, others = report.method.name, _forecasts(report.rivals)
     why = f"{_asked(report.backtest)}, {name} {_against_no_jump(scores)}. {_beside(others, scores)}"
     sure = _agreement(report, report.backtest)
-    if scores.relative_error < 1.0:
+    if report.recommended:
         return Reading(
-            "good",
+            tone,
             f"Yes: {made}, and the run's own past speaks for using it.",
             why,
             f"{sure} A smaller error in the weights is not yet a more accurate model.",
             f"Load it, evaluate it against checkpoint {last}, and train on from the better of the two.",
         )
-    instead = next((other for other, scored in others if scored.relative_error < 1.0), None)
+    instead = next((other for other, scored in others if scored.beats_no_jump), None)
     return Reading(
-        "bad",
+        tone,
         f"In part: {made}, but the run's own past speaks against using it.",
         why,
         sure,
@@ -129,7 +131,7 @@ def _repeating(report: Report) -> Reading:
         scores = report.backtest.applied
         why += f" {_asked(report.backtest)}, it {_against_no_jump(scores)}, against training alone."
     return Reading(
-        "unknown",
+        _TONES[report.recommended],
         f"Yes: an adapter for step {report.target_step} was made from {len(report.steps)} checkpoints. "
         "Whether to use it was not measured.",
         why,
@@ -146,7 +148,7 @@ def _no_forecast(report: Report) -> Reading:
             f" {_asked(report.backtest)}, it {_against_no_jump(report.backtest.total)}: so far it leads back."
         )
     return Reading(
-        "unknown",
+        _TONES[report.recommended],
         f"Yes: an adapter for step {last} was made from {len(report.steps)} checkpoints.",
         f"{name} forecasts nothing, so that no backtest speaks for or against it.{back}",
         "Not at all: only an evaluation can tell.",
@@ -167,15 +169,14 @@ def _comparison(report: Comparison) -> Reading:
         )
     (name, best), *others = scored
     next_best = f"Second best: {others[0][0]} ({others[0][1].relative_error:.2f})." if others else ""
-    good = best.relative_error < 1.0
     return Reading(
-        "good" if good else "bad",
+        _TONES[best.beats_no_jump],
         f"Yes: {len(scored)} of {len(report.methods)} methods were scored, asked at step {report.at} for "
         f"step {report.target_step}.",
         f"{name} {_against_no_jump(best)}. {next_best}",
         "One origin and one horizon: ask at other steps before you rely on the order of the methods.",
         f"Extrapolate with {name} over {report.target_step - report.at} steps, and evaluate the adapter."
-        if good
+        if best.beats_no_jump
         else "Do not jump here: train on, and ask again later or for fewer steps.",
     )
 
@@ -205,12 +206,12 @@ def _inspection(report: Inspection) -> Reading:
     if steadiness:
         sure += f" From one increment to the next the way keeps a cosine of {fmean(steadiness):.2f}."
     following = "Train on; do not jump on this run."
-    if scores.relative_error < 1.0:
+    if scores.beats_no_jump:
         following = "Extrapolate in short jumps, and evaluate each."
     if scores.relative_error < PAYS:
         following = "Extrapolate: a backtest of all methods says which one to take."
     return Reading(
-        "good" if scores.relative_error < 1.0 else "bad",
+        _TONES[scores.beats_no_jump],
         worked,
         f"{_asked(report.evidence)}, {report.asked_method} {_against_no_jump(scores)}.",
         sure,
@@ -232,7 +233,7 @@ def _asked(backtest: BacktestReport) -> str:
 def _against_no_jump(scores: Scores) -> str:
     error = scores.relative_error
     score = f"(relative error {error:.2f}; no jump is 1)"
-    if error < 1.0:
+    if scores.beats_no_jump:
         return f"came {1 - error:.0%} closer than no jump {score}"
     return f"was {error - 1:.0%} further off than no jump {score}"
 

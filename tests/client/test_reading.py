@@ -1,5 +1,7 @@
 """What a report says to somebody who has ten seconds."""
 
+import json
+
 import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
@@ -55,6 +57,7 @@ def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     applied = report.backtest.total.model_copy(update={"relative_error": 1.4})
     scaled = report.model_copy(update={"backtest": report.backtest.model_copy(update={"applied": applied})})
     assert read(scaled).tone == "bad"
+    assert scaled.recommended is False
 
 
 @pytest.mark.parametrize(("end_step", "tone"), [(150, "bad"), (100, "good")])
@@ -63,8 +66,10 @@ def test_a_backtest_speaks_for_no_jump_beyond_a_break(end_step: int, tone: str) 
     broken = RunBreak(begin_step=end_step - 10, end_step=end_step, times=17.4)
     report = extrapolation(relative_error=0.6)
     geometry = report.geometry.model_copy(update={"breaks": [broken]})
-    reading = read(report.model_copy(update={"geometry": geometry}))
+    broken_run = report.model_copy(update={"geometry": geometry})
+    reading = read(broken_run)
     assert reading.tone == tone
+    assert json.loads(broken_run.model_dump_json())["recommended"] is (tone == "good")
     assert ("From step 140 to 150 the adapter moved 17 times as far" in reading.why) is (tone == "bad")
     inspected = read(inspection().model_copy(update={"breaks": [broken]}))
     assert ("From step 140 to 150" in inspected.why) is (tone == "bad")
@@ -74,7 +79,7 @@ def test_an_average_is_not_held_against_a_forecast() -> None:
     report = extrapolation(relative_error=1.3)
     average = report.model_copy(update={"method": WsmMethod(), "target_step": report.steps[-1]})
     reading = read(average)
-    assert reading.tone == "unknown"
+    assert (average.recommended, reading.tone) == (None, "unknown")
     assert "wsm forecasts nothing" in reading.why
     assert "Evaluate the adapter against checkpoint 150" in reading.following
     without = read(average.model_copy(update={"backtest": None}))
@@ -86,7 +91,7 @@ def test_momentum_over_jumps_is_not_held_against_training_alone() -> None:
         update={"method": WeightExtrapolationMethod(momentum=True), "jumps": [100]}
     )
     reading = read(report)
-    assert reading.tone == "unknown"
+    assert (report.recommended, reading.tone) == (None, "unknown")
     assert "the update holds the run's earlier jumps" in reading.why
     assert "30% further off than no jump (relative error 1.30; no jump is 1), against training" in reading.why
     assert "Evaluate the adapter against checkpoint 150" in reading.following

@@ -4,6 +4,7 @@ import logging
 
 import pytest
 from fixtures.client_examples import a_report
+from fixtures.reports import extrapolation
 
 from nextrapolate.schemas import NextMethod
 from nextrapolate_trainer.jumper import Jump, Pause
@@ -17,10 +18,10 @@ def test_what_the_report_warns_of_is_said_with_the_jump() -> None:
     assert said.endswith(f"{report.verdict}\nnote: modules_to_save keep their last value")
 
 
-@pytest.mark.parametrize(("recommended", "level"), [(True, logging.INFO), (False, logging.WARNING)])
-def test_a_jump_that_the_report_speaks_against_is_a_warning(recommended: bool, level: int) -> None:
-    report = a_report().model_copy(update={"recommended": recommended})
+@pytest.mark.parametrize(("relative_error", "level"), [(0.6, logging.INFO), (1.3, logging.WARNING)])
+def test_a_jump_that_the_report_speaks_against_is_a_warning(relative_error: float, level: int) -> None:
+    report = extrapolation(relative_error=relative_error)
     jump = Jump(30, NextMethod(), "j1", {}, 0.5, frozenset(), report, Pause(0.0, 0.0, 0.0))
     summary = JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0)
     assert summary.log_level == level
-    assert summary.metrics()["next/recommended"] == recommended
+    assert summary.metrics()["next/recommended"] == (level == logging.INFO)

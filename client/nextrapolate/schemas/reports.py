@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Discriminator, Field
+from pydantic import Discriminator, Field, computed_field
 
 from nextrapolate.schemas.common import Response
 from nextrapolate.schemas.geometry import RunBreak, RunGeometry, Spectrum
@@ -78,12 +78,6 @@ class Report(_JobReport):
 
     task: Literal["extrapolate"] = "extrapolate"
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
-    recommended: bool | None = Field(
-        None,
-        description="true where the evidence speaks for the jump, false where it speaks against it or the "
-        "series is not the way of one run; null where there is none: no backtest, no forecast, or one that "
-        "repeats earlier jumps",
-    )
     method: Method
     target_step: int = Field(
         description="step the update leads to; of an average, the last checkpoint's; of `expo`, which goes "
@@ -107,6 +101,18 @@ class Report(_JobReport):
     update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
     gated_modules: list[str]
     modules: list[ModuleReport]
+
+    @computed_field(  # type: ignore[prop-decorator]  # the way pydantic documents
+        description="true where the evidence speaks for the jump, false where it speaks against it or the "
+        "series is not the way of one run; null where there is none: no backtest, no forecast, or one that "
+        "repeats earlier jumps",
+    )
+    @property
+    def recommended(self) -> bool | None:
+        """Whether the evidence speaks for the jump; None where it speaks neither for nor against it."""
+        if self.backtest is None or not self.is_forecast or self.repeats_jumps:
+            return None
+        return self.unseen_break is None and self.backtest.applied.beats_no_jump
 
     @property
     def is_forecast(self) -> bool:

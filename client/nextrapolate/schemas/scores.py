@@ -13,6 +13,11 @@ class Scores(Response):
     relative_error: float = Field(description="sqrt(sum |P-T|^2 / sum |T|^2); no jump scores 1")
     size_ratio: float = Field(description="sqrt(sum |P|^2 / sum |T|^2)")
 
+    @property
+    def beats_no_jump(self) -> bool:
+        """Whether the predicted update leads closer to the true weights than none at all."""
+        return self.relative_error < 1.0
+
 
 class ModuleScores(Scores):
     """A predicted update against the true one, of one module."""

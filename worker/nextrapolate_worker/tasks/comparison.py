@@ -45,6 +45,6 @@ def _verdict(scored: Sequence[MethodScores], request: BacktestCreate) -> str:
     if best.total is None:
         return f"Nothing was measured: {asked}, no method could predict; each says why."
     numbers = f"relative error {best.total.relative_error:.2f}, where no jump scores 1"
-    if best.total.relative_error >= 1.0:
+    if not best.total.beats_no_jump:
         return f"No method beats no jump on this run, {asked} ({best.method.name}: {numbers})."
     return f"{best.method.name} predicts best, {asked}: {numbers} (cosine {best.total.cosine:.2f})."

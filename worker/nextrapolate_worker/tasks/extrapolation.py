@@ -10,7 +10,6 @@ from nextrapolate.schemas import (
     ChoiceReport,
     FileInfo,
     JobCreate,
-    MethodParameters,
     MethodScores,
     ModuleReport,
     Report,
@@ -146,11 +145,8 @@ def _report(
     """Assemble the report of a job whose stages have all ended."""
     method = request.method
     gated = [module.name for module in extension.modules if module.gated]
-    jumped = bool(loaded.trajectory.jumps)
-    verdict, recommended = _judged(update, tested, len(gated), method, geometry, jumped=jumped)
-    return Report(
-        verdict=verdict,
-        recommended=recommended,
+    report = Report(
+        verdict="",
         method=method,
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
         output=request.output,
@@ -167,50 +163,44 @@ def _report(
         modules=[ModuleReport(**asdict(module)) for module in extension.modules],
         **provenance(loaded, extension.warnings),
     )
+    return report.model_copy(update={"verdict": _verdict(report)})
 
 
-def _judged(
-    update: Update,
-    backtest: BacktestReport | NoBacktestError,
-    gated: int,
-    method: MethodParameters,
-    geometry: RunGeometry,
-    *,
-    jumped: bool,
-) -> tuple[str, bool | None]:
-    """Say in a sentence whether the run's own past speaks for the jump; and in a word, None for neither."""
-    if update.horizon_steps == 0:
+def _verdict(report: Report) -> str:
+    """Say in a sentence why the jump is recommended, why not, or why nothing speaks for or against it."""
+    if not report.is_forecast:
         return (
             "No forecast: the adapter stands for the last checkpoint's step, which the run's own past speaks "
             "neither for nor against; evaluate it beside that checkpoint before you trust it."
-        ), None
-    if jumped and method.repeats_jumps:
+        )
+    if report.repeats_jumps:
         return (
             "Not measured: with momentum the update holds the run's earlier jumps, too, and a backtest knows "
             "only what training did, so nothing speaks for or against this jump; evaluate the adapter before "
             "you trust it."
-        ), None
-    if isinstance(backtest, NoBacktestError):
+        )
+    if report.backtest is None:
         return (
-            f"Not measured: {backtest.reason}. Nothing speaks for or against this jump: evaluate the adapter "
-            "before you trust it."
-        ), None
-    if broken := geometry.broken_after(backtest.origin_step):
+            f"Not measured: {report.unmeasured}. Nothing speaks for or against this jump: evaluate the "
+            "adapter before you trust it."
+        )
+    scores, origin = report.backtest.applied, report.backtest.origin_step
+    if broken := report.unseen_break:
         return (
             f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
             f"{broken.times:.0f} times as far as this run does, and what its past says of a jump (relative "
-            f"error {backtest.applied.relative_error:.2f}, asked at step "
-            f"{backtest.origin_step}) does not hold beyond that; keep to the checkpoints of one run."
-        ), False
-    scores = backtest.applied
-    better = scores.relative_error < 1.0  # which is no jump's
+            f"error {scores.relative_error:.2f}, asked at step {origin}) does not hold beyond that; keep to "
+            "the checkpoints of one run."
+        )
+    speaks, did = ("for", "better") if report.recommended else ("against", "no better")
+    gated = len(report.gated_modules)
     kept = f" Gated, and left as in the last checkpoint: {gated} modules." if gated else ""
     return (
-        f"The run's own past speaks {'for' if better else 'against'} the jump: asked at step "
-        f"{backtest.origin_step} for step {backtest.target_step}, which is known, the method did "
-        f"{'better' if better else 'no better'} than no jump (relative error {scores.relative_error:.2f} at "
-        f"alpha {method.alpha:g}, where no jump scores 1; cosine {scores.cosine:.2f}).{kept}"
-    ), better
+        f"The run's own past speaks {speaks} the jump: asked at step {origin} for step "
+        f"{report.backtest.target_step}, which is known, the method did {did} than no jump (relative error "
+        f"{scores.relative_error:.2f} at alpha {report.method.alpha:g}, where no jump scores 1; cosine "
+        f"{scores.cosine:.2f}).{kept}"
+    )
 
 
 def _spectrum(extension: Extension) -> Spectrum | None:
