@@ -9,14 +9,15 @@ from nextrapolate.invalid_requests import plain
 from nextrapolate.schemas import Method, MethodParameters
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)
-_MODELS: dict[str, type[MethodParameters]] = {
+METHODS: dict[str, type[MethodParameters]] = {
     model.model_fields["name"].default: model for model in get_args(get_args(Method)[0])
 }
+"""The parameters of every method, by its name."""
 
 
 def default_methods() -> list[Method]:
     """Every method, with its defaults."""
-    return [_METHOD.validate_python({"name": name}) for name in _MODELS]
+    return [_METHOD.validate_python({"name": name}) for name in METHODS]
 
 
 def make_method(method: str | Method, /, **parameters: Any) -> Method:
@@ -31,8 +32,8 @@ def make_method(method: str | Method, /, **parameters: Any) -> Method:
         name, given = method, parameters
     else:
         name, given = method.name, method.model_dump() | parameters
-    if name not in _MODELS:
-        raise ParameterError(f"there is no method {name!r}; known are {', '.join(sorted(_MODELS))}")
+    if name not in METHODS:
+        raise ParameterError(f"there is no method {name!r}; known are {', '.join(sorted(METHODS))}")
     if "name" in parameters:
         raise ParameterError(_unknown(name, ["name"]))
     try:
@@ -58,5 +59,5 @@ def _short(name: str, error: ValidationError) -> str:
 
 
 def _unknown(name: str, parameters: list[str]) -> str:
-    known = ", ".join(field for field in _MODELS[name].model_fields if field != "name")
+    known = ", ".join(field for field in METHODS[name].model_fields if field != "name")
     return f"{name} takes no {', '.join(parameters)}; known are {known}"

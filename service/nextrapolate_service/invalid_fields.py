@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from nextrapolate.invalid_requests import plain_words
+from nextrapolate.methods import METHODS
 from nextrapolate.schemas import Task
-from nextrapolate_service.methods import METHODS
 
 TASKS: list[str] = list(get_args(Task))
 
@@ -46,7 +46,7 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
         known = list(METHODS)
         return _entry(f"{field}.name", f"the method has no name: use {_either(known)}", known)
     if kind == "extra_forbidden" and method:
-        known = METHODS[str(method)].parameter_names()
+        known = sorted(METHODS[str(method)].model_fields.keys() - {"name"})
         return _entry(field, f"{method} has no such parameter: it takes {', '.join(known)}", known)
     if kind == "extra_forbidden":
         return _entry(field, "there is no such field: leave it out, or mend its name")

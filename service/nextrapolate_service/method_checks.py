@@ -1,6 +1,9 @@
 """Whether checkpoints will do for a task and its methods: what is known before any weights are read."""
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
+from statistics import median_high
 
 from nextrapolate.schemas import (
     BacktestCreate,
@@ -11,7 +14,6 @@ from nextrapolate.schemas import (
     WeightExtrapolationMethod,
 )
 from nextrapolate_service.errors import MissingCheckpointError, ScoreCountError, TooFewCheckpointsError
-from nextrapolate_service.methods import METHODS, first_is_origin
 
 _INSPECTED = 3
 """Checkpoints of an inspection: a line through fewer says nothing."""
@@ -41,7 +43,7 @@ def check_task(request: JobRequest, steps: Sequence[int], *, starts_at_base: boo
                         f"known from another; there are {', '.join(map(str, steps))}",
                         field=field,
                     )
-            if at == steps[0] and first_is_origin(steps, starts_at_base=starts_at_base):
+            if at == steps[0] and _first_is_origin(steps, starts_at_base=starts_at_base):
                 raise TooFewCheckpointsError(
                     f"a backtest at step {at} shows the methods one checkpoint, and nothing has moved yet: "
                     "ask at a later one",
@@ -70,11 +72,10 @@ def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_
         ScoreCountError: not one reward or score for each checkpoint.
         MissingCheckpointError: a step that the method was given has no checkpoint.
     """
-    entry = METHODS[method.name]
-    needed = entry.needed_checkpoints(method, steps, starts_at_base=starts_at_base)
+    needed = _needed_checkpoints(method, steps, starts_at_base=starts_at_base)
     if len(steps) < needed:
         raise TooFewCheckpointsError(
-            f"{entry.name} needs at least {needed} checkpoints at this spacing and horizon, there are "
+            f"{method.name} needs at least {needed} checkpoints at this spacing and horizon, there are "
             f"{len(steps)}: collect more of them, or shorten horizon_steps",
             field=field,
         )
@@ -87,6 +88,23 @@ def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_
             )
     if isinstance(method, WeightExtrapolationMethod):
         _check_ends(method, sorted({0, *steps}) if starts_at_base else steps)
+
+
+def _needed_checkpoints(method: Method, steps: Sequence[int], *, starts_at_base: bool) -> int:
+    """How many checkpoints there have to be, if those there are went on at their median spacing."""
+    origin = _first_is_origin(steps, starts_at_base=starts_at_base)
+    told = steps[1:] if origin and not method.learns_from_base else steps
+    needed = method.minimum_checkpoints
+    if method.learns_from_pairs and len(told) >= 2:
+        missing_steps = max(0, told[0] + method.horizon_steps - told[-1])
+        spacing = median_high(after - before for before, after in pairwise(told))
+        needed = max(needed, len(told) + math.ceil(missing_steps / spacing))
+    return needed + len(steps) - len(told)
+
+
+def _first_is_origin(steps: Sequence[int], *, starts_at_base: bool) -> bool:
+    """True where training is measured from the first checkpoint, and not from a base model before it."""
+    return not starts_at_base or 0 in steps
 
 
 def _check_ends(method: WeightExtrapolationMethod, known: Sequence[int]) -> None:

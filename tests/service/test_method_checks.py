@@ -13,7 +13,7 @@ from fixtures.problems import problem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nextrapolate.methods import make_method
+from nextrapolate.methods import METHODS, make_method
 from nextrapolate.schemas import (
     AlphaRlMethod,
     AutoregressionMethod,
@@ -33,7 +33,6 @@ from nextrapolate_service.errors import (
     UnusableError,
 )
 from nextrapolate_service.method_checks import check_method
-from nextrapolate_service.methods import METHODS
 from nextrapolate_worker.methods import numerics_method
 
 

@@ -7,9 +7,9 @@ from fixtures.problems import problem
 from fixtures.redis import running
 from redis import Redis
 
+from nextrapolate.methods import METHODS
 from nextrapolate_service.app import create_app
 from nextrapolate_service.context import MAX_JSON_BYTES
-from nextrapolate_service.methods import METHODS
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.keys import new_key
@@ -86,7 +86,7 @@ def test_an_unknown_parameter_is_answered_with_those_of_its_method(refusing: Tes
     answer = refusing.post("/jobs", json={"series": "x", "method": {"name": name, "alhpa": 2}})
     (error,) = problem(answer, 422, "invalid-request").errors
     assert error["field"] == "method.alhpa"
-    assert error["known"] == METHODS[name].parameter_names()
+    assert error["known"] == sorted(METHODS[name].model_fields.keys() - {"name"})
     assert "alpha" in error["message"]
 
 
@@ -242,6 +242,12 @@ def test_methods_come_with_paper_and_parameters(client: TestClient) -> None:
     methods = {method["name"]: method for method in client.get("/methods").json()["methods"]}
     assert set(methods) == set(METHODS)
     assert methods["next"]["paper"] == "arXiv:2604.11446"
+    assert methods["expo"]["title"].startswith("ExPO: W_c + alpha (W_c - W_0), the model as it is and")
+    assert [name for name, method in methods.items() if method["paper"] is None] == [
+        "auto",
+        "autoregression",
+        "none",
+    ]
     assert methods["next"]["parameters"]["properties"]["alpha"]["default"] == 1.0
 
 

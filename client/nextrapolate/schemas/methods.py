@@ -1,6 +1,6 @@
 """The methods and their parameters, as callers write them: documented, bounded, and part of the schemas."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -24,9 +24,15 @@ PerCheckpoint = Annotated[
 
 
 class MethodParameters(BaseModel):
-    """What every method takes; unknown parameters are refused by name."""
+    """What every method takes; unknown parameters are refused by name.
+
+    The first line of a method's docstring is its title wherever methods are listed, and names its paper.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learns_from_base: ClassVar[bool] = True
+    """Whether it learns from the origin, too: where training is measured from, if that is in the series."""
 
     horizon_steps: Steps = Field(50, description="training steps to predict ahead of the last checkpoint")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
@@ -58,7 +64,7 @@ class MethodParameters(BaseModel):
 
 
 class AutoMethod(MethodParameters):
-    """Auto: kriging, straight lines and no jump, weighed per module by backtests on this run's own past."""
+    """Kriging, straight lines and no jump, weighed per module by backtests on this run's own past."""
 
     name: Literal["auto"] = "auto"
 
@@ -67,12 +73,13 @@ _PAPER_ALPHA = 1.5
 
 
 class NextMethod(MethodParameters):
-    """NExt: leading singular triples extrapolated by what followed them in this run (arXiv 2604.11446).
+    """After NExt: leading triples by a regression of ours; preset=paper is as published (arXiv 2604.11446).
 
     Under `preset="paper"` a parameter of the other preset is refused, and the other way round.
     """
 
     name: Literal["next"] = "next"
+    learns_from_base: ClassVar[bool] = False
     alpha: Alpha = Field(
         1.0,
         description=f"factor on the predicted update; under preset=paper {_PAPER_ALPHA} unless it is given "
@@ -133,7 +140,7 @@ class NextMethod(MethodParameters):
 
 
 class WeightExtrapolationMethod(MethodParameters):
-    """Weight extrapolation: the straight line through two checkpoints, followed on (arXiv 2601.04537)."""
+    """The straight line through two checkpoints, followed on (arXiv 2601.04537)."""
 
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
     window_steps: Steps | Literal["auto"] = Field(
@@ -166,9 +173,10 @@ class WeightExtrapolationMethod(MethodParameters):
 
 
 class AutoregressionMethod(MethodParameters):
-    """Autoregression: ridge regression of coming increments on past ones, over many windows and horizons."""
+    """Ridge regression of coming increments on past ones, over many windows and horizons."""
 
     name: Literal["autoregression"] = "autoregression"
+    learns_from_base: ClassVar[bool] = False
     ridge: float = Field(
         0.1, gt=0, le=1e6, description="ridge penalty, as a share of the mean diagonal of the normal matrix"
     )
@@ -182,6 +190,7 @@ class RelexMethod(MethodParameters):
     """RELEX: a line in time through each module's leading directions (arXiv 2605.21468)."""
 
     name: Literal["relex"] = "relex"
+    learns_from_base: ClassVar[bool] = False
     rank: int = Field(1, ge=1, le=1024, description="directions in time that are kept; the paper's is 1")
     window_steps: Steps | None = Field(
         None, description="steps before the last checkpoint to learn from; null: all"
@@ -204,6 +213,7 @@ class AlphaRlMethod(MethodParameters):
     """AlphaRL: each module's leading direction as a line over reward or step (arXiv 2510.00553)."""
 
     name: Literal["alpharl"] = "alpharl"
+    learns_from_base: ClassVar[bool] = False
     rewards: PerCheckpoint | None = Field(
         None, description="reward of each checkpoint used, in order; null: the steps stand in for them"
     )
@@ -268,7 +278,7 @@ class NoForecastParameters(HorizonFreeParameters):
 
 
 class SoupMethod(NoForecastParameters):
-    """A soup: the mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
+    """The mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
 
     name: Literal["soup"] = "soup"
     alpha: Alpha = Field(

@@ -5,9 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from nextrapolate.methods import default_methods
+from nextrapolate.methods import METHODS, default_methods
 from nextrapolate.schemas import BacktestCreate, Gate, InspectCreate, JobCreate, JobRequest, Output
-from nextrapolate_service.methods import METHODS
 from nextrapolate_service.pages.forms import SignedForm
 from nextrapolate_service.pages.parameters import departures, entered, fields_of
 from nextrapolate_store.records import JobRecord
@@ -21,7 +20,7 @@ def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
             name = form.first("method.name")
             body["method"] = {"name": name}
             if name in METHODS:
-                body["method"] |= entered(METHODS[name].parameters, form.fields, "method.")
+                body["method"] |= entered(METHODS[name], form.fields, "method.")
             body["output"] = entered(Output, form.fields, "output.")
             body["gate"] = entered(Gate, form.fields, "gate.")
             body["until"] = form.first("until") or None
@@ -60,7 +59,7 @@ def _extrapolation(asked: JobCreate, method: str | None, form: SignedForm | None
     if name != asked.method.name:
         said = {parameter: value for parameter, value in said.items() if parameter == "horizon_steps"}
     parts: Mapping[str, tuple[type[BaseModel], Mapping[str, Any]]] = {
-        "parameters": (METHODS[name].parameters, said),
+        "parameters": (METHODS[name], said),
         "output": (Output, departures(asked.output)),
         "gate": (Gate, departures(asked.gate)),
     }

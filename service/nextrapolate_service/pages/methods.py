@@ -2,8 +2,9 @@
 
 from fastapi import APIRouter, Request, Response, Security
 
+from nextrapolate.methods import METHODS
 from nextrapolate_service.auth import authenticate
-from nextrapolate_service.methods import METHODS
+from nextrapolate_service.methods import OFFERED
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.parameters import fields_of
 from nextrapolate_service.pages.rendering import page
@@ -19,5 +20,5 @@ shared = APIRouter(
 @shared.get("/methods")
 def show_methods(request: Request) -> Response:
     """List what this server can compute, with its sources and parameters."""
-    methods = [(entry.info(), fields_of(entry.parameters, {}, "")) for entry in METHODS.values()]
+    methods = [(method, fields_of(METHODS[method.name], {}, "")) for method in OFFERED]
     return page(request, "methods.html", methods=methods)

@@ -11,7 +11,7 @@ from nextrapolate_service.auth import WritingTenant
 from nextrapolate_service.dependencies import OpenStore, Settings, Wake
 from nextrapolate_service.errors import UnusableError
 from nextrapolate_service.invalid_fields import explain
-from nextrapolate_service.methods import METHODS
+from nextrapolate_service.methods import OFFERED
 from nextrapolate_service.pages.again import read_body, shown
 from nextrapolate_service.pages.forms import OwnForm, SignedForm
 from nextrapolate_service.pages.negotiation import PageRoute
@@ -79,7 +79,7 @@ def _form(
         "again.html",
         status=422 if problems else 200,
         job=record,
-        methods=METHODS,
+        methods=OFFERED,
         problems=problems,
         once=secrets.token_urlsafe(16),
         **shown(record, method, form),

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Security
 
 from nextrapolate.schemas import MethodList
 from nextrapolate_service.auth import authenticate
-from nextrapolate_service.methods import METHODS
+from nextrapolate_service.methods import OFFERED
 from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_store.keys import Scope
 
@@ -18,4 +18,4 @@ router = APIRouter(
 @router.get("/methods", responses=problem_responses(), summary="List methods")
 async def list_methods() -> MethodList:
     """Each method with its paper and the JSON schema of its parameters, defaults included."""
-    return MethodList(methods=[method.info() for method in METHODS.values()])
+    return MethodList(methods=list(OFFERED))
