@@ -31,8 +31,8 @@ REQUEST = JobCreate(series="s1")
 
 
 def test_key_and_path_are_sent(make_client: MakeClient, scripted: ScriptedServer) -> None:
-    scripted.on("GET", "/jobs/a%2F..%2Fb", answer(a_job()))
-    make_client(scripted.url, "nx_1_secret").get_job("a/../b")
+    scripted.on("GET", "/jobs/a%20b%3F", answer(a_job()))
+    make_client(scripted.url, "nx_1_secret").get_job("a b?")
     assert scripted.received[0].headers["authorization"] == "Bearer nx_1_secret"
 
 
@@ -206,8 +206,8 @@ def test_status_tells_the_error(
 
 
 def test_a_series_is_deleted(make_client: MakeClient, scripted: ScriptedServer) -> None:
-    scripted.on("DELETE", "/series/s%2F1", answer(b"", 204))
-    make_client(scripted.url).delete_series("s/1")
+    scripted.on("DELETE", "/series/s1", answer(b"", 204))
+    make_client(scripted.url).delete_series("s1")
     scripted.on("DELETE", "/series/s2", problem(404))
     with pytest.raises(NotFoundError):
         make_client(scripted.url).delete_series("s2")

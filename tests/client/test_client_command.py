@@ -358,7 +358,7 @@ def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> No
     assert run("series", "delete", "s1", "s2", "--url", scripted.url) == Ended(2, "deleted s1\n", said)
 
 
-@pytest.mark.parametrize("job", ["", ".", ".."])
+@pytest.mark.parametrize("job", ["", ".", "..", "grpo-run/checkpoint-10"])
 @pytest.mark.parametrize("command", ["show", "cancel", "watch"])
 def test_what_is_no_id_of_a_job_is_sent_nowhere(
     run: Run, scripted: ScriptedServer, command: str, job: str

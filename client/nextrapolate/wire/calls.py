@@ -144,13 +144,13 @@ def _checkpoint_path(series_id: str, step: int, *name: str) -> str:
 
 
 def _path(*parts: str) -> str:
-    """Put a path together; of nothing, or of dots, it would be that of something else.
+    """Put a path together; of nothing, of dots or with a slash, it would be that of something else.
 
     Raises:
         ParameterError: a part of it cannot be an id.
     """
     for part in parts:
-        if part in ("", ".", ".."):
+        if part in ("", ".", "..") or "/" in part:
             raise ParameterError(f"{part!r} is no id: give that of a job or a series, whole")
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
