@@ -13,7 +13,7 @@ from httpx_sse import EventSource
 from tenacity import AsyncRetrying
 
 from nextrapolate import evidence, flows
-from nextrapolate.errors import APIError, ServiceUnreachable
+from nextrapolate.errors import APIError, NextrapolateError, ServiceUnreachable
 from nextrapolate.evidence import Question
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
@@ -255,7 +255,7 @@ class AsyncNExtClient:
     # I/O ----------------------------------------------------------------------------------------------------
 
     async def _run(self, flow: flows.Flow[T]) -> T:
-        """Carry out what a flow asks for, one thing after the other; of files that fail it hears itself."""
+        """Carry out what a flow asks for, one thing after the other; of what fails it hears first."""
         with closing(flow):
             go_on = partial(flow.send, None)
             while True:
@@ -265,7 +265,7 @@ class AsyncNExtClient:
                     return cast(T, stop.value)
                 try:
                     go_on = partial(flow.send, await self._perform(wanted))
-                except OSError as error:
+                except (OSError, NextrapolateError) as error:
                     go_on = partial(flow.throw, error)
 
     async def _perform(self, wanted: Call[Any] | Download) -> Any:

@@ -13,7 +13,7 @@ from httpx_sse import EventSource
 from tenacity import Retrying
 
 from nextrapolate import evidence, flows
-from nextrapolate.errors import APIError, ServiceUnreachable
+from nextrapolate.errors import APIError, NextrapolateError, ServiceUnreachable
 from nextrapolate.evidence import Question
 from nextrapolate.extrapolation import Extrapolation, Plan
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
@@ -357,7 +357,7 @@ class NExtClient:
     # I/O ----------------------------------------------------------------------------------------------------
 
     def _run(self, flow: flows.Flow[T]) -> T:
-        """Carry out what a flow asks for, one thing after the other; of files that fail it hears itself."""
+        """Carry out what a flow asks for, one thing after the other; of what fails it hears first."""
         with closing(flow):
             go_on = partial(flow.send, None)
             while True:
@@ -367,7 +367,7 @@ class NExtClient:
                     return cast(T, stop.value)
                 try:
                     go_on = partial(flow.send, self._perform(wanted))
-                except OSError as error:
+                except (OSError, NextrapolateError) as error:
                     go_on = partial(flow.throw, error)
 
     def _perform(self, wanted: Call[Any] | Download) -> Any:

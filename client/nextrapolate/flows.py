@@ -13,7 +13,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol, TypeVar
 
-from nextrapolate.errors import CheckpointError, DownloadError, JobCancelledError, JobFailedError
+from nextrapolate.errors import (
+    APIError,
+    CheckpointError,
+    DownloadError,
+    JobCancelledError,
+    JobFailedError,
+    ServiceUnreachable,
+)
 from nextrapolate.folders import LocalCheckpoint
 from nextrapolate.invalid_requests import making_a_request
 from nextrapolate.progress import Tracker
@@ -83,7 +90,7 @@ def upload_files(
 def upload_run(
     name: str, checkpoints: Sequence[LocalCheckpoint], labels: Labels | None, tracker: Tracker
 ) -> Flow[Series]:
-    """Make a new series with all of a run's checkpoints."""
+    """Make a new series with all of a run's checkpoints; it goes again where the first of them is refused."""
     config = checkpoints[-1].config()
     base_model = config.get("base_model_name_or_path")
     create = calls.create_series(name, base_model=base_model, lora_config=config, labels=labels)
@@ -96,8 +103,25 @@ def upload_run(
             on_bytes = tracker.uploading(f"step {checkpoint.step}", before, sum(sizes.values()))
             uploads[file] = Upload(path, on_bytes)
             before += sizes[path]
-        yield from upload_files(series.id, checkpoint.step, uploads)
+        try:
+            yield from upload_files(series.id, checkpoint.step, uploads)
+        except APIError as refusal:
+            if checkpoint is checkpoints[0]:
+                yield from _withdraw(series.id, refusal)
+            raise
     return series
+
+
+def _withdraw(series_id: str, refusal: APIError) -> Flow[None]:
+    """Delete a series that holds nothing yet, and add to what was refused whether that went well."""
+    try:
+        yield from ask(calls.delete_series(series_id))
+    except (APIError, ServiceUnreachable):
+        refusal.add_note(
+            f"(its series is left, with no checkpoint: `nextrapolate series delete {series_id}`)"
+        )
+    else:
+        refusal.add_note("(the series that was made for it is deleted again)")
 
 
 def submit_over(

@@ -83,6 +83,21 @@ def test_from_a_folder_to_an_adapter(client: Any, run_of_steps: Path, tmp_path: 
     assert [(jump.step, jump.job) for jump in jumped.jumps] == [(100, result.job.id)]
 
 
+@pytest.mark.parametrize("refused_step", [10, 20])
+def test_a_series_goes_again_whose_first_checkpoint_is_refused(
+    client: Any, tmp_path: Path, refused_step: int
+) -> None:
+    run = write_run(tmp_path / f"refused-{tmp_path.name}", [10, 20, 30], seed=next(NEW_SEEDS))
+    config = run / f"checkpoint-{refused_step}" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"lora_alpha": -1}))
+    with pytest.raises(InvalidRequestError, match="lora_alpha") as refusal:
+        client.extrapolate(run)
+    deleted = ["(the series that was made for it is deleted again)"] if refused_step == 10 else []
+    assert refusal.value.__notes__[1:] == deleted  # the first names the file
+    left = [series.name for series in client.list_series() if series.name == run.name]
+    assert left == ([] if deleted else [run.name])
+
+
 @pytest.fixture
 def series_id(client: Any, run_of_steps: Path) -> str:
     """A series with all checkpoints of the run."""

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from fixtures.client_examples import a_report, write_checkpoints
 from fixtures.scripted_job import ADAPTER, script_job
-from fixtures.scripted_server import MakeClient, ScriptedServer, answer
+from fixtures.scripted_server import MakeClient, ScriptedServer, answer, problem
 
 from nextrapolate import (
     AutoMethod,
     CheckpointError,
     Gate,
+    InvalidRequestError,
     JobFailedError,
     JobState,
     Output,
@@ -75,6 +76,17 @@ def test_what_the_service_has_is_not_sent_again(
     uploaded = [progress.fraction for progress in told if progress.stage == "upload"]
     assert uploaded == sorted(uploaded)
     assert uploaded[-1] == UPLOAD_SHARE
+
+
+def test_a_series_that_cannot_be_deleted_again_is_named(
+    make_client: MakeClient, service: ScriptedServer, tmp_path: Path
+) -> None:
+    service.on("POST", "/series/s1/checkpoints/10", problem(422, detail="no LoRA"))
+    service.on("DELETE", "/series/s1", problem(403))
+    with pytest.raises(InvalidRequestError, match="no LoRA") as refusal:
+        make_client(service.url).extrapolate(write_checkpoints(tmp_path / "grpo", 10, 20))
+    (note,) = refusal.value.__notes__
+    assert "`nextrapolate series delete s1`" in note
 
 
 def test_uris_and_series_upload_nothing(
