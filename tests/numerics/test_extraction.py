@@ -50,6 +50,11 @@ def grouped(*modules: ModuleFactors) -> MappedGroup:
     return MappedGroup.of((str(index), factors) for index, factors in enumerate(modules))
 
 
+def later(drift: Drift) -> range:
+    """All steps after the origin."""
+    return range(1, len(drift.steps))
+
+
 def multiplied(*modules: ModuleFactors) -> FactorGrams:
     return grouped(*modules).multiplied(Pairs.of(len(modules[0].B)), sums=True)
 
@@ -83,7 +88,9 @@ def test_a_module_wider_than_a_tile_has_the_dense_gram_sums_and_triples() -> Non
     deltas = dense(factors)
     torch.testing.assert_close(gram(grams)[0], deltas.flatten(1) @ deltas.flatten(1).T, rtol=1e-10, atol=0)
     torch.testing.assert_close(entry_sums(grams)[0], deltas.sum(dim=(1, 2)), rtol=1e-10, atol=1e-8)
-    (found,) = triples_of(group, grams, drift, [], Seen.GLOBALS, done_before(drift.spans(0, 3), grams))
+    (found,) = triples_of(
+        group, grams, drift, later(drift), [], Seen.GLOBALS, done_before(drift.spans(0, 3), grams)
+    )
     assert len(found.locals.sigma) == len(found.targets.sigma) == 0, "nobody asked for them"
     leading = found.globals
     for sigma, u, v, delta in zip(leading.sigma, leading.u, leading.v, deltas, strict=True):
@@ -111,7 +118,9 @@ def test_triples_are_the_dense_ones(
     drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
     pairs = drift.pairs(20)
     group, grams = grouped(factors), multiplied(factors)
-    (found,) = triples_of(group, grams, drift, pairs, Seen.ALL, done_before(drift.spans(0, 4), grams))
+    (found,) = triples_of(
+        group, grams, drift, later(drift), pairs, Seen.ALL, done_before(drift.spans(0, 4), grams)
+    )
     expected = {
         "globals": drifts[1:],
         "locals": drifts[1:] - drifts[:-1],
@@ -142,8 +151,8 @@ def test_modules_decomposed_together_have_their_own_dense_triples(jumps: set[int
     group, grams = grouped(*modules), multiplied(*modules)
     dones = done_before(drift.spans(0, 5), grams)
     pairs = drift.pairs(20)
-    spectra = list(global_spectra(grams, seen_deltas(drift, [], Seen.GLOBALS), dones))
-    triples = triples_of(group, grams, drift, pairs, Seen.ALL, dones)
+    spectra = list(global_spectra(grams, seen_deltas(drift, later(drift), [], Seen.GLOBALS), dones))
+    triples = triples_of(group, grams, drift, later(drift), pairs, Seen.ALL, dones)
     for index, (factors, found) in enumerate(zip(modules, triples, strict=True)):
         drifts = torch.einsum("ip,pmn->imn", drift.coefficients, dense(factors))
         for kind, expected in (
@@ -172,7 +181,7 @@ def test_a_small_drift_on_a_large_adapter_is_known_across_many_jumps(size: float
     group, grams = grouped(factors), multiplied(factors)
     last = len(steps) - 1
     dones = done_before(drift.spans(0, last), grams)
-    (found,) = triples_of(group, grams, drift, [], Seen.GLOBALS, dones)
+    (found,) = triples_of(group, grams, drift, later(drift), [], Seen.GLOBALS, dones)
     (((values,),),) = global_spectra(grams, [drift.spans(0, last)], dones)
     delta = torch.einsum("p,pmn->mn", drift.coefficients[-1], dense(factors))
     u, sigma, vt = torch.linalg.svd(delta, full_matrices=False)
@@ -318,7 +327,7 @@ def test_a_span_of_nothing_on_an_adapter_that_is_there_has_no_triple() -> None:
     factors = ModuleFactors((one, one, other, other, other), A, scaling=0.7)
     group, grams = grouped(factors), multiplied(factors)
     dones = done_before(drift.spans(0, 4), grams)
-    (found,) = triples_of(group, grams, drift, [(1, 3)], Seen.ALL, dones)
+    (found,) = triples_of(group, grams, drift, later(drift), [(1, 3)], Seen.ALL, dones)
     for triples in (found.locals[1:], found.targets):
         assert not triples.sigma.any()
         assert not triples.u.any()

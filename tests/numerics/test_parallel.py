@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 
 from nextrapolate_numerics import GateThresholds, Method, Next, NextPaper, Relex, Trajectory, extend, extract
 from nextrapolate_numerics.extraction import groups
-from nextrapolate_numerics.extraction.gram import Pairs
 from nextrapolate_numerics.parallel import in_threads
 
 STEPS = (10, 20, 30, 40, 50, 60)
@@ -96,4 +95,4 @@ def test_threads_share_the_memory_of_inner_products(
     tmp_path: Path, rank: int, points: int, groups_at_once: int
 ) -> None:
     run = write_run(tmp_path / "run", (10, 20), rank=rank)
-    assert groups.at_once(Trajectory.open(checkpoints(run)), Pairs.of(points)) == groups_at_once
+    assert groups.at_once(Trajectory.open(checkpoints(run)), points**2) == groups_at_once

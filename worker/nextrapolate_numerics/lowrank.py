@@ -7,7 +7,8 @@ that.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import torch
@@ -32,6 +33,11 @@ class Triple:
 
     def __getitem__(self, index: int | slice | list[int] | tuple[slice, int]) -> "Triple":
         return Triple(self.sigma[index], self.u[index], self.v[index])
+
+    @classmethod
+    def joined(cls, batches: Sequence["Triple"]) -> "Triple":
+        """One batch of several."""
+        return cls(*(torch.cat([getattr(batch, of.name) for batch in batches]) for of in fields(cls)))
 
     def aligned_to(self, other: "Triple") -> "Triple":
         """The same matrices under the signs that make u.u' + v.v' >= 0; `other` broadcasts."""

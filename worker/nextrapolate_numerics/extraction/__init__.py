@@ -12,6 +12,8 @@ triples.py          those that NExt sees
 parts.py            the global delta, part by part
 module_geometry.py  how a module moved, for readers
 breaks.py           where a series is not the way of one run
+windows.py          which points are held multiplied at a time
+look.py             what a group of modules tells
 gather.py           the pass itself
 extraction.py       what was learnt: the carrier that methods start from
 

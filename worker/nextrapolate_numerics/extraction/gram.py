@@ -16,27 +16,34 @@ class Pairs:
     Attributes:
         runs: (apart, begin, end): the pairs (k + apart, k) for begin <= k < end. Those of points with
             themselves come first.
-        kept: (w, 2) the two points of each place: the runs one after the other, then their mirrors.
-        where: (p, p) place of the product of each two points, in both orders; -1 where there is none.
+        kept: (w, 2) the two points of each place: the runs one after the other, then their mirrors if any.
+        where: (p, p) place of the product of each two points, in both orders; -1 where there is none. Without
+            mirrors both orders have one place, which does for what is symmetric.
+        mirrored: whether mirrors are kept.
     """
 
     runs: tuple[tuple[int, int, int], ...]
     kept: Tensor
     where: Tensor
+    mirrored: bool
 
     @classmethod
-    def of(cls, points: int, wanted: Iterable[tuple[int, int]] | None = None) -> Self:
+    def of(
+        cls, points: int, wanted: Iterable[tuple[int, int]] | None = None, *, mirrored: bool = True
+    ) -> Self:
         """The pairs that are wanted, in either order; None wants them all."""
         if wanted is None:
             runs = [(apart, 0, points - apart) for apart in range(points)]
         else:
             runs = list(_runs({(abs(one - other), min(one, other)) for one, other in wanted}))
         pairs = [(begin + apart, begin) for apart, first, end in runs for begin in range(first, end)]
-        pairs += [(begin, end) for end, begin in pairs if begin != end]
-        kept = torch.tensor(pairs)
+        one_way = torch.tensor(pairs)
+        mirrors = one_way[one_way[:, 0] != one_way[:, 1]].flip(1)
+        kept = torch.cat([one_way, mirrors]) if mirrored else one_way
         where = torch.full((points, points), -1)
-        where[tuple(kept.T)] = torch.arange(len(kept))
-        return cls(tuple(runs), kept, where)
+        for ways in (one_way.flip(1), kept):
+            where[tuple(ways.T)] = torch.arange(len(ways))
+        return cls(tuple(runs), kept, where, mirrored)
 
 
 def _runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
@@ -57,7 +64,7 @@ class FactorGrams:
         right: (g, w, r, r), A_k A_l^T likewise.
         left_sums: (g, p, r), 1^T B_k; (g, 0, r) where sums were not wanted.
         right_sums: likewise, A_k 1.
-        where: (p, p) the place of each pair, on the CPU; -1 where its product was not wanted.
+        where: (p, p) the place of each pair, on the CPU (`Pairs`); -1 where its product was not wanted.
         scaling: (g,) the LoRA scalings, which are in neither.
     """
 
@@ -113,9 +120,13 @@ class FactorGrams:
 
 
 def gram(factors: FactorGrams) -> Tensor:
-    """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)) of all points, (g, p, p) float64 on the CPU."""
-    inner = (factors.left * factors.right).sum(dim=(2, 3))
-    return (factors.scaling.unsqueeze(1) ** 2 * inner).cpu()[:, factors.where]
+    """G[k, l] = <dW_k, dW_l> = s^2 tr((B_k^T B_l)(A_l A_k^T)), (g, p, p) float64 on the CPU.
+
+    0 where the product of two points was not wanted.
+    """
+    inner = torch.einsum("gwrs,gwrs->gw", factors.left, factors.right)
+    found = (factors.scaling.unsqueeze(1) ** 2 * inner).cpu()[:, factors.where]
+    return torch.where(factors.where >= 0, found, 0.0)
 
 
 def entry_sums(factors: FactorGrams) -> Tensor:

@@ -54,6 +54,8 @@ class _Room:
 _ON_CPU = _Room(4 << 20, 32 << 20)  # of each thread: enough for a call to be worth it, and little memory
 _AT_ONCE = 16 << 20  # bytes of inner products that all threads hold; each takes some six times its own
 _AT_ONCE_SHARE = 8  # and this part of a checkpoint more: a job of large ones may take more memory
+_OF_ONE = 32 << 20  # bytes of inner products that a module which is worked on alone may have held at a time
+_OF_ONE_SHARE = 4  # and this part of a checkpoint more
 _LAUNCHED = 400 << 20  # bytes of factors that are read while one group's work is launched on a GPU
 
 
@@ -67,14 +69,28 @@ def _on_gpu(device: torch.device, factors: int) -> _Room:
     return _Room(memory // 128, min(factors // groups, memory // 64))
 
 
-def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[list[str]]:
-    """The names of all modules in groups, in their order: those of a group have one rank."""
+def most_pairs(trajectory: Trajectory, device: torch.device) -> int:
+    """Of how many pairs of points the products may be held at a time, for one module at least."""
+    if device.type == "cuda":  # which makes the products of all points with all at a time in any case
+        return len(trajectory.points) ** 2
+    rank = max(keys.r for keys in trajectory.layouts[0].modules.values())
+    return (_OF_ONE + _checkpoint_bytes(trajectory) // _OF_ONE_SHARE) // (16 * rank**2)
+
+
+def planned(trajectory: Trajectory, held: int, device: torch.device) -> list[list[str]]:
+    """The names of all modules in groups, in their order: those of a group have one rank.
+
+    Args:
+        trajectory: of the modules.
+        held: how many products of two points are held of each at a time.
+        device: where the work is done.
+    """
     modules, points = trajectory.layouts[0].modules, len(trajectory.points)
     of_factors = {name: 4 * points * keys.r * (keys.m + keys.n) for name, keys in modules.items()}
     on_gpu = device.type == "cuda"
     room = _on_gpu(device, sum(of_factors.values())) if on_gpu else _ON_CPU
     # of both sides, beside which a GPU has all points' products of one
-    products_held = len(pairs.kept) + (points**2 // 2 if on_gpu else 0)
+    held += points**2 // 2 if on_gpu else 0
     plan: list[list[str]] = []
     rank = products = factors = 0
     for name, keys in modules.items():
@@ -82,20 +98,24 @@ def planned(trajectory: Trajectory, pairs: Pairs, device: torch.device) -> list[
             plan.append([])
             rank, products, factors = keys.r, 0, 0
         plan[-1].append(name)
-        products += 16 * products_held * keys.r**2
+        products += 16 * held * keys.r**2
         factors += of_factors[name]
     return plan
 
 
-def at_once(trajectory: Trajectory, pairs: Pairs) -> int:
+def at_once(trajectory: Trajectory, held: int) -> int:
     """How many groups a CPU's threads may work on at a time, for the memory that their products take.
 
     One that has more of them than all threads may hold is worked on alone, by all of torch's threads.
     """
-    modules = trajectory.layouts[0].modules.values()
-    checkpoint = 4 * sum(keys.r * (keys.m + keys.n) for keys in modules)
-    of_group = max(_ON_CPU.products, 16 * len(pairs.kept) * max(keys.r for keys in modules) ** 2)
-    return max(1, min(MAX_MODULES, (_AT_ONCE + checkpoint // _AT_ONCE_SHARE) // of_group))
+    rank = max(keys.r for keys in trajectory.layouts[0].modules.values())
+    of_group = max(_ON_CPU.products, 16 * held * rank**2)
+    room = _AT_ONCE + _checkpoint_bytes(trajectory) // _AT_ONCE_SHARE
+    return max(1, min(MAX_MODULES, room // of_group))
+
+
+def _checkpoint_bytes(trajectory: Trajectory) -> int:
+    return 4 * sum(keys.r * (keys.m + keys.n) for keys in trajectory.layouts[0].modules.values())
 
 
 def moving(trajectory: Trajectory, names: Iterable[str]) -> list[str]:

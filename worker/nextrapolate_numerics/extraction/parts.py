@@ -29,6 +29,9 @@ SPEEDS = 3  # global, between, local: the order of all that follows
 MAX_TRIPLES = 8
 _BETWEEN_STEPS = 50  # long enough to average the noise of batches, short enough to know where the run heads
 
+_HELD = 1 << 20  # entries of such coordinates that a CPU's thread holds, of u and of v each: 8 MB of float64
+_HELD_ON_GPU = 1 << 27
+
 
 @dataclass(frozen=True)
 class ModuleParts:
@@ -37,7 +40,7 @@ class ModuleParts:
     Attributes:
         ranks: R of them, of the parts that are looked at.
         products: (c, R, 3, 3) <X_a, X_b> of the parts at the c steps.
-        with_points: (c, R, 3, p) <X_a, dW_point>.
+        with_points: (c, R, 3, p) <X_a, dW_point>; 0 for points whose products with X_a's were not wanted.
     """
 
     ranks: tuple[int, ...]
@@ -47,6 +50,14 @@ class ModuleParts:
     def until(self, checkpoints: int) -> "ModuleParts":
         """Those of the first checkpoints."""
         return ModuleParts(self.ranks, self.products[:checkpoints], self.with_points[:checkpoints])
+
+    @classmethod
+    def joined(cls, some: Sequence["ModuleParts"]) -> "ModuleParts":
+        """Those of one window of steps after the other."""
+        products, with_points = (
+            torch.cat(side) for side in zip(*((of.products, of.with_points) for of in some), strict=True)
+        )
+        return cls(some[0].ranks, products, with_points)
 
     def of_rank(self, rank: int) -> tuple[Tensor, Tensor]:
         """Inner products (c, 3, 3) of the parts with one another, and (c, 3, p) with the points' deltas."""
@@ -59,18 +70,48 @@ def begins(drift: Drift, at: int) -> tuple[int, int, int]:
     return 0, min(drift.nearest(drift.steps[at] - _BETWEEN_STEPS), at - 1), at - 1
 
 
+def increments(drift: Drift, at: int) -> list[Delta]:
+    """What the three speeds at a step are of."""
+    return [drift.spans(begin, at) for begin in begins(drift, at)]
+
+
 def parts_of(
-    grams: FactorGrams, drift: Drift, ranks: tuple[int, ...], dones: Sequence[Done]
+    grams: FactorGrams, drift: Drift, steps: range, ranks: tuple[int, ...], dones: Sequence[Done]
 ) -> list[ModuleParts]:
-    """Parts of each module at all steps after the origin; O(c R p r^2) for R triples, whatever m and n."""
-    later = range(1, len(drift.steps))
-    increments = [(begin, at) for at in later for begin in begins(drift, at)]
-    deltas = [drift.spans(*increment) for increment in increments]
-    steps = [drift.steps[at] - drift.steps[begin] for begin, at in increments]
+    """Parts of each module at some steps; O(c R p r^2) for R triples, whatever m and n.
+
+    Args:
+        grams: products of the points of all increments of a step with one another are there.
+        drift: of the run.
+        steps: indices of c steps, after the origin.
+        ranks: of the parts that are looked at.
+        dones: what `done_before` tells of the last global delta.
+    """
+    together = _steps_together(grams, max(ranks))
+    some = [
+        _some_parts(grams, drift, steps[first : first + together], ranks, dones)
+        for first in range(0, len(steps), together)
+    ]
+    products, with_points = (torch.cat(side, dim=1) for side in zip(*some, strict=True))
+    return [ModuleParts(ranks, *of_module) for of_module in zip(products, with_points, strict=True)]
+
+
+def _steps_together(grams: FactorGrams, count: int) -> int:
+    """At how many steps the triples of all increments are held in the coordinates of all points."""
+    held = _HELD if grams.device.type == "cpu" else _HELD_ON_GPU
+    return max(1, held // (len(grams) * SPEEDS * count * len(grams.where) * grams.rank))
+
+
+def _some_parts(
+    grams: FactorGrams, drift: Drift, steps: Sequence[int], ranks: tuple[int, ...], dones: Sequence[Done]
+) -> tuple[Tensor, Tensor]:
+    """What ModuleParts tells of each module at some of the c steps, by index; on the CPU."""
+    deltas = [delta for at in steps for delta in increments(drift, at)]
+    lengths = [drift.steps[at] - drift.steps[begin] for at in steps for begin in begins(drift, at)]
     which = owners(deltas, drift.points, grams.device)
     found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), dones, max(ranks))
-    products, with_points = (side.cpu() for side in _products(grams, found, steps, which, ranks))
-    return [ModuleParts(ranks, *of_module) for of_module in zip(products, with_points, strict=True)]
+    products, with_points = _products(grams, found, lengths, which, ranks)
+    return products.cpu(), with_points.cpu()
 
 
 def _products(
@@ -105,13 +146,18 @@ def _products(
 def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: list[Tensor]) -> Tensor:
     """Inner products of vectors with all points' factors, (g, b, k, p, r), from their own coordinates there.
 
-    A vector has coordinates at few points: what others would contribute is not multiplied.
+    A vector has coordinates at few points: what others would contribute is not multiplied. A product that was
+    not wanted counts as 0.
     """
     found = torch.zeros_like(coordinates).flatten(3)
     for point, deltas in enumerate(which):
-        with_all = products[:, where[point]].transpose(1, 2).flatten(2)  # (g, r, p r)
+        if not len(deltas):
+            continue
+        with_all = products[:, where[point]].transpose(1, 2)  # (g, r, p, r)
+        with_all[:, :, where[point] < 0] = 0
         own = coordinates[:, deltas, :, point]
-        found.index_add_(1, deltas, (own.flatten(1, 2) @ with_all).view(*own.shape[:3], found.shape[-1]))
+        with_all = own.flatten(1, 2) @ with_all.flatten(2)
+        found.index_add_(1, deltas, with_all.view(*own.shape[:3], found.shape[-1]))
     return found.view_as(coordinates)
 
 

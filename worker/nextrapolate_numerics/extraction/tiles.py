@@ -134,7 +134,7 @@ class MappedGroup:
 
 
 def multiply(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
-    """A tile at a time, each pair in one order; its mirror is copied.
+    """A tile at a time, each pair in one order; its mirror, where it is kept, is copied.
 
     Args:
         side: B or A of one module.
@@ -143,7 +143,7 @@ def multiply(side: Side, pairs: Pairs, products: Tensor, total: Tensor) -> None:
         total: (p, r) zeros, to which the sums over d are added; or (0, r).
     """
     sizes = [end - begin for _, begin, end in pairs.runs]
-    mirrored = [size for size, (apart, _, _) in zip(sizes, pairs.runs, strict=True) if apart]
+    mirrored = [end - begin for apart, begin, end in pairs.runs if apart and pairs.mirrored]
     runs = torch.split(products, [*sizes, *mirrored])
     runs, mirrors = runs[: len(sizes)], runs[len(sizes) :]
     tile = side.tile()

@@ -1,7 +1,7 @@
 """Leading triples of a module's global, local and target deltas: what NExt sees of a trajectory."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from itertools import chain
 
@@ -46,17 +46,25 @@ class ModuleTriples:
         """Those of the first checkpoints and of the first pairs."""
         return ModuleTriples(self.globals[:checkpoints], self.locals[:checkpoints], self.targets[:pairs])
 
+    @classmethod
+    def joined(cls, some: Sequence["ModuleTriples"]) -> "ModuleTriples":
+        """Those of one window of steps after the other."""
+        if len(some) == 1:
+            return some[0]
+        return cls(*(Triple.joined([getattr(each, of.name) for each in some]) for of in fields(cls)))
+
 
 def triples_of(
     group: Group,
     grams: FactorGrams,
     drift: Drift,
+    steps: range,
     pairs: Sequence[tuple[int, int]],
     seen: Seen,
     dones: Sequence[Done],
 ) -> list[ModuleTriples]:
-    """Triples of each module; `pairs` are indices of the drift's steps."""
-    deltas, count = seen_deltas(drift, pairs, seen), len(drift.steps) - 1
+    """Triples of each module of the deltas that end at some steps, of which `pairs` tells the targets."""
+    deltas, count = seen_deltas(drift, steps, pairs, seen), len(steps)
     found = leading_triples(grams, deltas, range(count), dones, 1)
     sigmas = (grams.scaling.unsqueeze(1) * found.sigma[..., 0]).cpu()
     some = group.combined(found.u[:, :, 0], found.v[:, :, 0], deltas)
@@ -65,12 +73,12 @@ def triples_of(
     return [ModuleTriples(all_[:count], all_[count : 2 * count], all_[2 * count :]) for all_ in triples]
 
 
-def seen_deltas(drift: Drift, pairs: Sequence[tuple[int, int]], seen: Seen) -> list[Delta]:
-    """The global deltas, and where all are seen the local ones and the targets."""
-    checkpoints = range(1, len(drift.steps))
-    ends = [(0, index) for index in checkpoints]
+def seen_deltas(drift: Drift, steps: range, pairs: Sequence[tuple[int, int]], seen: Seen) -> list[Delta]:
+    """The global deltas that end at some steps, and where all are seen the local ones and the targets."""
+    ends = [(0, index) for index in steps]
     if seen is Seen.ALL:
-        ends += [*((index - 1, index) for index in checkpoints), *pairs]
+        ends += [(index - 1, index) for index in steps]
+        ends += [(begin, end) for begin, end in pairs if end in steps]
     return [drift.spans(*each) for each in ends]
 
 

@@ -31,7 +31,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }
 """Those that factors may have, by their safetensors names."""
 
-_HELD_BYTES = 1 << 18  # of each file, beside the tensor asked for last
+_HELD_BYTES = 1 << 16  # of each file, beside the tensor asked for last
 
 
 @dataclass(frozen=True)
