@@ -5,9 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from fixtures.adapters import write_run
 from fixtures.combinations import Vector, dense_drift, fitted
-from fixtures.dense import checkpoints
+from fixtures.dense import checkpoints, dense_deltas
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,6 +26,22 @@ from nextrapolate_numerics import (
     WeightExtrapolation,
     Wsm,
 )
+from nextrapolate_numerics.update import Combination
+
+
+@pytest.mark.parametrize("points", [1, 4, 5, 9])
+def test_a_combination_has_the_rank_of_its_points_or_of_a_full_matrix(tmp_path: Path, points: int) -> None:
+    """More than four points of rank 4 are no thinner than matrices of 16 rows or columns."""
+    series = checkpoints(write_run(tmp_path / "run", list(range(10, 110, 10))))
+    trajectory, weights = Trajectory.open(series), torch.zeros(len(series), dtype=torch.float64)
+    weights[-points:] = torch.linspace(-1.0, 2.5, points, dtype=torch.float64)
+    update = Combination(20, (), dict.fromkeys(trajectory.module_names, weights))
+    deltas = [dense_deltas(files) for files in series]
+    for name in trajectory.module_names:
+        found = update.delta(name, trajectory)
+        expected = sum(float(weight) * each[name] for weight, each in zip(weights, deltas, strict=True))
+        torch.testing.assert_close(found.B @ found.A, expected, rtol=1e-10, atol=1e-12)
+        assert found.rank == update.rank_of(name, trajectory) == min(4 * points, 16)
 
 
 def dense_autoregression(drift: dict[int, Vector], horizon: int, method: Autoregression) -> Vector:

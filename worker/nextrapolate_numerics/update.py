@@ -72,8 +72,9 @@ class Combination(Update):
         return frozenset(self.weights)
 
     def rank_of(self, module: str, trajectory: Trajectory) -> int:
-        """That of the run, for each point that has a weight."""
-        return len(self._points(module, trajectory)) * trajectory.layouts[0].modules[module].r
+        """That of the run, for each point that has a weight; or that of a matrix of full rank."""
+        keys = trajectory.layouts[0].modules[module]
+        return min(len(self._points(module, trajectory)) * keys.r, keys.m, keys.n)
 
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_k weights[k] dW_k; only points of a weight other than 0 are read."""
@@ -212,7 +213,17 @@ class Sum(Update):
 
 
 def combine(factors: ModuleFactors, weights: Tensor) -> LowRank:
-    """sum_k weights[k] dW_k over the points of `factors`, in float64: large terms may cancel."""
-    B = torch.cat(factors.B, dim=1).double()
-    B *= (factors.scaling * weights).repeat_interleave(factors.B[0].shape[1])
-    return LowRank(B, torch.cat(factors.A).double())
+    """sum_k weights[k] dW_k over the points of `factors`, in float64: large terms may cancel.
+
+    So many points that their factors are larger than the matrix are summed up as that, beside an identity.
+    """
+    (m, r), n = factors.B[0].shape, factors.A[0].shape[1]
+    if len(weights) * r > min(m, n):
+        matrix = torch.zeros(m, n, dtype=torch.float64)
+        for weight, B, A in zip((factors.scaling * weights).tolist(), factors.B, factors.A, strict=True):
+            matrix.addmm_(B.double(), A.double(), alpha=weight)
+        eye = torch.eye(min(m, n), dtype=torch.float64)
+        return LowRank(eye, matrix) if m <= n else LowRank(matrix, eye)
+    stacked = torch.cat(factors.B, dim=1).double()
+    stacked *= (factors.scaling * weights).repeat_interleave(r)
+    return LowRank(stacked, torch.cat(factors.A).double())
