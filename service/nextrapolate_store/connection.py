@@ -2,6 +2,7 @@
 
 import logging
 from enum import StrEnum
+from functools import cache
 from importlib import resources
 from typing import Any, cast
 
@@ -152,10 +153,7 @@ class Connection(Redis):
 
     def load(self, name: str) -> Script:
         """Read the script lua/{name}.lua, behind what all of them share."""
-        folder = resources.files("nextrapolate_store") / "lua"
-        names = ", ".join(f"{key.name.lower()} = '{key}'" for key in RedisKey)
-        parts = [(folder / f"{part}.lua").read_text() for part in ("quotas", "shared", name)]
-        return self.register_script("\n".join([f"local key = {{{names}}}", *parts]))
+        return self.register_script(_script(name))
 
     def now_ms(self) -> int:
         """Ask Redis for its time, in milliseconds."""
@@ -217,3 +215,11 @@ class Connection(Redis):
                 f"the data was written by {whose} nextrapolate (schema {schema}, this one knows "
                 f"{SCHEMA_VERSION}): run that one, or give this one a Redis and a data folder of its own"
             )
+
+
+@cache
+def _script(name: str) -> str:
+    folder = resources.files("nextrapolate_store") / "lua"
+    names = ", ".join(f"{key.name.lower()} = '{key}'" for key in RedisKey)
+    parts = [(folder / f"{part}.lua").read_text() for part in ("quotas", "shared", name)]
+    return "\n".join([f"local key = {{{names}}}", *parts])
