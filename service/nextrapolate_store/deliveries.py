@@ -2,6 +2,8 @@
 
 import logging
 import secrets
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from nextrapolate.schemas import Delivery
 from nextrapolate_store.connection import Connection, RedisKey
@@ -10,7 +12,7 @@ from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.documents import WebhookDocument
 from nextrapolate_store.errors import RecordUnreadable
 from nextrapolate_store.journal import Journal
-from nextrapolate_store.records import DueDelivery
+from nextrapolate_store.records import DueDelivery, JobRecord
 
 _HOLD_SECONDS = 60.0
 """How long a process may take over an attempt before another one makes it."""
@@ -20,6 +22,8 @@ _LOOKED_AT = 1000
 """Bounds what one claim costs Redis where thousands of one tenant are due."""
 _PUT_OFF_SECONDS, _MOST_ATTEMPTS_UNREAD = 600.0, 8
 """How long a webhook waits whose job cannot be read here, and how often: an upgrade may be under way."""
+_DELIVERED_WITHIN = timedelta(days=1)
+"""How long after a job's end a rebuild still has its webhook delivered; all attempts together take less."""
 
 _log = logging.getLogger(__name__)
 
@@ -93,3 +97,13 @@ class DeliveryStore:
         if settled and next_at is None:
             self._journal.write_webhook(job_id, WebhookDocument(deliveries=(*before, record)))
         return settled
+
+
+def without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
+    """Give up a webhook of which nobody knows whether it was delivered, where its job ended too long ago."""
+    if not job.awaits_delivery or job.finished_at is None or job.finished_at > now - _DELIVERED_WITHIN:
+        return job
+    attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
+    error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"
+    given_up = Delivery(attempt=attempt, at=now, status=None, error=error, next_at=None)
+    return replace(job, deliveries=(*job.deliveries, given_up))

@@ -5,12 +5,10 @@ import logging
 import re
 import secrets
 from collections.abc import Collection, Mapping
-from dataclasses import replace
-from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import cast
 
-from nextrapolate.schemas import Delivery, FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
+from nextrapolate.schemas import FileInfo, JobError, JobEvent, JobRequest, JobState, Stage
 from nextrapolate_store.connection import Connection, RedisKey
 from nextrapolate_store.credentials import Credential, CredentialStore
 from nextrapolate_store.decoding import (
@@ -25,6 +23,7 @@ from nextrapolate_store.decoding import (
     timestamp_ms,
     when,
 )
+from nextrapolate_store.deliveries import without_old_webhook
 from nextrapolate_store.documents import EndDocument, JobDocument
 from nextrapolate_store.errors import (
     IdempotencyInFlight,
@@ -59,8 +58,6 @@ _JOBS_A_SEARCH, _BYTES_A_SEARCH = 100, 1 << 20
 """How much one script looks at: Redis serves nobody else meanwhile."""
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
-_DELIVERED_WITHIN = timedelta(days=1)
-"""How long after a job's end a rebuild still has its webhook delivered; all attempts together take less."""
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -412,7 +409,7 @@ class JobStore:
         if end is None:
             # A worker may still hold a claim from before; the time is above all fences that were given out.
             return self._queue(document, fence=now_ms)[0]
-        job = _without_old_webhook(end.job, when(now_ms))
+        job = without_old_webhook(end.job, when(now_ms))
         due_at = now_ms if job.awaits_delivery else ""
         fields = job_fields(job)
         events = [[event.id, event_fields(event)] for event in end.events]
@@ -436,16 +433,6 @@ def _part(state: JobState | None) -> str:
 
 def _not_found(job_id: str) -> JobNotFound:
     return JobNotFound(f"there is no job {job_id}: GET /jobs lists those there are")
-
-
-def _without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
-    """Give up a webhook of which nobody knows whether it was delivered, where its job ended too long ago."""
-    if not job.awaits_delivery or job.finished_at is None or job.finished_at > now - _DELIVERED_WITHIN:
-        return job
-    attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
-    error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"
-    given_up = Delivery(attempt=attempt, at=now, status=None, error=error, next_at=None)
-    return replace(job, deliveries=(*job.deliveries, given_up))
 
 
 def _mismatch(key: str) -> IdempotencyMismatch:

@@ -90,6 +90,15 @@ def test_another_number_of_threads_gives_the_same_evidence_and_adapter(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_a_pair_of_points_is_held_however_high_the_rank(tmp_path: Path) -> None:
+    """The products of one are 64 MB here: more than may be held, and the least that does."""
+    run = write_run(tmp_path / "run", (10, 20), modules={"q_proj": (3, 3)}, rank=2048)
+    trajectory = Trajectory.open(checkpoints(run))
+    assert groups.most_pairs(trajectory, torch.device("cpu")) == 1
+    extraction = extract(trajectory, Next(), 20, geometry=True)
+    assert extraction.moved == frozenset(trajectory.module_names)
+
+
 @pytest.mark.parametrize(("rank", "points", "groups_at_once"), [(4, 45, 4), (16, 45, 2), (64, 45, 1)])
 def test_threads_share_the_memory_of_inner_products(
     tmp_path: Path, rank: int, points: int, groups_at_once: int

@@ -74,7 +74,7 @@ def most_pairs(trajectory: Trajectory, device: torch.device) -> int:
     if device.type == "cuda":  # which makes the products of all points with all at a time in any case
         return len(trajectory.points) ** 2
     rank = max(keys.r for keys in trajectory.layouts[0].modules.values())
-    return (_OF_ONE + _checkpoint_bytes(trajectory) // _OF_ONE_SHARE) // (16 * rank**2)
+    return max(1, (_OF_ONE + _checkpoint_bytes(trajectory) // _OF_ONE_SHARE) // (16 * rank**2))
 
 
 def planned(trajectory: Trajectory, held: int, device: torch.device) -> list[list[str]]:
