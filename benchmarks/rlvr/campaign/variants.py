@@ -134,13 +134,13 @@ ABLATIONS = {
     "at150-next-without-local": one_jump("next", preset="paper", use_local=False),
 }
 """The same by NExt as published, and without one or the other of its inputs, which takes long."""
-ONCE = {
+NOT_AHEAD = {
     "at150-dare": one_jump("dare"),
     "at150-soup": one_jump("soup"),
     "at150-wsm": one_jump("wsm"),
     "at150-none": one_jump("none"),
 }
-"""The same by what does not look ahead, draws at random, or is no jump at all: on one seed."""
+"""The same by what does not look ahead, draws at random, or is no jump at all."""
 
 BEST = "auto-20-100"
 """The cycle that the claims at the usual rate are made with."""
@@ -181,4 +181,13 @@ The baseline of the other answers and that of the group's mean differ by a facto
 the normalisation takes out. REINFORCE++ without a baseline, one answer a question, TRL does not have.
 """
 
-VARIANTS = {"vanilla": VANILLA, **CYCLES, **GUARDED, **ONE_JUMP, **ABLATIONS, **ONCE, **RLOO, **REINFORCE}
+VARIANTS = {
+    "vanilla": VANILLA,
+    **CYCLES,
+    **GUARDED,
+    **ONE_JUMP,
+    **ABLATIONS,
+    **NOT_AHEAD,
+    **RLOO,
+    **REINFORCE,
+}

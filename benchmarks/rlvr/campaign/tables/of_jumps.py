@@ -8,13 +8,13 @@ from benchmarks.rlvr.campaign.plan import TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at
 from benchmarks.rlvr.campaign.sweep import ALPHAS, Swept
 from benchmarks.rlvr.campaign.tables.cells import table
-from benchmarks.rlvr.campaign.variants import ABLATIONS, BRANCHES_AT, ONCE, ONE_JUMP, VARIANTS
+from benchmarks.rlvr.campaign.variants import ABLATIONS, BRANCHES_AT, NOT_AHEAD, ONE_JUMP, VARIANTS
 
 
 def one_jump(results: Results) -> str:
     """150 steps, one jump, 100 more steps: what is gained at the jump, and what is left of it at the end."""
     rows = []
-    for variant in (*ONE_JUMP, *ABLATIONS, *ONCE):
+    for variant in (*ONE_JUMP, *ABLATIONS, *NOT_AHEAD):
         found = pairs(results, runs_of([variant]))
         if not found:
             continue
