@@ -40,8 +40,9 @@ def test_covariance_holds_however_late_in_a_run(
     expected = increment_covariance(late, memory)
     np.testing.assert_allclose(covariance(late, memory), expected, rtol=1e-9)
     known = torch.from_numpy(expected).unsqueeze(0)
-    found = predictors(covariance(late, memory).unsqueeze(0), len(steps) - 2)
-    torch.testing.assert_close(found, predictors(known, len(steps) - 2), rtol=1e-6, atol=1e-9)
+    ends = range(len(known[0]) - 1, len(known[0]) + 1)
+    found = predictors(covariance(late, memory).unsqueeze(0), len(steps) - 2, ends)
+    torch.testing.assert_close(found, predictors(known, len(steps) - 2, ends), rtol=1e-6, atol=1e-9)
 
 
 @settings(deadline=None)
@@ -49,12 +50,13 @@ def test_covariance_holds_however_late_in_a_run(
 def test_predictions_are_the_conditional_mean(steps: list[int], memory: tuple[float, float, float]) -> None:
     """E[y | x] = -P_yy^-1 P_yx x with P the precision: another road than solving with the covariance of x."""
     K = increment_covariance(steps, memory)
-    known = len(K) // 2
+    known, n = len(K) // 2, len(K)
     precision = np.linalg.inv(K)
     each = -np.linalg.solve(precision[known:, known:], precision[known:, :known])
-    found = predictors(covariance(steps, memory).unsqueeze(0), known)
-    assert found.shape == (len(K) - known, 1, known)
-    np.testing.assert_allclose(found[:, 0], each.cumsum(axis=0), rtol=1e-4, atol=1e-7)
+    ends = [n, known + 1]
+    found = predictors(covariance(steps, memory).unsqueeze(0), known, ends)
+    assert found.shape == (2, 1, known)
+    np.testing.assert_allclose(found[:, 0], [each.sum(axis=0), each[0]], rtol=1e-4, atol=1e-7)
 
 
 @settings(deadline=None)
@@ -63,15 +65,16 @@ def test_no_time_scale_has_to_be_known(steps: list[int], forgetting: float, nois
     """A run that takes `scale` times as many steps for everything is predicted alike."""
     K = covariance(steps, (forgetting, 0.0, noise)).unsqueeze(0)
     slower = covariance([scale * step for step in steps], (forgetting, 0.0, scale * noise)).unsqueeze(0)
-    torch.testing.assert_close(predictors(slower, 2), predictors(K, 2))
+    ends = range(3, len(steps))
+    torch.testing.assert_close(predictors(slower, 2, ends), predictors(K, 2, ends))
 
 
 def test_a_heading_never_forgotten_and_hardly_noisy_is_followed() -> None:
-    (ahead,) = predictors(covariance([10, 20, 40, 100], (0.0, 0.0, 1e-9)).unsqueeze(0), 2)
+    (ahead,) = predictors(covariance([10, 20, 40, 100], (0.0, 0.0, 1e-9)).unsqueeze(0), 2, [3])
     increments = torch.tensor([10.0, 20.0], dtype=torch.float64)  # one a step
     assert float(ahead[0] @ increments) == pytest.approx(60, rel=1e-6)
 
 
 def test_what_is_not_remembered_predicts_nothing() -> None:
-    weights = predictors(covariance([10, 20, 30, 40], (0.5, 0.0, 1e9)).unsqueeze(0), 2)
+    weights = predictors(covariance([10, 20, 30, 40], (0.5, 0.0, 1e9)).unsqueeze(0), 2, [3])
     assert float(weights.abs().max()) < 1e-6

@@ -57,7 +57,7 @@ class Auto:
         on_progress(0.3)
         mixture = Mixture.of(candidates, tried, grams)
         on_progress(0.9)
-        (predictions,) = candidates.predictions(len(increments))
+        (predictions,) = candidates.predictions(len(increments), [len(drift.steps)])
         rows = mixture.amplitudes.unsqueeze(1) * (mixture.shares @ predictions) @ increments
         weights = {name: row for name, row in zip(names, rows, strict=True) if row.any()}
         choice = explained(names, candidates, tried, mixture)

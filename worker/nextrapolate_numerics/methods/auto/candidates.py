@@ -1,5 +1,6 @@
 """What `auto` chooses from: kriging under many memories, straight lines, and no jump."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -63,16 +64,21 @@ class Candidates:
         priors[list(self.lines)] = _LINE_PRIOR
         return priors
 
-    def predictions(self, known: int) -> Tensor:
+    def predictions(self, known: int, ends: Sequence[int]) -> Tensor:
         """Weights on the first `known` increments that predict the sum of those after them.
 
+        Args:
+            known: index of the step that is asked, among the drift's.
+            ends: indices of the later steps that are asked for; the one after the last is a horizon ahead.
+
         Returns:
-            (n - known, q, known) float64: the next increment, the next two, and so on.
+            (e, q, known) float64: one for each end.
         """
         steps = [*self.drift.steps, self.drift.last_step + self.horizon_steps]
-        ahead = torch.tensor(steps[known + 1 :], dtype=torch.float64) - steps[known]
+        ahead = torch.tensor([steps[end] - steps[known] for end in ends], dtype=torch.float64)
         straight = torch.zeros(len(self.windows) + 1, known, dtype=torch.float64)  # the last is no jump
         for row, window in zip(straight, self.windows, strict=False):
             begin = min(self.drift.nearest(steps[known] - window), known - 1)
             row[begin:] = 1 / (steps[known] - steps[begin])
-        return torch.cat([predictors(self.covariances, known), ahead[:, None, None] * straight], dim=1)
+        kriging = predictors(self.covariances, known, ends)
+        return torch.cat([kriging, ahead[:, None, None] * straight], dim=1)

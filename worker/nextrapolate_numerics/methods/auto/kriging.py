@@ -15,6 +15,7 @@ over the intervals i and j, and k_i that over i and the coming interval, increme
 2006, Eq. 2.25). Where nothing is remembered that is 0, whatever the increments were.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -73,16 +74,21 @@ def _own_heading(rises: float, end: Tensor, aged: Tensor) -> Tensor:
     return torch.where(aged > _SHORT, exact, (end * aged) ** 2 * (1 - slope * aged + curvature * aged**2))
 
 
-def predictors(covariances: Tensor, known: int) -> Tensor:
+def predictors(covariances: Tensor, known: int, ends: Sequence[int]) -> Tensor:
     """Weights on the first `known` increments that predict the sum of those after them.
 
     Args:
         covariances: (q, n, n) of q memories.
         known: of the n increments.
+        ends: how many increments there are when the sum ends, of each sum; `known` < end <= n.
 
     Returns:
-        (n - known, q, known): for the next increment, for the next two, and so on.
+        (e, q, known): one for each end.
     """
-    coming = covariances[:, :known, known:].cumsum(dim=-1)
-    weights: Tensor = torch.linalg.solve(covariances[:, :known, :known], coming)
-    return weights.permute(2, 0, 1)
+    sums = [end - known - 1 for end in ends]
+    weights = [
+        # One memory after the other: a system of hundreds of increments is large, and solved in a copy.
+        torch.linalg.solve(of[:known, :known], of[:known, known:].cumsum(dim=-1)[:, sums])
+        for of in covariances
+    ]
+    return torch.stack(weights).permute(2, 0, 1)

@@ -42,11 +42,11 @@ def trials(candidates: Candidates) -> list[Trial]:
     found = []
     drift = candidates.drift
     for known in _some(origins(drift), _MAX_ORIGINS):
-        predictions = candidates.predictions(known)
         age = (drift.steps[known] / drift.last_step) ** _RECENCY
-        ahead = list(increments(drift, known, candidates.horizon_steps, age))
-        for end, _, weight in _some(ahead, _MAX_ENDS):
-            found.append(Trial(known, end, weight, predictions[end - known - 1]))
+        ahead = _some(list(increments(drift, known, candidates.horizon_steps, age)), _MAX_ENDS)
+        predictions = candidates.predictions(known, [end for end, _, _ in ahead])
+        for (end, _, weight), predicted in zip(ahead, predictions, strict=True):
+            found.append(Trial(known, end, weight, predicted))
     return found
 
 
