@@ -86,17 +86,6 @@ def live_url(settings: ServiceSettings) -> Iterator[str]:
 
 
 @pytest.fixture
-def series_id(client: TestClient) -> str:
-    """A series with three whole checkpoints."""
-    created = client.post("/series", json={"name": "run"}).json()
-    for step in STEPS:
-        folder = f"/series/{created['id']}/checkpoints/{step}"
-        assert client.put(f"{folder}/adapter_config.json", content=CONFIG).is_success
-        assert client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(step)).is_success
-    return str(created["id"])
-
-
-@pytest.fixture
 def finish(store: Store) -> Callable[..., dict[str, bytes]]:
     """Does a worker's part on the real store: claims the job, beats, commits an adapter; gives its files."""
 
@@ -140,11 +129,28 @@ def teller(webhook_settings: ServiceSettings, receiver: Receiver, api_key: str) 
 
 @pytest.fixture
 def stored_series(store: Store) -> str:
-    """A series of the tenant, without a service that would tell webhooks in its own way."""
+    """A series of the tenant with three whole checkpoints, without a service that took their uploads."""
     made = store.series.create("tests", SeriesCreate(name="run"))
-    for step in (10, 20, 60):
+    for step in STEPS:
         weights = store.blobs.put_bytes("tests", model_bytes(step))
         store.series.put_file("tests", made.id, step, "adapter_model.safetensors", weights)
         config = store.blobs.put_bytes("tests", CONFIG)
         store.series.put_file("tests", made.id, step, "adapter_config.json", config)
     return made.id
+
+
+@pytest.fixture
+def series_id(client: TestClient, stored_series: str) -> str:
+    """The same series, beside a service that runs: how uploads come is test_uploads.py's."""
+    return stored_series
+
+
+@pytest.fixture
+def uploaded_series(client: TestClient) -> str:
+    """Such a series as a caller makes it, for tests of what is told of uploads."""
+    created = client.post("/series", json={"name": "run"}).json()
+    for step in STEPS:
+        folder = f"/series/{created['id']}/checkpoints/{step}"
+        assert client.put(f"{folder}/adapter_config.json", content=CONFIG).is_success
+        assert client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(step)).is_success
+    return str(created["id"])

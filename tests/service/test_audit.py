@@ -29,17 +29,19 @@ def noted(settings: ServiceSettings) -> list[dict[str, Any]]:
 
 
 def test_each_change_has_a_line_that_says_who_and_what(
-    client: TestClient, settings: ServiceSettings, series_id: str
+    client: TestClient, settings: ServiceSettings, uploaded_series: str
 ) -> None:
     before = datetime.now(UTC)
-    answer = client.post("/jobs", json={"series": series_id, "method": LINE}, headers={"X-Request-Id": "r-1"})
+    answer = client.post(
+        "/jobs", json={"series": uploaded_series, "method": LINE}, headers={"X-Request-Id": "r-1"}
+    )
     job_id = answer.json()["id"]
     client.post(f"/jobs/{job_id}/cancel")
     begun, *uploads, submitted, cancelled = noted(settings)
-    assert (begun["did"], begun["made"]) == ("create_series", f"/series/{series_id}")
+    assert (begun["did"], begun["made"]) == ("create_series", f"/series/{uploaded_series}")
     assert len(uploads) == 6
     assert uploads[0]["did"] == "put_checkpoint_file"
-    assert uploads[0]["ids"] == {"series_id": series_id, "step": "10", "file": "adapter_config.json"}
+    assert uploads[0]["ids"] == {"series_id": uploaded_series, "step": "10", "file": "adapter_config.json"}
     at = datetime.fromisoformat(submitted.pop("at"))
     assert before - timedelta(seconds=1) < at < datetime.now(UTC) + timedelta(seconds=1)
     assert submitted == {

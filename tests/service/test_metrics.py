@@ -54,17 +54,17 @@ def scrape(client: TestClient) -> Samples:
 
 
 def test_every_metric_moves_with_what_it_counts(
-    client: TestClient, series_id: str, finish: Finish, store: Store
+    client: TestClient, uploaded_series: str, finish: Finish, store: Store
 ) -> None:
     before = scrape(client)
     assert before["next_upload_bytes_total", ""] == sum(
         info["bytes"]
-        for checkpoint in client.get(f"/series/{series_id}").json()["checkpoints"]
+        for checkpoint in client.get(f"/series/{uploaded_series}").json()["checkpoints"]
         for info in checkpoint["files"].values()
     )
     assert (before["next_queue_depth", ""], before["next_queue_oldest_seconds", ""]) == (0, 0)
 
-    jobs = [client.post("/jobs", json={"series": series_id}).json()["id"] for _ in range(3)]
+    jobs = [client.post("/jobs", json={"series": uploaded_series}).json()["id"] for _ in range(3)]
     done, waiting, cancelled = jobs
     finish(done)
     client.post(f"/jobs/{cancelled}/cancel")
@@ -101,9 +101,9 @@ def test_stages_are_a_histogram_over_jobs(client: TestClient, series_id: str, st
 
 
 def test_all_processes_tell_the_same_and_a_restart_loses_nothing(
-    client: TestClient, settings: ServiceSettings, series_id: str
+    client: TestClient, settings: ServiceSettings, uploaded_series: str
 ) -> None:
-    client.post("/jobs", json={"series": series_id})
+    client.post("/jobs", json={"series": uploaded_series})
     first = scrape(client)
     with TestClient(create_app(settings), headers=dict(client.headers)) as another:
         second = scrape(another)
