@@ -90,9 +90,12 @@ def test_another_number_of_threads_gives_the_same_evidence_and_adapter(
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_pair_of_points_is_held_however_high_the_rank(tmp_path: Path) -> None:
-    """The products of one are 64 MB here: more than may be held, and the least that does."""
-    run = write_run(tmp_path / "run", (10, 20), modules={"q_proj": (3, 3)}, rank=2048)
+def test_a_pair_of_points_is_held_however_high_the_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The products of one are 64 MB at rank 2048: more than may be held, and the least that does."""
+    monkeypatch.setattr(groups, "_OF_ONE", 16 * 64**2 // 2)  # as rank 64 finds it here
+    run = write_run(tmp_path / "run", (10, 20), modules={"q_proj": (3, 3)}, rank=64)
     trajectory = Trajectory.open(checkpoints(run))
     assert groups.most_pairs(trajectory, torch.device("cpu")) == 1
     extraction = extract(trajectory, Next(), 20, geometry=True)
