@@ -8,21 +8,23 @@ import torch
 from benchmarks.extraction import Run
 from benchmarks.models import MODELS
 
+BEYOND_THESE = """
+import sys, torch, numpy, safetensors.torch
 
-def loaded(*modules: str) -> set[str]:
-    """The packages that are loaded where a process imports these."""
-    script = f"import sys, {', '.join(modules)}; print(*{{name.partition('.')[0] for name in sys.modules}})"
-    root = Path(__file__).parents[2]
-    found = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, capture_output=True, text=True, check=True
-    )
-    return set(found.stdout.split())
+before = set(sys.modules)
+import benchmarks.extraction, benchmarks.predictor
+
+print(*{name.partition(".")[0] for name in sys.modules} - {name.partition(".")[0] for name in before})
+"""
 
 
 def test_the_numerics_benchmarks_need_torch_numpy_and_safetensors_alone() -> None:
-    benchmarks = loaded("benchmarks.extraction", "benchmarks.predictor")
-    needed = loaded("torch", "numpy", "safetensors.torch")
-    assert benchmarks - needed - sys.stdlib_module_names == {"benchmarks", "nextrapolate_numerics"}
+    root = Path(__file__).parents[2]
+    found = subprocess.run(
+        [sys.executable, "-c", BEYOND_THESE], cwd=root, capture_output=True, text=True, check=True
+    )
+    beyond = set(found.stdout.split()) - sys.stdlib_module_names
+    assert beyond == {"benchmarks", "nextrapolate_numerics"}
 
 
 def test_triples_norms_and_spectra_are_the_dense_ones(tmp_path: Path) -> None:
