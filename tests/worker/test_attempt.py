@@ -226,7 +226,7 @@ def test_a_job_waits_where_the_data_folder_is_not_mounted(
 
 
 def test_a_worker_that_is_asked_to_stop_gives_its_job_back(
-    store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
+    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, ENDLESS)
     stopping, ended = threading.Event(), []
@@ -235,9 +235,9 @@ def test_a_worker_that_is_asked_to_stop_gives_its_job_back(
         stopping.set()
         ended.append(child)
 
-    while_running(store, store_settings, nursery, job, stop, stopping)
+    while_running(store, store_settings, hatched_nursery, job, stop, stopping)
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert not Path(f"/proc/{ended[0]}").exists()
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, stopping)
+    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, stopping)
     assert store.jobs.get("default", job.id) == now, "a stopping worker takes nothing new"
