@@ -80,10 +80,19 @@ def write_peft_run(folder: Path, config: dict[str, Any]) -> list[dict[str, Tenso
     return deltas
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_adapters_that_peft_wrote_are_read(name: str, tmp_path: Path) -> None:
-    deltas = write_peft_run(tmp_path, CONFIGS[name])
-    trajectory = Trajectory.open(checkpoints(tmp_path))
+PeftRun = tuple[Path, list[dict[str, Tensor]]]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def peft_run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> PeftRun:
+    """A run of PEFT's with one of the configurations, and PEFT's deltas of its checkpoints."""
+    folder = tmp_path_factory.mktemp(request.param)
+    return folder, write_peft_run(folder, CONFIGS[request.param])
+
+
+def test_adapters_that_peft_wrote_are_read(peft_run: PeftRun) -> None:
+    run, deltas = peft_run
+    trajectory = Trajectory.open(checkpoints(run))
     assert set(trajectory.module_names) == deltas[0].keys()
     for module in trajectory.module_names:
         factors = trajectory.module(module)
@@ -92,16 +101,13 @@ def test_adapters_that_peft_wrote_are_read(name: str, tmp_path: Path) -> None:
             torch.testing.assert_close(actual, expected[module], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("rank", ["same", "grow"])
-@pytest.mark.parametrize(
-    "method", [WeightExtrapolation(20), Next(), NextPaper(epochs=30, learning_rate=1e-3)]
-)
+@pytest.mark.parametrize("method", [WeightExtrapolation(20), Next(), NextPaper(epochs=3, learning_rate=1e-3)])
 def test_peft_loads_what_is_written(
-    name: str, rank: Literal["same", "grow"], method: Method, tmp_path: Path
+    peft_run: PeftRun, rank: Literal["same", "grow"], method: Method, tmp_path: Path
 ) -> None:
-    deltas = write_peft_run(tmp_path, CONFIGS[name])
-    trajectory = Trajectory.open(checkpoints(tmp_path))
+    run, deltas = peft_run
+    trajectory = Trajectory.open(checkpoints(run))
     extraction = extract(trajectory, method, 20)
     update = method.fit(extraction, 20)
     out = tmp_path / "out"
