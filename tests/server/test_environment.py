@@ -102,6 +102,7 @@ def run_and_fail(*command: str, environment: Mapping[str, str]) -> str:
     return failed.stderr
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("part", "name", "wrong"),
     [
@@ -118,6 +119,7 @@ def test_a_part_that_does_not_start_says_why_in_one_line(part: str, name: str, w
     assert repr(wrong) in said
 
 
+@pytest.mark.integration
 def test_the_embedded_server_says_what_its_part_said(tmp_path: Path) -> None:
     command = (SERVER, "--port", "0", "--data-dir", str(tmp_path / "data"))
     (said,) = run_and_fail(*command, environment={"NEXTRAPOLATE_QUOTA_SERIES": "many"}).splitlines()

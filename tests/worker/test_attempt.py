@@ -71,6 +71,7 @@ def while_running(
     assert not attempt.is_alive()
 
 
+@pytest.mark.integration
 def test_a_job_is_done_and_committed(
     store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
 ) -> None:
@@ -147,6 +148,7 @@ def test_a_killed_child_costs_an_attempt_and_no_more(
     assert "memory" in error.detail
 
 
+@pytest.mark.integration
 def test_a_cancel_frees_the_device(
     store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
 ) -> None:
