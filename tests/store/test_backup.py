@@ -3,7 +3,9 @@
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -23,11 +25,22 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 MODEL: CheckpointFile = "adapter_model.safetensors"
 
 
-def back_up(folder: Path) -> int:
-    """Run the guide's commands where `data` and `backup` are; gives the exit code."""
+@contextmanager
+def backing_up(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the guide's commands where `data` and `backup` are."""
     found = re.search(r"\*\*Back up\*\*.*?\n\n((?:    [^\n]+\n)+)", GUIDE, flags=re.S)
     assert found
-    return subprocess.run(["bash", "-c", found[1]], cwd=folder, check=False).returncode
+    with subprocess.Popen(["bash", "-c", found[1]], cwd=folder) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+
+
+def back_up(folder: Path) -> int:
+    """Run them to their end; gives the exit code."""
+    with backing_up(folder) as process:
+        return process.wait()
 
 
 @pytest.fixture
@@ -71,6 +84,28 @@ def test_what_was_deleted_stays_so_and_all_else_comes_back_with_its_files(
     assert len(restored.blobs.stored(TENANT)) == 2
     assert restored.jobs.get(TENANT, job.id).state is JobState.SUCCEEDED
     restored.close()
+
+
+def test_it_goes_on_where_files_vanish_and_leaves_out_stages(store: Store, tmp_path: Path) -> None:
+    backup = tmp_path / "backup" / "jobs"
+    ended, running, last = (submit(store) for _ in range(3))
+    (backup / ended.id / "stages" / "of an older backup").mkdir(parents=True)
+    large, lost = (store.job_folders.result_folder(job.id, 1) / MODEL for job in (ended, running))
+    lost.touch()
+    with large.open("wb") as file:
+        file.truncate(1 << 28)  # copied long enough for the folder behind it to be listed, and to go
+    for job in (running, last):
+        store.job_folders.stages_folder(job.id).mkdir()
+    with backing_up(tmp_path) as process:
+        while process.poll() is None and not (backup / ended.id / "1").exists():
+            time.sleep(0.001)
+        lost.unlink()
+        shutil.rmtree(store.job_folders.stages_folder(running.id))
+        assert process.wait() == 0
+    assert not (backup / running.id / "1" / MODEL).exists(), "it vanished before it was copied"
+    copied = {str(path.relative_to(backup)) for path in backup.rglob("*") if path.is_file()}
+    assert copied == {f"{ended.id}/1/{MODEL}", *(f"{job.id}/job.json" for job in (ended, running, last))}
+    assert list(backup.glob("*/stages")) == []
 
 
 def test_a_folder_that_is_not_mounted_leaves_the_backup_as_it_is(store: Store, tmp_path: Path) -> None:
