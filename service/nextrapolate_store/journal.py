@@ -62,8 +62,8 @@ class Journal:
     """The records of all tenants.
 
     All methods but those that give ids raise `RecordUnreadable` where a record cannot be read,
-    `RecordDamaged` where that is for its content and not for its version. Those that write raise
-    `StoreMismatched` where the data folder is not the one of this Redis.
+    `RecordDamaged` where that is for its content and not for its version, and FileNotFoundError where it has
+    been removed. Those that write raise `StoreMismatched` where the data folder is not the one of this Redis.
     """
 
     def __init__(self, data_dir: Path, deployment: Deployment, job_folders: JobFolders) -> None:
@@ -182,15 +182,13 @@ class Journal:
         """Read what was asked, how it ended, and how its webhook was delivered."""
         end = self.read_end(job_id)
         path = self._job_folders.path(job_id) / _WEBHOOK
-        if end is not None and path.exists():
-            delivered = replace(end.job, deliveries=_read(path, WebhookDocument).deliveries)
-            end = end.model_copy(update={"job": delivered})
+        if end is not None and (told := _read_if_there(path, WebhookDocument)) is not None:
+            end = end.model_copy(update={"job": replace(end.job, deliveries=told.deliveries)})
         return _read(self._job_folders.path(job_id) / _JOB, JobDocument), end
 
     def read_end(self, job_id: str) -> EndDocument | None:
         """Read how a job ended; None where that has not been written down."""
-        path = self._job_folders.path(job_id) / _END
-        return _read(path, EndDocument) if path.exists() else None
+        return _read_if_there(self._job_folders.path(job_id) / _END, EndDocument)
 
     def read_series(self, series_id: str) -> SeriesHistory:
         """Read a series with everything that has arrived of it."""
@@ -226,8 +224,9 @@ class Journal:
                 history = self.read_series(series_id)
                 used[history.document.tenant].update(info.sha256 for info in history.files())
         for job_id in self.job_ids():
-            job = _read(self._job_folders.path(job_id) / _JOB, InputsOnly)
-            used[job.tenant].update(_blobs(job.inputs))
+            with suppress(FileNotFoundError):  # another process sweeps it
+                job = _read(self._job_folders.path(job_id) / _JOB, InputsOnly)
+                used[job.tenant].update(_blobs(job.inputs))
         return used
 
     def _write(self, path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
@@ -247,8 +246,8 @@ class Journal:
 
 
 def _revoked_at(key: Path) -> datetime | None:
-    revoked = key.with_suffix(_REVOKED)
-    return _read(revoked, RevocationDocument).revoked_at if revoked.exists() else None
+    revocation = _read_if_there(key.with_suffix(_REVOKED), RevocationDocument)
+    return revocation.revoked_at if revocation is not None else None
 
 
 def _blobs(inputs: JobInputs) -> Iterator[str]:
@@ -262,11 +261,19 @@ def _text(document: Document) -> str:
     return document.model_dump_json(indent=1)
 
 
+def _read_if_there(path: Path, kind: type[_D]) -> _D | None:
+    with suppress(FileNotFoundError):
+        return _read(path, kind)
+    return None
+
+
 def _read(path: Path, kind: type[_D]) -> _D:
     try:
         return _parse(path, path.read_text(encoding="utf-8"), kind)
     except UnicodeDecodeError as error:
         raise _damaged(path, str(error)) from error
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise RecordUnreadable(f"{path} cannot be read ({error}): restore it from a backup") from error
 

@@ -101,5 +101,7 @@ class Rebuild:
         for name in names:
             try:
                 yield read(name)
+            except FileNotFoundError:  # it was deleted in the meantime
+                continue
             except RecordUnreadable as error:
                 self._unreadable.append(str(error))

@@ -260,6 +260,31 @@ def test_no_blob_goes_while_a_record_cannot_be_read(
     assert f"10.{MODEL}.json" in caplog.text
 
 
+def test_what_is_deleted_while_it_is_swept_keeps_no_blob(
+    store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Records go after their folder was listed: a series' by its owner, a job's by another sweep."""
+    deleted, swept = store.series.create(TENANT, SeriesCreate(name="run")), succeed(store)
+    store.recorder.record_ends()
+    info = store.blobs.put_bytes(TENANT, b"of the deleted series")
+    store.series.put_file(TENANT, deleted.id, 10, MODEL, info)
+    unused = [store.blobs.path(FileSource("blob", info.sha256), TENANT), put(store, b"of none")]
+    for path in unused:
+        make_old(path, 2)
+    read = Path.read_text
+
+    def too_late(path: Path, encoding: str = "utf-8", errors: str | None = None) -> str:
+        if path.parent.name == deleted.id:
+            store.series.delete(TENANT, deleted.id)
+        if path.parent.name == swept.id:
+            store.job_folders.discard(swept.id)
+        return read(path, encoding, errors)
+
+    monkeypatch.setattr(Path, "read_text", too_late)
+    assert store.sweeper.sweep().blobs == len(unused)
+    assert caplog.text == ""
+
+
 def test_what_is_sent_again_while_it_is_swept_stays(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The sweeper has found it old and of no use, and then it comes again."""
     again, asked_for = b"sent again", b"asked for by its digest"
