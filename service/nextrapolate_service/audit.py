@@ -27,6 +27,7 @@ _log = logging.getLogger(__name__)
 
 _DOWNLOADS = "results"
 """Tag of the operations that give results away."""
+_FILES = "20[0-9][0-9]-[01][0-9]-[0-3][0-9].*.jsonl"
 _LONGEST_ID = 128
 _SECRET = re.compile(r"(?<=nx_)\w+")
 
@@ -47,7 +48,7 @@ class AuditLog:
         try:
             if not path.exists():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._forget(now)
+                self._forget(f"{now:%Y-%m-%d}")
             # One write of a whole line at the end of the file: lines of other processes do not mix with it.
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -57,9 +58,12 @@ class AuditLog:
         except OSError as error:
             _log.error("the audit log cannot be written (%s): %s", error.strerror, line.strip())
 
-    def _forget(self, now: datetime) -> None:
-        oldest = f"{now - self._keep:%Y-%m-%d}"
-        for path in self._folder.glob("*.jsonl"):
+    def _forget(self, today: str) -> None:
+        """Remove what was too old by the last file before today's: a clock that jumped removes nothing."""
+        files = [path for path in self._folder.glob(_FILES) if path.name < today]
+        last = max((path.name[: len(today)] for path in files), default=today)
+        oldest = f"{datetime.fromisoformat(last) - self._keep:%Y-%m-%d}"
+        for path in files:
             if path.name < oldest:
                 path.unlink(missing_ok=True)
 

@@ -70,6 +70,8 @@ class RedisKey(StrEnum):
     """Set of the ids of jobs that have ended and whose end is not on disk yet."""
     SWEPT = "next:swept"
     """Exists until the next sweep is due."""
+    SWEPT_UNTIL = "next:swept-until"
+    """The time (ms) by which the last sweep went."""
     COUNTERS = "next:counters"
     """Hash: the counters of statistics.py, from zero since Redis was last empty."""
     SERIES = "next:series:"

@@ -5,19 +5,22 @@ its folder after it. What a killed sweep leaves behind nobody can see, and the n
 
 The records on disk say which blobs are needed, and when a job ended: where Redis has lost its data, nothing
 is taken for garbage because of it. Nor is anything where another deployment's folder is in the place of ours:
-our Redis knows none of its jobs.
+our Redis knows none of its jobs. Where Redis' clock has gone far ahead since the last sweep it may be wrong,
+so sweeps follow it slowly.
 """
 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
+from typing import cast
 
 from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.connection import Connection, RedisKey
-from nextrapolate_store.decoding import when
+from nextrapolate_store.decoding import timestamp_ms, when
 from nextrapolate_store.deployment import Deployment
-from nextrapolate_store.errors import RecordUnreadable
+from nextrapolate_store.errors import RecordUnreadable, StoreUnavailable
 from nextrapolate_store.files import remove_abandoned
 from nextrapolate_store.ids import made_at
 from nextrapolate_store.job_folders import JobFolders
@@ -30,6 +33,11 @@ _log = logging.getLogger(__name__)
 
 _BATCH = 200
 """How many jobs one script removes: Redis serves nobody else meanwhile."""
+_FOLLOWS = 12
+"""By how many times their pause sweeps follow a clock that has gone ahead: results of yesterday outlive one
+that is a year ahead by more than two days, a weekend."""
+_SUSPECT = timedelta(days=1)
+"""How far a clock has to be ahead of the sweep to be reported; a night without an API is no reason."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +94,15 @@ class Sweeper:
         self._deployment.check()
         self._job_folders.finish_discarding()
         self._journal.finish_discarding()
-        uploads = self._retention.uploads.total_seconds()
-        jobs, events, idempotency_keys = self._sweep_redis()
+        now = when(self._redis.now_ms())
+        until = self._until(now)
+        uploads = (self._retention.uploads + (now - until)).total_seconds()
+        jobs, events, idempotency_keys = self._sweep_redis(until)
         swept = Swept(
             jobs=jobs,
             events=events,
             idempotency_keys=idempotency_keys,
-            orphans=self._remove_orphans(),
+            orphans=self._remove_orphans(until),
             series=self._remove_unfinished_series(uploads),
             temporary_files=remove_abandoned(self._data_dir, uploads),
             blobs=self._remove_unused_blobs(uploads),
@@ -101,21 +111,37 @@ class Sweeper:
             self._quotas.recount(tenant, partial(self._blobs.stored, tenant))
         return swept
 
-    def _sweep_redis(self) -> tuple[int, int, int]:
+    def _until(self, now: datetime) -> datetime:
+        """The time by which this sweep goes: Redis', but not too far ahead of that of the last one."""
+        last = cast(str | None, self._redis.get(RedisKey.SWEPT_UNTIL))
+        until = now if last is None else min(now, when(last) + _FOLLOWS * self._retention.sweep_every)
+        if now - until > _SUSPECT:
+            _log.error(
+                "Redis' clock says %s, and this sweep goes by %s, as none was made for long before it: set "
+                "the clock right where it is wrong, later sweeps follow it slowly",
+                *(f"{time:%Y-%m-%d %H:%M}" for time in (now, until)),
+            )
+        try:
+            self._redis.set(RedisKey.SWEPT_UNTIL, timestamp_ms(until))
+        except StoreUnavailable:  # where its memory is full, a sweep is what frees some
+            return now
+        return until
+
+    def _sweep_redis(self, until: datetime) -> tuple[int, int, int]:
         totals = (0, 0, 0)
         ages = [milliseconds(self._retention.jobs), milliseconds(self._retention.events)]
         while True:
-            gone, events, keys = self._sweep(args=[*ages, _BATCH])
+            gone, events, keys = self._sweep(args=[*ages, _BATCH, timestamp_ms(until)])
             for job_id in gone:
                 self._job_folders.discard(job_id)
             totals = (totals[0] + len(gone), totals[1] + events, totals[2] + keys)
             if max(len(gone), events, keys) < _BATCH:
                 return totals
 
-    def _remove_orphans(self) -> int:
+    def _remove_orphans(self, until: datetime) -> int:
         """Remove old folders of jobs that were never acknowledged, or whose sweep was killed half-way."""
         count = 0
-        for job_id in self._old_jobs():
+        for job_id in self._jobs_from_before(until - self._retention.jobs):
             if not self._redis.exists(RedisKey.JOB + job_id):
                 self._deployment.check()
                 self._job_folders.discard(job_id)
@@ -131,8 +157,7 @@ class Sweeper:
             self._journal.discard_series(series_id)
         return len(unfinished)
 
-    def _old_jobs(self) -> Iterator[str]:
-        limit = when(self._redis.now_ms()) - self._retention.jobs
+    def _jobs_from_before(self, limit: datetime) -> Iterator[str]:
         for job_id in self._job_folders.ids():
             if made_at(job_id) > limit:
                 continue

@@ -136,12 +136,20 @@ def test_days_that_are_over_are_forgotten(tmp_path: Path) -> None:
     folder = tmp_path / "audit"
     folder.mkdir()
     today = datetime.now(UTC)
-    kept, gone = (folder / f"{today - timedelta(days=days):%Y-%m-%d}.host.jsonl" for days in (29, 31))
-    for file in (kept, gone):
+    days = {days: folder / f"{today - timedelta(days=days):%Y-%m-%d}.host.jsonl" for days in (1, 30, 32)}
+    for file in days.values():
         file.write_text("{}\n")
     AuditLog(tmp_path, keep_days=30).note(did="nothing")
-    assert kept.exists()
-    assert not gone.exists()
+    assert [age for age, file in days.items() if file.exists()] == [1, 30]
+
+
+def test_a_clock_that_has_gone_ahead_a_year_takes_no_day_at_once(tmp_path: Path) -> None:
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    before = folder / f"{datetime.now(UTC) - timedelta(days=365):%Y-%m-%d}.host.jsonl"
+    before.write_text("{}\n")
+    AuditLog(tmp_path, keep_days=30).note(did="nothing")
+    assert before.exists()
 
 
 def test_a_log_that_cannot_be_written_stops_nobody(

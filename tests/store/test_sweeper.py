@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -20,6 +20,7 @@ from redis import Redis
 from nextrapolate.schemas import CheckpointFile, FileInfo, JobState, SeriesCreate
 from nextrapolate_store.errors import JobNotFound, StoreLost
 from nextrapolate_store.files import locked, remove_abandoned
+from nextrapolate_store.ids import make_id
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.retention import Retention
 from nextrapolate_store.settings import StoreSettings
@@ -192,6 +193,34 @@ def test_nothing_is_swept_where_redis_has_lost_its_data(forgetful: Store, redis:
     with pytest.raises(StoreLost):
         forgetful.sweeper.sweep()
     assert {path.name for path in (data / "jobs").iterdir()} == jobs
+
+
+def test_a_clock_that_has_gone_ahead_is_followed_slowly(
+    store: Store, redis: Redis, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was written a month behind Redis' clock is what a step ahead of a month leaves."""
+    store.sweeper.sweep()
+    days = 31
+    step_ms = int(days * DAY * 1000)
+    job, upload = succeed(store), put(store, b"not yet in its series")
+    store.recorder.record_ends()
+    for index in ("ended", "told"):
+        age(redis, job, days, index)
+    make_old(upload, days)
+    unacknowledged = data / "jobs" / make_id(int(time.time() * 1000) - step_ms)
+    unacknowledged.mkdir()
+    redis.decrby("next:swept-until", step_ms)
+
+    assert not any(astuple(store.sweeper.sweep()))
+    assert "Redis' clock says" in caplog.text
+    kept_for = next(sweeps for sweeps in count(1) if store.sweeper.sweep().jobs)
+    assert kept_for == 60, "30 days, half a day at each sweep"
+    assert (upload.exists(), unacknowledged.exists()) == (False, False)
+    caplog.clear()
+    redis.set("next:swept-until", int(time.time() * 1000) + step_ms)  # the clock is set right
+    assert store.sweeper.sweep_if_due() is not None
+    assert int(str(redis.get("next:swept-until"))) <= time.time() * 1000
+    assert caplog.text == ""
 
 
 def test_one_sweep_at_a_time_is_enough(store: Store, store_settings: StoreSettings) -> None:

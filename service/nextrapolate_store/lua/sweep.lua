@@ -1,10 +1,10 @@
 -- Forget what is older than it is kept: jobs that ended, their events, idempotency keys.
 --
--- ARGV    1 how long a job is kept after its end (ms), 2 how long its events are, 3 how many to look at
+-- ARGV    1 how long a job is kept after its end (ms), 2 how long its events are, 3 how many to look at,
+--         4 the time by which the sweep goes (ms)
 -- reply   {ids of the jobs that are gone, how many jobs lost their events, how many keys are gone}
 -- keeps   A job that has not ended stays. Of one that goes nothing stays, in no index.
-local jobs_age, events_age, limit = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
-local now = now_ms()
+local jobs_age, events_age, limit, now = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 
 local function oldest(index, until_ms)
   return redis.call('ZRANGEBYSCORE', index, '-inf', until_ms, 'LIMIT', 0, limit)
