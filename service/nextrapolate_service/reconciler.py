@@ -14,13 +14,16 @@ from nextrapolate_store.tenants import Quotas
 
 _log = logging.getLogger(__name__)
 
+_SELDOM = 10
+"""How many pauses lie between two looks for what was lent and is over: Redis is asked for each that waits."""
+
 
 async def reconcile_for_ever(store: Store, wake_ups: WakeUps, quotas: Quotas, pause_seconds: float) -> None:
     """Do all of it, pause, and again; what takes long or goes wrong holds up nothing else."""
     await asyncio.gather(
         _for_ever(lambda: _reconcile(store, wake_ups, quotas), pause_seconds),
         _for_ever(store.recorder.record_ends, pause_seconds),
-        _for_ever(store.credentials.forget_over, pause_seconds),
+        _for_ever(store.credentials.forget_over, _SELDOM * pause_seconds),
         _for_ever(lambda: _sweep(store), pause_seconds),
     )
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
 
-from nextrapolate.schemas import JobState
+from nextrapolate.schemas import Delivery, JobState
 from nextrapolate_store.connection import Connection, RedisKey
-from nextrapolate_store.decoding import job_record
 from nextrapolate_store.deployment import Deployment
 from nextrapolate_store.files import is_older, write_over
 from nextrapolate_store.journal import Journal
@@ -50,7 +49,7 @@ class CredentialStore:
     def forget_over(self) -> None:
         """Delete what was lent to jobs that are over, secrets once their webhook is through; any time.
 
-        What belongs to a job whose record cannot be read stays.
+        What belongs to a job of which that cannot be read stays.
 
         Raises:
             StoreLost: Redis has lost its data, so that nobody knows which are.
@@ -63,17 +62,18 @@ class CredentialStore:
                     path.unlink(missing_ok=True)
 
     def _is_over(self, job_id: str, name: Credential, path: Path) -> bool:
-        state = cast(str | None, self._redis.hget(RedisKey.JOB + job_id, "state"))
+        job = RedisKey.JOB + job_id
+        state, attempt = cast(list[str | None], self._redis.hmget(job, "state", "delivery"))
         if state is None:
             self._redis.check_schema()
             # One that has a job.json may be brought back; where it is not, the sweeper removes that in time.
             return is_older(path, _UNACKNOWLEDGED_SECONDS) and not self._journal.has_job(job_id)
-        return JobState(state).is_final and (name == "hub-token" or self._webhook_is_through(job_id))
-
-    def _webhook_is_through(self, job_id: str) -> bool:
-        """Look into the record itself: an index may lack a webhook that waits for others of its tenant."""
-        fields = self._redis.fields(RedisKey.JOB + job_id)
-        return bool(fields) and not job_record(fields).awaits_delivery
+        if not JobState(state).is_final or name == "hub-token":
+            return JobState(state).is_final
+        # Of the record itself, and no more of it than that: an index may lack a webhook that waits for others
+        # of its tenant, and thousands may wait for the same receiver.
+        last = cast(str | None, self._redis.hget(job, f"delivery:{attempt}"))
+        return last is not None and Delivery.model_validate_json(last).next_at is None
 
     def _kept(self) -> Iterator[tuple[str, Credential, Path]]:
         names: tuple[Credential, ...] = ("hub-token", "webhook-secret")
