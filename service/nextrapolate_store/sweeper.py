@@ -26,6 +26,7 @@ from nextrapolate_store.ids import made_at
 from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.quotas import QuotaStore
+from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_store.retention import milliseconds
 from nextrapolate_store.settings import StoreSettings
 
@@ -109,6 +110,7 @@ class Sweeper:
         )
         for tenant in self._blobs.tenants():
             self._quotas.recount(tenant, partial(self._blobs.stored, tenant))
+            Fetcher(self._data_dir, tenant, hub_token=None).forget_swept()
         return swept
 
     def _until(self, now: datetime) -> datetime:

@@ -17,6 +17,7 @@ from nextrapolate_service.disk import free_bytes
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.records import HubFile, S3File
 from nextrapolate_store.remote import buckets
+from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_store.store import Store
 
 MODEL, CONFIG_NAME = "adapter_model.safetensors", "adapter_config.json"
@@ -70,6 +71,23 @@ def test_a_series_of_revisions(reader: TestClient, hub: Hub, store: Store) -> No
     assert answer.json()["steps"] == [10, 20, 30, 60]
     inputs = store.jobs.get("tests", answer.json()["id"]).inputs
     assert len({adapter.model.commit for adapter in inputs.checkpoints if adapter.model.kind == "hub"}) == 4
+
+
+def test_what_was_fetched_is_noted_where_nobody_tells_its_digest_and_until_it_is_swept(
+    reader: TestClient, hub: Hub, store: Store, settings: ServiceSettings
+) -> None:
+    hub.push("org/run", "main", run_files())
+    adapter = store.jobs.get("tests", submit(reader, checkpoints(RUN)).json()["id"]).inputs.checkpoints[0]
+    assert isinstance(adapter.model, HubFile)
+    data = settings.store.data_dir
+    Fetcher(data, "tests", hub_token=None).fetch(adapter.model, MODEL)
+    noted = list((data / "fetched" / "tests").iterdir())
+    assert len(noted) == 1, "the configuration's: the Hub tells the digest of weights"
+    store.sweeper.sweep()
+    assert noted[0].exists()
+    store.blobs.path(adapter.config, "tests").unlink()
+    store.sweeper.sweep()
+    assert not noted[0].exists()
 
 
 def test_the_callers_token_opens_a_private_repository(

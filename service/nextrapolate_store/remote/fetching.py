@@ -1,6 +1,8 @@
 """From elsewhere into the blobs of a tenant, checked as uploads are; what is there is not fetched again.
 
 {data_dir}/fetched/{tenant}/{sha256 of what was pinned}.json    which blob it was
+
+Of a file whose sha256 the Hub tells there is no such note. The sweeper removes those of blobs that are gone.
 """
 
 import hashlib
@@ -43,13 +45,8 @@ class Fetcher:
 
     def known(self, file: RemoteFile) -> FileInfo | None:
         """Tell which blob it is, where it has been fetched before and is still there."""
-        if isinstance(file, HubFile) and file.sha256 is not None:
-            return self._blobs.find(self._tenant, file.sha256)
-        try:
-            info = FileInfo.model_validate_json(self._note(file).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-        return self._blobs.find(self._tenant, info.sha256)
+        sha256 = _told(file) or _noted(self._note(file))
+        return self._blobs.find(self._tenant, sha256) if sha256 is not None else None
 
     def fetch(self, file: RemoteFile, name: str) -> FileInfo:
         """Make a blob of it, which can be used as a checkpoint's file of that name.
@@ -70,9 +67,18 @@ class Fetcher:
             if isinstance(file, HubFile) and file.sha256 not in (None, intake.sha256):
                 raise RemoteUnavailable(f"{file.path} came damaged from the Hub: try again later")
             info = intake.commit()
-        self._note(file).unlink(missing_ok=True)
-        write_once(self._note(file), info.model_dump_json())
+        if _told(file) is None:
+            self._note(file).unlink(missing_ok=True)
+            write_once(self._note(file), info.model_dump_json())
         return info
+
+    def forget_swept(self) -> None:
+        """Remove the notes of blobs that are not there any more; any time."""
+        notes = list(self._notes.glob("*.json"))  # first: what is fetched is a blob before it is noted
+        there = self._blobs.stored(self._tenant)
+        for note in notes:
+            if _noted(note) not in there:
+                note.unlink(missing_ok=True)
 
     def _pieces(self, file: RemoteFile) -> Iterator[bytes]:
         # Imported here: every job's process would wait for these clients, and few jobs have anything fetched.
@@ -86,3 +92,15 @@ class Fetcher:
 
     def _note(self, file: RemoteFile) -> Path:
         return self._notes / f"{hashlib.sha256(_REMOTE.dump_json(file)).hexdigest()}.json"
+
+
+def _told(file: RemoteFile) -> str | None:
+    """Its sha256, where the Hub tells it."""
+    return file.sha256 if isinstance(file, HubFile) else None
+
+
+def _noted(note: Path) -> str | None:
+    try:
+        return FileInfo.model_validate_json(note.read_bytes()).sha256
+    except (FileNotFoundError, ValidationError):
+        return None
