@@ -223,6 +223,18 @@ def test_a_clock_that_has_gone_ahead_is_followed_slowly(
     assert caplog.text == ""
 
 
+def test_a_sweep_frees_a_redis_whose_memory_is_full(forgetful: Store, redis: Redis) -> None:
+    forgetful.sweeper.sweep()
+    succeed(forgetful)
+    forgetful.recorder.record_ends()
+    time.sleep(0.01)
+    redis.config_set("maxmemory", 1)
+    try:
+        assert forgetful.sweeper.sweep().jobs == 1
+    finally:
+        redis.config_set("maxmemory", 0)
+
+
 def test_one_sweep_at_a_time_is_enough(store: Store, store_settings: StoreSettings) -> None:
     second = Store.open(store_settings)
     assert store.sweeper.sweep_if_due() is not None
