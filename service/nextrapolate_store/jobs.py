@@ -303,7 +303,8 @@ class JobStore:
         damaged, nobody knows any more how it did, and it runs again.
 
         Raises:
-            RecordUnreadable: its end is on disk, and of another version or not to be read.
+            RecordUnreadable: its record, or its end on disk, is of another version or cannot be read. It
+                is left in the queue, for a worker that can read it.
         """
         end, damage = None, None
         try:
@@ -313,6 +314,10 @@ class JobStore:
         if end is not None:
             self.restore(*self._journal.read_job(job_id))
             return None
+        record = self._redis.fields(RedisKey.JOB + job_id)
+        if record.get("state") != JobState.QUEUED:
+            return None
+        job_record(record)  # one that cannot be read is not taken: that would cost it an attempt
         fence = self._claim(args=[job_id, worker, secrets.token_hex(8), self._lease_ms])
         if fence is None:
             return None

@@ -1,5 +1,6 @@
 """A record cannot be read, on the disk or in Redis: the others go on, and nothing of it is lost."""
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -190,3 +191,18 @@ def test_one_that_cannot_be_read_is_left_out_of_lists_and_the_pages_go_on(
     assert store.jobs.find(TENANT, "", limit=9, look_at=9, cursor=None)[0] != []
     with pytest.raises(RecordUnreadable, match=unreadable):
         store.jobs.get(TENANT, unreadable)
+
+
+def test_one_that_cannot_be_read_is_not_claimed_and_loses_no_attempt(
+    store: Store, store_settings: StoreSettings, redis: Redis
+) -> None:
+    """As a worker of before an upgrade meets it: one field more is enough."""
+    job = submit(store)
+    request = str(redis.hget(f"next:job:{job.id}", "request"))
+    redis.hset(f"next:job:{job.id}", "request", json.dumps(json.loads(request) | {"of_a_later_version": 1}))
+    for _ in range(store_settings.max_attempts + 1):
+        with pytest.raises(RecordUnreadable, match=job.id):
+            store.jobs.claim(job.id, worker="of before")
+    redis.hset(f"next:job:{job.id}", "request", request)
+    assert store.jobs.get(TENANT, job.id) == job
+    assert claim(store, job).attempt == 1

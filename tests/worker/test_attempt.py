@@ -1,6 +1,7 @@
 """One attempt against a real Redis, with a real child."""
 
 import json
+import logging
 import os
 import signal
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 from fixtures.jobs import job_over, run_inputs
 from fixtures.processes import children
+from redis import Redis
 
 from nextrapolate.schemas import JobState, Method, NextMethod, WeightExtrapolationMethod
 from nextrapolate_store.errors import StoreMismatched
@@ -225,6 +227,28 @@ def test_a_job_waits_where_the_data_folder_is_not_mounted(
         run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
     (tmp_path / "unmounted").rename(store_settings.data_dir)
     assert store.jobs.get("default", job.id) == job
+
+
+def test_a_job_of_a_later_version_is_left_to_a_later_worker_and_told_of_once(
+    store: Store,
+    store_settings: StoreSettings,
+    hatched_nursery: Nursery,
+    run_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job, worker = submit(store, run_folder, QUICK), WorkerSettings(store_settings, "cpu")
+    with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
+        request = str(redis.hget(f"next:job:{job.id}", "request"))
+        later = json.dumps(json.loads(request) | {"of_a_later_version": 1})
+        redis.hset(f"next:job:{job.id}", "request", later)
+        for _ in range(store_settings.max_attempts + 1):
+            run_job(store, worker, hatched_nursery, job.id, threading.Event())
+        redis.hset(f"next:job:{job.id}", "request", request)
+    assert store.jobs.get("default", job.id) == job
+    (told,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert "left in the queue" in told
+    run_job(store, worker, hatched_nursery, job.id, threading.Event())
+    assert state(store, job) is JobState.SUCCEEDED
 
 
 def test_a_worker_that_is_asked_to_stop_gives_its_job_back(

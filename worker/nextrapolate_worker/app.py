@@ -50,6 +50,8 @@ def run(job_id: str) -> None:
 @setup_logging.connect
 def _leave_logging_alone(**_: Any) -> None:
     """That somebody listens keeps Celery from setting up logs of its own."""
+    for name in ("celery.worker.strategy", "celery.app.trace"):  # two lines a wake-up, whatever comes of it
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 @worker_init.connect

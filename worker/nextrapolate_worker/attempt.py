@@ -14,6 +14,7 @@ import time
 
 from nextrapolate.schemas import JobError
 from nextrapolate_store.logs import about
+from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
 from nextrapolate_worker.lease import Lease, Stopped
@@ -24,6 +25,7 @@ from nextrapolate_worker.settings import WorkerSettings
 from nextrapolate_worker.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
+_left = OneByOne(_log, "left in the queue, for a worker that can read it")
 
 _LOOK_SECONDS = 0.5
 _BEGINS_WITHIN_SECONDS = 300.0
@@ -36,7 +38,7 @@ def run_job(
     """Make one attempt at the job, if it is still there to be claimed; none once `stopping` is set.
 
     A wake-up may come twice, late, or for a job that is long done: then the claim is refused and nothing
-    happens.
+    happens. Nor does for a job of a later version, which is left to a worker that can read it.
 
     Raises:
         nextrapolate_store.errors.StoreUnavailable: the claim did not get through; the wake-up is sent again.
@@ -45,7 +47,9 @@ def run_job(
     if stopping.is_set():  # the reconciler wakes another worker
         return
     store.check_folder()
-    claim = store.jobs.claim(job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
+    claim = None
+    with _left.job(job_id):  # it is woken again every few seconds
+        claim = store.jobs.claim(job_id, worker=f"{socket.gethostname()}:{os.getpid()}")
     if claim is None:
         return
     with about(job_id=job_id, fence=claim.fence):
