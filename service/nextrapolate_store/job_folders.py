@@ -7,6 +7,7 @@
 No other module puts these paths together.
 """
 
+import shutil
 from pathlib import Path
 
 from nextrapolate_store.errors import ArtifactNotFound
@@ -38,6 +39,10 @@ class JobFolders:
         folder = self.path(job_id) / str(fence)
         make_folder(folder)
         return folder
+
+    def discard_attempt(self, job_id: str, fence: int) -> None:
+        """Remove what one attempt has made, as far as the disk lets it."""
+        shutil.rmtree(self.path(job_id) / str(fence), ignore_errors=True)
 
     def result_path(self, job: JobRecord, name: str) -> Path:
         """Give the path of a result of a succeeded job.

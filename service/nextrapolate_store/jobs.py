@@ -58,6 +58,7 @@ _JOBS_A_SEARCH, _BYTES_A_SEARCH = 100, 1 << 20
 """How much one script looks at: Redis serves nobody else meanwhile."""
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
+_LONGEST_REST_MS = 600_000
 
 _WORKER_LOST = JobError(
     code="worker-lost",
@@ -89,6 +90,7 @@ class JobStore:
         self._remembered_ms = milliseconds(settings.retention.idempotency_keys)
         self._lease_ms = round(settings.lease_seconds * 1000)
         self._max_attempts = settings.max_attempts
+        self._rest_ms = self._lease_ms // 3
         self._one_by_one = OneByOne(_log, "left out of the lists of jobs")
         self._reserve, self._submit = redis.load("reserve"), redis.load("submit")
         self._claim, self._beat = redis.load("claim"), redis.load("beat")
@@ -362,19 +364,21 @@ class JobStore:
     def give_up(self, job_id: str, fence: int, error: JobError) -> JobState:
         """End an attempt that died, and give the state of the job.
 
-        It is queued again while it has attempts left, and failed with this error after the last. Nothing
-        changes where it is somebody else's by now.
+        It is queued again while it has attempts left, to be woken after a third of a lease, and four times
+        as long after each further attempt; failed with this error after the last. Nothing changes where it is
+        somebody else's by now.
 
         Raises:
             JobNotFound: there is no such job.
         """
-        state = self._give_up(args=[job_id, fence, error.model_dump_json(), self._max_attempts])
+        told, rest_ms = error.model_dump_json(), self._rest_ms
+        state = self._give_up(args=[job_id, fence, told, self._max_attempts, rest_ms, _LONGEST_REST_MS])
         if state is None:
             raise _not_found(job_id)
         return JobState(state)
 
-    def release(self, job_id: str, fence: int) -> JobState:
-        """Give a job back that could not be finished for want of a worker, and give its state.
+    def release(self, job_id: str, fence: int, why: str) -> JobState:
+        """Give a job back that its worker could not finish, for no fault of the job's, and give its state.
 
         It is queued again, however many attempts it had: this one does not count. Nothing changes where it is
         somebody else's by now.
@@ -382,7 +386,7 @@ class JobStore:
         Raises:
             JobNotFound: there is no such job.
         """
-        state = self._release(args=[job_id, fence, "its worker was stopped"])
+        state = self._release(args=[job_id, fence, why])
         if state is None:
             raise _not_found(job_id)
         return JobState(state)

@@ -140,7 +140,7 @@ class JobMachine(RuleBasedStateMachine):
         if model.holds(fence):
             model.attempt -= 1
             model.state = JobState.QUEUED if model.state is JobState.RUNNING else JobState.CANCELLED
-        assert self.store.jobs.release(job, fence) is model.state
+        assert self.store.jobs.release(job, fence, "stopped") is model.state
 
     @rule(job=jobs, age=ages)
     def confirm_cancelled(self, job: str, age: int) -> None:

@@ -163,13 +163,13 @@ def test_a_job_given_back_by_a_stopping_worker_loses_no_attempt(store: Store) ->
         taken = claim(store, job)
         assert (taken.fence > fence, taken.attempt) == (True, 1)
         fence = taken.fence
-        assert store.jobs.release(job.id, taken.fence) is JobState.QUEUED
+        assert store.jobs.release(job.id, taken.fence, "stopped") is JobState.QUEUED
         assert store.jobs.reconcile().wake == (job.id,)
     assert store.jobs.get(TENANT, job.id).attempt == 0
     current = claim(store, job)
-    assert store.jobs.release(job.id, current.fence - 1) is JobState.RUNNING
+    assert store.jobs.release(job.id, current.fence - 1, "stopped") is JobState.RUNNING
     store.jobs.cancel(TENANT, job.id)
-    assert store.jobs.release(job.id, current.fence) is JobState.CANCELLED
+    assert store.jobs.release(job.id, current.fence, "stopped") is JobState.CANCELLED
 
 
 def test_a_job_of_the_users_fault_fails_at_once(store: Store) -> None:
@@ -291,7 +291,7 @@ def test_a_lost_reply_changes_nothing(
 
         stopped = claim(far, job)
         proxy.lose_next_reply()
-        assert jobs.release(job.id, stopped.fence) is JobState.QUEUED
+        assert jobs.release(job.id, stopped.fence, "stopped") is JobState.QUEUED
 
         alive = claim(far, job)
         proxy.lose_next_reply()

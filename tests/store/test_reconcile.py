@@ -87,13 +87,41 @@ def test_what_the_brokers_list_explains_is_not_sent_again(
     assert len(store.jobs.reconcile(wake_after_seconds=0).wake) == 1
 
 
-def test_a_job_given_up_is_woken_at_once_whatever_the_list_holds(
+def test_a_job_given_back_is_woken_at_once_whatever_the_list_holds(
     store: Store, store_settings: StoreSettings
 ) -> None:
     job = submit(store)
     send(store_settings, [job.id] * 5)
-    store.jobs.give_up(job.id, claim(store, job).fence, OUT_OF_MEMORY)
+    store.jobs.release(job.id, claim(store, job).fence, "stopped")
     assert store.jobs.reconcile().wake == (job.id,)
+
+
+def test_a_job_given_up_rests_longer_each_time_before_it_is_woken(store_settings: StoreSettings) -> None:
+    """Whatever was amiss, such as a Hub that is away, has time to pass; the list's length does not matter."""
+    store, hour_ms = Store.open(replace(store_settings, lease_seconds=30)), 3_600_000
+    job = submit(store)
+    send(store_settings, [job.id] * 5)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        for rest_ms in (10_000, 40_000):
+            store.jobs.give_up(job.id, claim(store, job).fence, OUT_OF_MEMORY)
+            redis.hincrby(f"next:job:{job.id}", "woken_at", 5_000 - rest_ms)
+            assert store.jobs.reconcile(wake_after_seconds=0).wake == ()
+            redis.hincrby(f"next:job:{job.id}", "woken_at", -5_000)
+            assert store.jobs.reconcile().wake == (job.id,)
+            assert store.jobs.reconcile().wake == ()
+        redis.hset(f"next:job:{job.id}", "rest", rest_ms)
+        redis.hincrby(f"next:job:{job.id}", "woken_at", hour_ms)
+        assert store.jobs.reconcile().wake == (job.id,), "the clock was set back"
+    store.close()
+
+
+def test_jobs_that_rest_have_no_other_woken_that_waits_in_the_list(
+    store: Store, store_settings: StoreSettings
+) -> None:
+    resting, waiting = submit(store), submit(store)
+    store.jobs.give_up(resting.id, claim(store, resting).fence, OUT_OF_MEMORY)
+    send(store_settings, [waiting.id])
+    assert store.jobs.reconcile(wake_after_seconds=0).wake == ()
 
 
 def test_two_reconcilers_do_no_more_than_one(store_settings: StoreSettings) -> None:

@@ -218,6 +218,22 @@ def test_a_child_that_does_not_begin_costs_an_attempt_and_no_more(
     assert children() == before
 
 
+def test_a_machine_that_lacks_something_costs_no_attempt(
+    store: Store,
+    store_settings: StoreSettings,
+    hatched_nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
+    job = submit(store, run_folder, QUICK)
+    for _ in range(store_settings.max_attempts + 1):
+        run_job(store, WorkerSettings(store_settings, "cuda:99"), hatched_nursery, job.id, threading.Event())
+    now = store.jobs.get("default", job.id)
+    assert (now.state, now.attempt) == (JobState.QUEUED, 0)
+    assert "cuda:99" in (store.jobs.events(job.id, None)[-1].message or "")
+
+
 def test_a_job_waits_where_the_data_folder_is_not_mounted(
     store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path, tmp_path: Path
 ) -> None:

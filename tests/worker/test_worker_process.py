@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -32,8 +33,11 @@ SLOW = NextMethod(preset="paper", horizon_steps=20, epochs=100)
 
 
 @contextmanager
-def worker(settings: StoreSettings, log: Path | None = None) -> Iterator[subprocess.Popen[bytes]]:
+def worker(
+    settings: StoreSettings, log: Path | None = None, device: str = "auto"
+) -> Iterator[subprocess.Popen[bytes]]:
     environment = os.environ | {
+        "NEXTRAPOLATE_DEVICE": device,
         "NEXTRAPOLATE_REDIS_URL": settings.redis_url,
         "NEXTRAPOLATE_DATA_DIR": str(settings.data_dir),
         "NEXTRAPOLATE_LEASE_SECONDS": str(settings.lease_seconds),
@@ -167,3 +171,37 @@ def test_a_worker_does_not_start_on_data_of_another_version(settings: StoreSetti
     with worker(settings, log) as process:
         assert process.wait(240) == 1
     assert "not started: the data was written by a newer nextrapolate" in log.read_text()
+
+
+def test_a_worker_does_not_start_where_its_device_is_not(settings: StoreSettings, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with worker(settings, log, device="cuda:99") as process:
+        assert process.wait(240) == 1
+    assert "not started: NEXTRAPOLATE_DEVICE is cuda:99, but torch sees" in log.read_text()
+
+
+def test_a_worker_on_a_full_disk_gives_its_job_back_and_leaves_it_to_another(
+    leasing_store: Store, settings: StoreSettings, submit: Submit
+) -> None:
+    job = submit(WeightExtrapolationMethod(horizon_steps=20))
+    before = 2_000_000_000_000  # a fence beyond the time, so that the next one is known
+    with Redis.from_url(settings.redis_url) as redis:
+        redis.hset(f"next:job:{job.id}", "fence", before)
+    (leasing_store.job_folders.result_folder(job.id, before + 1) / "report.json").symlink_to("/dev/full")
+    with ExitStack() as stack:
+        full = stack.enter_context(worker(settings))
+        given_back = wait_until(
+            leasing_store, job, lambda now: now.fence > before and now.state is JobState.QUEUED
+        )
+        assert (given_back.fence, given_back.attempt) == (before + 1, 0)
+        assert "No space left on device" in (leasing_store.jobs.events(job.id, None)[-1].message or "")
+        stack.enter_context(worker(settings))
+        assert reconcile_until_final(leasing_store, settings, job) == []
+        full.send_signal(signal.SIGTERM)
+        assert full.wait(20) == 0, "it rests, and can be stopped all the same"
+    done = leasing_store.jobs.get("default", job.id)
+    assert (done.state, done.fence, done.attempt) == (JobState.SUCCEEDED, before + 2, 1)
+    claimed = [event.message for event in leasing_store.jobs.events(job.id, None) if event.type == "claimed"]
+    assert claimed[0] == f"{socket.gethostname()}:{full.pid}"
+    assert claimed[0] != claimed[1]
+    assert not (settings.data_dir / "jobs" / job.id / str(before + 1)).exists()

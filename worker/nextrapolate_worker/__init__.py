@@ -15,6 +15,7 @@
     tasks/       the others, a file for each task: extrapolate, backtest, inspect
     methods.py   the numerics behind each of the API's methods
     kept.py      what a stage has made, for an attempt that has to take over; carriers.py writes it down
+    devices.py   where the maths is done
     profile.py   progress and cost, stage by stage; memory.py keeps the peak low
     errors.py    what can end a job, and whose it is to mend; naming.py, what callers call its files
 

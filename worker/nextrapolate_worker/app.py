@@ -1,6 +1,8 @@
 """The Celery app. Its one task takes a job id; the job itself is in the store."""
 
 import logging
+import subprocess
+import sys
 import threading
 from functools import cache
 from typing import Any
@@ -64,6 +66,18 @@ def _check_store(**_: Any) -> None:
     except StoreError as error:
         _log.critical("not started: %s", error)
         raise SystemExit(1) from None
+
+
+@worker_init.connect
+def _check_device(**_: Any) -> None:
+    """Do not start where every job would be given back; a process of its own, as torch takes much memory."""
+    if settings.device in ("auto", "cpu"):
+        return
+    command = (sys.executable, "-m", "nextrapolate_worker.devices", settings.device)
+    checked = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own
+    if checked.returncode:
+        _log.critical("not started: %s", checked.stderr.strip())
+        raise SystemExit(1)
 
 
 @worker_ready.connect

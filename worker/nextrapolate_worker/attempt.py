@@ -17,6 +17,7 @@ from nextrapolate_store.logs import about
 from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
+from nextrapolate_worker.files import is_for_want_of_room
 from nextrapolate_worker.lease import Lease, Stopped
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.naming import in_the_callers_terms
@@ -30,6 +31,8 @@ _left = OneByOne(_log, "left in the queue, for a worker that can read it")
 _LOOK_SECONDS = 0.5
 _BEGINS_WITHIN_SECONDS = 300.0
 """How long a child may say nothing: it names its first stage as soon as it has imported torch."""
+_REST_SECONDS = 60.0
+"""How long a worker takes no job whose machine could not work on the last one: others come first."""
 
 
 def run_job(
@@ -57,10 +60,19 @@ def run_job(
         _log.info("claimed, attempt %d", claim.attempt)
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
         stopwatch = Stopwatch()
-        with nursery.take() as child:
-            outcome = _watch(child, _work(store, settings, claim), lease, stopwatch, stopping)
+        try:
+            with nursery.take() as child:
+                outcome = _watch(child, _work(store, settings, claim), lease, stopwatch, stopping)
+        except OSError as error:
+            if not is_for_want_of_room(error):
+                raise
+            outcome = _no_room(error)
         ending = lease.settle(outcome, stopwatch.stop())
         _log.info("%s after %.1f s", ending, time.monotonic() - started)
+        if isinstance(outcome, Failed) and outcome.machine:
+            store.job_folders.discard_attempt(job_id, claim.fence)
+            _log.error("this machine takes no job for %g s: %s", _REST_SECONDS, outcome.error.detail)
+            stopping.wait(_REST_SECONDS)
 
 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
@@ -113,6 +125,12 @@ def _did_not_begin() -> Failed:
         "worker's log, and whether that machine's disks and GPU answer"
     )
     return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
+
+
+def _no_room(error: OSError) -> Failed:
+    """The worker's own, where it is the child's otherwise."""
+    job_error = JobError(code="internal-error", detail=str(error), blame="server")
+    return Failed(error=job_error, final=False, machine=True)
 
 
 def _failure(code: int) -> Failed:

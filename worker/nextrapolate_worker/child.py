@@ -17,7 +17,7 @@ if __name__ == "__main__":
 from nextrapolate.schemas import AS_KEPT, Stage
 from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
-from nextrapolate_worker.errors import as_job_error, is_final
+from nextrapolate_worker.errors import as_job_error, is_final, is_the_machines
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.rendering.figures import warm_up
 
@@ -45,7 +45,8 @@ def main() -> None:
         if not is_final(error):
             with about(job_id=work.job, fence=work.fence):
                 _log.exception("the work failed")
-        answers.write(Failed(error=as_job_error(error), final=is_final(error)).line())
+        failed = Failed(error=as_job_error(error), final=is_final(error), machine=is_the_machines(error))
+        answers.write(failed.line())
     else:
         answers.write(Done(artifacts=artifacts).line())
 

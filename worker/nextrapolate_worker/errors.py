@@ -13,6 +13,7 @@ from typing import ClassVar, Literal
 
 from nextrapolate.schemas import JobError
 from nextrapolate_numerics import NumericsError
+from nextrapolate_worker.files import is_for_want_of_room
 
 
 class WorkerError(Exception):
@@ -78,3 +79,8 @@ def as_job_error(error: Exception) -> JobError:
 def is_final(error: Exception) -> bool:
     """Tell whether another attempt would end the same way: the user's input does not mend itself."""
     return as_job_error(error).blame == "user"
+
+
+def is_the_machines(error: Exception) -> bool:
+    """Tell whether it is this machine that lacks something: the job is none the worse for it."""
+    return isinstance(error, NoSuchDevice) or (not is_final(error) and is_for_want_of_room(error))

@@ -1,11 +1,19 @@
 """Files of a job: their digests, and how they get to disk for good."""
 
+import errno
 import hashlib
 import os
+import re
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.files import sync_folder
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_IN_WORDS = re.compile(r"Error while serializing: I/O error: [^()]*\(os error ({}|{})\)".format(*_FULL))
+"""safetensors' errors have no errno."""
 
 
 def digest(path: Path) -> str:
@@ -24,3 +32,14 @@ def flush(folder: Path, *names: str) -> dict[str, FileInfo]:
         artifacts[name] = FileInfo(bytes=path.stat().st_size, sha256=digest(path))
     sync_folder(folder)
     return artifacts
+
+
+def is_for_want_of_room(error: BaseException | None) -> bool:
+    """Tell whether a full disk, or a quota that is used up, is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        if isinstance(error, SafetensorError) and _FULL_IN_WORDS.match(str(error)):
+            return True
+        error = error.__cause__
+    return False

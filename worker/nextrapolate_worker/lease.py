@@ -71,12 +71,14 @@ class Lease:
                 return self._say("committed", lambda: self._commit(artifacts, seconds))
             case Failed(error=error, final=True):
                 return self._say("failed", lambda: self._jobs.fail(self._job_id, self._fence, error))
+            case Failed(error=error, machine=True):
+                return self._say("given back", lambda: self._release(error.detail))
             case Failed(error=error):
                 return self._say("gave up", lambda: self._give_up(error))
             case Beat.CANCEL:
                 return self._say("cancelled", lambda: self._jobs.confirm_cancelled(self._job_id, self._fence))
             case Stopped():
-                return self._say("given back", self._release)
+                return self._say("given back", lambda: self._release("its worker was stopped"))
             case _:
                 return "lost the lease"
 
@@ -90,8 +92,8 @@ class Lease:
         self._jobs.give_up(self._job_id, self._fence, error)
         return True
 
-    def _release(self) -> bool:
-        self._jobs.release(self._job_id, self._fence)
+    def _release(self, why: str) -> bool:
+        self._jobs.release(self._job_id, self._fence, why)
         return True
 
     def _say(self, ending: str, transition: Callable[[], bool]) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from nextrapolate.schemas import Stage
 from nextrapolate_numerics import Cost, Trajectory
-from nextrapolate_worker.errors import NoSuchDevice
+from nextrapolate_worker.devices import find_device
 from nextrapolate_worker.files import digest
 from nextrapolate_worker.kept import KeptStages
 from nextrapolate_worker.messages import Start
@@ -47,7 +47,8 @@ def load(work: Start, profile: Profile) -> Loaded:
         NumericsError: the checkpoints cannot be used; says which and why.
         WorkerError: a file has gone, or the device is not there.
     """
-    device = _device(work)
+    torch.set_num_threads(work.threads)
+    device = find_device(work.device)
     with profile.stage(Stage.RESOLVE) as progress:
         files = resolve(work, progress)
         hashed = sum(checkpoint.model.stat().st_size for checkpoint in files.checkpoints)
@@ -71,14 +72,3 @@ def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.de
     }
     given = {Trajectory: trajectory, torch.device: device}
     return KeptStages(work.stages, depends_on, given)
-
-
-def _device(work: Start) -> str:
-    torch.set_num_threads(work.threads)
-    if work.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if work.device.startswith("cuda") and not torch.cuda.is_available():
-        raise NoSuchDevice(
-            f"NEXTRAPOLATE_DEVICE is {work.device}, but torch sees no GPU: set it to auto, or mend the driver"
-        )
-    return work.device

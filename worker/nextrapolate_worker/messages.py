@@ -50,11 +50,12 @@ class Done(_Message):
 
 
 class Failed(_Message):
-    """The job cannot succeed. `final` is false where another attempt may."""
+    """The attempt cannot succeed. `final` is true where no other can, `machine` where one elsewhere may."""
 
     type: Literal["failed"] = "failed"
     error: JobError
     final: bool
+    machine: bool = False
 
 
 Answer = Annotated[Progress | Done | Failed, Field(discriminator="type")]

@@ -33,7 +33,7 @@ for _, id in ipairs(present(key.leases, expired)) do
   if get(id, 'last_error') == '' then
     set(id, 'last_error', worker_lost)
   end
-  table.insert(ended[end_attempt(id, max_attempts, cjson.decode(worker_lost).detail)], id)
+  table.insert(ended[end_attempt(id, max_attempts, cjson.decode(worker_lost).detail, 0)], id)
 end
 
 for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
@@ -52,12 +52,15 @@ end
 local queued = present(key.queued, redis.call('ZRANGE', key.queued, 0, limit - 1))
 local missing = redis.call('ZCARD', key.queued) - redis.call('LLEN', KEYS[1])
 for _, id in ipairs(queued) do
-  local woken_at = tonumber(get(id, 'woken_at'))
-  -- 0: it came back from an attempt, or was parked, so it has no message at all.
-  if woken_at == 0 or (missing > 0 and math.abs(now - woken_at) >= patience) then
-    set(id, 'woken_at', now)
+  local woken_at, rest = tonumber(get(id, 'woken_at')), tonumber(get(id, 'rest') or 0)
+  local has_waited = math.abs(now - woken_at) >= (rest > 0 and rest or patience)
+  -- 0: it came back from an attempt, or was parked, so it has no message at all, as one that rests.
+  if woken_at == 0 or (has_waited and (rest > 0 or missing > 0)) then
+    set(id, 'woken_at', now, 'rest', 0)
     count('republished')
     table.insert(wake, id)
+    missing = missing - 1
+  elseif rest > 0 then
     missing = missing - 1
   end
 end

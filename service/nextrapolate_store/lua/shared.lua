@@ -137,15 +137,15 @@ local function repeated(id, fence, state)
   return get(id, 'state') == state and get(id, 'fence') == fence
 end
 
--- An attempt ended without a result: again, unless it was the last, or nobody wants it any more.
--- Gives the state.
-local function end_attempt(id, max_attempts, reason)
+-- An attempt ended without a result: again after a rest (ms; 0 is at once), unless it was the last, or nobody
+-- wants it any more. Gives the state.
+local function end_attempt(id, max_attempts, reason, rest)
   if get(id, 'state') == 'cancelling' then
     move(id, 'cancelled', 'cancelled')
   elseif tonumber(get(id, 'attempt')) >= max_attempts then
     move(id, 'failed', 'failed', cjson.decode(get(id, 'last_error')).detail)
   else
-    set(id, 'stage', '', 'progress', 0, 'message', '', 'woken_at', 0)
+    set(id, 'stage', '', 'progress', 0, 'message', '', 'rest', rest, 'woken_at', rest > 0 and now_ms() or 0)
     move(id, 'queued', 'requeued', reason)
   end
   return get(id, 'state')
