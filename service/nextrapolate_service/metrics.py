@@ -18,7 +18,8 @@ class StoreMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Give each metric once."""
-        yield _gauge("next_redis_up", "1 where Redis answers, else 0", self._statistics is not None)
+        works = self._statistics is not None and self._statistics.takes_writes
+        yield _gauge("next_redis_up", "1 where Redis answers and takes writes, else 0", works)
         yield _gauge("next_disk_free_bytes", "Space left where the data folder is", self._disk_free_bytes)
         if self._statistics is not None:
             yield from _of_jobs(self._statistics)

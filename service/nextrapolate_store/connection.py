@@ -1,6 +1,7 @@
 """The connection to Redis: its keys, its scripts, its timeouts and retries."""
 
 import logging
+import re
 from enum import StrEnum
 from functools import cache
 from importlib import resources
@@ -10,7 +11,7 @@ from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError
+from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -21,9 +22,18 @@ _log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
-_PASSING = (RedisConnectionError, RedisTimeoutError, OutOfMemoryError, ReadOnlyError)
-_BUSY = "BUSY "
-"""How an answer begins while another script runs; redis-py has no error of its own for it."""
+_REFUSALS = {
+    "OOM": "its memory is full: raise its maxmemory, delete series, or keep jobs for a shorter time",
+    "MISCONF": "it could not write to its disk, as its log says: make room there, or mend it",
+    "NOREPLICAS": "too few of its replicas are in reach: bring them back, or lower min-replicas-to-write",
+    "READONLY": "it is a replica: give the URL of its primary, or wait until it takes over",
+    "MASTERDOWN": "it is a replica that has lost its primary: bring that back",
+    "LOADING": "it still reads its data from the disk: wait until it has",
+    "BUSY": "a script runs in it for too long: wait, or end the script with SCRIPT KILL",
+}
+"""For what state of its own Redis refuses commands, and what to do, by the code of its error."""
+_REFUSAL = re.compile(rf"(?:^|: -)({'|'.join(_REFUSALS)}) ")
+"""Where that code stands: in front, or where a script met it, in the midst of what Redis 6.2 says of that."""
 
 
 class RedisKey(StrEnum):
@@ -138,12 +148,15 @@ class Connection(Redis):
         """Send one command, as redis-py does.
 
         Raises:
-            StoreUnavailable: no working Redis was found in all tries.
+            StoreUnavailable: no working Redis was found in all tries, or it takes no such command just now.
         """
         try:
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except RedisError as error:
-            if not (isinstance(error, _PASSING) or str(error).startswith(_BUSY)):
+            refusal = _refusal(error)
+            if refusal is not None:
+                raise StoreUnavailable(refusal) from error
+            if not isinstance(error, (RedisConnectionError, RedisTimeoutError)):
                 raise
             raise StoreUnavailable(
                 f"Redis does not answer as it should ({error}); try again later"
@@ -217,6 +230,12 @@ class Connection(Redis):
                 f"the data was written by {whose} nextrapolate (schema {schema}, this one knows "
                 f"{SCHEMA_VERSION}): run that one, or give this one a Redis and a data folder of its own"
             )
+
+
+def _refusal(error: RedisError) -> str | None:
+    """Say why Redis refuses what it would take at another time, and what to do; None for all other errors."""
+    found = _REFUSAL.search(f"{error.status_code or ''} {error}".lstrip())  # redis-py cuts off codes it knows
+    return f"Redis refuses this just now ({found[1]}): {_REFUSALS[found[1]]}" if found else None
 
 
 @cache

@@ -36,6 +36,8 @@ class Statistics:
     """Of jobs that succeeded."""
     queue_depth: int
     queue_oldest_seconds: float
+    takes_writes: bool
+    """Redis does; one that is full, or has a broken disk, still tells all of this."""
 
 
 class StatisticsStore:
@@ -55,7 +57,7 @@ class StatisticsStore:
         Raises:
             StoreUnavailable: Redis does not answer.
         """
-        reply, depth, waited_ms = self._read()
+        reply, depth, waited_ms, takes_writes = self._read()
         counters = pairs(reply)
 
         def counted(name: str) -> int:
@@ -70,6 +72,7 @@ class StatisticsStore:
             stages={stage: _histogram(counters, stage) for stage in Stage},
             queue_depth=depth,
             queue_oldest_seconds=waited_ms / 1000,
+            takes_writes=bool(takes_writes),
         )
 
 

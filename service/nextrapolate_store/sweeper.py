@@ -10,6 +10,7 @@ so sweeps follow it slowly.
 """
 
 import logging
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -78,11 +79,22 @@ class Sweeper:
         self._job_folders = job_folders
         self._data_dir, self._retention = settings.data_dir, settings.retention
         self._sweep = redis.load("sweep")
+        self._unmarked_until = 0.0
 
     def sweep_if_due(self) -> Swept | None:
-        """Sweep, unless this or another process has done so lately."""
-        every = milliseconds(self._retention.sweep_every)
-        return self.sweep() if self._redis.set(RedisKey.SWEPT, 1, nx=True, px=every) else None
+        """Sweep, unless this or another process has done so lately.
+
+        A Redis that is full refuses the mark of that, and what frees memory must not wait for some: each
+        process then sweeps on its own, as often.
+        """
+        every, now = self._retention.sweep_every, time.monotonic()
+        try:
+            due = self._redis.set(RedisKey.SWEPT, 1, nx=True, px=milliseconds(every))
+        except StoreUnavailable:
+            due = now >= self._unmarked_until and not self._redis.exists(RedisKey.SWEPT)
+            if due:
+                self._unmarked_until = now + every.total_seconds()
+        return self.sweep() if due else None
 
     def sweep(self) -> Swept:
         """Remove what is older than it is kept.

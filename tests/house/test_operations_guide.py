@@ -44,6 +44,7 @@ def test_every_metric_is_explained() -> None:
         stages=dict.fromkeys(Stage, nothing),
         queue_depth=0,
         queue_oldest_seconds=0.0,
+        takes_writes=True,
     )
     told = {_shown(metric) for metric in StoreMetrics(statistics, 0).collect()}
     explained = set(re.findall(r"^\| `(next_\w+)(?:\{\w+\})?` \|", GUIDE, flags=re.M))

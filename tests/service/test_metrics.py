@@ -2,12 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
 from fixtures.problems import problem
+from fixtures.redis import full, unable_to_save
 from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
 
 from nextrapolate.schemas import JobState, Stage
 from nextrapolate_service.app import create_app
@@ -116,6 +119,15 @@ def test_it_opens_to_keys_of_its_own_scope_alone(client: TestClient, store: Stor
     for scope, status in ((Scope.WRITE, 403), (Scope.METRICS, 200)):
         _, key = store.keys.create("lab", [scope])
         assert client.get("/metrics", headers={"Authorization": f"Bearer {key}"}).status_code == status
+
+
+@pytest.mark.parametrize("refuses", [full, unable_to_save])
+def test_a_redis_that_takes_no_writes_is_not_up(
+    client: TestClient, settings: ServiceSettings, refuses: Callable[[Redis], AbstractContextManager[None]]
+) -> None:
+    with Redis.from_url(settings.store.redis_url, decode_responses=True) as redis, refuses(redis):
+        assert scrape(client)["next_redis_up", ""] == 0
+    assert scrape(client)["next_redis_up", ""] == 1
 
 
 @pytest.mark.usefixtures("impatient")

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
-from fixtures.redis import running
+from fixtures.redis import full, running, unable_to_save
 from fixtures.store import INPUTS, REQUEST
 from redis import Redis
 
@@ -82,6 +83,29 @@ def test_without_redis_it_answers_503_and_recovers(
             # The reconciler has survived, too: it gives the job of the worker that never beat to another.
             eventually(lambda: bool(client.get(f"/jobs/{job_id}").json()["state"] == "queued"))
             store.close()
+
+
+@pytest.mark.parametrize(("refuses", "deleted"), [(full, 204), (unable_to_save, 503)])
+def test_where_redis_takes_no_writes_what_needs_none_is_answered(
+    client: TestClient,
+    settings: ServiceSettings,
+    refuses: Callable[[Redis], AbstractContextManager[None]],
+    deleted: int,
+) -> None:
+    job = client.get(f"/jobs/{submit(client)}").json()
+    series = f"/series/{job['series']}"
+    with Redis.from_url(settings.store.redis_url, decode_responses=True) as redis, refuses(redis):
+        assert client.get("/jobs").json()["items"][0]["id"] == job["id"]
+        assert client.get(series).is_success
+        readiness = client.get("/readyz")
+        assert readiness.status_code == 503
+        assert "Redis refuses this just now" in readiness.json()["checks"]["redis"]
+        assert problem(
+            client.post("/series", json={"name": "run"}), 503, "store-unavailable", blame="server"
+        ).retryable
+        assert client.delete(series).status_code == deleted
+    assert client.get("/readyz").is_success
+    assert client.delete(series).status_code == (404 if deleted == 204 else 204)
 
 
 def test_while_the_data_folder_is_away_nothing_is_accepted_and_nothing_written(

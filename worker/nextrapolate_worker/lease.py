@@ -101,6 +101,6 @@ class Lease:
             try:
                 return ending if transition() else f"refused: was not {ending}"
             except StoreUnavailable as error:
-                _log.warning("Redis is away, trying again: %s", error)
+                _log.warning("not settled yet, trying again: %s", error)
                 time.sleep(_PROGRESS_SECONDS)
         return "lost the lease"
