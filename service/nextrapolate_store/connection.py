@@ -123,8 +123,9 @@ class RedisKey(StrEnum):
 class Connection(Redis):
     """A pool of connections that notices a dead peer, and tries again.
 
-    Everything the store sends may be sent twice, so a lost reply is a reason to repeat and nothing more. What
-    still fails after that is `StoreUnavailable`.
+    Everything the store sends may be sent twice, so a lost reply is a reason to repeat and nothing more; no
+    PING is sent first, which would hang as long, and which Redis refuses where it takes no writes. What still
+    fails after that is `StoreUnavailable`.
     """
 
     @classmethod
@@ -138,7 +139,6 @@ class Connection(Redis):
             decode_responses=True,
             socket_timeout=3,
             socket_connect_timeout=3,
-            health_check_interval=5,
             retry=retry,
             retry_on_error=[RedisConnectionError, RedisTimeoutError],
         )

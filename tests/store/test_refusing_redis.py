@@ -56,6 +56,12 @@ def test_writes_say_what_to_do_and_reads_are_served(
     assert store.statistics.read().takes_writes
 
 
+def test_reads_are_served_over_a_connection_that_rested(store: Store, redis: Redis) -> None:
+    with unable_to_save(redis):
+        time.sleep(5.1)  # redis-py had put a PING in front of a read after 5 s, and that is refused
+        assert store.jobs.list(TENANT, limit=1, cursor=None) == ([], None)
+
+
 @pytest.mark.parametrize("refuses", [full, unable_to_save])
 def test_a_bucket_that_cannot_be_written_keeps_no_request_out(
     store: Store, redis: Redis, refuses: Refuses
