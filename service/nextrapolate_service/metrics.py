@@ -23,6 +23,9 @@ class StoreMetrics(Collector):
         yield _gauge("next_disk_free_bytes", "Space left where the data folder is", self._disk_free_bytes)
         if self._statistics is not None:
             yield from _of_jobs(self._statistics)
+            used, limit = self._statistics.memory_bytes, self._statistics.memory_limit_bytes
+            yield _gauge("next_redis_memory_bytes", "Memory that Redis uses", used)
+            yield _gauge("next_redis_memory_limit_bytes", "Its maxmemory; 0 is none", limit)
             arrived = self._statistics.upload_bytes
             yield _counter("next_upload_bytes", "Bytes of checkpoints that arrived", arrived)
 

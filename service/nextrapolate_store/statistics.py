@@ -38,6 +38,10 @@ class Statistics:
     queue_oldest_seconds: float
     takes_writes: bool
     """Redis does; one that is full, or has a broken disk, still tells all of this."""
+    memory_bytes: int
+    """What Redis' data and buffers take."""
+    memory_limit_bytes: int
+    """Its maxmemory; 0 is none."""
 
 
 class StatisticsStore:
@@ -58,6 +62,7 @@ class StatisticsStore:
             StoreUnavailable: Redis does not answer.
         """
         reply, depth, waited_ms, takes_writes = self._read()
+        memory = self._redis.info("memory")
         counters = pairs(reply)
 
         def counted(name: str) -> int:
@@ -73,6 +78,8 @@ class StatisticsStore:
             queue_depth=depth,
             queue_oldest_seconds=waited_ms / 1000,
             takes_writes=bool(takes_writes),
+            memory_bytes=int(memory["used_memory"]),
+            memory_limit_bytes=int(memory["maxmemory"]),
         )
 
 

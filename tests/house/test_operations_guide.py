@@ -45,6 +45,8 @@ def test_every_metric_is_explained() -> None:
         queue_depth=0,
         queue_oldest_seconds=0.0,
         takes_writes=True,
+        memory_bytes=0,
+        memory_limit_bytes=0,
     )
     told = {_shown(metric) for metric in StoreMetrics(statistics, 0).collect()}
     explained = set(re.findall(r"^\| `(next_\w+)(?:\{\w+\})?` \|", GUIDE, flags=re.M))

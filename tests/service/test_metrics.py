@@ -31,6 +31,8 @@ NAMES = {
     "next_republished_total",
     "next_upload_bytes_total",
     "next_redis_up",
+    "next_redis_memory_bytes",
+    "next_redis_memory_limit_bytes",
     "next_disk_free_bytes",
 }
 
@@ -126,8 +128,12 @@ def test_a_redis_that_takes_no_writes_is_not_up(
     client: TestClient, settings: ServiceSettings, refuses: Callable[[Redis], AbstractContextManager[None]]
 ) -> None:
     with Redis.from_url(settings.store.redis_url, decode_responses=True) as redis, refuses(redis):
-        assert scrape(client)["next_redis_up", ""] == 0
-    assert scrape(client)["next_redis_up", ""] == 1
+        refusing = scrape(client)
+    again = scrape(client)
+    assert (refusing["next_redis_up", ""], again["next_redis_up", ""]) == (0, 1)
+    limit = ("next_redis_memory_limit_bytes", "")
+    assert (refusing[limit], again[limit]) == (float(refuses is full), 0)
+    assert again["next_redis_memory_bytes", ""] > 100_000
 
 
 @pytest.mark.usefixtures("impatient")
