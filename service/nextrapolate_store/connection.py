@@ -24,7 +24,8 @@ SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
 _REFUSALS = {
     "OOM": "its memory is full: raise its maxmemory, delete series, or keep jobs for a shorter time",
-    "MISCONF": "it could not write to its disk, as its log says: make room there, or mend it",
+    "MISCONF": "it could not write to its disk, as its log says: make room there, or mend it; beside an "
+    'append-only file it needs no snapshots (CONFIG SET save "")',
     "NOREPLICAS": "too few of its replicas are in reach: bring them back, or lower min-replicas-to-write",
     "READONLY": "it is a replica: give the URL of its primary, or wait until it takes over",
     "MASTERDOWN": "it is a replica that has lost its primary: bring that back",

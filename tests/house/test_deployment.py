@@ -15,6 +15,7 @@ import httpx
 import pytest
 import yaml
 from fixtures.ports import held_port
+from redis import Redis
 
 from nextrapolate import NExtClient
 from nextrapolate_service.server.redis import find_redis_server
@@ -130,6 +131,10 @@ def test_the_same_commands_run_a_job_without_docker(
             stack.enter_context(running([server, *command], environment))
         url = f"http://127.0.0.1:{api_port}"
         wait_until_ready(url)
+        redis = stack.enter_context(
+            Redis.from_url(f"redis://:{PASSWORD}@127.0.0.1:{redis_port}", decode_responses=True)
+        )
+        assert redis.config_get("save") == {"save": ""}
         client = stack.enter_context(NExtClient(url, KEY))
         result = client.extrapolate(run_folder, method="weight-extrapolation", horizon_steps=20, timeout=300)
         assert result.report.target_step == 140
