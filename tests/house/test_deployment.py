@@ -79,6 +79,11 @@ def test_the_three_parts_need_each_other_as_written(compose: dict[str, Any]) -> 
     assert api["NEXTRAPOLATE_DATA_DIR"] == "/data"
 
 
+def test_no_log_grows_for_ever(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        assert service["logging"] == {"driver": "local", "options": {"max-size": "50m", "max-file": "5"}}
+
+
 def workers(compose: dict[str, Any]) -> dict[str, Any]:
     return {name: service for name, service in compose["services"].items() if name.startswith("worker")}
 
