@@ -11,6 +11,7 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch.distributed import all_gather_object
+from torch.distributed.distributed_c10d import _get_default_group
 
 from nextrapolate_trainer.errors import RankError
 
@@ -75,6 +76,22 @@ def telling(*collectives: str, reported: bool) -> Iterator[None]:
     finally:
         for name, collective in own.items():
             setattr(dist, name, collective)
+
+
+def group_timeout(configured: float) -> float:
+    """Return the seconds that the processes' group waits in a collective, which then ends the run.
+
+    A script that has made the group before the trainer's arguments has given it a timeout of its own.
+
+    Args:
+        configured: what the arguments say, for a backend that does not tell.
+    """
+    group = _get_default_group()
+    try:
+        backends = [group._get_backend(device) for device in group._device_types]
+        return min(backend.options._timeout for backend in backends).total_seconds()
+    except (AttributeError, RuntimeError):  # MPI's and UCC's
+        return configured
 
 
 class Ranks:

@@ -23,7 +23,7 @@ from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
 from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.peft_model import adapter_config, read_adapter
-from nextrapolate_trainer.ranks import Ranks
+from nextrapolate_trainer.ranks import Ranks, group_timeout
 from nextrapolate_trainer.schedule import Schedule
 from nextrapolate_trainer.series import Run
 from nextrapolate_trainer.settings import HORIZON_STEPS, JumpSettings, OptimizerState
@@ -234,7 +234,7 @@ class NExtCallback(TrainerCallback):
         name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
         settings = self._settings
         if args.world_size > 1:
-            timeout = min(settings.timeout, SHARE_OF_GROUP_TIMEOUT * args.ddp_timeout)
+            timeout = min(settings.timeout, SHARE_OF_GROUP_TIMEOUT * group_timeout(args.ddp_timeout))
             settings = settings.model_copy(update={"timeout": timeout})
         return Jumper(
             self._client,
