@@ -33,6 +33,8 @@ class RunNote(BaseModel):
     step: int
     series: str | None
     """Where its checkpoints are; None where none has arrived yet."""
+    from_base: bool = True
+    """False where training began with an adapter that had been trained before, or nobody knows with what."""
     jumps: tuple[JumpMade, ...] = ()
     adapter: str | None = None
     """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""

@@ -62,6 +62,16 @@ def test_update_ratio_is_that_of_the_dense_deltas(seed: int, size: float) -> Non
     assert update_ratio(before, after) == pytest.approx(math.sqrt(update / drift), rel=1e-6)
 
 
+def test_update_ratio_is_measured_from_the_adapter_that_training_began_with() -> None:
+    start, moved, other = (random_adapter(seed) for seed in (0, 1, 2))
+    before = {name: tensor + 1e-3 * moved[name] for name, tensor in start.items()}
+    after = {name: tensor + 1e-4 * other[name] for name, tensor in before.items()}
+    update = sum((dense(after, m) - dense(before, m)).square().sum().item() for m in SHAPES)
+    drift = sum((dense(before, m) - dense(start, m)).square().sum().item() for m in SHAPES)
+    assert update_ratio(before, after, start) == pytest.approx(math.sqrt(update / drift), rel=1e-6)
+    assert update_ratio(start, after, start) == 0.0
+
+
 def test_update_ratio_of_a_run_that_never_moved_is_zero() -> None:
     still = {name: torch.zeros_like(tensor) for name, tensor in random_adapter(0).items()}
     assert update_ratio(still, random_adapter(1)) == 0.0

@@ -61,16 +61,25 @@ def check(before: Adapter, after: Adapter) -> None:
             raise InvalidAdapterError(f"{name} holds values that are not finite")
 
 
-def update_ratio(before: Adapter, after: Adapter) -> float:
-    """Return |B'A' - BA| / |BA| over all modules, Frobenius, from the factors alone; no scalings."""
+def was_trained(adapter: Adapter) -> bool:
+    """Return whether the adapter changes the base model: a new one has B = 0."""
+    return any(tensor.any() for name, tensor in adapter.items() if name.endswith(_B))
+
+
+def update_ratio(before: Adapter, after: Adapter, start: Adapter | None = None) -> float:
+    """Return |B'A' - BA| / |BA - B0 A0| over all modules, Frobenius, from the factors alone; no scalings.
+
+    Args:
+        before: the run's own adapter.
+        after: the one that came back.
+        start: the one that training began with, B0 and A0; None is B0 = 0.
+    """
     update = drift = 0.0
     for module in modules(before):
         own, new = _factors(before, module), _factors(after, module)
-        own_square = _inner(own, own)
-        update += own_square - 2 * _inner(own, new) + _inner(new, new)
-        drift += own_square
-    # Differences of squares of nearly equal matrices can round below zero.
-    return math.sqrt(max(update, 0.0) / drift) if drift else 0.0
+        update += _square_distance(own, new)
+        drift += _square_distance(own, _factors(start, module)) if start else _inner(own, own)
+    return math.sqrt(update / drift) if drift else 0.0
 
 
 def regauged_modules(before: Adapter, after: Adapter) -> frozenset[str]:
@@ -95,6 +104,11 @@ def modules(adapter: Adapter) -> list[str]:
 
 def _factors(adapter: Adapter, module: str) -> tuple[Tensor, Tensor]:
     return adapter[module + _B].double(), adapter[module + _A].double()
+
+
+def _square_distance(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:
+    # Differences of squares of nearly equal matrices can round below zero.
+    return max(0.0, _inner(one, one) - 2 * _inner(one, other) + _inner(other, other))
 
 
 def _inner(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> float:

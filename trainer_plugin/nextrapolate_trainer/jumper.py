@@ -59,7 +59,7 @@ class Jump:
     after: dict[str, Tensor]
     """The extrapolated adapter: the run's tensors with other values, float32 on the CPU."""
     update_ratio: float
-    """Norm of the update, as a share of the drift since the base."""
+    """Norm of the update, as a share of the drift since training began."""
     regauged: frozenset[str]
     """Modules whose factors came back in another gauge than the run's: Adam's moments do not fit them."""
     report: Report | None
@@ -97,6 +97,7 @@ class Jumper:
         self._client = client
         self._methods = methods
         self._settings = settings
+        self._start = run.start
         self._series = RunSeries(client, run, resumed)
         self._uploads = Uploads(self._series.post, self._series.begin)
         # An interrupted run closes nothing: then the end of the program does.
@@ -162,7 +163,13 @@ class Jumper:
             step: training steps that were made.
             adapter: fingerprint of the run's own adapter; None where a resumed run need not recognise it.
         """
-        return RunState(step=step, series=self._series.id, jumps=self._series.jumps, adapter=adapter)
+        return RunState(
+            step=step,
+            series=self._series.id,
+            from_base=self._series.from_base,
+            jumps=self._series.jumps,
+            adapter=adapter,
+        )
 
     def close(self) -> None:
         """Let the last checkpoints and jumps reach the service, for some seconds.
@@ -232,10 +239,10 @@ class Jumper:
 
     def _checked_ratio(self, before: Adapter, after: Adapter) -> float:
         check(before, after)
-        ratio = update_ratio(before, after)
+        ratio = update_ratio(before, after, self._start)
         if ratio > (limit := self._settings.max_update_ratio):
             raise InvalidAdapterError(
-                f"the update is {ratio:.1f} times the drift since the base, {limit:g} is the limit: ask for "
+                f"the update is {ratio:.1f} times the drift so far, {limit:g} is the limit: ask for "
                 "a shorter horizon or a smaller alpha, or raise max_update_ratio"
             )
         return ratio

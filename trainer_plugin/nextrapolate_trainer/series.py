@@ -29,6 +29,10 @@ class Run:
     base_model: str | None
     lora_config: Mapping[str, Any]
     """Content of the run's adapter_config.json."""
+    start: Adapter | None = None
+    """The adapter that training began with, copied, where it had been trained before."""
+    from_start: bool = True
+    """False where the run is met on its way, and nobody knows what it began with."""
 
 
 class RunSeries:
@@ -45,6 +49,7 @@ class RunSeries:
         self._run = run
         self._resumed = resumed
         self._id: str | None = None
+        self._has_start: str | None = None
         self._jumps = list(resumed.jumps) if resumed else []
         self._unrecorded: list[JumpMade] = []
 
@@ -57,6 +62,13 @@ class RunSeries:
     def jumps(self) -> tuple[JumpMade, ...]:
         """The jumps of the run, those before a resume included."""
         return tuple(self._jumps)
+
+    @property
+    def from_base(self) -> bool:
+        """Whether training is known to have begun at the base model."""
+        if self._resumed is not None:
+            return self._resumed.from_base
+        return self._run.from_start and self._run.start is None
 
     def begin(self) -> None:
         """Begin the series of a new run, or see that the service answers a resumed one.
@@ -86,11 +98,11 @@ class RunSeries:
         if self._id is None:
             self._id = self._opened(step, sha256(content).hexdigest())
         try:
-            self._client.put_file(self._id, step, ADAPTER_MODEL, content)
+            self._put(self._id, step, content)
             self._record_or_log()
         except NotFoundError as error:
             self._id = self._begun_anew(step, error)
-            self._client.put_file(self._id, step, ADAPTER_MODEL, content)
+            self._put(self._id, step, content)
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
@@ -110,6 +122,13 @@ class RunSeries:
             # A call that was given up tells on in its own thread: told twice, a jump is noted once.
             with suppress(ValueError):
                 self._unrecorded.remove(jump)
+
+    def _put(self, series: str, step: int, content: bytes) -> None:
+        """Put a checkpoint; before the first one the adapter from which the drift is measured."""
+        if self._run.start is not None and self._has_start != series:
+            self._client.put_file(series, 0, ADAPTER_MODEL, save(dict(self._run.start)))
+            self._has_start = series
+        self._client.put_file(series, step, ADAPTER_MODEL, content)
 
     def _record_or_log(self) -> None:
         try:
@@ -171,9 +190,13 @@ class RunSeries:
         return new
 
     def _created(self) -> str:
+        # PEFT's own says of a trained adapter, too, that it began at the base model.
+        start = {} if self.from_base else {"init_lora_weights": False}
         try:
             series = self._client.create_series(
-                self._run.name, base_model=self._run.base_model, lora_config=dict(self._run.lora_config)
+                self._run.name,
+                base_model=self._run.base_model,
+                lora_config={**self._run.lora_config, **start},
             )
         except ParameterError as error:
             raise RunRefusedError(f"the service takes no series such as this run's: {error}") from error

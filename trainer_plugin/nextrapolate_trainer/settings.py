@@ -33,7 +33,7 @@ class JumpSettings(BaseModel):
     timeout: float = Field(600.0, gt=0)
     """Seconds that a jump may wait for the service, from the last upload to the last download."""
     max_update_ratio: float = Field(5.0, gt=0)
-    """An update longer than this share of the drift since the base is refused."""
+    """An update longer than this share of the drift since training began is refused."""
     only_if_recommended: bool = False
     """A jump is made only where its report recommends it."""
 

@@ -19,7 +19,7 @@ class JumpSummary:
     pause: Pause
     swap_seconds: float
     update_ratio: float
-    """Norm of the update, as a share of the drift since the base."""
+    """Norm of the update, as a share of the drift since training began."""
     gated_modules: int | None
     """Modules that kept the run's own adapter, held back by the gate; None where no report says so."""
     reset_modules: int

@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from nextrapolate import NExtClient
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Gate, Method
-from nextrapolate_trainer.adapter import Adapter, copied, fingerprint
+from nextrapolate_trainer.adapter import Adapter, copied, fingerprint, was_trained
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
@@ -70,7 +70,7 @@ class NExtCallback(TrainerCallback):
         name: name of the series; None is the trainer's run name.
         timeout: seconds that the run waits for the service at a jump before it goes on without; less where
             the process group of several processes would not wait that long.
-        max_update_ratio: an update longer than this share of the drift since the base is refused.
+        max_update_ratio: an update longer than this share of the drift since training began is refused.
         only_if_recommended: jump only where the report recommends it: the run's own past speaks for it.
         **parameters: further parameters of the method.
 
@@ -171,9 +171,6 @@ class NExtCallback(TrainerCallback):
                 # A jump may be due from here, and the process that collected this adapter is gone.
                 ranks.together(lambda: run.collect(step))
             self._run = run
-            if step == 0:
-                with fail_open("the adapter that training begins with is not collected"):
-                    ranks.together(run.collect_start)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
@@ -221,16 +218,15 @@ class NExtCallback(TrainerCallback):
         """Return the run as it stands after `step`, 0 unless it is resumed."""
         model = supported_model(trainer)
         # Where the model is sharded, reading it takes all processes.
-        loaded = read_adapter(model) if step else None
-        jumper = None
-        if ranks.leads:
-            resumed = _resumed(args, step, loaded) if loaded is not None else None
-            jumper = self._jumper(model, args, resumed)
+        adapter = copied(read_adapter(model))
+        jumper = self._jumper(model, args, step, adapter) if ranks.leads else None
         return TrlRun(trainer, model, ranks, jumper, self._rules)
 
-    def _jumper(self, model: PeftModel, args: TrainingArguments, resumed: RunState | None) -> Jumper:
-        """Return the way to the service, for the first process."""
+    def _jumper(self, model: PeftModel, args: TrainingArguments, step: int, adapter: Adapter) -> Jumper:
+        """Return the way to the service, for the first process; `adapter` is what training goes on from."""
         config = adapter_config(model)
+        resumed = _resumed(args, step, adapter) if step else None
+        start = adapter if step == 0 and was_trained(adapter) else None
         name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
         settings = self._settings
         if args.world_size > 1:
@@ -238,7 +234,7 @@ class NExtCallback(TrainerCallback):
             settings = settings.model_copy(update={"timeout": timeout})
         return Jumper(
             self._client,
-            Run(name, config["base_model_name_or_path"], config),
+            Run(name, config["base_model_name_or_path"], config, start, from_start=step == 0),
             self._methods,
             settings,
             resumed,
@@ -283,7 +279,7 @@ def _resumed(args: TrainingArguments, step: int, loaded: Adapter) -> RunState | 
     folders = [Path(named)] if named and Path(named).is_dir() else []
     folders = [folder.absolute() for folder in (*folders, _checkpoint(args, step))]
     try:
-        return RunState.find(dict.fromkeys(folders), step, fingerprint(copied(loaded)))
+        return RunState.find(dict.fromkeys(folders), step, fingerprint(loaded))
     except StateError as error:
         logger.warning(
             "a new series begins at step %d: %s. To go on with the run's own, name the checkpoint that is "

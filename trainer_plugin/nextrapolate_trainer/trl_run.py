@@ -108,17 +108,6 @@ class TrlRun:
         self._jumper.collect(step, adapter)
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
-    def collect_start(self) -> None:
-        """Copy the adapter that training begins with, where it holds anything: the drift is measured from it.
-
-        Its config says of it, as of any other, that it began at the base model.
-        """
-        adapter = copied(read_adapter(self._model))
-        if self._jumper is not None and any(
-            tensor.any() for name, tensor in adapter.items() if "lora_B" in name
-        ):
-            self._jumper.collect(0, adapter)
-
     def jump(self, step: int, optimizer: Optimizer) -> JumpSummary:
         """Swap in an adapter extrapolated from `step`, the last that was collected.
 
