@@ -236,6 +236,17 @@ def test_a_jump_may_be_made_only_where_its_report_recommends_it(
     assert ("does not recommend it: " in caplog.text) == only_if_recommended
 
 
+def test_a_run_that_ends_before_its_jump_is_told_so(
+    make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for steps in (4, 5):
+        caplog.clear()
+        plugin = NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, gate=OPEN)
+        watched(make_trainer(max_steps=steps), plugin)
+        told = "this run ends after step 4, before a jump that is due when the step after jump_at=4 begins"
+        assert (told in caplog.text) == (steps == 4)
+
+
 def test_distance_after_a_jump_is_small_against_the_jump(
     make_trainer: MakeTrainer, client: NExtClient
 ) -> None:

@@ -171,6 +171,13 @@ class NExtCallback(TrainerCallback):
                 # A jump may be due from here, and the process that collected this adapter is gone.
                 ranks.together(lambda: run.collect(step))
             self._run = run
+            if ranks.leads and self.schedule.jump_at >= state.max_steps:
+                logger.warning(
+                    "this run ends after step %d, before a jump that is due when the step after jump_at=%d "
+                    "begins: let jump_at be less, or jump from its end by `nextrapolate extrapolate`",
+                    state.max_steps,
+                    self.schedule.jump_at,
+                )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
