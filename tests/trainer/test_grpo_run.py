@@ -16,7 +16,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import Gate, NExtClient
 from nextrapolate_trainer.adapter import copied, distance
-from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.peft_model import read_adapter, write_adapter
 from nextrapolate_trainer.trl import NExtCallback
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -234,6 +234,46 @@ def test_a_jump_may_be_made_only_where_its_report_recommends_it(
     watched(make_trainer(max_steps=5), plugin)
     assert [jump.recommended for jump in plugin.jumps] == ([] if only_if_recommended else [False])
     assert ("does not recommend it: " in caplog.text) == only_if_recommended
+
+
+@pytest.mark.parametrize("written_back", [False, True])
+@pytest.mark.parametrize(("method", "alpha"), [("wsm", 1e-3), ("weight-extrapolation", 4.0)])
+def test_a_jump_is_noted_unless_the_old_weights_are_seen_to_come_back(
+    method: str,
+    alpha: float,
+    written_back: bool,
+    make_trainer: MakeTrainer,
+    client: NExtClient,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The short jump goes back to the average, the next step forward: that ends nearer to the old weights."""
+
+    class KeepsACopy(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+            if written_back and state.global_step == 4:
+                write_adapter(event["model"], spy.ended[4])
+
+    name = f"{method} {written_back}"
+    plugin = NExtCallback(
+        client,
+        collect_every=2,
+        jump_at=4,
+        horizon_steps=4,
+        method=method,
+        alpha=alpha,
+        gate=OPEN,
+        name=name,
+    )
+    trainer, spy = make_trainer(max_steps=6), Spy()
+    plugin.attach(trainer)
+    trainer.add_callback(KeepsACopy())
+    trainer.add_callback(spy)
+    trainer.train()
+    [jump] = plugin.jumps
+    series = next(series for series in client.list_series() if series.name == name)
+    seen = written_back and alpha > 1
+    assert [made.job for made in series.jumps] == ([] if seen else [jump.job])
+    assert ("the optimizer's step went from the old weights" in caplog.text) == seen
 
 
 def test_a_run_that_ends_before_its_jump_is_told_so(

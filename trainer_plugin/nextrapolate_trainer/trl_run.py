@@ -137,17 +137,19 @@ class TrlRun:
     def prove_jump(self) -> None:
         """After the first step from a new adapter, see that it was made from there; note it in the series.
 
-        Mixed-precision optimizers keep a copy of the weights and may write it back over a swap.
+        Mixed-precision optimizers keep a copy of the weights and may write it back over a swap. A jump that
+        is shorter than the step does not show that: which end is nearer, the direction of the step decides.
 
         Raises:
-            SwapError: the adapter is nearer to the run's old one than to the one that was swapped in.
+            SwapError: the adapter is nearer to the run's old one than to the one that was swapped in, and
+                than these two are to each other.
         """
         if self._unproven is None:
             return
         own, jump = self._unproven
         self._unproven = None
         now = copied(read_adapter(self._model))
-        if distance(now, jump.after) > distance(now, own):
+        if distance(now, own) < min(distance(now, jump.after), distance(own, jump.after)):
             raise SwapError("the optimizer's step went from the old weights: it keeps a copy of them")
         if self._jumper is not None:
             self._jumper.record(jump)
