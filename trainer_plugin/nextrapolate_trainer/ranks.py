@@ -57,7 +57,9 @@ def tell_all(failure: Exception | None, *, reported: bool) -> None:
 def telling(*collectives: str, reported: bool) -> Iterator[None]:
     """Have these collectives raise where another process failed on its way there, for as long as this lasts.
 
-    Those of a group of processes are left alone: the others would not come to hear of it.
+    Those of a group of processes are left alone: the others would not come to hear of it. So are those that
+    shards are gathered by, though all processes are in their group: there is one in every layer of a forward
+    pass, and telling at each took half as long again as an evaluation does.
     """
     own = {name: getattr(dist, name) for name in collectives}
 

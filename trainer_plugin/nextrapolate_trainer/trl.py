@@ -62,7 +62,8 @@ class NExtCallback(TrainerCallback):
             horizon.
         guard: judges the model before and after a jump, and the best stays: "evaluate" takes the mean reward
             of the trainer's own evaluation, on its eval_dataset (each of several counts once); a function is
-            given the model, in evaluation mode, and returns a score, higher is better.
+            given the model, in evaluation mode, and returns a score, higher is better. Under FSDP2 and ZeRO-3
+            one that raises in some processes alone ends the run.
         guard_tolerance: how far below the run's own score a jump may come out and stay.
         optimizer: "keep" keeps the optimizer's state of every module that came back in the run's own gauge,
             and clears it for the others; "reset" clears it for all that have LoRA factors.
