@@ -27,6 +27,8 @@ from nextrapolate_trainer.trl_evaluation import own_evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
@@ -69,7 +71,7 @@ def test_a_score_that_fails_while_merged_leaves_the_base_model_alone(make_traine
         raise OSError("no engine answers")
 
     with pytest.raises(GuardError, match="no engine answers"):
-        measure(model, fails)
+        measure(model, fails, CPU)
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=1e-6)
 
@@ -98,10 +100,20 @@ def test_a_measurement_leaves_no_trace(make_trainer: MakeTrainer) -> None:
         assert not torch.is_grad_enabled()
         return torch.rand(1).item() + random.random()
 
-    first, second = measure(model, dice), measure(model, dice)
+    first, second = measure(model, dice, CPU), measure(model, dice, CPU)
     assert first == second, "adapters are compared on the same dice"
     assert model.training
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_the_dice_are_those_of_the_device_that_samples(make_trainer: MakeTrainer) -> None:
+    """Not of the one where offloaded parameters lie."""
+    model, device = cast(PeftModel, make_trainer(max_steps=1).model), torch.device("cuda")
+    before = torch.cuda.get_rng_state(device)
+    first, second = (measure(model, lambda _: torch.rand(1, device=device).item(), device) for _ in range(2))
+    assert first == second
+    assert torch.equal(torch.cuda.get_rng_state(device), before)
 
 
 @pytest.mark.parametrize(
@@ -248,7 +260,7 @@ def test_of_several_sets_each_counts_once(make_trainer: MakeTrainer, client: NEx
         rewards.extend(trainer.evaluate(name)["eval_reward"] for name in ("one", "other"))
         return sum(rewards) / 2
 
-    assert measure(trainer.model, own_evaluation(trainer)) == measure(trainer.model, by_hand)
+    assert measure(trainer.model, own_evaluation(trainer), CPU) == measure(trainer.model, by_hand, CPU)
     assert rewards[0] != rewards[1], "or the last one alone would do"
 
 
@@ -258,7 +270,7 @@ def test_the_records_of_completions_stay_the_training_s(make_trainer: MakeTraine
     trainer.train()
     (written,) = Path(trainer.args.output_dir, "completions").glob("*.parquet")
     before, kept = written.read_bytes(), list(trainer._logs["completion"])
-    measure(trainer.model, own_evaluation(trainer))
+    measure(trainer.model, own_evaluation(trainer), CPU)
     assert written.read_bytes() == before
     assert list(trainer._logs["completion"]) == kept
     assert trainer.log_completions
@@ -276,7 +288,7 @@ def test_an_evaluation_that_fails_leaves_nothing_in_the_log(make_trainer: MakeTr
 
     trainer.reward_funcs = [fails]
     with pytest.raises(GuardError, match="no judge answers"):
-        measure(trainer.model, own_evaluation(trainer))
+        measure(trainer.model, own_evaluation(trainer), CPU)
     assert not trainer._metrics["eval"]
     assert not trainer._pending_metrics
     trainer.train()

@@ -49,10 +49,15 @@ class Trial:
         }
 
 
-def measure(model: PeftModel, score: Score) -> float:
+def measure(model: PeftModel, score: Score, device: torch.device) -> float:
     """Return the model's score, and leave no trace: mode, random numbers and gradients are as before.
 
     Every call draws the same random numbers, so that adapters are compared on the same dice.
+
+    Args:
+        model: the model.
+        score: tells how good it is.
+        device: where it computes; its parameters may lie elsewhere, offloaded.
 
     Raises:
         GuardError: the score could not be had; says of what, and where in the caller's code.
@@ -61,7 +66,7 @@ def measure(model: PeftModel, score: Score) -> float:
     training = model.training
     model.eval()
     try:
-        with torch.no_grad(), _same_dice(model.device):
+        with torch.no_grad(), _same_dice(device):
             return float(score(model))
     except RankError:
         raise

@@ -190,11 +190,12 @@ class TrlRun:
 
     def _try_out(self, jumps: Sequence[Jump], score: Score) -> Trial:
         started = time.monotonic()
-        own = self._ranks.together(lambda: measure(self._model, score))
+        device = self._trainer.accelerator.device
+        own = self._ranks.together(lambda: measure(self._model, score, device))
         offered: list[float] = []
         for jump in jumps:
             self._write(jump)
-            offered.append(self._ranks.together(lambda: measure(self._model, score)))
+            offered.append(self._ranks.together(lambda: measure(self._model, score, device)))
         return Trial(own, tuple(offered), time.monotonic() - started)
 
     def _write(self, jump: Jump) -> None:
