@@ -82,6 +82,22 @@ def jumps(
     return spy
 
 
+def test_an_adapter_in_16_bits_is_warned_of(
+    make_trainer: MakeTrainer, embedded_server: EmbeddedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """TRL casts it so where the base is quantised."""
+    trainer = make_trainer(max_steps=5)
+    assert trainer.model is not None
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+    jumps(trainer, embedded_server)
+    assert "the adapter is trained in 16 bits" in caplog.text
+    caplog.clear()
+    jumps(make_trainer(max_steps=5, name="float32"), embedded_server)
+    assert "16 bits" not in caplog.text
+
+
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_grpo(kind: str, make_trainer: MakeTrainer, embedded_server: EmbeddedServer) -> None:
     trainer = make_trainer(max_steps=5, **OPTIONS[kind])

@@ -226,8 +226,14 @@ class NExtCallback(TrainerCallback):
         """Return the run as it stands after `step`, 0 unless it is resumed."""
         model = supported_model(trainer)
         # Where the model is sharded, reading it takes all processes.
-        adapter = copied(read_adapter(model))
+        live = read_adapter(model)
+        adapter = copied(live)
         jumper = self._jumper(model, args, step, adapter) if ranks.leads else None
+        if ranks.leads and any(tensor.itemsize < 4 for name, tensor in live.items() if ".lora_" in name):
+            logger.warning(
+                "the adapter is trained in 16 bits, as TRL does on a base that is quantised: steps are small "
+                "against its rounding, and so is what a jump can learn from them and change"
+            )
         return TrlRun(trainer, model, ranks, jumper, self._rules)
 
     def _jumper(self, model: PeftModel, args: TrainingArguments, step: int, adapter: Adapter) -> Jumper:
