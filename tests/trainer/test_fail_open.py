@@ -73,7 +73,7 @@ def test_a_run_without_lora_is_left_alone(
     ]
 
 
-def test_a_trainer_without_rollouts_is_left_alone(
+def test_another_trainer_with_the_same_names_is_left_alone(
     make_trainer: MakeTrainer, dead_client: NExtClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     grpo: Any = make_trainer(max_steps=1)
@@ -85,11 +85,13 @@ def test_a_trainer_without_rollouts_is_left_alone(
         train_dataset=Dataset.from_dict({"text": ["12", "34"]}),
         processing_class=grpo.processing_class,
     )
+    trainer._buffered_inputs = trainer._logs = None
     NExtCallback(dead_client, collect_every=1, jump_at=1).attach(trainer)
     trainer.train()
     [line] = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
-    assert line.startswith("nextrapolate takes no part in this run: SFTTrainer has no _buffered_inputs")
-    assert "the plugin serves GRPOTrainer and RLOOTrainer" in line
+    assert line.startswith(
+        "nextrapolate takes no part in this run: SFTTrainer is neither GRPOTrainer nor RLOO"
+    )
 
 
 def test_a_run_with_fsdp1_is_left_alone(make_trainer: MakeTrainer) -> None:

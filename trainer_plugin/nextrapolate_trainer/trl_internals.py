@@ -22,7 +22,7 @@ _PENDING = ("_pending_metrics", "_pending_extra_logs")  # what a reward function
 
 
 def missing_names(trainer: Trainer) -> list[str]:
-    """Return the names that this version of TRL no longer has, or a trainer of another kind never had."""
+    """Return the names that this version of TRL no longer has."""
     names = [_BUFFER, _METRICS, _COMPLETIONS, *([_VLLM_STEP] if getattr(trainer, "use_vllm", False) else [])]
     return [name for name in names if not hasattr(trainer, name)]
 

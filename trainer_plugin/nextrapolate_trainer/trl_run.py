@@ -65,10 +65,15 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         )
     if len(model.active_adapters) != 1:
         raise UnsupportedRunError(f"one adapter has to be active, not {model.active_adapters}")
+    if not isinstance(trainer, trl_internals.Trainer):
+        raise UnsupportedRunError(
+            f"{type(trainer).__name__} is neither GRPOTrainer nor RLOOTrainer, nor a subclass of one: "
+            "`nextrapolate watch` serves any other trainer"
+        )
     if missing := trl_internals.missing_names(trainer):
         raise UnsupportedRunError(
-            f"{type(trainer).__name__} has no {', '.join(missing)}: the plugin serves GRPOTrainer and "
-            "RLOOTrainer, in versions of TRL that it knows, and `nextrapolate watch` any other trainer"
+            f"{type(trainer).__name__} has no {', '.join(missing)} in this version of TRL, which the plugin "
+            "does not know: use `nextrapolate watch`"
         )
     return model
 
