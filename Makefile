@@ -44,7 +44,7 @@ chromium rsync:
 demo: setup      ## a real GRPO run that skips steps, beside the run that does not (under 10 minutes)
 	$(BIN)/python -m demo.run
 
-evidence: setup  ## the runs that show what jumps save, their tables and figures (nine hours; goes on where it was stopped)
+evidence: setup  ## the runs that show what jumps save, their tables and figures (ten hours; goes on where it was stopped)
 	$(BIN)/python -m benchmarks.rlvr.campaign --lanes 2 --write
 
 screenshots: setup chromium  ## the README's pictures, from the demo's run
