@@ -65,6 +65,8 @@ def write_adapter(path: Path, size: int) -> None:
         file.write(struct.pack("<Q", len(header)) + header)
         for begin in range(0, 2 * half, MIB):
             file.write(os.urandom(min(MIB, 2 * half - begin)))
+        file.flush()
+        os.fsync(file.fileno())  # or whatever is flushed next would have these bytes to wait for as well
 
 
 def seconds_to_copy_and_hash(path: Path, copy: Path) -> float:
