@@ -13,12 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from verl.trainer.ppo.checkpoint_callback import CheckpointCallback
 from verl.trainer.ppo.v1.trainer_base import PPOTrainer
 from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
 
 from nextrapolate import NExtClient
+from nextrapolate.schemas import ADAPTER_MODEL
 from nextrapolate_trainer import verl_ranks
+from nextrapolate_trainer.adapter import Adapter, copied, was_trained
 from nextrapolate_trainer.errors import StateError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.jumper import Jumper
@@ -60,6 +64,8 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         self._previous = _resumed_from(config)
         self._resumed = _state_of(self._previous) if self._previous else None
         self._overdue = self._resumed is not None and self._missed_jump(self._resumed)
+        # What a run that is met on its way began with is its checkpoint's to tell.
+        self._beginning = (None, False) if self._previous else _beginning(config)
         self._run: VerlRun | None = None
         self.jumps: list[JumpSummary] = []
 
@@ -105,14 +111,24 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
     def _begun(self, trainer: PPOTrainer) -> VerlRun:
         lora_config, *_ = verl_ranks.on_every_rank(trainer.actor_rollout_wg, verl_ranks.adapter_config)
         name = self._settings.name or self.config.trainer.experiment_name
-        jumper = Jumper(
-            self._client,
-            Run(name, self.config.actor_rollout_ref.model.path, lora_config),
-            [self._method],
-            self._settings,
-            self._resumed,
-        )
+        base_model = self.config.actor_rollout_ref.model.path
+        start, is_known = self._beginning
+        run = Run(name, base_model, lora_config, start, from_start=is_known)
+        jumper = Jumper(self._client, run, [self._method], self._settings, self._resumed)
         return VerlRun(trainer, jumper, self._settings.optimizer)
+
+
+def _beginning(config: DictConfig) -> tuple[Adapter | None, bool]:
+    """Return the trained adapter that a new run begins with, None for the base; and whether that is known."""
+    folder = config.actor_rollout_ref.model.get("lora_adapter_path")
+    if not folder:
+        return None, True
+    try:
+        adapter = copied(load_file(Path(folder) / ADAPTER_MODEL))
+    except (OSError, SafetensorError) as error:
+        logger.warning("the series does without the adapter that the run begins with: %s", error)
+        return None, False
+    return (adapter if was_trained(adapter) else None), True
 
 
 def _resumed_from(config: DictConfig) -> Path | None:
