@@ -1,5 +1,6 @@
 """What the series of a verl run says of where training began, from which the drift is measured."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from nextrapolate import NExtClient
 from nextrapolate.schemas import ADAPTER_MODEL
 from nextrapolate_trainer.adapter import copied, fingerprint
 from nextrapolate_trainer.state import RunState
+from nextrapolate_trainer.verl import NExtCheckpointCallback
 from nextrapolate_trainer.verl_export import export
 
 pytestmark = pytest.mark.integration
@@ -68,3 +70,18 @@ def test_an_adapter_that_the_driver_cannot_read_is_told_and_left_out(
     state = RunState.read(run / "global_step_1")
     assert not state.from_base
     assert sorted(steps_of(state, server)) == [1]
+
+
+def test_a_wrong_key_is_told_before_the_first_save(
+    make_trainer: MakeTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = make_trainer(tmp_path / "run", *JUMPING).config
+    monkeypatch.setenv("NEXTRAPOLATE_API_KEY", "nx_of_another_server")
+    NExtCheckpointCallback(config)
+    deadline = time.monotonic() + 30
+    while "no checkpoint will reach the service: " not in caplog.text:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

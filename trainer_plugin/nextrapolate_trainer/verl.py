@@ -9,6 +9,7 @@ generates the next step's answers. The checkpoint of a jump is saved again, with
 
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +69,17 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         self._beginning = (None, False) if self._previous else _beginning(config)
         self._run: VerlRun | None = None
         self.jumps: list[JumpSummary] = []
+        # The first save may be hours away.
+        threading.Thread(target=self._try_service, name="service", daemon=True).start()
 
     def on_save(self, trainer: PPOTrainer, global_step: int, checkpoint_dir: str, **_: Any) -> None:
         """Collect what verl has just saved, and jump from there where the schedule says so."""
         with fail_open(f"nextrapolate takes no part in what follows the save of step {global_step}"):
             self._after_save(trainer, global_step, Path(checkpoint_dir))
+
+    def _try_service(self) -> None:
+        with fail_open("as things are no checkpoint will reach the service"):
+            self._client.list_series(limit=1)
 
     def _after_save(self, trainer: PPOTrainer, step: int, checkpoint: Path) -> None:
         previous, self._previous = self._previous, checkpoint
