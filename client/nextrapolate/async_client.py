@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 import httpx
+from httpx import codes
 from httpx_sse import EventSource
 from tenacity import AsyncRetrying
 
@@ -294,6 +295,8 @@ class AsyncNExtClient:
         while True:
             try:
                 async with self._open(**listener.stream_options()) as response:
+                    if response.status_code == codes.NO_CONTENT:
+                        return  # the last event was heard before
                     response.stream = listener.watched(response.stream)
                     async for sse in EventSource(response).aiter_sse():
                         if event := listener.heard(sse):

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 
 import httpx
+from httpx import codes
 from httpx_sse import EventSource
 from tenacity import Retrying
 
@@ -399,6 +400,8 @@ class NExtClient:
         while True:
             try:
                 with self._open(**listener.stream_options()) as response:
+                    if response.status_code == codes.NO_CONTENT:
+                        return  # the last event was heard before
                     response.stream = listener.watched(response.stream)
                     for sse in EventSource(response).iter_sse():
                         if event := listener.heard(sse):

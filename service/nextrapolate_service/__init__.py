@@ -14,6 +14,7 @@ A request goes router -> one function -> typed answer:
     errors.py          what is refused
     problems.py        every error, as RFC 9457 problem+json; invalid_fields.py, field by field
     openapi.py         what the document says beyond the routes
+    generators.py      what generators of clients need of it
     pages/             what people look at; sessions.py, a cookie in place of the key
 
 and around the requests:

@@ -40,6 +40,8 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         summary="Skip RLVR steps: post LoRA checkpoints, get an extrapolated adapter, train on from there.",
         description=openapi.DESCRIPTION,
         openapi_tags=openapi.TAGS,
+        servers=[{"url": "/"}],
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
         lifespan=_lifespan,
         docs_url=None,  # they load their scripts from elsewhere
         redoc_url=None,

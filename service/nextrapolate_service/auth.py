@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 bearer = HTTPBearer(
     auto_error=False,
-    scheme_name="API key",
+    scheme_name="ApiKey",
     description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server has one in DATA_DIR/api_key, "
     "and `nextrapolate-server keys create` makes more",
 )

@@ -71,15 +71,19 @@ async def open_events(
     last_event_id: Annotated[
         str | None, Header(description="id of the last event that was received; the stream goes on after it")
     ] = None,
-) -> AsyncIterator[EventReader]:
-    """Refuse what can be refused while there is still a status to refuse it with; keep a place meanwhile."""
+) -> AsyncIterator[EventReader | None]:
+    """Refuse what can be refused while there is still a status to refuse it with; keep a place meanwhile.
+
+    Gives None to who has had the last event: browsers come back for more until a status tells them not to.
+    """
     with streams.place(tenant):
         # What is read here is thrown away: the stream has it still to send, and so begins before it again.
-        await streams.read(EventReader(store, request.state.key, job_id, last_event_id).read)
-        yield EventReader(store, request.state.key, job_id, last_event_id)
+        events, ended = await streams.read(EventReader(store, request.state.key, job_id, last_event_id).read)
+        has_all = last_event_id is not None and ended and not events
+        yield None if has_all else EventReader(store, request.state.key, job_id, last_event_id)
 
 
-Events = Annotated[EventReader, Depends(open_events)]
+Events = Annotated[EventReader | None, Depends(open_events)]
 
 
 async def follow(reader: EventReader, streams: Streams, draining: threading.Event) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 
 from nextrapolate.schemas import JobEvent, Problem, WebhookMessage
+from nextrapolate_service import generators
 from nextrapolate_service.problems import PROBLEM_JSON
 
 DESCRIPTION = """
@@ -20,7 +21,8 @@ predicted: post the LoRA checkpoints of a run, get back an extrapolated adapter,
    vLLM as they are.
 
 Every error is `application/problem+json` (RFC 9457) with a `code`, whether it is `retryable`, whose it is
-(`blame`), and a `detail` that says what to do.
+(`blame`), and a `detail` that says what to do. One that is `retryable` may pass: try the same again, after
+Retry-After where there is one, else after a second and then longer. Every answer has an X-Request-Id.
 """
 
 TAGS = [
@@ -40,14 +42,27 @@ _PROBLEMS = {
     401: "No key, or a wrong one.",
     403: "The key does not open this, or a quota of its tenant is used up.",
     404: "There is no such thing, or it is another tenant's.",
-    409: "It contradicts what is there.",
-    413: "The body is too large; JSON may have 1 MiB.",
+    409: "It contradicts what is there, or comes before what it needs has happened: that is `retryable`.",
+    413: "The body is too large; JSON may have 1 MiB, adapter_config.json 64 KiB.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
     424: "The Hub or the bucket does not answer; try again after Retry-After.",
     429: "The key came too often, or too much is under way; try again after Retry-After.",
     503: "The store does not answer: try again after Retry-After. Or it wants the operator: not `retryable`.",
-    507: "The server's disk is nearly full.",
+    507: "The server's disk is nearly full; try again after Retry-After.",
+}
+
+
+def header(description: str, schema_type: str = "string") -> dict[str, Any]:
+    """One header of an answer."""
+    return {"description": description, "schema": {"type": schema_type}}
+
+
+_RETRY_AFTER = {"Retry-After": header("seconds to wait", "integer")}
+_PROBLEM_HEADERS = {
+    401: {"WWW-Authenticate": header("how to say who calls: `Bearer`")},
+    **dict.fromkeys((409, 424, 429, 503, 507), _RETRY_AFTER),
+    416: {"Content-Range": header("`bytes */size`")},
 }
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -59,12 +74,21 @@ Responses = dict[int | str, dict[str, Any]]
 def problem_responses(*statuses: int) -> Responses:
     """The problems an endpoint may answer with, and those of every endpoint that wants a key."""
     return {
-        status: {"model": Problem, "description": _PROBLEMS[status]}
+        status: {
+            "model": Problem,
+            "description": _PROBLEMS[status],
+            "headers": _PROBLEM_HEADERS.get(status, {}),
+        }
         for status in sorted({401, 403, 422, 429, 503, *statuses})
     }
 
 
-webhooks = APIRouter()
+def operation_id(route: APIRoute) -> str:
+    """Operations are named by their functions."""
+    return route.name
+
+
+webhooks = APIRouter(generate_unique_id_function=operation_id)
 
 
 @webhooks.post(
@@ -83,11 +107,6 @@ def job_ended(message: WebhookMessage) -> None:
     """What the service posts to a job's `webhook.url`, signed as Standard Webhooks are."""
 
 
-def operation_id(route: APIRoute) -> str:
-    """Operations are named by their functions."""
-    return route.name
-
-
 def describe(app: FastAPI) -> None:
     """Make /openapi.json say what FastAPI cannot: the media type of problems, and what an event holds."""
     generate: Callable[[], dict[str, Any]] = app.openapi
@@ -97,11 +116,13 @@ def describe(app: FastAPI) -> None:
         event = JobEvent.model_json_schema(mode="serialization", ref_template=_REFERENCE)
         schemas = document["components"]["schemas"]
         document["components"]["schemas"] = event.pop("$defs") | schemas | {"JobEvent": event}
-        for operations in document["paths"].values():
+        for operations in (*document["paths"].values(), *document["webhooks"].values()):
             for operation in operations.values():
-                for status, response in operation["responses"].items():
-                    if int(status) >= 400 and response["content"] == _AS_JSON:
+                operation.setdefault("security", [])
+                for response in operation["responses"].values():
+                    if response.get("content") == _AS_JSON:
                         response["content"] = {PROBLEM_JSON: _AS_JSON["application/json"]}
+        generators.fit(document)
         return document
 
     app.openapi = completed  # type: ignore[method-assign]  # the way FastAPI documents

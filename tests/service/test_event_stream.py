@@ -56,7 +56,16 @@ def test_the_stream_ends_with_the_job(
     assert [event.event for event in heard] == ["queued", "claimed", "succeeded"]
     assert [JobEvent.model_validate_json(event.data) for event in heard] == store.jobs.events(job_id, None)
     assert [event.id for event in heard] == [event.id for event in store.jobs.events(job_id, None)]
-    assert list(listen(caller, job_id, after=heard[-1].id)) == []
+    assert [event.id for event in listen(caller, job_id, after=heard[-2].id)] == [heard[-1].id]
+
+
+def test_who_has_the_last_event_is_told_not_to_come_back(
+    caller: httpx.Client, job_id: str, finish: Finish, store: Store
+) -> None:
+    finish(job_id)
+    last = store.jobs.events(job_id, None)[-1]
+    answer = caller.get(f"/jobs/{job_id}/events", headers={"Last-Event-ID": last.id})
+    assert (answer.status_code, answer.content) == (204, b"")
 
 
 def test_cut_200_times_at_any_byte_and_resumed_it_misses_nothing(

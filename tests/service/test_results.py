@@ -66,13 +66,18 @@ def test_a_download_goes_on_where_it_broke_off(client: TestClient, job_id: str, 
 def test_ranges_that_make_no_sense_are_refused(
     client: TestClient, job_id: str, finish: Finish, ranges: str
 ) -> None:
-    size = len(finish(job_id)[MODEL])
-    path = f"/jobs/{job_id}/adapter/{MODEL}"
-    whole = client.head(path).headers
-    for condition in ({}, {"If-Range": whole["ETag"]}, {"If-Range": whole["Last-Modified"]}):
-        answer = client.get(path, headers={"Range": ranges, **condition})
-        problem(answer, 416, "range-refused")
-        assert answer.headers["Content-Range"] == f"bytes */{size}"
+    finish(job_id)
+    for path in (f"/jobs/{job_id}/adapter/{MODEL}", f"/jobs/{job_id}/report"):
+        whole = client.get(path)
+        same: tuple[dict[str, str], ...] = (
+            {},
+            {"If-Range": whole.headers["ETag"]},
+            {"If-Range": whole.headers["Last-Modified"]},
+        )
+        for condition in same:
+            answer = client.get(path, headers={"Range": ranges, **condition})
+            problem(answer, 416, "range-refused")
+            assert answer.headers["Content-Range"] == f"bytes */{len(whole.content)}"
 
 
 def test_what_the_caller_has_is_not_sent_again(client: TestClient, job_id: str, finish: Finish) -> None:

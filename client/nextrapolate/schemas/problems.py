@@ -2,9 +2,24 @@
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
 from nextrapolate.schemas.common import Response
+
+_TEXT: dict[str, JsonValue] = {"type": "string"}
+_NUMBER: dict[str, JsonValue] = {"type": "integer"}
+_ENTRY: dict[str, JsonValue] = {
+    "type": "object",
+    "properties": {
+        "field": _TEXT,
+        "message": _TEXT,
+        "known": {"type": "array", "items": _TEXT, "description": "what may be there instead"},
+        "quota": _TEXT,
+        "used": _NUMBER,
+        "limit": _NUMBER,
+    },
+    "required": ["message"],
+}
 
 
 class Problem(Response):
@@ -19,7 +34,9 @@ class Problem(Response):
     blame: Literal["user", "server"]
     request_id: str
     errors: list[dict[str, Any]] = Field(
-        default_factory=list, description="one entry for each field that is wrong"
+        default_factory=list,
+        description="one entry for each field that is wrong, or for the quota that is used up",
+        json_schema_extra={"items": _ENTRY},
     )
 
 

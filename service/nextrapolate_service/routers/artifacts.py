@@ -1,17 +1,18 @@
 """/jobs/{id}/adapter and /jobs/{id}/report: the results of a job that succeeded."""
 
 import re
+from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Depends, Header, Response
 from fastapi.responses import FileResponse
 
 from nextrapolate.schemas import REPORT, AnyReport
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.errors import RangeRefusedError
-from nextrapolate_service.openapi import operation_id, problem_responses
+from nextrapolate_service.openapi import Responses, header, operation_id, problem_responses
 from nextrapolate_service.results import succeeded
 from nextrapolate_store.store import Store
 
@@ -22,53 +23,79 @@ MOST_RANGES = 16
 _MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown"}
 _RANGE = re.compile(r"(?P<first>[0-9]{1,18})-(?P<last>[0-9]{1,18})?|-(?P<length>[0-9]{1,18})")
 _BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_RANGES = _BINARY | {"multipart/byteranges": {"schema": {"type": "string", "format": "binary"}}}
+_WHOLE = _BINARY | {
+    "application/json": {"schema": {"type": "object", "additionalProperties": True}},
+    "text/markdown": {"schema": {"type": "string"}},
+}
+_OF_A_FILE = {"ETag": header("its sha256, quoted"), "Accept-Ranges": header("`bytes`")}
 
-IfNoneMatch = Annotated[str | None, Header(description="ETags the caller has; an ETag is the file's sha256")]
-IfRange = Annotated[
-    str | None,
-    Header(description="the ETag or Last-Modified that Range is meant for; all of another file is sent"),
-]
-Range = Annotated[str | None, Header(description=f"`bytes=first-last`; at most {MOST_RANGES} ranges")]
+
+def _file_responses(whole: dict[str, Any]) -> Responses:
+    """What a file may be answered with, all of it or in part."""
+    return {
+        200: {"description": "All of the file.", "headers": _OF_A_FILE, **whole},
+        206: {
+            "description": "The byte ranges asked for; several as one multipart body.",
+            "content": _RANGES,
+            "headers": _OF_A_FILE | {"Content-Range": header("`bytes first-last/size`, of a single range")},
+        },
+        304: {"description": "The caller has this file already.", "headers": {"ETag": _OF_A_FILE["ETag"]}},
+        **problem_responses(404, 409, 416),
+    }
 
 
-@router.head("/adapter/{file}", include_in_schema=False)
+@dataclass(frozen=True)
+class Asked:
+    """How much of a file is wanted."""
+
+    if_none_match: Annotated[
+        str | None, Header(description="ETags the caller has; an ETag is the file's sha256")
+    ] = None
+    if_range: Annotated[
+        str | None,
+        Header(description="the ETag or Last-Modified that Range is meant for; all of another file is sent"),
+    ] = None
+    range: Annotated[
+        str | None,
+        Header(
+            description=f"`bytes=first-last`; at most {MOST_RANGES} ranges. One that begins at the end of "
+            "the file is answered with 416: the caller has all of it"
+        ),
+    ] = None
+
+
+@router.head(
+    "/adapter/{file}",
+    name="head_adapter_file",
+    response_class=Response,
+    responses={
+        200: {"description": "It is there.", "headers": _OF_A_FILE},
+        **problem_responses(404, 409, 416),
+    },
+    summary="Ask for a file that the job made",
+)
 @router.get(
     "/adapter/{file}",
     response_class=FileResponse,
-    responses={
-        200: {"description": "All of the file.", "content": _BINARY},
-        206: {"description": "The byte ranges asked for.", "content": _BINARY},
-        304: {"description": "The caller has this file already."},
-        **problem_responses(404, 409, 416),
-    },
+    responses=_file_responses({"content": _WHOLE}),
     summary="Download a file that the job made",
 )
 def get_adapter_file(
-    job_id: str,
-    file: str,
-    tenant: Tenant,
-    store: OpenStore,
-    if_none_match: IfNoneMatch = None,
-    if_range: IfRange = None,
-    range: Range = None,  # noqa: A002 - the header's name
+    job_id: str, file: str, tenant: Tenant, store: OpenStore, asked: Annotated[Asked, Depends()]
 ) -> Response:
     """One that the job's `artifacts` name: what PEFT and vLLM load is adapter_model and adapter_config."""
-    response = _result(store, tenant, job_id, file, if_none_match)
-    if range is not None and if_range in (
-        None,
-        response.headers["ETag"],
-        response.headers.get("Last-Modified"),
-    ):
-        check_ranges(range, int(response.headers["Content-Length"]))
-    return response
+    return _result(store, tenant, job_id, file, asked)
 
 
 @router.get(
-    "/report", responses={200: {"model": AnyReport}, **problem_responses(404, 409)}, summary="Show the report"
+    "/report",
+    responses=_file_responses({"model": AnyReport}),
+    summary="Show the report",
 )
-def get_report(job_id: str, tenant: Tenant, store: OpenStore, if_none_match: IfNoneMatch = None) -> Response:
+def get_report(job_id: str, tenant: Tenant, store: OpenStore, asked: Annotated[Asked, Depends()]) -> Response:
     """What was done, on what evidence, and what it cost; by the job's task."""
-    return _result(store, tenant, job_id, REPORT, if_none_match)
+    return _result(store, tenant, job_id, REPORT, asked)
 
 
 def check_ranges(header: str, size: int) -> None:
@@ -95,17 +122,21 @@ def check_ranges(header: str, size: int) -> None:
             )
 
 
-def _result(store: Store, tenant: str, job_id: str, name: str, if_none_match: str | None) -> Response:
+def _result(store: Store, tenant: str, job_id: str, name: str, asked: Asked) -> Response:
     job = succeeded(store, tenant, job_id)
     path = store.job_folders.result_path(job, name)
     info = job.artifacts[name]
     etag = f'"{info.sha256}"'
-    known = [tag.strip().removeprefix("W/") for tag in (if_none_match or "").split(",")]
+    known = [tag.strip().removeprefix("W/") for tag in (asked.if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=304, headers={"ETag": etag, "Content-Length": str(info.bytes)})
-    return FileResponse(
+    response = FileResponse(
         path,
         headers={"ETag": etag},
         media_type=_MEDIA_TYPES.get(PurePath(name).suffix, "application/octet-stream"),
         stat_result=path.stat(),
     )
+    unchanged = asked.if_range in (None, etag, response.headers.get("Last-Modified"))
+    if asked.range is not None and unchanged:
+        check_ranges(asked.range, info.bytes)
+    return response

@@ -12,7 +12,7 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, WaitForEnds, Wake
 from nextrapolate_service.events import Events, follow
-from nextrapolate_service.openapi import operation_id, problem_responses
+from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
 
@@ -25,7 +25,18 @@ _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/
 
 
 @router.post(
-    "", status_code=202, responses=problem_responses(404, 409, 413, 424, 507), summary="Submit a job"
+    "",
+    status_code=202,
+    responses={
+        202: {
+            "headers": {
+                "Location": header("the job's address"),
+                "Preference-Applied": header("`wait=n`, where a wait was asked for"),
+            }
+        },
+        **problem_responses(404, 409, 413, 424, 507),
+    },
+    summary="Submit a job",
 )
 async def create_job(
     request: JobBody,
@@ -89,18 +100,28 @@ def get_job(job_id: str, tenant: Tenant, store: OpenStore) -> Job:
 
 @router.post("/{job_id}/cancel", responses=problem_responses(404, 409), summary="Cancel a job")
 def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
-    """A queued job ends at once, a running one within seconds; a job that has ended cannot be cancelled."""
+    """A queued job ends at once, a running one within seconds; one that succeeded or failed cannot be."""
     return job_view(store, store.jobs.cancel(tenant, job_id))
 
 
 @router.get(
     "/{job_id}/events",
-    responses={200: {"description": "The stream.", "content": _EVENT_STREAM}, **problem_responses(404)},
+    responses={
+        200: {"description": "The stream.", "content": _EVENT_STREAM},
+        204: {"description": "The job has ended, and Last-Event-ID is its last event's: do not come back."},
+        **problem_responses(404),
+    },
     response_class=Response,
     summary="Follow a job",
 )
 async def follow_job(reader: Events, streams: OpenStreams, draining: Draining) -> Response:
-    """Server-Sent Events up to the job's end, each with a JobEvent; Last-Event-ID goes on after that one."""
+    """Server-Sent Events up to the job's end, each with a JobEvent; Last-Event-ID goes on after that one.
+
+    `event:` is the JobEvent's `type`. The last event is the one whose `state` is final; a stream that ends
+    before it (the server restarts) is to be opened again. Where nothing happens a comment comes every 15 s.
+    """
+    if reader is None:
+        return Response(status_code=204)
     # Not as a generator: FastAPI 0.165 logs a traceback for each caller who leaves such a stream early.
     return EventSourceResponse(
         follow(reader, streams, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -21,7 +21,7 @@ from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import SeriesBody
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.disk import require_space
-from nextrapolate_service.openapi import operation_id, problem_responses
+from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.views import series_view
 from nextrapolate_store.content.adapter_config import check_fields
 from nextrapolate_store.errors import BlobNotFound
@@ -36,7 +36,12 @@ Limit = Annotated[int, Query(ge=1, le=100)]
 Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 
 
-@router.post("", status_code=201, responses=problem_responses(413, 507), summary="Begin a series")
+@router.post(
+    "",
+    status_code=201,
+    responses={201: {"headers": {"Location": header("the series' address")}}, **problem_responses(413, 507)},
+    summary="Begin a series",
+)
 def create_series(
     request: SeriesBody, tenant: WritingTenant, store: OpenStore, settings: Settings, response: Response
 ) -> Series:
@@ -122,7 +127,17 @@ async def put_checkpoint_file(
 
 @router.head(
     "/{series_id}/checkpoints/{step}/{file}",
-    responses=problem_responses(404),
+    response_class=Response,
+    responses={
+        200: {
+            "description": "It has arrived.",
+            "headers": {
+                "Content-Length": header("its bytes", "integer"),
+                "ETag": header("its sha256, quoted"),
+            },
+        },
+        **problem_responses(404),
+    },
     summary="Ask whether a file of a checkpoint is there",
 )
 def head_checkpoint_file(
