@@ -52,3 +52,9 @@ def test_a_gate_by_cosines_can_cost_and_cannot_make_noise_look_good(extraction: 
     assert GateThresholds(0.0, 1.1).applied(extraction, good, 1.0).relative_error == 1.0
     assert mixed.applied(1.0, GateThresholds().gated(extraction, mixed)).relative_error < 1.0
     assert GateThresholds().applied(extraction, mixed, 1.0) == mixed.total
+
+
+def test_a_cosine_that_rounding_puts_past_minus_1_is_minus_1_and_not_below_a_gate_that_is_off() -> None:
+    pp, pt, tt = torch.tensor([[2.0]]).double(), torch.tensor([[-6.0 - 1e-14]]).double(), torch.tensor([18.0])
+    (scores,) = Products(pp, pt, tt.double()).scores
+    assert scores.cosine == -1.0

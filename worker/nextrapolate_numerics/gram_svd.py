@@ -70,9 +70,12 @@ class Core:
         if gram_b.shape[-1] <= max(dense, width):
             return cls.of(gram_b, gram_a).first(count)
         through = gram_a @ _start(gram_a, width)
+        lost = gram_b.new_zeros(len(gram_b), dtype=torch.bool)
         for _ in range(_ROUNDS):
-            core, through = cls._ritz(gram_b, gram_a, through)
+            core, through, just_lost = cls._ritz(gram_b, gram_a, through)
+            lost |= just_lost  # for good: a block of zeros stays one, and would be at rest
             at_rest = core._missed(through, count) <= _MISSED * core.values[:, :count].sum(-1)
+            at_rest &= ~lost
             if at_rest.all():
                 return core.first(count)
         flat = ~at_rest
@@ -95,21 +98,21 @@ class Core:
         return values.clamp(min=0).sqrt()
 
     @classmethod
-    def _ritz(cls, gram_b: Tensor, gram_a: Tensor, through: Tensor) -> tuple[Self, Tensor]:
+    def _ritz(cls, gram_b: Tensor, gram_a: Tensor, through: Tensor) -> tuple[Self, Tensor, Tensor]:
         """Some powers of X^T X on the span of A^T block, where through = A A^T block, and what X does there.
 
         Returns:
-            The core, and gram_a @ core.right, from which to go on.
+            The core; gram_a @ core.right, from which to go on; and (b,) whose block was lost.
         """
         for _ in range(_POWERS):
             block = gram_b @ through
             through = gram_a @ block
-        left = _orthonormal(block, through)
+        left, lost = _orthonormal(block, through)
         block = gram_b @ left
         values, vectors = torch.linalg.eigh(left.mT @ block)
         turn = vectors.flip(-1)
         right = block @ turn
-        return cls(values.flip(-1).clamp(min=0), left @ turn, right), gram_a @ right
+        return cls(values.flip(-1).clamp(min=0), left @ turn, right), gram_a @ right, lost
 
     def _missed(self, through: Tensor, count: int) -> Tensor:
         """Energy that the first `count` vectors may still be turned away from, (b,).
@@ -159,31 +162,53 @@ def self_product(rows: Tensor) -> Tensor:
 def _root(gram: Tensor) -> Tensor:
     """A square F with F F^T = gram (..., q, q): by Cholesky, or where one is singular, from its axes."""
     factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(gram)
-    if not failed.any():
-        return factor
-    lengths = gram.diagonal(dim1=-2, dim2=-1).clamp(min=_TINY).sqrt()
+    factor, info = torch.linalg.cholesky_ex(gram)
+    if (singular := info > 0).any():
+        factor[singular] = _root_from_axes(gram[singular])
+    return factor
+
+
+def _root_from_axes(gram: Tensor) -> Tensor:
+    """The same for singular ones. A row of squared length 0 or less is none: its products are rounding."""
+    lengths = gram.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
     # Rows of one length, or short ones would drown in the rounding of long ones.
-    even = gram / lengths.unsqueeze(-1) / lengths.unsqueeze(-2)
-    spread, axes = torch.linalg.eigh(even)
+    spread, axes = torch.linalg.eigh(_cosines(gram, lengths))
     root: Tensor = lengths.unsqueeze(-1) * axes * spread.clamp(min=0).sqrt().unsqueeze(-2)
     return root
 
 
-def _orthonormal(block: Tensor, through: Tensor) -> Tensor:
+def _cosines(gram: Tensor, lengths: Tensor) -> Tensor:
+    """Inner products (..., q, q) of rows of given lengths (..., q), over these.
+
+    None is more than 1: where rounding says so, of rows so short that they are nothing else, it would
+    outweigh all others.
+    """
+    over = inverse(lengths)
+    return (gram * over.unsqueeze(-1) * over.unsqueeze(-2)).clamp(-1, 1)
+
+
+def _orthonormal(block: Tensor, through: Tensor) -> tuple[Tensor, Tensor]:
     """A V, where V is an orthonormal basis of what A^T block (b, q, k) spans: Cholesky's QR.
 
     `through` is A A^T block. A column that depends on those before it comes out shorter than 1, and counts
     for nothing.
+
+    Returns:
+        It, and (b,) where there is none to be had, since rounding is all that a column holds: 0 there.
     """
-    lengths = block.mT @ through
-    scale = lengths.diagonal(dim1=-2, dim2=-1).clamp(min=_TINY).rsqrt()
-    lengths = scale.unsqueeze(-1) * lengths * scale.unsqueeze(-2)
-    lengths.diagonal(dim1=-2, dim2=-1).add_(_DEPENDENT)
-    factor = torch.linalg.cholesky_ex(lengths).L
-    scaled = through * scale.unsqueeze(-2)
+    products = block.mT @ through
+    squares = products.diagonal(dim1=-2, dim2=-1)
+    lengths = squares.clamp(min=0).sqrt()
+    cosines = _cosines(products, lengths)
+    cosines.diagonal(dim1=-2, dim2=-1).add_(_DEPENDENT)
+    factor, info = torch.linalg.cholesky_ex(cosines)
+    lost = (info > 0) | (squares < 0).any(dim=-1)
+    nowhere = lost[:, None, None]
+    eye = torch.eye(factor.shape[-1], dtype=factor.dtype, device=factor.device)
+    factor = torch.where(nowhere, eye, factor)
+    scaled = torch.where(nowhere, 0.0, through * inverse(lengths).unsqueeze(-2))
     basis: Tensor = torch.linalg.solve_triangular(factor.mT, scaled, upper=True, left=False)
-    return basis
+    return basis, lost
 
 
 def _start(like: Tensor, width: int) -> Tensor:

@@ -69,5 +69,5 @@ class Products:
         """(l) of the first prediction; each module has to have moved."""
         pp, pt, tt = self.pp[:, 0].clamp(min=0), self.pt[:, 0], self.tt
         cosines = torch.where(pp > 0, pt / pp.sqrt() / tt.sqrt(), 0.0)  # <P, P> <T, T> may underflow
-        columns = cosines, self.errors[:, 0].sqrt(), (pp / tt).sqrt()
+        columns = cosines.clamp(-1, 1), self.errors[:, 0].sqrt(), (pp / tt).sqrt()
         return tuple(Scores(*row) for row in zip(*(column.tolist() for column in columns), strict=True))

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from nextrapolate_numerics.extraction.before_jumps import Done, by_last_spans
@@ -61,7 +62,8 @@ def leading_triples(
         for done, batch in batched:
             core = Core.leading(*done.sides_with(batch, grams), count)
             values = core.values.sqrt()
-            values[(values <= ROUNDING * values[:, :1]) | (values < _NOTHING)] = 0
+            known = ROUNDING * torch.maximum(values[:, :1], batch.lengths(grams))
+            values[(values <= known) | (values < _NOTHING)] = 0
             found = values.shape[-1]
             over = inverse(values).unsqueeze(-2)
             which = [indices[each] for each in batch.which]
@@ -85,8 +87,9 @@ def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[
 
     Yields:
         (g, b, q) descending, of so many deltas after the last ones. Of a delta of one span they are all, of
-        others those that are more than 3e-6 of the largest.
+        others those that are more than 3e-6 of the largest; of one that cannot be told from 0 they are 0.
     """
     for done, batch in by_last_spans(deltas, dones, grams):
         values = Core.spectrum(*done.sides_with(batch, grams))
+        values[values[:, 0] <= ROUNDING * batch.lengths(grams)[:, 0]] = 0
         yield (grams.scaling[:, None, None] * values.view(len(grams), len(batch.which), -1)).cpu()

@@ -63,6 +63,15 @@ class Batch:
             torch.sub(right[:, :, :, end], right[:, :, :, start], out=right[:, :, :, start])
         return left.flatten(3).flatten(1, 2), right.flatten(3).flatten(1, 2)
 
+    def lengths(self, grams: FactorGrams) -> Tensor:
+        """The largest |b| |a| of a column of B and its row of A at a delta's points, (g b, 1).
+
+        What lies between points is known to some 1e-8 of it, however little that is.
+        """
+        own = grams.where.diagonal()[self.points]
+        left, right = (side.diagonal(dim1=-2, dim2=-1)[:, own] for side in (grams.left, grams.right))
+        return (left * right).flatten(2).amax(dim=2).sqrt().reshape(-1, 1)
+
     def by_point(self, left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
         """From coordinates in both sides' blocks, (g b, z r, k), to the points' factors, (g b, k, z, r)."""
         z = self.points.shape[1]
