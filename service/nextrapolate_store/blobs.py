@@ -90,12 +90,20 @@ class Blobs:
                 sizes[blob.name] = blob.stat().st_size
         return sizes
 
-    def remove_unused(self, used: Mapping[str, set[str]], older_than_seconds: float) -> int:
-        """Remove blobs that are not among those in use, by tenant, and came so long ago; gives how many."""
+    def old(self, older_than_seconds: float) -> dict[str, set[str]]:
+        """Give the sha256 of the blobs that came so long ago, by tenant; none of a tenant without such."""
+        found = {
+            tenant.name: {blob.name for blob in tenant.glob("*/*") if is_older(blob, older_than_seconds)}
+            for tenant in self._blobs.glob("*")
+        }
+        return {tenant: names for tenant, names in found.items() if names}
+
+    def remove_unused(self, unused: Mapping[str, set[str]], older_than_seconds: float) -> int:
+        """Remove blobs, by tenant, that still came so long ago; gives how many."""
         count = 0
         for tenant in self._blobs.glob("*"):
             for blob in tenant.glob("*/*"):
-                if blob.name not in used.get(tenant.name, ()) and is_older(blob, older_than_seconds):
+                if blob.name in unused.get(tenant.name, ()):
                     with locked(tenant, shared=False):
                         if is_older(blob, older_than_seconds):  # nobody has sent it again just now
                             blob.unlink(missing_ok=True)

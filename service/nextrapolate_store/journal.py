@@ -17,7 +17,7 @@ end.json that is damaged is replaced, and kept as end.json.damaged.
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
@@ -216,18 +216,19 @@ class Journal:
         """Read the quotas of a tenant."""
         return _read(self._tenants / f"{tenant}.json", QuotasDocument)
 
-    def blobs_in_use(self) -> Mapping[str, set[str]]:
-        """Digests of the blobs that a series or a job needs, by tenant."""
-        used: dict[str, set[str]] = defaultdict(set)
+    def blobs_in_use(self) -> Iterator[tuple[str, set[str]]]:
+        """Tenant and digests of the blobs that each series needs, and then each job.
+
+        Read one record after the other, as they are asked for: there may be a hundred thousand.
+        """
         for series_id in self.series_ids():
             with suppress(FileNotFoundError):  # it is being deleted
                 history = self.read_series(series_id)
-                used[history.document.tenant].update(info.sha256 for info in history.files())
-        for job_id in self.job_ids():
-            with suppress(FileNotFoundError):  # another process sweeps it
+                yield history.document.tenant, {info.sha256 for info in history.files()}
+        for job_id in self._job_folders.ids():
+            with suppress(FileNotFoundError):  # it was never asked for, or another process sweeps it
                 job = _read(self._job_folders.path(job_id) / _JOB, InputsOnly)
-                used[job.tenant].update(_blobs(job.inputs))
-        return used
+                yield job.tenant, set(_blobs(job.inputs))
 
     def _write(self, path: Path, document: _D, *, into_new_folder: bool = True) -> _D:
         self._deployment.check()

@@ -201,9 +201,9 @@ def test_a_sweep_ends_where_the_folder_goes_away_under_it(
     )
     os.utime(blob, (0, time.time() - 2 * 86400))
 
-    def replaced_meanwhile(journal: Journal) -> dict[str, set[str]]:
+    def replaced_meanwhile(journal: Journal) -> Iterator[tuple[str, set[str]]]:
         (store_settings.data_dir / "deployment").write_text("another")
-        return {}
+        return iter(())
 
     monkeypatch.setattr(Journal, "blobs_in_use", replaced_meanwhile)
     with pytest.raises(StoreMismatched):

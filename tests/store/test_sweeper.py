@@ -301,6 +301,35 @@ def test_no_blob_goes_while_a_record_cannot_be_read(
     assert f"10.{MODEL}.json" in caplog.text
 
 
+def test_jobs_are_asked_what_they_need_only_of_blobs_in_no_series(
+    store: Store, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A record of a job that nobody can read shows whether anybody wants to."""
+    needed, damaged = put(store, b"fetched for one job"), submit(store)
+    source = FileSource("blob", needed.name)
+    inputs = JobInputs((InputAdapter(10, model=source, config=source),))
+    store.jobs.submit(TENANT, REQUEST, inputs, idempotency_key=None, body_digest="")
+    record = data / "jobs" / damaged.id / "job.json"
+    whole = record.read_text()
+    record.write_text('{"fi')
+    series = store.series.create(TENANT, SeriesCreate(name="run"))
+    info = store.blobs.put_bytes(TENANT, b"weights")
+    store.series.put_file(TENANT, series.id, 10, MODEL, info)
+    in_series = store.blobs.path(FileSource("blob", info.sha256), TENANT)
+    make_old(in_series, 2)
+    assert store.sweeper.sweep().blobs == 0
+    assert caplog.text == ""
+
+    unused = put(store, b"of none")
+    for path in (needed, unused):
+        make_old(path, 2)
+    assert store.sweeper.sweep().blobs == 0
+    assert str(record) in caplog.text
+    record.write_text(whole)
+    assert store.sweeper.sweep().blobs == 1
+    assert [path.exists() for path in (in_series, needed, unused)] == [True, True, False]
+
+
 def test_what_is_deleted_while_it_is_swept_keeps_no_blob(
     store: Store, data: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
