@@ -7,7 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.schemas import REPORT, AnyReport, JobState
 from nextrapolate_service.errors import ResultsNotReadyError
-from nextrapolate_store.records import JobRecord
+from nextrapolate_store.records import JobRecord, JobSummary
 from nextrapolate_store.store import Store
 
 _REPORT: TypeAdapter[AnyReport] = TypeAdapter(AnyReport)
@@ -30,7 +30,7 @@ def succeeded(store: Store, tenant: str, job_id: str) -> JobRecord:
     return job
 
 
-def report_of(store: Store, job: JobRecord) -> AnyReport | None:
+def report_of(store: Store, job: JobSummary) -> AnyReport | None:
     """Give what a job found; None where it has no report, or one that this version cannot read."""
     if job.state is not JobState.SUCCEEDED or REPORT not in job.artifacts:
         return None

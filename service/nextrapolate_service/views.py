@@ -14,11 +14,11 @@ from nextrapolate.schemas import (
     Series,
     WebhookState,
 )
-from nextrapolate_store.records import JobRecord, SeriesRecord
+from nextrapolate_store.records import JobRecord, JobSummary, ListedJob, SeriesRecord
 from nextrapolate_store.store import Store
 
 
-def job_view(store: Store, job: JobRecord) -> Job:
+def job_view(store: Store, job: JobRecord | ListedJob) -> Job:
     """A job as the API shows it; asks the store for the place of a queued one."""
     request = job.request
     return Job(
@@ -29,7 +29,7 @@ def job_view(store: Store, job: JobRecord) -> Job:
         attempt=job.attempt,
         queue_position=store.jobs.queue_position(job.id) if job.state is JobState.QUEUED else None,
         task=request.task,
-        steps=[adapter.step for adapter in job.inputs.checkpoints],
+        steps=list(job.steps),
         series=request.series,
         **_extrapolation(request),
         labels=request.labels,
@@ -42,7 +42,7 @@ def job_view(store: Store, job: JobRecord) -> Job:
     )
 
 
-def _webhook(job: JobRecord) -> WebhookState | None:
+def _webhook(job: JobSummary) -> WebhookState | None:
     webhook, deliveries = job.request.webhook, list(job.deliveries)
     if webhook is None:
         return None

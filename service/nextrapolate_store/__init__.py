@@ -2,7 +2,7 @@
 
     settings.py   where the store lives; environment.py reads what variables hold
     store.py      `Store.open`, and its parts:
-    jobs.py         jobs: submit, claim, beat, commit, cancel, reconcile, events
+    jobs.py         jobs: submit, claim, beat, commit, cancel, reconcile, events; job_lists.py, page by page
     series.py       runs, their checkpoints and their jumps
     blobs.py        files, written atomically, addressed by their sha256; upload.py, one on its way in
     job_folders.py  where a job's records lie, and what its attempts make

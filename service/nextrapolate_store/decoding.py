@@ -1,7 +1,10 @@
 """From Redis' hashes and stream entries, all strings, to records, and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -17,12 +20,26 @@ from nextrapolate.schemas import (
     Stage,
 )
 from nextrapolate_store.errors import RecordUnreadable
-from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord, SeriesRecord
+from nextrapolate_store.records import JobInputs, JobRecord, JumpRecord, ListedJob, SeriesRecord
 
 Fields = Mapping[str, str]
 
+
+@dataclass(frozen=True)
+class _Step:
+    step: int
+
+
+@dataclass(frozen=True)
+class _Steps:
+    """`JobInputs` without what takes long to read: a path or a digest, and a version, of each file."""
+
+    checkpoints: tuple[_Step, ...]
+
+
 REQUEST: TypeAdapter[JobRequest] = TypeAdapter(JobRequest)
 INPUTS = TypeAdapter(JobInputs)
+_STEPS = TypeAdapter(_Steps)
 ARTIFACTS = TypeAdapter(dict[str, FileInfo])
 JUMP = TypeAdapter(JumpRecord)
 
@@ -48,8 +65,25 @@ def job_record(fields: Fields) -> JobRecord:
     Raises:
         RecordUnreadable: it is of another version, or was damaged.
     """
+    with _of_this_version(fields):
+        return JobRecord(inputs=INPUTS.validate_json(fields["inputs"]), **_summary(fields))
+
+
+def listed_job(fields: Fields) -> ListedJob:
+    """Read of a job's hash what lists show.
+
+    Raises:
+        RecordUnreadable: that is of another version, or was damaged.
+    """
+    with _of_this_version(fields):
+        steps = tuple(checkpoint.step for checkpoint in _STEPS.validate_json(fields["inputs"]).checkpoints)
+        return ListedJob(steps=steps, **_summary(fields))
+
+
+@contextmanager
+def _of_this_version(fields: Fields) -> Iterator[None]:
     try:
-        return _job_record(fields)
+        yield
     except (KeyError, ValueError) as error:
         why = " ".join(repr(error).split())
         raise RecordUnreadable(
@@ -58,27 +92,26 @@ def job_record(fields: Fields) -> JobRecord:
         ) from error
 
 
-def _job_record(fields: Fields) -> JobRecord:
+def _summary(fields: Fields) -> dict[str, Any]:
     state = JobState(fields["state"])
-    return JobRecord(
-        id=fields["id"],
-        tenant=fields["tenant"],
-        request=REQUEST.validate_json(fields["request"], context=AS_KEPT),
-        inputs=INPUTS.validate_json(fields["inputs"]),
-        state=state,
-        stage=Stage(fields["stage"]) if fields["stage"] else None,
-        progress=float(fields["progress"]),
-        attempt=int(fields["attempt"]),
-        fence=int(fields["fence"]),
+    return {
+        "id": fields["id"],
+        "tenant": fields["tenant"],
+        "request": REQUEST.validate_json(fields["request"], context=AS_KEPT),
+        "state": state,
+        "stage": Stage(fields["stage"]) if fields["stage"] else None,
+        "progress": float(fields["progress"]),
+        "attempt": int(fields["attempt"]),
+        "fence": int(fields["fence"]),
         # The hash keeps the error of an attempt that was followed by another, too.
-        error=JobError.model_validate_json(fields["last_error"]) if state is JobState.FAILED else None,
-        artifacts=ARTIFACTS.validate_json(fields["artifacts"]),
-        created_at=when(fields["created_at"]),
-        started_at=when(fields["started_at"]) if "started_at" in fields else None,
-        finished_at=when(fields["finished_at"]) if "finished_at" in fields else None,
-        deliveries=_deliveries(fields),
-        webhook_is_signed=fields.get("webhook_is_signed") == "1",
-    )
+        "error": JobError.model_validate_json(fields["last_error"]) if state is JobState.FAILED else None,
+        "artifacts": ARTIFACTS.validate_json(fields["artifacts"]),
+        "created_at": when(fields["created_at"]),
+        "started_at": when(fields["started_at"]) if "started_at" in fields else None,
+        "finished_at": when(fields["finished_at"]) if "finished_at" in fields else None,
+        "deliveries": _deliveries(fields),
+        "webhook_is_signed": fields.get("webhook_is_signed") == "1",
+    }
 
 
 def _deliveries(fields: Fields) -> tuple[Delivery, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from nextrapolate_store.errors import ArtifactNotFound
 from nextrapolate_store.files import discard_folder, make_folder, remove_discarded
 from nextrapolate_store.ids import ids_in
-from nextrapolate_store.records import JobRecord
+from nextrapolate_store.records import JobRecord, JobSummary
 
 
 class JobFolders:
@@ -44,7 +44,7 @@ class JobFolders:
         """Remove what one attempt has made, as far as the disk lets it."""
         shutil.rmtree(self.path(job_id) / str(fence), ignore_errors=True)
 
-    def result_path(self, job: JobRecord, name: str) -> Path:
+    def result_path(self, job: JobSummary, name: str) -> Path:
         """Give the path of a result of a succeeded job.
 
         Raises:

@@ -34,9 +34,8 @@ from nextrapolate_store.errors import (
     RecordDamaged,
 )
 from nextrapolate_store.ids import is_id
+from nextrapolate_store.job_lists import JobLists
 from nextrapolate_store.journal import Journal
-from nextrapolate_store.one_by_one import OneByOne
-from nextrapolate_store.paging import page_start, read_page
 from nextrapolate_store.queue import BROKER_LIST
 from nextrapolate_store.quotas import QuotaStore, exceeded
 from nextrapolate_store.records import Beat, Claim, JobInputs, JobRecord, Reconciled
@@ -48,14 +47,10 @@ from nextrapolate_store.tenants import Quota
 _log = logging.getLogger(__name__)
 
 _Entries = list[tuple[str, Fields]]
-_Records = list[JobRecord]
-"""`JobStore` has a method of the name `list`."""
 _EVENT_ID = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 _EVENTS_A_CALL = 1000
 _JOBS_A_PASS = 1000
-_JOBS_A_SEARCH, _BYTES_A_SEARCH = 100, 1 << 20
-"""How much one script looks at: Redis serves nobody else meanwhile."""
 _RESERVATION_SECONDS = 10
 """How long a submit may take before another request with its idempotency key takes over."""
 _LONGEST_REST_MS = 600_000
@@ -67,7 +62,7 @@ _WORKER_LOST = JobError(
 )
 
 
-class JobStore:
+class JobStore(JobLists):
     """The jobs of all tenants.
 
     Who holds a claim shows its fence (to `beat`, `commit`, `fail`, `give_up`, `release`,
@@ -83,7 +78,7 @@ class JobStore:
         quotas: QuotaStore,
         settings: StoreSettings,
     ) -> None:
-        self._redis = redis
+        super().__init__(redis)
         self._journal = journal
         self._credentials = credentials
         self._quotas = quotas
@@ -91,14 +86,12 @@ class JobStore:
         self._lease_ms = round(settings.lease_seconds * 1000)
         self._max_attempts = settings.max_attempts
         self._rest_ms = self._lease_ms // 3
-        self._one_by_one = OneByOne(_log, "left out of the lists of jobs")
         self._reserve, self._submit = redis.load("reserve"), redis.load("submit")
         self._claim, self._beat = redis.load("claim"), redis.load("beat")
         self._commit, self._fail, self._give_up = (redis.load(name) for name in ("commit", "fail", "give_up"))
         self._cancel, self._confirm_cancelled = redis.load("cancel"), redis.load("confirm_cancelled")
         self._release, self._restore = redis.load("release"), redis.load("restore")
         self._reconcile = redis.load("reconcile")
-        self._page, self._find = redis.load("page"), redis.load("find")
 
     # By callers -----------------------------------------------------------------------------------
 
@@ -222,60 +215,6 @@ class JobStore:
         start = f"({after}" if after else "-"
         entries = self._redis.xrange(RedisKey.EVENTS + job_id, start, count=_EVENTS_A_CALL)
         return [job_event(event_id, fields) for event_id, fields in cast(_Entries, entries)]
-
-    def find(
-        self,
-        tenant: str,
-        text: str,
-        *,
-        limit: int,
-        look_at: int,
-        cursor: str | None,
-        state: JobState | None = None,
-    ) -> tuple[list[JobRecord], str | None]:
-        """Read those of the tenant's jobs, newest first, that have a text in their words.
-
-        Words are the id, the task, the method, the labels, and the id and the name of the series; capitals
-        are as good as small letters. No more than `look_at` jobs are looked at, less where their requests are
-        long. The cursor leads on from there, and is None where there are no more.
-
-        Raises:
-            InvalidCursor: the cursor is no id.
-        """
-        lowered = text.encode().lower()  # of ASCII alone, as the script does it
-        found: list[str] = []
-        while True:
-            amounts = [limit - len(found), min(look_at, _JOBS_A_SEARCH), _BYTES_A_SEARCH]
-            more, last = self._find(
-                keys=[_index(tenant, state)], args=[page_start(cursor), lowered, *amounts]
-            )
-            found += more
-            cursor, look_at = last or None, look_at - _JOBS_A_SEARCH
-            if cursor is None or len(found) == limit or look_at <= 0:
-                break
-        fields = [self._redis.fields(RedisKey.JOB + job_id) for job_id in found]
-        return self._readable([record for record in fields if record]), cursor
-
-    def list(
-        self, tenant: str, *, limit: int, cursor: str | None, state: JobState | None = None
-    ) -> tuple[list[JobRecord], str | None]:
-        """Read one page of the tenant's jobs, newest first, and the cursor of the next; None on the last.
-
-        One whose record cannot be read is left out.
-
-        Raises:
-            InvalidCursor: the cursor is no id.
-        """
-        index = RedisKey.TENANT_JOBS + tenant
-        rows, more = read_page(self._page, index, [RedisKey.JOB], limit, cursor, part=_part(state))
-        return self._readable([fields for (fields,) in rows]), rows[-1][0]["id"] if more else None
-
-    def _readable(self, records: Collection[Fields]) -> _Records:
-        jobs: _Records = []
-        for fields in records:
-            with self._one_by_one.job(fields["id"]):
-                jobs.append(job_record(fields))
-        return jobs
 
     def queue_position(self, job_id: str) -> int | None:
         """How many queued jobs are before this one; None where it is not queued, or is parked."""
@@ -430,14 +369,6 @@ class JobStore:
         if document.idempotency_key is not None and remembered_ms > 0:
             key, digest = document.idempotency_key, document.body_digest
             self._reserve(args=[document.tenant, key, digest, document.id, 0, remembered_ms, "{}"])
-
-
-def _index(tenant: str, state: JobState | None) -> str:
-    return RedisKey.TENANT_JOBS + tenant + _part(state)
-
-
-def _part(state: JobState | None) -> str:
-    return f":{state}" if state else ""
 
 
 def _not_found(job_id: str) -> JobNotFound:

@@ -74,13 +74,12 @@ class JobInputs:
 
 
 @dataclass(frozen=True)
-class JobRecord:
-    """A job, as of the moment it was read."""
+class JobSummary:
+    """A job as of the moment it was read, without what it reads."""
 
     id: str
     tenant: str
     request: JobRequest
-    inputs: JobInputs
     state: JobState
     stage: Stage | None
     progress: float
@@ -105,6 +104,26 @@ class JobRecord:
         """Whether it has a webhook that was neither delivered nor given up."""
         has_webhook = self.request.webhook is not None
         return has_webhook and all(delivery.next_at is not None for delivery in self.deliveries)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord(JobSummary):
+    """A job with everything that is known of it."""
+
+    inputs: JobInputs
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps of its checkpoints, ascending."""
+        return tuple(adapter.step for adapter in self.inputs.checkpoints)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListedJob(JobSummary):
+    """A job as lists show it: the inputs of long runs make up most of a record, and nobody looks at them."""
+
+    steps: tuple[int, ...]
+    """Of its checkpoints, ascending."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def _all_jobs(store: Store) -> list[JobRecord]:
     cursor = None
     while True:
         page, cursor = store.jobs.list(TENANT, limit=_PAGE, cursor=cursor)
-        jobs += page
+        jobs += [store.jobs.get(TENANT, job.id) for job in page]
         if cursor is None:
             return jobs
 

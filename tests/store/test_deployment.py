@@ -161,7 +161,8 @@ def test_an_end_is_written_down_once_the_folder_is_back(
     redis: Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (ended,), _ = working.jobs.list(TENANT, limit=9, cursor=None)
+    (listed,), _ = working.jobs.list(TENANT, limit=9, cursor=None)
+    ended = working.jobs.get(TENANT, listed.id)
     with pytest.raises(StoreMismatched):
         working.recorder.record_ends()
     with monkeypatch.context() as looked_at_before:

@@ -1,11 +1,18 @@
-"""Jobs found by a text in their words."""
+"""Jobs found by a text in their words, and what lists tell of jobs."""
+
+import json
+from dataclasses import fields
 
 import pytest
-from fixtures.store import INPUTS
+from fixtures.store import ARTIFACTS, INPUTS, OUT_OF_MEMORY, STEPS, claim
+from fixtures.store import submit as submit_any
+from redis import Redis
 
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import BacktestCreate, CheckpointRef, JobCreate, JobRequest, JobState, SeriesCreate
 from nextrapolate_store.errors import InvalidCursor
+from nextrapolate_store.records import JobSummary
+from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 
 
@@ -77,3 +84,35 @@ def test_of_long_requests_no_script_reads_many(store: Store) -> None:
         cursors.append(after)
     assert cursors == [None, jobs[5], jobs[3], jobs[1], None], "two of a million bytes are too many for one"
     assert found(store, "elsewhere", look_at=1000) == []
+
+
+# What lists tell --------------------------------------------------------------------------------------
+
+
+def test_lists_tell_of_a_job_what_its_record_does_but_its_inputs(store: Store) -> None:
+    queued, failed, done = (submit_any(store, tenant="lab") for _ in range(3))
+    store.jobs.fail(failed.id, claim(store, failed).fence, OUT_OF_MEMORY)
+    store.jobs.commit(done.id, claim(store, done).fence, ARTIFACTS)
+    pages = (
+        store.jobs.list("lab", limit=9, cursor=None),
+        store.jobs.find("lab", "", limit=9, look_at=9, cursor=None),
+    )
+    for listed, _ in pages:
+        assert [job.id for job in listed] == sorted((queued.id, failed.id, done.id), reverse=True)
+        for job in listed:
+            record = store.jobs.get("lab", job.id)
+            assert [getattr(job, field.name) for field in fields(JobSummary)] == [
+                getattr(record, field.name) for field in fields(JobSummary)
+            ]
+            assert job.steps == record.steps == STEPS
+
+
+def test_of_the_inputs_lists_read_the_steps_alone(store: Store, store_settings: StoreSettings) -> None:
+    """Files of a kind that nobody knows are not looked at, and one that has no steps is left out."""
+    jobs = [submit_any(store, tenant="lab").id for _ in range(2)]
+    inputs = {"checkpoints": [{"step": 7, "model": {"kind": "of a later version"}}]}
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.hset(f"next:job:{jobs[0]}", "inputs", json.dumps(inputs))
+        redis.hset(f"next:job:{jobs[1]}", "inputs", "{}")
+    listed, _ = store.jobs.list("lab", limit=9, cursor=None)
+    assert [(job.id, job.steps) for job in listed] == [(jobs[0], (7,))]

@@ -41,7 +41,7 @@ def shown(record: JobRecord, method: str | None, form: SignedForm | None) -> dic
         method: the method to ask for instead, if it is one.
         form: what was refused.
     """
-    steps = [adapter.step for adapter in record.inputs.checkpoints]
+    steps = record.steps
     # Checkpoints have arrived since, perhaps: without the step, the job would be run on those as well.
     until = form.first("until") if form else str(steps[-1])
     fields: dict[str, Any] = {"steps": steps, "until": until, "method": None, "backtest": None}

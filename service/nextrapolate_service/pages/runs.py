@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nextrapolate_store.errors import SeriesNotFound
-from nextrapolate_store.records import JobRecord
+from nextrapolate_store.records import JobSummary
 from nextrapolate_store.store import Store
 
 
@@ -28,7 +28,7 @@ class Runs:
         self._tenant = tenant
         self._names: dict[str, str | None] = {}
 
-    def of(self, record: JobRecord) -> Run:
+    def of(self, record: JobSummary) -> Run:
         """Tell the run of a job."""
         series = record.request.series
         found = self._name(series) if series else None

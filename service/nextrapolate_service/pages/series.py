@@ -21,7 +21,7 @@ from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.results import report_of
 from nextrapolate_service.views import job_view, series_view
-from nextrapolate_store.records import JobRecord
+from nextrapolate_store.records import ListedJob
 from nextrapolate_store.store import Store
 
 shared = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -98,10 +98,10 @@ def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenSto
     )
 
 
-def _measured(store: Store, jobs: Iterable[JobRecord]) -> Measured | None:
+def _measured(store: Store, jobs: Iterable[ListedJob]) -> Measured | None:
     """The geometry of the most checkpoints that one of these jobs found; of several the newest."""
     measuring = [record for record in jobs if not isinstance(record.request, BacktestCreate)]
-    for record in sorted(measuring, key=lambda record: len(record.inputs.checkpoints), reverse=True):
+    for record in sorted(measuring, key=lambda record: len(record.steps), reverse=True):
         match report_of(store, record):
             case Inspection() as report:
                 return Measured(job_view(store, record), report, report)
