@@ -46,6 +46,16 @@ def test_leading_triples_are_the_dense_ones(count: int, scale: float) -> None:
         )
 
 
+@pytest.mark.parametrize("scale", [1e-25, 1.0])
+def test_small_values_beside_a_large_one_are_found(scale: float) -> None:
+    """Powers put them under the rounding of the large one, of which one round leaves nothing."""
+    values = torch.full((Q,), 1e-6, dtype=torch.float64)
+    values[:8] = torch.tensor([1, 3e-4, 2.5e-4, 2e-4, 1.5e-4, 1e-4, 9e-5, 8e-5])
+    B, A = factors(scale * values, seed=0)
+    core = Core.leading(*grams([(B, A)]), 8)
+    torch.testing.assert_close(core.values[0].sqrt(), scale * values[:8], rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("scale", [1e-9, 1e-3, 1.0])
 def test_how_small_the_numbers_are_does_not_decide_how_they_are_found(
     scale: float, monkeypatch: pytest.MonkeyPatch

@@ -23,6 +23,7 @@ _BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, mor
 _ROUNDS = 8
 _POWERS = 2  # of X^T X between two small decompositions
 _MISSED = 1e-12  # of the squared norm held; vectors have half as many digits
+_DROWNED = 1e-5  # of the first: squared values below it are not to be had in one round
 _BLOCK = 128  # rows that are multiplied at once
 _DEPENDENT = 1e-13  # squared lengths below this share of the largest are rounding
 _TINY = torch.finfo(torch.float64).tiny
@@ -71,11 +72,13 @@ class Core:
             return cls.of(gram_b, gram_a).first(count)
         through = gram_a @ _start(gram_a, width)
         lost = gram_b.new_zeros(len(gram_b), dtype=torch.bool)
-        for _ in range(_ROUNDS):
+        for round_ in range(_ROUNDS):
             core, through, just_lost = cls._ritz(gram_b, gram_a, through)
             lost |= just_lost  # for good: a block of zeros stays one, and would be at rest
             at_rest = core._missed(through, count) <= _MISSED * core.values[:, :count].sum(-1)
             at_rest &= ~lost
+            if not round_:  # columns of small values came out as dependent on those of large ones, and short
+                at_rest &= core.values[:, count - 1] > _DROWNED * core.values[:, 0]
             if at_rest.all():
                 return core.first(count)
         flat = ~at_rest
@@ -106,6 +109,7 @@ class Core:
         """
         for _ in range(_POWERS):
             block = gram_b @ through
+            block = block * inverse(block.abs().amax(dim=(-2, -1), keepdim=True))  # or powers underflow
             through = gram_a @ block
         left, lost = _orthonormal(block, through)
         block = gram_b @ left

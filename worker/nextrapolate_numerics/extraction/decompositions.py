@@ -87,7 +87,8 @@ def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[
 
     Yields:
         (g, b, q) descending, of so many deltas after the last ones. Of a delta of one span they are all, of
-        others those that are more than 3e-6 of the largest; of one that cannot be told from 0 they are 0.
+        others those that are more than 3e-6 of the largest, beside which rounding may leave some more where
+        the drift is small beside the adapter; of one that cannot be told from 0 they are 0.
     """
     for done, batch in by_last_spans(deltas, dones, grams):
         values = Core.spectrum(*done.sides_with(batch, grams))
