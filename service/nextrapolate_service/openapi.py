@@ -1,6 +1,7 @@
 """What /openapi.json says beyond the routes: tags, events, and that every error is a problem."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -111,6 +112,7 @@ def describe(app: FastAPI) -> None:
     """Make /openapi.json say what FastAPI cannot: the media type of problems, and what an event holds."""
     generate: Callable[[], dict[str, Any]] = app.openapi
 
+    @cache  # FastAPI gives the same document again and again
     def completed() -> dict[str, Any]:
         document = generate()
         event = JobEvent.model_json_schema(mode="serialization", ref_template=_REFERENCE)

@@ -30,6 +30,10 @@ def objects(part: Any) -> Iterator[Document]:
         yield from objects(within)
 
 
+def test_it_is_the_same_each_time(client: TestClient, document: Document) -> None:
+    assert client.get("/openapi.json").json() == document
+
+
 def test_it_is_a_valid_document(document: Document) -> None:
     assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
