@@ -3,7 +3,9 @@
 gram.py             inner products of modules' factors, from which all else is told
 deltas.py           which points a delta is made of
 groups.py           modules that are worked on together
-tiles.py            as a CPU does: one module after the other, a tile at a time
+side.py             one side of a module at all points, a tile at a time
+products.py         inner products of it, as a CPU makes them
+tiles.py            as a CPU does: one module after the other
 blocks.py           as a GPU does: those of one shape at once
 sending.py          how groups get to a GPU
 before_jumps.py     what training had done until a run's last jump

@@ -1,0 +1,72 @@
+"""One side of a module at all points, widened to float64 a tile at a time."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+from torch import Tensor
+
+_TILE_BYTES = 1 << 20  # half of a core's second-level cache; what comes of a tile wants the rest
+
+
+@dataclass(frozen=True)
+class Side:
+    """The B or the A of a module at p points, float32.
+
+    Attributes:
+        factors: p times B (m, r) or A (r, n), in the pages of their files.
+        long: the axis of m or n, called d in what follows.
+    """
+
+    factors: tuple[Tensor, ...]
+    long: int
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    @property
+    def rank(self) -> int:
+        """The length of the other axis."""
+        return self.factors[0].shape[1 - self.long]
+
+    @property
+    def width(self) -> int:
+        """The length of that axis, d."""
+        return self.factors[0].shape[self.long]
+
+    def tile(self) -> Tensor:
+        """Room for B^T or A of all points over one range of d, (p, r, c) float64."""
+        size = [len(self), *self.factors[0].shape]
+        size[1 + self.long] = self._fitting(len(self))
+        room = torch.empty(size, dtype=torch.float64)
+        return room if self.long else room.mT
+
+    def widened(self, tile: Tensor) -> Iterator[None]:
+        """Fill a tile with one range of d after the other; where the last one ends with 0.
+
+        What is written stays in the cache until it is multiplied.
+        """
+        rows = (tile if self.long else tile.mT).unbind()
+        for parts in self.ranges(together=len(self)):
+            width = parts[0].shape[self.long]
+            if width < tile.shape[-1]:
+                tile[..., width:] = 0
+                rows = tuple(row.narrow(self.long, 0, width) for row in rows)
+            for row, part in zip(rows, parts, strict=True):
+                row.copy_(part)
+            yield
+
+    def ranges(self, together: int) -> Iterator[tuple[Tensor, ...]]:
+        """The factors for one range of d after the other.
+
+        Args:
+            together: of how many points a range has to fit into a core's cache in float64.
+        """
+        width = self._fitting(together)
+        return zip(*(torch.split(factor, width, self.long) for factor in self.factors), strict=True)
+
+    def _fitting(self, together: int) -> int:
+        """How much of d a range has: d in as many equal ones as it takes."""
+        bytes_each = 8 * together * self.rank
+        return ceil(self.width / ceil(self.width * bytes_each / _TILE_BYTES))
