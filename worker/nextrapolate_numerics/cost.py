@@ -12,7 +12,8 @@ class Cost:
 
     Attributes:
         bytes_read: of the factors in the files.
-        flops: floating-point operations of the products of factors (gram.py), the most of an extraction's.
+        flops: floating-point operations of the products of factors (gram.py), each pair once, the most of an
+            extraction's.
     """
 
     bytes_read: int

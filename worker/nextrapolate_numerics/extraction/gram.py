@@ -45,6 +45,11 @@ class Pairs:
             where[tuple(ways.T)] = torch.arange(len(ways))
         return cls(tuple(runs), kept, where, mirrored)
 
+    @property
+    def every(self) -> bool:
+        """Whether all points are multiplied with all, and all products kept."""
+        return len(self.kept) == self.where.numel()
+
 
 def _runs(pairs: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
     """Of (apart, begin), those that lie one after the other."""

@@ -1,13 +1,15 @@
 """One side of a module at all points, widened to float64 a tile at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
+from typing import Self
 
 import torch
 from torch import Tensor
 
 _TILE_BYTES = 1 << 20  # half of a core's second-level cache; what comes of a tile wants the rest
+_FIRST = 4  # entries in which two factors are hardly ever alike by chance
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,29 @@ class Side:
         """The length of that axis, d."""
         return self.factors[0].shape[self.long]
 
+    def distinct(self) -> tuple[Self, Tensor]:
+        """One of each set of equal factors, and (p,) which of them each point has.
+
+        Rounding tells products of equal factors apart, unless they are one product.
+        """
+        some: list[Tensor] = []
+        alike: dict[tuple[float, ...], list[int]] = {}  # by how they begin: few are compared whole
+        which = []
+        for factor in self.factors:
+            begun = alike.setdefault(tuple(factor[0, :_FIRST].tolist()), [])
+            same = next((at for at in begun if torch.equal(factor, some[at])), len(some))
+            if same == len(some):
+                begun.append(same)
+                some.append(factor)
+            which.append(same)
+        return replace(self, factors=tuple(some)), torch.tensor(which)
+
     def tile(self) -> Tensor:
-        """Room for B^T or A of all points over one range of d, (p, r, c) float64."""
-        size = [len(self), *self.factors[0].shape]
-        size[1 + self.long] = self._fitting(len(self))
-        room = torch.empty(size, dtype=torch.float64)
-        return room if self.long else room.mT
+        """Room for B^T or A of all points over one range of d, (p, r, c) float64; flat it is a view."""
+        points, rank, width = len(self), self.rank, self._fitting(len(self))
+        if self.long:
+            return torch.empty(points, rank, width, dtype=torch.float64)
+        return torch.empty(width, points, rank, dtype=torch.float64).permute(1, 2, 0)
 
     def widened(self, tile: Tensor) -> Iterator[None]:
         """Fill a tile with one range of d after the other; where the last one ends with 0.
