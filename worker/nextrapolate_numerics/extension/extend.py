@@ -147,13 +147,13 @@ def extend(
         on_progress(len(records) / len(trajectory.module_names))
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
     return Extension(
-        model,
-        config,
-        tuple(records),
-        _total_discarded(refits, trajectory.config),
-        update.discarded(),
-        _spectrum(refits, trajectory.config),
-        tuple(_warnings(extraction, update, records, refits)),
+        model=model,
+        config=config,
+        modules=tuple(records),
+        discarded_energy=_total_discarded(refits, trajectory.config),
+        update_discarded=update.discarded(),
+        spectrum=_spectrum(refits, trajectory.config),
+        warnings=tuple(_warnings(extraction, update, records, refits)),
     )
 
 

@@ -43,18 +43,18 @@ def gather(
     found = {name: found[name] for name in trajectory.module_names if name in found}
     still = dict.fromkeys(trajectory.module_names, 0.0)
     return Extraction(
-        trajectory,
-        trajectory.drift,
-        horizon_steps,
-        look.pairs,
-        frozenset(found),
-        still | {name: each.energy_ratio for name, each in found.items()},
-        still | {name: each.norm for name, each in found.items()},
-        {name: each.gram for name, each in found.items() if each.gram is not None},
-        {name: each.triples for name, each in found.items() if each.triples is not None},
-        {name: each.parts for name, each in found.items() if each.parts is not None},
-        {name: each.geometry for name, each in found.items() if each.geometry is not None},
-        device,
+        trajectory=trajectory,
+        drift=trajectory.drift,
+        horizon_steps=horizon_steps,
+        pairs=look.pairs,
+        moved=frozenset(found),
+        energy_ratios=still | {name: each.energy_ratio for name, each in found.items()},
+        drift_norms=still | {name: each.norm for name, each in found.items()},
+        grams={name: each.gram for name, each in found.items() if each.gram is not None},
+        triples={name: each.triples for name, each in found.items() if each.triples is not None},
+        parts={name: each.parts for name, each in found.items() if each.parts is not None},
+        geometry={name: each.geometry for name, each in found.items() if each.geometry is not None},
+        device=device,
     )
 
 

@@ -88,28 +88,32 @@ class Look:
         if not group.names:
             return {}
         *before, last = self.windows.windows
-        told = [self._told(group, last)]
-        for window in reversed(before):
-            told.insert(0, self._told(group, window, told[-1].dones))
+        of_last = self._told(group, last)
+        told = [*(self._told(group, window, of_last.dones) for window in before), of_last]
         ratios = torch.cat([each.ratios for each in told], dim=1).tolist()
         inner = self._inner(group, told)
-        nothing = [None] * len(group.names)
+        nothing: list[None] = [None] * len(group.names)
+        triples: Sequence[ModuleTriples | None] = nothing
+        parts: Sequence[ModuleParts | None] = nothing
         geometry: Sequence[ModuleGeometry | None] = nothing
+        if self.evidence.triples:
+            triples = [ModuleTriples.joined(some) for some in zip(*(of.triples for of in told), strict=True)]
+        if self.evidence.parts:
+            parts = [ModuleParts.joined(some) for some in zip(*(of.parts for of in told), strict=True)]
         if inner is not None and self.evidence.geometry:
-            drift, sums = self.trajectory.drift, told[-1].sums
-            geometry = module_geometries(inner, sums, group.entries, ratios, drift)
-        found = map(
-            Found,
-            [of_module[-1] for of_module in ratios],
-            told[-1].norm.tolist(),
-            nothing if inner is None else inner,
-            [ModuleTriples.joined(some) for some in zip(*(each.triples for each in told), strict=True)]
-            or nothing,
-            [ModuleParts.joined(some) for some in zip(*(each.parts for each in told), strict=True)]
-            or nothing,
-            geometry,
-        )
-        return dict(zip(group.names, found, strict=True))
+            drift = self.trajectory.drift
+            geometry = module_geometries(inner, of_last.sums, group.entries, ratios, drift)
+        return {
+            name: Found(
+                energy_ratio=ratios[module][-1],
+                norm=float(of_last.norm[module]),
+                gram=None if inner is None else inner[module],
+                triples=triples[module],
+                parts=parts[module],
+                geometry=geometry[module],
+            )
+            for module, name in enumerate(group.names)
+        }
 
     def _told(self, group: Group, window: Window, dones: Sequence[Done] | None = None) -> _Told:
         """What a window tells; the last one finds out what had been done before."""
