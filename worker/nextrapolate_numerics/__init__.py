@@ -20,7 +20,7 @@ and the layout is the same way:
 
     checkpoints = [AdapterFiles(10, ten / "adapter_model.safetensors", ten / "adapter_config.json"), ...]
     trajectory = Trajectory.open(checkpoints)
-    method = Next(seed=0)
+    method = Next()
     extraction = extract(trajectory, method, horizon_steps=50, device="cpu")
     update = method.fit(extraction, horizon_steps=50)
     scores = backtest(method, extraction, horizon_steps=50)

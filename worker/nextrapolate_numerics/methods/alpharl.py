@@ -33,7 +33,6 @@ class AlphaRl:
     """One component of partial least squares per module, solved for the target's score.
 
     Attributes:
-        seed: not used; nothing here is random.
         rewards: one for each checkpoint, in the order of their steps; None regresses on the steps.
         target_reward: to solve for; None is where the rewards' line over the steps leads at the target step.
         mode: "line", dW(y*) as published, which leaves the last checkpoint for a matrix of rank one; "last",
@@ -44,7 +43,6 @@ class AlphaRl:
         ValueError: a target without rewards.
     """
 
-    seed: int = 0
     rewards: tuple[float, ...] | None = None
     target_reward: float | None = None
     mode: Literal["last", "line"] = "last"

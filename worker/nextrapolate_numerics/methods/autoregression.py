@@ -29,13 +29,11 @@ class Autoregression:
     """Ridge regression over windows and horizons.
 
     Attributes:
-        seed: not used; nothing here is random.
         ridge: penalty, as a share of the mean diagonal of the normal matrix.
         decay: weight of a training pair for each 10 steps of its age.
         max_window_steps: longest window of past steps.
     """
 
-    seed: int = 0
     ridge: float = 0.1
     decay: float = 0.5
     max_window_steps: int = 150

@@ -15,12 +15,7 @@ class Expo:
 
     W_c is the model as it is, its jumps included: ExPO knows two models, and no trajectory between them.
     W_0 is the base model, or the first checkpoint where a run did not start from the base.
-
-    Attributes:
-        seed: not used; nothing here is random.
     """
-
-    seed: int = 0
 
     needs: ClassVar[Evidence] = Evidence(gram=True)
 

@@ -26,12 +26,10 @@ class Maec:
     """Weight extrapolation of the weights that moved most over the window, all others staying.
 
     Attributes:
-        seed: not used; nothing here is random.
         share: of each module's weights that are key neurons, above 0 and up to 1.
         window_steps: t_b is the step nearest to this many before the last; the base model counts as step 0.
     """
 
-    seed: int = 0
     share: float = 0.1
     window_steps: int = 50
 

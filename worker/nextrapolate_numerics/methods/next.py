@@ -36,7 +36,6 @@ class Next:
     """Ridge regression on the leading parts of three speeds, per module, shrunk to what modules share.
 
     Attributes:
-        seed: not used; nothing here is random.
         rank: leading triples of each speed, MAX_TRIPLES at most. The update has three times that rank,
             or twice where an input is off.
         use_global: look at the global delta.
@@ -47,7 +46,6 @@ class Next:
         ValueError: a rank out of range.
     """
 
-    seed: int = 0
     rank: int = MAX_TRIPLES
     use_global: bool = True
     use_local: bool = True

@@ -11,13 +11,7 @@ from nextrapolate_numerics.update import Combination, Update
 
 @dataclass(frozen=True)
 class NoUpdate:
-    """W_c: no module gets an update, so that cosine is 0 and relative error 1, whatever training did.
-
-    Attributes:
-        seed: not used; nothing here is random.
-    """
-
-    seed: int = 0
+    """W_c: no module gets an update, so that cosine is 0 and relative error 1, whatever training did."""
 
     needs: ClassVar[Evidence] = Evidence(gram=True)
 

@@ -31,7 +31,6 @@ class Relex:
     """Low rank in time, a polynomial over the steps.
 
     Attributes:
-        seed: not used; nothing here is random.
         rank: r, directions kept; all of them where there are fewer.
         window_steps: steps before the last that are looked at, None for the whole run; the origin, whose
             delta is 0, is never among them.
@@ -40,7 +39,6 @@ class Relex:
         degree: of the polynomial; the paper's is 1.
     """
 
-    seed: int = 0
     rank: int = 1
     window_steps: int | None = None
     mode: Literal["last", "line"] = "last"

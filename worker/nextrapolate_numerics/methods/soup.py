@@ -28,7 +28,6 @@ class Soup:
     back, not ahead, and is no forecast.
 
     Attributes:
-        seed: not used; nothing here is random.
         window_steps: the window starts at the checkpoint nearest to this many steps before the last; the base
             model is no checkpoint.
         selection: "uniform", all checkpoints of the window; "greedy", those of them that do not lower the
@@ -40,7 +39,6 @@ class Soup:
         ValueError: a greedy soup without scores, or scores for a uniform one.
     """
 
-    seed: int = 0
     window_steps: int = 50
     selection: Literal["uniform", "greedy"] = "uniform"
     scores: tuple[float, ...] | None = None

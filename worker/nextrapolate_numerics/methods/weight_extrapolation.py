@@ -33,7 +33,6 @@ class WeightExtrapolation:
     """The line through two steps of the drift; the base model counts as step 0.
 
     Attributes:
-        seed: not used; nothing here is random.
         window_steps: the line ends at the last step and starts at the one nearest to this many before it;
             "auto", at the one whose line would have predicted the run so far with the least squared error,
             over all horizons up to the one asked for, recent origins weighing more.
@@ -46,7 +45,6 @@ class WeightExtrapolation:
         ValueError: an end without a start before it.
     """
 
-    seed: int = 0
     window_steps: int | Literal["auto"] = 50
     from_step: int | None = None
     to_step: int | None = None

@@ -29,12 +29,10 @@ class Wsm:
     no forecast.
 
     Attributes:
-        seed: not used; nothing here is random.
         window_steps: the decay starts at the step nearest to this many before the last; the base model counts
             as step 0.
     """
 
-    seed: int = 0
     window_steps: int = 50
 
     needs: ClassVar[Evidence] = Evidence(gram=True)

@@ -33,13 +33,7 @@ from nextrapolate_numerics.update import Combination, Update
 
 @dataclass(frozen=True)
 class Auto:
-    """Straight lines, kriging and no jump, weighed by backtests on the run itself.
-
-    Attributes:
-        seed: not used; nothing here is random.
-    """
-
-    seed: int = 0
+    """Straight lines, kriging and no jump, weighed by backtests on the run itself."""
 
     needs: ClassVar[Evidence] = Evidence(gram=True)
 
