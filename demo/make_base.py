@@ -43,13 +43,21 @@ def make_model(hidden: int = 128, layers: int = 4, intermediate: int = 384) -> Q
 
 
 def train(
-    task: Task, steps: int = 3000, batch_size: int = 256, learning_rate: float = 1e-3, seed: int = 0
+    task: Task,
+    steps: int = 3000,
+    batch_size: int = 256,
+    learning_rate: float = 1e-3,
+    seed: int = 0,
+    **size: int,
 ) -> Qwen2ForCausalLM:
-    """Train from scratch on the task's mixture: AdamW, the learning rate falling linearly to 0."""
+    """Train from scratch on the task's mixture: AdamW, the learning rate falling linearly to 0.
+
+    `size` is as `make_model` takes it.
+    """
     set_seed(seed)
     choose = random.Random(seed)  # noqa: S311 (data, not a secret)
     tokenizer, (questions, held_out) = make_tokenizer(), task.split()
-    model = make_model()
+    model = make_model(**size)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=steps)
     shares = [kind.share for kind in task.kinds]

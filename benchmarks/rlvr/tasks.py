@@ -5,6 +5,7 @@
 """
 
 import random
+from dataclasses import replace
 
 from demo.task import ADDITION, Kind, Task
 
@@ -152,4 +153,7 @@ BRACKETS = Task(
     max_answer_tokens=8,
 )
 
-TASKS = {task.name: task for task in (ADDITION, MODULAR, SORTING, BRACKETS)}
+ADDITION_LARGE = replace(ADDITION, name="addition-large")
+"""The demo's, for a base model of its own, eight times as large (bases.py)."""
+
+TASKS = {task.name: task for task in (ADDITION, MODULAR, SORTING, BRACKETS, ADDITION_LARGE)}

@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.rlvr.bases import base_of
+from benchmarks.rlvr.bases import SIZES, base_of
 from benchmarks.rlvr.tasks import TASKS
 from demo.language import VOCABULARY
-from demo.make_base import BASE
+from demo.make_base import BASE, make_model
 from demo.task import ADDITION, HELD_OUT, Task
 
 EXAMPLES = {
     "addition": ("37+85=", ["122", "48", "132", "85"]),
+    "addition-large": ("37+85=", ["122", "48", "132", "85"]),
     "modular": ("(37+85)%60=", ["2", "122", "48", "58"]),
     "sorting": ("308130=", ["001338", "833100", "031803", "0138"]),
     "brackets": ("(<()<>(=", [")>)", ")>)", "(<(", ")>))"]),
@@ -67,3 +68,8 @@ def test_a_base_that_is_there_is_not_trained_again(tmp_path: Path) -> None:
     (tmp_path / "sorting").mkdir()
     assert base_of(TASKS["sorting"], tmp_path) == tmp_path / "sorting"
     assert base_of(ADDITION, tmp_path) == BASE
+
+
+def test_a_larger_base_has_eight_times_the_parameters() -> None:
+    small, large = (make_model(**SIZES.get(name, {})) for name in ("addition", "addition-large"))
+    assert 7.5 < large.num_parameters() / small.num_parameters() < 8.5

@@ -25,6 +25,8 @@ SEEDS = (0, 1, 2)
 TUNING_SEED = 3
 """Variants are chosen on this one; what is claimed is measured on the others."""
 TASKS = ("addition", "modular", "sorting")
+LARGER = "addition-large"
+"""The first of them, with a base model eight times as large."""
 RATE = 5e-5
 FASTER = (1e-4, 2e-4, 4e-4)
 LARGE = FASTER[1:]
@@ -109,6 +111,7 @@ STUDIES = {
     "algorithms": runs_of((*RLOO, *REINFORCE)),
     "ablations": runs_of(ABLATIONS),
     "one jump, not ahead": runs_of(NOT_AHEAD),
+    "a larger model": runs_of(("vanilla", BEST, OFTEN), [LARGER]),
     "tuning": runs_of(("vanilla", *CYCLES), TUNING_TASKS, seeds=[TUNING_SEED]),
 }
 """Each answers a question of its own; the first come first."""

@@ -1,6 +1,6 @@
 """The tables, in Markdown. What is not finished yet is left out; what was not reached says so.
 
-at_one_rate.py    steps saved at the usual rate
+at_one_rate.py    steps saved at the usual rate, by a larger model too
 at_rates.py       at larger rates, and at the best of them
 with_guard.py     beside vanilla at equal steps
 of_jumps.py       one jump by every method, and by alpha
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Swept
-from benchmarks.rlvr.campaign.tables.at_one_rate import steps
+from benchmarks.rlvr.campaign.tables.at_one_rate import larger, steps
 from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
@@ -22,6 +22,7 @@ from benchmarks.rlvr.campaign.tables.with_guard import guard
 
 SECTIONS: dict[str, Callable[[Results], str]] = {
     "steps": steps,
+    "larger": larger,
     "rates": rates,
     "best": best,
     "guard": guard,

@@ -1,47 +1,54 @@
 """Steps saved at the usual learning rate."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import mean, median
 
 from benchmarks.rlvr.campaign.compare import Pair, gain_for_100_steps, pairs
-from benchmarks.rlvr.campaign.plan import TASKS, Planned, campaign, runs_of
+from benchmarks.rlvr.campaign.plan import LARGER, TASKS, Planned, campaign, runs_of
 from benchmarks.rlvr.campaign.results import Results, seconds_to
 from benchmarks.rlvr.campaign.tables.cells import accuracy, each, table
 from benchmarks.rlvr.campaign.variants import BEST, BY_OTHERS, OFTEN, VARIANTS
 
 _SHOWN = (100, 150, 200, 250, 400)
-_CYCLES = (BEST, OFTEN, *BY_OTHERS)
+_AUTO = (BEST, OFTEN)
+_CYCLES = (*_AUTO, *BY_OTHERS)
 
 
 def steps(results: Results) -> str:
     """Steps to what vanilla has after its last step: by task, and in the mean."""
-    rows = []
-    for task in TASKS:
-        for variant in ("vanilla", *_CYCLES):
-            runs = runs_of([variant], [task])
-            found = pairs(results, runs)
-            if not found:
-                continue
-            reached = [pair.steps for pair in found]
-            rows.append(
-                (
-                    task,
-                    VARIANTS[variant].title,
-                    *(accuracy(results, runs, step) for step in _SHOWN),
-                    "" if variant == "vanilla" else each(reached),
-                    _seconds(found),
-                    f"{mean(gain_for_100_steps(pair.record) for pair in found):.3f}",
-                )
-            )
-    columns = (
-        "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
-        "gain for 100 steps",
-    )  # fmt: skip
+    rows = [row for task in TASKS for row in _rows(results, task, _CYCLES)]
     jumping = {VARIANTS[variant].title: runs_of([variant]) for variant in _CYCLES}
     told = [_mean_steps(title, pairs(results, runs)) for title, runs in jumping.items()]
     finished = f"Of {len(campaign())} planned runs, {len(results.of(campaign()))} are finished."
     sentences = (*told, _costs(results, jumping[VARIANTS[BEST].title]), finished)
-    return f"{table(columns, rows)}\n\n{' '.join(filter(None, sentences))}"
+    return f"{table(_COLUMNS, rows)}\n\n{' '.join(filter(None, sentences))}"
+
+
+def larger(results: Results) -> str:
+    """The same of the larger model."""
+    rows = list(_rows(results, LARGER, _AUTO))
+    return f"{table(_COLUMNS, rows)}\n\n{_costs(results, runs_of([BEST], [LARGER]))}".rstrip()
+
+
+_COLUMNS = (
+    "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
+    "gain for 100 steps",
+)  # fmt: skip
+
+
+def _rows(results: Results, task: str, cycles: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Vanilla on a task, and those cycles that are finished."""
+    for variant in ("vanilla", *cycles):
+        runs = runs_of([variant], [task])
+        if found := pairs(results, runs):
+            yield (
+                task,
+                VARIANTS[variant].title,
+                *(accuracy(results, runs, step) for step in _SHOWN),
+                "" if variant == "vanilla" else each([pair.steps for pair in found]),
+                _seconds(found),
+                f"{mean(gain_for_100_steps(pair.record) for pair in found):.3f}",
+            )
 
 
 def _seconds(found: Sequence[Pair]) -> str:
