@@ -4,6 +4,7 @@ X = B A is known by B^T B and A A^T, two small matrices: a decomposition of X, t
 factors, costs nothing that grows with m or n. Batches of X go together.
 """
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
@@ -60,8 +61,8 @@ class Core:
         """The `count` leading triples, or as many as there are; from (b, q, q) Gram matrices.
 
         Subspace iteration on X^T X (Halko, Martinsson and Tropp, arXiv 0909.4061, Algorithm 4.4), all of the
-        batch at once, each until its residuals are as small as rounding lets the energy be known. Spectra too
-        flat for that are decomposed whole.
+        batch at once, each until its residuals are as small as rounding lets the energy be known: what one
+        needs changes no other. Spectra too flat for that are decomposed whole.
 
         All begin with the same random columns, and two or three rounds do, as a rule. A neighbour's vectors
         would save one at the most, and they would have to be there first, where now one batch has them all.
@@ -71,22 +72,27 @@ class Core:
         if gram_b.shape[-1] <= max(dense, width):
             return cls.of(gram_b, gram_a).first(count)
         through = gram_a @ _start(gram_a, width)
-        lost = gram_b.new_zeros(len(gram_b), dtype=torch.bool)
+        which = torch.arange(len(gram_b), device=gram_b.device)
+        left, right, flat = gram_b, gram_a, which[:0]
+        found: list[tuple[Tensor, Self]] = []
         for round_ in range(_ROUNDS):
-            core, through, just_lost = cls._ritz(gram_b, gram_a, through)
-            lost |= just_lost  # for good: a block of zeros stays one, and would be at rest
+            core, through, lost = cls._ritz(left, right, through)
             at_rest = core._missed(through, count) <= _MISSED * core.values[:, :count].sum(-1)
             at_rest &= ~lost
             if not round_:  # columns of small values came out as dependent on those of large ones, and short
                 at_rest &= core.values[:, count - 1] > _DROWNED * core.values[:, 0]
-            if at_rest.all():
-                return core.first(count)
-        flat = ~at_rest
-        whole = cls.of(gram_b[flat], gram_a[flat])
-        core.values[flat] = whole.values[..., :width]
-        core.left[flat] = whole.left[..., :width]
-        core.right[flat] = whole.right[..., :width]
-        return core.first(count)
+            done = at_rest | lost
+            if not done.any():
+                continue
+            found.append((which[at_rest], core.first(count)[at_rest]))
+            flat = torch.cat([flat, which[lost]])
+            which, left, right, through = (each[~done] for each in (which, left, right, through))
+            if not len(which):
+                break
+        flat = torch.cat([flat, which])
+        if len(flat):
+            found.append((flat, cls.of(gram_b[flat], gram_a[flat]).first(count)))
+        return cls._in_order(found)
 
     @classmethod
     def spectrum(cls, gram_b: Tensor, gram_a: Tensor) -> Tensor:
@@ -127,6 +133,16 @@ class Core:
         lengths = (self.right * through)[..., :count].sum(-2)
         theta = values.clamp(min=_DEPENDENT * values[:, :1] + _TINY)
         return ((lengths - values**2).abs() / theta).sum(-1)
+
+    def __getitem__(self, which: Tensor) -> Self:
+        return type(self)(self.values[which], self.left[which], self.right[which])
+
+    @classmethod
+    def _in_order(cls, found: Sequence[tuple[Tensor, Self]]) -> Self:
+        """One batch of several, each with the places of its own."""
+        order = torch.cat([which for which, _ in found]).argsort()
+        sides = zip(*((core.values, core.left, core.right) for _, core in found), strict=True)
+        return cls(*(torch.cat(side)[order] for side in sides))
 
     def first(self, count: int) -> Self:
         """The first `count` of them."""
