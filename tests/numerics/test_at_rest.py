@@ -4,17 +4,35 @@ Whether rounding is seen depends on the rank: products of 4 or 8 rows are often 
 or 16 are not.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fixtures.adapters import write_adapter
-from fixtures.dense import adapter_files, dense_deltas, leading_triple
+from fixtures.adapters import MODULES, write_adapter, write_run
+from fixtures.dense import adapter_files, checkpoints, dense_deltas, leading_triple
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nextrapolate_numerics import AdapterFiles, Next, NextPaper, Trajectory, Triple, extract
+from nextrapolate_numerics import (
+    AdapterFiles,
+    Expo,
+    Extraction,
+    LowRank,
+    Maec,
+    Method,
+    Next,
+    NextPaper,
+    NoBacktestError,
+    Trajectory,
+    Triple,
+    WeightExtrapolation,
+    backtest,
+    extract,
+)
 
 NAME = "q_proj"
+FROZEN = list(MODULES)[-1]
 M, N = 300, 200
 HORIZON = 20
 RANKS = pytest.mark.parametrize("r", [5, 6, 14, 16])
@@ -130,3 +148,62 @@ def leading_part(matrix: Tensor) -> Tensor:
     u, sigma, vt = torch.linalg.svd(matrix, full_matrices=False)
     part: Tensor = u[:, :2] * sigma[:2] @ vt[:2]
     return part
+
+
+def resting(folder: Path, names: set[str], *, from_step: int) -> list[AdapterFiles]:
+    """A run from a trained adapter to step 80; the modules stay, bit for bit, where they are at a step."""
+    files = checkpoints(write_run(folder, range(10, 90, 10), init_lora_weights=False))
+    at_rest = load_file(next(each.model for each in files if each.step == from_step))
+    for later in (each for each in files if each.step > from_step):
+        tensors = load_file(later.model)
+        tensors |= {key: at_rest[key] for key in tensors if any(f".{name}.lora" in key for name in names)}
+        save_file(tensors, later.model)
+    return files
+
+
+def rounded(extraction: Extraction, seed: int) -> Extraction:
+    """The same with the last digits of its inner products another way."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def noisy(gram: Tensor) -> Tensor:
+        noise = torch.randn(gram.shape, generator=generator, dtype=torch.float64)
+        return gram * (1 + 2e-16 * (noise + noise.T))
+
+    return replace(extraction, grams={name: noisy(gram) for name, gram in extraction.grams.items()})
+
+
+@pytest.mark.parametrize("method", [Expo(), WeightExtrapolation(), Next()])
+def test_a_module_at_rest_has_no_score_however_its_products_are_rounded(
+    method: Method, tmp_path: Path
+) -> None:
+    moving, *still = [name for name in MODULES if name != FROZEN]
+    trajectory = Trajectory.open(resting(tmp_path / "some", set(still), from_step=50))
+    extraction = extract(trajectory, method, 20, geometry=True)
+    for seed in range(5):
+        assert set(backtest(method, rounded(extraction, seed), 20).modules) == {moving}
+    trajectory = Trajectory.open(resting(tmp_path / "all", set(MODULES), from_step=50))
+    extraction = extract(trajectory, method, 20, geometry=True)
+    for seed in range(5):
+        with pytest.raises(NoBacktestError, match="no module changed from step 60 to step 80"):
+            backtest(method, rounded(extraction, seed), 20)
+
+
+def test_of_a_module_at_rest_no_entries_are_selected(tmp_path: Path) -> None:
+    still = {name for name in MODULES if name != FROZEN} - {next(iter(MODULES))}
+    trajectory = Trajectory.open(resting(tmp_path, still, from_step=20))
+    update = Maec(share=0.5).fit(extract(trajectory, Maec(), 50), 50)
+    for name in still:
+        assert not update.delta(name, trajectory).norm()
+        assert update.discarded(name) == 0
+    assert update.delta(next(iter(MODULES)), trajectory).norm() > 0
+
+
+@pytest.mark.parametrize("r", [2, 5, 16, 64])
+def test_what_cancels_has_no_length(r: int) -> None:
+    generator = torch.Generator().manual_seed(r)
+    B, A = torch.randn(M, r, generator=generator), torch.randn(r, N, generator=generator)
+    point = LowRank(B, A)
+    assert (point + point.scaled(-1.0)).norm() == 0
+    near = LowRank(B, A + 1e-6 * torch.randn(r, N, generator=generator))
+    dense = (near.B.double() @ near.A.double() - B.double() @ A.double()).norm()
+    assert (near + point.scaled(-1.0)).norm() == pytest.approx(float(dense), rel=0.01)

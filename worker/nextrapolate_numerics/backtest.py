@@ -16,7 +16,7 @@ from nextrapolate_numerics.errors import (
     NumericsError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.extraction import Evidence, Extraction, gather, summed
+from nextrapolate_numerics.extraction import Evidence, Extraction, gather, squared_norm, summed
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, part_of, silent
@@ -101,7 +101,7 @@ def _measurable_steps(method: Method, extraction: Extraction, below: int) -> int
     for origin in range(1, len(drift.steps) - 1):
         horizon_steps = drift.last_step - drift.steps[origin]
         true = drift.coefficients[-1] - drift.coefficients[origin]
-        if horizon_steps >= below or (inner is not None and true @ inner @ true <= 0):
+        if horizon_steps >= below or (inner is not None and not squared_norm(true, inner)):
             continue
         with suppress(TooFewCheckpointsError):
             method.check(drift.until(origin), horizon_steps)
@@ -210,9 +210,9 @@ def _products(
     t, gram = truth.weights[name], extraction.grams.get(name)
     if isinstance(update, Combination) and gram is not None:
         p = update.weights.get(name, torch.zeros_like(t))
-        return float(p @ gram @ p), float(p @ gram @ t), float(t @ gram @ t)
+        return float(p @ gram @ p), float(p @ gram @ t), squared_norm(t, gram)
     true = truth.delta(name, extraction.trajectory)
-    tt = true.norm() ** 2 if gram is None else float(t @ gram @ t)
+    tt = true.norm() ** 2 if gram is None else squared_norm(t, gram)
     if name not in update.modules():
         return 0.0, 0.0, tt
     predicted = update.delta(name, extraction.trajectory)

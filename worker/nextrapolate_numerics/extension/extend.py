@@ -1,6 +1,5 @@
 """Last checkpoint + alpha times the update, as an adapter on disk (NExt, arXiv 2604.11446, Eq. 10)."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from nextrapolate_numerics.errors import NonFiniteResultError
 from nextrapolate_numerics.extension.gate import GateThresholds
 from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, refit_same_rank
 from nextrapolate_numerics.extension.writer import write_adapter
-from nextrapolate_numerics.extraction import Extraction, breaks
+from nextrapolate_numerics.extraction import Extraction, breaks, squared_norm
 from nextrapolate_numerics.gram_svd import ROUNDING
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.parallel import MAX_MODULES, in_threads
@@ -231,15 +230,11 @@ def _norms(
     if isinstance(update, Combination) and name in extraction.grams:
         gram = extraction.grams[name]
         added = alpha * update.weights[name]
-        return _norm(added, gram), _norm(drift + added, gram)
+        return squared_norm(added, gram) ** 0.5, squared_norm(drift + added, gram) ** 0.5
     points = drift.nonzero().flatten()
     start = combine(extraction.trajectory.module(name, points.tolist()), drift[points])
     applied = delta.scaled(alpha)
     return applied.norm(), (start + applied).norm()
-
-
-def _norm(weights: Tensor, gram: Tensor) -> float:
-    return math.sqrt(max(float(weights @ gram @ weights), 0.0))
 
 
 def _stored(name: str, factors: LowRank, dtype: torch.dtype) -> LowRank:

@@ -26,7 +26,7 @@ from nextrapolate_numerics.extraction.breaks import Break, breaks
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gather import gather
-from nextrapolate_numerics.extraction.gram import summed
+from nextrapolate_numerics.extraction.gram import squared_norm, summed
 from nextrapolate_numerics.extraction.module_geometry import Linearity, ModuleGeometry
 from nextrapolate_numerics.extraction.parts import MAX_TRIPLES, begins, sum_of_parts
 from nextrapolate_numerics.extraction.triples import ModuleTriples, Seen
@@ -44,6 +44,7 @@ __all__ = [
     "breaks",
     "gather",
     "points_of",
+    "squared_norm",
     "sum_of_parts",
     "summed",
 ]

@@ -8,6 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.gram_svd import ROUNDING
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -137,6 +139,16 @@ def gram(factors: FactorGrams) -> Tensor:
 def entry_sums(factors: FactorGrams) -> Tensor:
     """The sum of all entries of each point's delta, s (1^T B_k)(A_k 1), (g, p) float64 on the CPU."""
     return (factors.scaling.unsqueeze(1) * (factors.left_sums * factors.right_sums).sum(dim=2)).cpu()
+
+
+def squared_norm(weights: Tensor, gram: Tensor) -> float:
+    """|sum_k weights[k] dW_k|^2 from a Gram matrix; weights (p,), gram (p, p) float64.
+
+    0 where inner products do not tell it from 0, as of a module that rested between two points.
+    """
+    found = float(weights @ gram @ weights)
+    lengths = float(weights.abs() @ gram.diagonal().clamp(min=0).sqrt())
+    return found if found > (ROUNDING * lengths) ** 2 else 0.0
 
 
 def summed(grams: Mapping[str, Tensor]) -> Tensor:

@@ -40,7 +40,8 @@ class ModuleParts:
     Attributes:
         ranks: R of them, of the parts that are looked at.
         products: (c, R, 3, 3) <X_a, X_b> of the parts at the c steps.
-        with_points: (c, R, 3, p) <X_a, dW_point>; 0 for points whose products with X_a's were not wanted.
+        with_points: (c, R, 3, p) <X_a, dW_point>, of points that come within the horizon that was extracted
+            for; of later ones it may be a part of it.
     """
 
     ranks: tuple[int, ...]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from nextrapolate_numerics.errors import NonFiniteResultError
-from nextrapolate_numerics.extraction import Extraction
+from nextrapolate_numerics.extraction import Extraction, squared_norm
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.methods.selection import Selection
 from nextrapolate_numerics.progress import Progress
@@ -25,7 +25,7 @@ def fitted_selections(
     Args:
         wanted: the matrices, before the selection.
         select: from a module's name and its matrix, on the extraction's device.
-        extraction: which modules moved, and where the factors are read.
+        extraction: which modules moved, their Gram matrices, and where the factors are read.
         on_progress: told after each module.
 
     Returns:
@@ -39,6 +39,8 @@ def fitted_selections(
     for count, name in enumerate(sorted(extraction.moved), start=1):
         matrix = wanted.delta(name, trajectory).to(extraction.device)
         exact, _ = matrix.truncated(matrix.rank)  # terms that cancel are gone before float32
+        if not squared_norm(wanted.weights[name], extraction.grams[name]):
+            exact = exact.scaled(0.0)  # or rounding would be selected from
         size = _power_of_two(exact.norm())  # at norm 1 all entries are within float32
         fit = select(name, exact.scaled(1 / size)).fitted(trajectory.config.rank(name))
         factors[name] = _stored(name, fit.factors.scaled(size), matrix.A)
