@@ -17,8 +17,12 @@ from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
+from nextrapolate.errors import CheckpointError
+from nextrapolate.jumped import JumpMade
+from nextrapolate.sources import LocalRun, resolve
 from nextrapolate_trainer.errors import ExportError
 from nextrapolate_trainer.peft_model import read_adapter
+from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.verl_export import app, export
 
 pytestmark = pytest.mark.integration
@@ -183,6 +187,23 @@ def test_an_export_that_has_nothing_to_do_warns_of_nothing(
     caplog.clear()
     assert export(checkpoints, tmp_path / "out") == []
     assert caplog.text == ""
+
+
+def test_what_is_exported_of_a_run_that_has_jumped_is_not_taken_for_training(
+    saved: Saved, tmp_path: Path
+) -> None:
+    _, checkpoints = saved(target_modules=["q_proj"])
+    steps = (10, 20, 30)
+    folders = [checkpoints / f"global_step_{step}" for step in steps]
+    for folder in folders[1:]:
+        shutil.copytree(folders[0], folder)
+    for step, folder in zip(steps, folders, strict=True):
+        jumps = (JumpMade(step=30, job="j"),) if step == 30 else ()
+        RunState(step=step, series="s", jumps=jumps).write(folder)
+    export(checkpoints, tmp_path / "out")
+    with pytest.raises(CheckpointError, match="has jumped after 30"):
+        resolve(tmp_path / "out", until=None)
+    assert isinstance(resolve(tmp_path / "out", until=20), LocalRun)
 
 
 @pytest.mark.parametrize("lora_only", [True, False])

@@ -9,6 +9,8 @@ alone. Here the adapter is put together in the dtype that it was trained in; ver
 A run that began from an adapter (lora_adapter_path) has its configuration: give that adapter's, by
 --adapter-config. Without it one such as verl makes itself is written; with use_rslora or an alpha_pattern the
 run trained another model than that.
+
+What the plugin noted in a checkpoint goes beside its adapter: the client refuses a run that has jumped.
 """
 
 import json
@@ -16,6 +18,7 @@ import logging
 import re
 import shutil
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Annotated, Any
@@ -27,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Shard
 
+from nextrapolate.jumped import RUN_STATE
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL
 from nextrapolate_trainer.errors import ExportError, TrainerPluginError
 
@@ -96,6 +100,8 @@ def _export_one(actor: Path, target: Path, adapter_config: Path | None) -> Path:
         _config(actor, adapter, _target_modules(parts[0])).save_pretrained(str(partial))
     else:
         shutil.copyfile(adapter_config, partial / ADAPTER_CONFIG)
+    with suppress(FileNotFoundError):  # a run without the plugin has none
+        shutil.copyfile(actor.parent / RUN_STATE, partial / RUN_STATE)
     return partial.rename(target)
 
 
