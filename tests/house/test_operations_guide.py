@@ -1,5 +1,6 @@
-"""docs/operations.md and docs/trainers.md name the settings and metrics that there are."""
+"""docs/operations.md and docs/trainers.md name the settings, with defaults, and metrics that there are."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from prometheus_client.core import Metric
 from nextrapolate.schemas import JobState, Stage
 from nextrapolate_service.metrics import StoreMetrics
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
+from nextrapolate_trainer.settings import HORIZON_STEPS
+from nextrapolate_trainer.trl import NExtCallback
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "operations.md").read_text()
@@ -55,3 +58,14 @@ def test_every_metric_is_explained() -> None:
 
 def _shown(metric: Metric) -> str:
     return f"{metric.name}_total" if metric.type == "counter" else metric.name
+
+
+def test_every_argument_of_the_callback_has_a_row_with_its_default() -> None:
+    rows = re.findall(r"^\| (`.+?) \| (.+?) \|", TRAINERS, flags=re.M)
+    table = {name: default for names, default in rows for name in re.findall(r"`(\w+)`", names)}
+    arguments = inspect.signature(NExtCallback).parameters.values()
+    defaults = {each.name: each.default for each in arguments if each.kind is each.KEYWORD_ONLY}
+    assert defaults.keys() - table.keys() == set()
+    defaults["horizon_steps"] = HORIZON_STEPS
+    numbers = {name: value for name, value in defaults.items() if type(value) in (int, float)}
+    assert {name: float(table[name].partition(";")[0]) for name in numbers} == numbers
