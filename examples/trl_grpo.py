@@ -45,10 +45,11 @@ def arguments() -> argparse.ArgumentParser:
 
 
 def main() -> None:
-    """Train, and jump inside the run."""
+    """Train, and jump inside the run, again and again."""
     parser = arguments()
-    parser.add_argument("--jump-at", type=int, default=150)
-    parser.add_argument("--horizon-steps", type=int, default=50)
+    parser.add_argument("--jump-at", type=int, default=40)
+    parser.add_argument("--jump-every", type=int, default=20)
+    parser.add_argument("--horizon-steps", type=int, default=100)
     options = parser.parse_args()
     logging.basicConfig(format="%(message)s")
     logging.getLogger("nextrapolate").setLevel(logging.INFO)
@@ -71,7 +72,12 @@ def main() -> None:
         train_dataset=load_dataset(options.dataset, split="train") if options.dataset else sums(),
         peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    NExtCallback(NExtClient(), jump_at=options.jump_at, horizon_steps=options.horizon_steps).attach(trainer)
+    NExtCallback(
+        NExtClient(),
+        jump_at=options.jump_at,
+        jump_every=options.jump_every,
+        horizon_steps=options.horizon_steps,
+    ).attach(trainer)
     trainer.train()
     trainer.save_model()
 

@@ -38,5 +38,5 @@ python3 -m verl.trainer.main_ppo \
     trainer.test_freq=10 \
     trainer.total_training_steps=200 \
     trainer.checkpoint_callback_class=nextrapolate_trainer.verl.NExtCheckpointCallback \
-    +nextrapolate.jump_at=100 +nextrapolate.horizon_steps=50 \
+    +nextrapolate.jump_at=40 +nextrapolate.jump_every=20 +nextrapolate.horizon_steps=100 \
     "$@"

@@ -47,10 +47,11 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_model.safetensors").is_file() and (folder / "adapter_config.json").is_file()
 
 
-def test_grpo_jumps_once(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
-    options = ("--steps=21", "--jump-at=20", "--horizon-steps=10", "--out=run")
+def test_grpo_jumps(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
+    options = ("--steps=31", "--jump-at=20", "--jump-every=10", "--horizon-steps=10", "--out=run")
     said = run(embedded_server, tmp_path, "trl_grpo.py", *options, by=ACCELERATE)
     assert "jumped from step 20 to 30 by auto" in said
+    assert "jumped from step 30 to 40 by auto" in said
     assert is_adapter(tmp_path / "run")
 
 

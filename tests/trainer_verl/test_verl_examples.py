@@ -68,8 +68,9 @@ def test_the_example_is_a_run_that_verl_takes_and_that_is_served(overrides: Path
     config = composed(told)
     check_served(config)
     settings = VerlSettings.of(config)
-    assert settings.schedule(config.trainer.save_freq) == Schedule(collect_every=10, jump_at=100)
-    assert settings.horizon_steps == 50
+    cycle = Schedule(collect_every=10, jump_at=40, jump_every=20)
+    assert settings.schedule(config.trainer.save_freq) == cycle
+    assert settings.horizon_steps == 100
     assert config.trainer.total_training_steps == 120
     assert config.trainer.checkpoint_callback_class == "nextrapolate_trainer.verl.NExtCheckpointCallback"
 

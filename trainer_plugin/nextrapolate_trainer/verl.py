@@ -1,7 +1,7 @@
 """verl: a checkpoint callback that collects a run's adapter, and swaps in one that the service extrapolated.
 
     trainer.checkpoint_callback_class=nextrapolate_trainer.verl.NExtCheckpointCallback
-    +nextrapolate.jump_at=100 +nextrapolate.horizon_steps=50
+    +nextrapolate.jump_at=40 +nextrapolate.jump_every=20 +nextrapolate.horizon_steps=100
 
 verl calls it after each save and before it sends the weights to the rollout engine: what is swapped in then
 generates the next step's answers. The checkpoint of a jump is saved again, with the new adapter.

@@ -2,7 +2,7 @@
 
 The settings are a group of verl's own configuration, given like any other override:
 
-    +nextrapolate.jump_at=100 +nextrapolate.horizon_steps=50
+    +nextrapolate.jump_at=40 +nextrapolate.jump_every=20 +nextrapolate.horizon_steps=100
 
 The API key is none of them: verl prints its configuration and hands it to its loggers.
 """
