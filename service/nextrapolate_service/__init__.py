@@ -5,7 +5,7 @@ A request goes router -> one function -> typed answer:
     routers/           parse, call, answer; auth.py, dependencies.py and context.py give them what they need
     bodies.py          what may come as a body
     uploads.py         one file of a checkpoint, streamed through its checks into the blob store
-    submission.py      a JobCreate becomes JobInputs: URIs and series resolved, everything cheap checked
+    submission.py      a JobRequest becomes JobInputs: URIs and series resolved, everything cheap checked
     uris/              checkpoint URIs, found and pinned
     methods.py         the methods that are offered; method_checks.py, whether checkpoints will do for one
     waiting.py         requests that wait for the ends of jobs

@@ -27,7 +27,7 @@ _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:(?P<base64>[A-Za-z0-9+/=]*):\s*
 
 
 def accepted_name(name: str) -> str:
-    """Say what to do about file names that are not taken; the enum itself is checked by the schema.
+    """Pass on the name of a file that is taken; of any other, say what to do, which its type alone would not.
 
     Raises:
         ValueError: the file is neither of the two.

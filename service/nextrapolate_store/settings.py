@@ -19,7 +19,7 @@ class StoreSettings:
     redis_url: str
     """`redis://`, `rediss://` or `unix://` URL, password included."""
     data_dir: Path
-    """Folder that holds jobs and blobs, shared by every API and worker process."""
+    """Folder that holds all that outlives Redis, and every file; shared by every API and worker process."""
     lease_seconds: float = 30
     """How long a claim lives without a beat."""
     max_attempts: int = 3
@@ -42,7 +42,7 @@ class StoreSettings:
         """
         return cls(
             redis_url=_required("NEXTRAPOLATE_REDIS_URL", "the URL of the Redis that holds the jobs"),
-            data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds jobs and blobs")),
+            data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds records and files")),
             lease_seconds=read_number("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds),
             max_attempts=read_count("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts, least=1),
             retention=Retention.from_environment(),

@@ -16,12 +16,15 @@ DEFAULT_DATA_DIR = Path("nextrapolate-data")
 
 @dataclass(frozen=True)
 class DataFolder:
-    """Paths under the data folder.
+    """Paths under the data folder that are the embedded server's own.
 
-    {path}/api_key    the key callers send, mode 600
-    {path}/logs/      what the parts print
-    {path}/redis/     the append-only file, the socket and the password
-    {path}/blobs, {path}/jobs    uploads and results
+    {path}/api_key        the key callers send, mode 600
+    {path}/logs/          what the parts print
+    {path}/redis/         the append-only file, the socket and the password
+    {path}/server.lock    held by the server that runs here
+
+    Beside them lies what every deployment keeps: the store's folders, by which Redis they go (both are in
+    `nextrapolate_store.deployment`), and the audit log.
     """
 
     path: Path
