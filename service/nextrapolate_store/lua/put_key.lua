@@ -9,5 +9,5 @@ if redis.call('HGET', record, 'digest') == digest then
   return
 end
 redis.call('DEL', record)
-redis.call('HSET', record, 'id', id, 'digest', digest, 'created_at', now_ms(), unpack(ARGV, 3))
+redis.call('HSET', record, 'id', id, 'digest', digest, unpack(ARGV, 3))
 redis.call('SADD', key.api_keys, id)
