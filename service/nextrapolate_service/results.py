@@ -23,7 +23,7 @@ def succeeded(store: Store, tenant: str, job_id: str) -> JobRecord:
     job = store.jobs.get(tenant, job_id)
     if job.state is not JobState.SUCCEEDED:
         hopeful = job.state in (JobState.QUEUED, JobState.RUNNING)
-        advice = "wait until it has succeeded" if hopeful else "GET /jobs/{job_id} says why"
+        advice = "wait until it has succeeded" if hopeful else f"GET /jobs/{job.id} says why"
         raise ResultsNotReadyError(
             f"job {job.id} is {job.state} and has no results: {advice}", retryable=hopeful
         )

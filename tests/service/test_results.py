@@ -100,7 +100,7 @@ def test_a_job_without_results_says_so(client: TestClient, store: Store, job_id:
     client.post(f"/jobs/{job_id}/cancel")
     stopping = problem(client.get(f"/jobs/{job_id}/report"), 409, "job-not-succeeded")
     assert not stopping.retryable
-    assert "wait" not in stopping.detail
+    assert stopping.detail.endswith(f"has no results: GET /jobs/{job_id} says why")
     assert store.jobs.confirm_cancelled(job_id, claim.fence)
     assert not problem(client.get(f"/jobs/{job_id}/report"), 409, "job-not-succeeded").retryable
 
