@@ -11,18 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint
+from nextrapolate.schemas import JumpInfo
 
 RUN_STATE = "nextrapolate.json"
 _LEVELS = 3  # the adapter's folder, and in verl's layout those around it
-
-
-class JumpMade(BaseModel):
-    """A jump that the run has made."""
-
-    model_config = ConfigDict(frozen=True)
-
-    step: int
-    job: str
 
 
 class RunNote(BaseModel):
@@ -35,7 +27,8 @@ class RunNote(BaseModel):
     """Where its checkpoints are; None where none has arrived yet."""
     from_base: bool = True
     """False where training began with an adapter that had been trained before, or nobody knows with what."""
-    jumps: tuple[JumpMade, ...] = ()
+    jumps: tuple[JumpInfo, ...] = ()
+    """Those that it has made, whether its series knows of them yet or not."""
     adapter: str | None = None
     """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""
 

@@ -2,13 +2,14 @@ from pathlib import Path
 
 import pytest
 
-from nextrapolate.jumped import RUN_STATE, JumpMade
+from nextrapolate.jumped import RUN_STATE
+from nextrapolate.schemas import JumpInfo
 from nextrapolate_trainer.errors import StateError
 from nextrapolate_trainer.state import RunState
 
 
 def test_a_state_reads_back(tmp_path: Path) -> None:
-    state = RunState(step=9, series="s1", jumps=(JumpMade(step=8, job="j1"),))
+    state = RunState(step=9, series="s1", jumps=(JumpInfo(step=8, job="j1"),))
     state.write(tmp_path)
     assert RunState.read(tmp_path) == state
     assert [path.name for path in tmp_path.iterdir()] == [RUN_STATE]

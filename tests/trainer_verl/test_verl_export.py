@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from verl.utils.checkpoint.fsdp_checkpoint_manager import FSDPCheckpointManager
 
 from nextrapolate.errors import CheckpointError
-from nextrapolate.jumped import JumpMade
+from nextrapolate.schemas import JumpInfo
 from nextrapolate.sources import LocalRun, resolve
 from nextrapolate_trainer.errors import ExportError
 from nextrapolate_trainer.peft_model import read_adapter
@@ -198,7 +198,7 @@ def test_what_is_exported_of_a_run_that_has_jumped_is_not_taken_for_training(
     for folder in folders[1:]:
         shutil.copytree(folders[0], folder)
     for step, folder in zip(steps, folders, strict=True):
-        jumps = (JumpMade(step=30, job="j"),) if step == 30 else ()
+        jumps = (JumpInfo(step=30, job="j"),) if step == 30 else ()
         RunState(step=step, series="s", jumps=jumps).write(folder)
     export(checkpoints, tmp_path / "out")
     with pytest.raises(CheckpointError, match="has jumped after 30"):

@@ -12,8 +12,7 @@ from safetensors.torch import save
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError, ParameterError
-from nextrapolate.jumped import JumpMade
-from nextrapolate.schemas import ADAPTER_MODEL, CheckpointInfo, Series
+from nextrapolate.schemas import ADAPTER_MODEL, CheckpointInfo, JumpInfo, Series
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError
 from nextrapolate_trainer.state import RunState
@@ -51,7 +50,7 @@ class RunSeries:
         self._id: str | None = None
         self._has_start: str | None = None
         self._jumps = list(resumed.jumps) if resumed else []
-        self._unrecorded: list[JumpMade] = []
+        self._unrecorded: list[JumpInfo] = []
 
     @property
     def id(self) -> str | None:
@@ -59,7 +58,7 @@ class RunSeries:
         return self._id or (self._resumed.series if self._resumed else None)
 
     @property
-    def jumps(self) -> tuple[JumpMade, ...]:
+    def jumps(self) -> tuple[JumpInfo, ...]:
         """The jumps of the run, those before a resume included."""
         return tuple(self._jumps)
 
@@ -106,7 +105,7 @@ class RunSeries:
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
-        jump = JumpMade(step=step, job=job)
+        jump = JumpInfo(step=step, job=job)
         self._jumps.append(jump)
         self._unrecorded.append(jump)
 
