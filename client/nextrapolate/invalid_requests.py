@@ -19,9 +19,13 @@ def making_a_request() -> Iterator[None]:
     try:
         yield
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-        lines = [f"{'.'.join(map(str, problem['loc']))}: {plain(problem)}" for problem in problems]
-        raise ParameterError("\n".join(lines)) from None
+        raise ParameterError("\n".join(lines(error))) from None
+
+
+def lines(error: ValidationError, *prefix: str) -> list[str]:
+    """Say which values cannot be what they should, and why, a line each; `prefix` goes before their names."""
+    problems = error.errors(include_url=False)
+    return [f"{'.'.join([*prefix, *map(str, problem['loc'])])}: {plain(problem)}" for problem in problems]
 
 
 def plain(problem: ErrorDetails) -> str:

@@ -4,7 +4,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nextrapolate.invalid_requests import plain
+from nextrapolate.invalid_requests import lines
 from nextrapolate.schemas import Gate
 
 OptimizerState = Literal["keep", "reset"]
@@ -47,8 +47,4 @@ class JumpSettings(BaseModel):
         try:
             return cls.model_validate(given)
         except ValidationError as error:
-            problems = [
-                f"{'.'.join([*group, *map(str, problem['loc'])])}: {plain(problem)}"
-                for problem in error.errors(include_url=False)
-            ]
-            raise ValueError("; ".join(problems)) from None
+            raise ValueError("; ".join(lines(error, *group))) from None
