@@ -1,9 +1,9 @@
-"""What routers ask for besides the request's own fields."""
+"""What routers ask for: what runs here, and the fields that requests of every list take."""
 
 import threading
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
@@ -58,3 +58,6 @@ Draining = Annotated[threading.Event, Depends(_draining)]
 """Set once the process has been asked to stop."""
 Settings = Annotated[ServiceSettings, Depends(_settings)]
 Wake = Annotated[WakeUps, Depends(_wake_ups)]
+
+Limit = Annotated[int, Query(ge=1, le=100)]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]

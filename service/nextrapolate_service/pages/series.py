@@ -17,6 +17,7 @@ from nextrapolate.schemas import (
 )
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
+from nextrapolate_service.pages.found import ON_A_PAGE
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.results import report_of
@@ -73,7 +74,7 @@ def show_all_series(
     request: Request, tenant: Tenant, store: OpenStore, cursor: str | None = None
 ) -> Response:
     """List runs, newest first."""
-    records, after = store.series.list(tenant, limit=25, cursor=cursor)
+    records, after = store.series.list(tenant, limit=ON_A_PAGE, cursor=cursor)
     return page(request, "all_series.html", series=[series_view(record) for record in records], cursor=after)
 
 

@@ -3,14 +3,23 @@
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Response
+from fastapi import APIRouter, Header, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
-from nextrapolate_service.dependencies import Draining, OpenStore, OpenStreams, Settings, WaitForEnds, Wake
+from nextrapolate_service.dependencies import (
+    Cursor,
+    Draining,
+    Limit,
+    OpenStore,
+    OpenStreams,
+    Settings,
+    WaitForEnds,
+    Wake,
+)
 from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.submission import Submission, submit
@@ -84,8 +93,8 @@ def list_jobs(
     tenant: Tenant,
     store: OpenStore,
     state: JobState | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 20,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before")] = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
 ) -> JobPage:
     """One page of jobs, newest first."""
     records, next_cursor = store.jobs.list(tenant, limit=limit, cursor=cursor, state=state)

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BeforeValidator
 
@@ -19,7 +19,7 @@ from nextrapolate.schemas import (
 from nextrapolate_service import uploads
 from nextrapolate_service.auth import Tenant, WritingTenant
 from nextrapolate_service.bodies import SeriesBody
-from nextrapolate_service.dependencies import OpenStore, Settings
+from nextrapolate_service.dependencies import Cursor, Limit, OpenStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.views import series_view
@@ -32,8 +32,6 @@ Step = Annotated[
     int, Path(ge=0, lt=STEPS_END, description="training step, never the index of a saved checkpoint")
 ]
 File = Annotated[CheckpointFile, BeforeValidator(uploads.accepted_name)]
-Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
 
 
 @router.post(
