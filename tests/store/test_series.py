@@ -21,7 +21,7 @@ from nextrapolate_store.errors import (
     JobNotSucceeded,
     SeriesNotFound,
 )
-from nextrapolate_store.records import FileSource, JobRecord, RemoteFile, SeriesRecord
+from nextrapolate_store.records import FileSource, JobRecord, SeriesRecord, Source
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota
@@ -66,7 +66,7 @@ def test_a_series_begins_empty(store: Store) -> None:
         store.series.get("other", series.id)
 
 
-def content(store: Store, source: FileSource | RemoteFile) -> bytes:
+def content(store: Store, source: Source) -> bytes:
     assert isinstance(source, FileSource)
     return store.blobs.path(source, TENANT).read_bytes()
 

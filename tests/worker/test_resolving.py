@@ -16,7 +16,7 @@ from huggingface_hub.utils import _http
 from nextrapolate.schemas import JobCreate
 from nextrapolate_service.uris.disk import FileRoots, pin
 from nextrapolate_store.blobs import BlobStore, uncounted
-from nextrapolate_store.records import FileSource, HubFile, InputAdapter, JobInputs, RemoteFile
+from nextrapolate_store.records import FileSource, HubFile, InputAdapter, JobInputs, RemoteFile, Source
 from nextrapolate_store.remote.buckets import look_up
 from nextrapolate_store.remote.hub import snapshot
 from nextrapolate_worker.errors import (
@@ -50,7 +50,7 @@ def work(tmp_path: Path, blobs: BlobStore) -> Work:
     """Makes an attempt at a job over these weights, all with one configuration."""
     attempts = iter(range(9))
 
-    def work(*models: FileSource | RemoteFile, token: str | None = None) -> Start:
+    def work(*models: Source, token: str | None = None) -> Start:
         config = FileSource("blob", blobs.put_bytes("default", CONFIG).sha256)
         adapters = [InputAdapter(step, model, config) for step, model in zip(STEPS, models, strict=False)]
         folder = tmp_path / f"attempt-{next(attempts)}"

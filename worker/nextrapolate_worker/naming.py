@@ -5,7 +5,7 @@ from pathlib import Path
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, JobError
 from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.errors import BlobNotFound
-from nextrapolate_store.records import FileSource, RemoteFile
+from nextrapolate_store.records import FileSource, Source
 from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_worker.messages import Start
 
@@ -22,7 +22,7 @@ def in_the_callers_terms(error: JobError, work: Start) -> JobError:
     return error.model_copy(update={"detail": detail})
 
 
-def _place_in_the_store(source: FileSource | RemoteFile, work: Start) -> Path | None:
+def _place_in_the_store(source: Source, work: Start) -> Path | None:
     if not isinstance(source, FileSource):
         fetched = Fetcher(work.data_dir, work.tenant, hub_token=None).known(source)
         sha256 = fetched.sha256 if fetched else ""

@@ -18,7 +18,7 @@ from nextrapolate_store.errors import (
     UnusableContent,
 )
 from nextrapolate_store.files import version_of
-from nextrapolate_store.records import FileSource, InputAdapter, RemoteFile
+from nextrapolate_store.records import FileSource, InputAdapter, RemoteFile, Source
 from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_worker.errors import (
     CheckpointChanged,
@@ -55,7 +55,7 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
     blobs = Blobs(work.data_dir)
     fetched = _fetch(work, on_progress)
 
-    def path(step: int, source: FileSource | RemoteFile) -> Path:
+    def path(step: int, source: Source) -> Path:
         try:
             if not isinstance(source, FileSource):
                 return blobs.path(FileSource("blob", fetched[source]), work.tenant)

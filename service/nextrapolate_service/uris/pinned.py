@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 
-from nextrapolate_store.records import FileSource, RemoteFile
+from nextrapolate_store.records import Source
 
 
 @dataclass(frozen=True)
 class Pinned:
     """The two files of an adapter, by names that lead to the same content as long as they lead anywhere."""
 
-    model: FileSource | RemoteFile
-    config: FileSource | RemoteFile
+    model: Source
+    config: Source

@@ -13,7 +13,7 @@ from nextrapolate_service.uris.parsing import Checkpoint, FileUri, HubUri, S3Uri
 from nextrapolate_service.uris.pinned import Pinned
 from nextrapolate_store.content import largest
 from nextrapolate_store.errors import UnusableContent
-from nextrapolate_store.records import FileSource, InputAdapter, RemoteFile
+from nextrapolate_store.records import FileSource, InputAdapter, Source
 from nextrapolate_store.remote.fetching import Fetcher
 
 _AT_ONCE = 8
@@ -63,13 +63,13 @@ def _pin(checkpoint: Checkpoint, settings: ServiceSettings, hub: Hub) -> Pinned:
 
 def _fetch_configs(
     checkpoints: Sequence[Checkpoint], pinned: Sequence[Pinned], fetcher: Fetcher, pool: Executor
-) -> dict[FileSource | RemoteFile, FileSource]:
+) -> dict[Source, FileSource]:
     """Fetch each configuration once, and give what stands for it in the job."""
-    first: dict[FileSource | RemoteFile, Checkpoint] = {}
+    first: dict[Source, Checkpoint] = {}
     for checkpoint, files in zip(checkpoints, pinned, strict=True):
         first.setdefault(files.config, checkpoint)
 
-    def fetch(config: FileSource | RemoteFile) -> FileSource:
+    def fetch(config: Source) -> FileSource:
         if isinstance(config, FileSource):
             return config
         with _named(first[config]):
