@@ -1,7 +1,6 @@
 """How service and worker log: a line each, which says for which request, job and claim it was written."""
 
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from typing import Any
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 from pythonjsonlogger.json import JsonFormatter
+
+from nextrapolate_store.environment import read_text
 
 _about: ContextVar[Mapping[str, Any]] = ContextVar("nextrapolate_log_about", default=MappingProxyType({}))
 
@@ -36,20 +37,16 @@ def configure_logging() -> None:
         ValueError: one of them is not what it should be.
     """
     default = "text" if sys.stderr.isatty() else "json"
-    chosen = os.environ.get("NEXTRAPOLATE_LOG_FORMAT", default)
-    if chosen not in _FORMATTERS:
-        raise ValueError(f"NEXTRAPOLATE_LOG_FORMAT must be text or json, not {chosen!r}")
+    chosen = read_text("NEXTRAPOLATE_LOG_FORMAT", default, "|".join(_FORMATTERS), "text or json")
+    levels = "|".join(logging.getLevelNamesMapping())
+    level = read_text("NEXTRAPOLATE_LOG_LEVEL", "INFO", f"(?i:{levels})", "DEBUG, INFO, WARNING or ERROR")
     handler = logging.StreamHandler()
     handler.addFilter(_add_fields)
     handler.setFormatter(_FORMATTERS[chosen]())
     root = logging.getLogger()
     root.handlers = [handler]
+    root.setLevel(level.upper())
     logging.captureWarnings(True)
-    level = os.environ.get("NEXTRAPOLATE_LOG_LEVEL", "INFO")
-    try:
-        root.setLevel(level.upper())
-    except ValueError:
-        raise ValueError(f"NEXTRAPOLATE_LOG_LEVEL must be DEBUG, INFO, ..., not {level!r}") from None
 
 
 def _add_fields(record: logging.LogRecord) -> bool:

@@ -68,5 +68,28 @@ def test_a_setting_that_is_none_is_refused(
     monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(f"NEXTRAPOLATE_LOG_{variable}", value)
-    with pytest.raises(ValueError, match=f"NEXTRAPOLATE_LOG_{variable} must be .*{value}"):
+    with pytest.raises(ValueError, match=f"^NEXTRAPOLATE_LOG_{variable} is '{value}': write "):
         configure_logging()
+
+
+def test_a_setting_that_is_empty_is_not_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("FORMAT", "LEVEL"):
+        monkeypatch.setenv(f"NEXTRAPOLATE_LOG_{variable}", "")
+    configure_logging()
+    log = logging.getLogger("test")
+    log.debug("left out")
+    log.info("here")
+    assert json.loads(capsys.readouterr().err)["message"] == "here"
+
+
+def test_a_level_may_be_in_small_letters(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_LOG_LEVEL", "warning")
+    configure_logging()
+    log = logging.getLogger("test")
+    log.info("left out")
+    log.warning("here")
+    assert json.loads(capsys.readouterr().err)["message"] == "here"

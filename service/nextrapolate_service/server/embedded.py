@@ -98,7 +98,7 @@ def _stages(
         "NEXTRAPOLATE_REDIS_URL": redis.url,
         "NEXTRAPOLATE_DATA_DIR": str(folder.path),
         # Whoever runs everything on one machine reads the logs himself.
-        "NEXTRAPOLATE_LOG_FORMAT": os.environ.get("NEXTRAPOLATE_LOG_FORMAT", "text"),
+        "NEXTRAPOLATE_LOG_FORMAT": os.environ.get("NEXTRAPOLATE_LOG_FORMAT") or "text",
     }
     own_redis = Part("redis", redis.command, folder.logs / "redis.log", ready=lambda: _store_opens(store))
     api = Part(
