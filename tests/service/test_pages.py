@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import html
 import re
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +19,7 @@ from nextrapolate_service.pages.wording import duration
 from nextrapolate_service.sessions import FORM_TOKEN
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
+from nextrapolate_store.tenants import Quota
 
 HOSTILE = "</title><script>alert(1)</script>\"'><img src=x onerror=alert(1)>"
 
@@ -98,6 +100,31 @@ def test_a_form_cancels_a_job(browser: TestClient, client: TestClient, job_id: s
     assert client.get(f"/jobs/{job_id}").json()["state"] == "cancelled"
     assert "Cancelled" in browser.get(f"/jobs/{job_id}").text
     assert browser.post(f"/jobs/{job_id}/cancel", data=form).status_code == 303
+
+
+def test_a_job_that_its_tenants_quota_holds_back_says_so(
+    browser: TestClient, client: TestClient, series_id: str, job_id: str, store: Store
+) -> None:
+    store.quotas.set("tests", {Quota.RUNNING_JOBS: 1})
+    waiting = client.post("/jobs", json={"series": series_id}).json()["id"]
+    assert "Waiting for a worker. 1 job is before it." in browser.get(f"/jobs/{waiting}").text
+    assert store.jobs.claim(job_id, worker="test") is not None
+    assert "Waiting for a worker. It is the next." in browser.get(f"/jobs/{waiting}").text
+    for _ in range(2):  # told twice, it is no more
+        assert store.jobs.claim(waiting, worker="test") is None
+    text = html.unescape(browser.get(f"/jobs/{waiting}").text)
+    assert "Waiting: as many jobs of its tenant are running as may." in text
+    assert text.count("It waits: 1 of its tenant's jobs are running, as many as may.") == 1
+
+
+def test_a_timeline_tells_stages_and_not_each_module(browser: TestClient, job_id: str, store: Store) -> None:
+    claim = store.jobs.claim(job_id, worker="test")
+    assert claim is not None
+    for progress, module in ((0.1, "q_proj"), (0.2, "k_proj")):
+        store.jobs.beat(job_id, claim.fence, stage=Stage.EXTRACT, progress=progress, message=module)
+    text = browser.get(f"/jobs/{job_id}").text
+    assert text.count("<li><time") == 3  # submitted, claimed, extracting
+    assert "k_proj" not in text
 
 
 def test_a_form_that_is_not_ours_changes_nothing(

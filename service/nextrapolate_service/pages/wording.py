@@ -60,13 +60,7 @@ def situation(job: Job) -> str:
     """Say in a sentence how a job stands, and what of it is still to come."""
     match job.state:
         case JobState.QUEUED:
-            before = job.queue_position or 0
-            line = (
-                "It is the next."
-                if not before
-                else f"{before} {'job is' if before == 1 else 'jobs are'} before it."
-            )
-            return f"Waiting for a worker. {line}"
+            return _waiting(job.queue_position)
         case JobState.RUNNING:
             return f"{stage(job.stage).capitalize()}."
         case JobState.CANCELLING:
@@ -92,22 +86,35 @@ def advice(job: Job) -> str | None:
 
 
 def timeline(events: Iterable[JobEvent]) -> list[Entry]:
-    """Tell what happened to a job; of the progress only where a new stage begins."""
+    """Tell what happened to a job; of the progress only where a new stage begins, or what it waits for."""
     entries: list[Entry] = []
-    current: Stage | None = None
+    last: str | None = None
     for event in events:
-        if event.type == "progress":
-            if event.stage in (None, current):
-                continue
-            current = event.stage
-            text = f"{stage(current).capitalize()}."
-        else:
-            current = None
-            text = _EVENTS[event.type].format(attempt=event.attempt)
-        if event.message:
-            text += f" {'By worker ' if event.type == 'claimed' else ''}{event.message}"
-        entries.append(Entry(event.at, text))
+        happened, detail = _words(event)
+        if happened not in (None, last):
+            entries.append(Entry(event.at, f"{happened} {detail}".rstrip()))
+            last = happened
     return entries
+
+
+def _words(event: JobEvent) -> tuple[str | None, str]:
+    """Say what an event is about, None where it is progress without a stage, and what it says of that."""
+    said = event.message or ""
+    if event.type == "progress" and event.state is JobState.QUEUED:
+        return f"It {said}.", ""
+    if event.type == "progress":
+        return (f"{stage(event.stage).capitalize()}." if event.stage else None), said
+    happened = _EVENTS[event.type].format(attempt=event.attempt)
+    return happened, f"By worker {said}" if event.type == "claimed" else said
+
+
+def _waiting(before: int | None) -> str:
+    """Say what a queued job waits for; it has no place where its tenant's quota holds it back."""
+    if before is None:
+        return "Waiting: as many jobs of its tenant are running as may."
+    if not before:
+        return "Waiting for a worker. It is the next."
+    return f"Waiting for a worker. {before} {'job is' if before == 1 else 'jobs are'} before it."
 
 
 def _took(job: Job) -> str:
