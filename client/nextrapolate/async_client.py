@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 import httpx
 from httpx import codes
@@ -174,9 +174,15 @@ class AsyncNExtClient:
         """As `NExtClient.download`."""
         return await self._run(flows.download_result(job_id, Path(out), Tracker(None, uploads=False)))
 
-    async def report(self, job_id: str) -> Report:
+    @overload
+    async def report(self, job_id: str) -> Report: ...
+
+    @overload
+    async def report(self, job_id: str, kind: type[ReportT]) -> ReportT: ...
+
+    async def report(self, job_id: str, kind: type[Any] = Report) -> Any:
         """As `NExtClient.report`."""
-        return await self._send(calls.report(job_id, Report))
+        return await self._send(calls.report(job_id, kind))
 
     async def extrapolate(
         self,
@@ -251,7 +257,7 @@ class AsyncNExtClient:
         tracker = question.tracker(on_progress)
         job = await self._run(question.start(name, labels, tracker))
         await self.wait(job.id, timeout=timeout, on_event=tracker.event)
-        return await self._send(calls.report(job.id, question.report))
+        return await self.report(job.id, question.report)
 
     # I/O ----------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self, TypeVar, cast, overload
 
 import httpx
 from httpx import codes
@@ -227,9 +227,23 @@ class NExtClient:
         """
         return self._run(flows.download_result(job_id, Path(out), Tracker(None, uploads=False)))
 
-    def report(self, job_id: str) -> Report:
-        """Tell what a job did, on what evidence, and what it cost."""
-        return self._send(calls.report(job_id, Report))
+    @overload
+    def report(self, job_id: str) -> Report: ...
+
+    @overload
+    def report(self, job_id: str, kind: type[ReportT]) -> ReportT: ...
+
+    def report(self, job_id: str, kind: type[Any] = Report) -> Any:
+        """Tell what a job did, on what evidence, and what it cost.
+
+        Args:
+            job_id: a job that has succeeded.
+            kind: `Report` of an extrapolation, `Comparison` of a backtest, `Inspection` of an inspection.
+
+        Raises:
+            ParameterError: the job's report is of another kind.
+        """
+        return self._send(calls.report(job_id, kind))
 
     def extrapolate(
         self,
@@ -353,7 +367,7 @@ class NExtClient:
         tracker = question.tracker(on_progress)
         job = self._run(question.start(name, labels, tracker))
         self.wait(job.id, timeout=timeout, on_event=tracker.event)
-        return self._send(calls.report(job.id, question.report))
+        return self.report(job.id, question.report)
 
     # I/O ----------------------------------------------------------------------------------------------------
 

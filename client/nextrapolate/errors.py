@@ -39,7 +39,8 @@ class ParameterError(NextrapolateError):
     """A value that a request cannot have, found before it is sent.
 
     A method that does not exist, a parameter that it does not take, a value out of its range, what cannot be
-    an id, a blank name, or whatever else the request's schema does not allow.
+    an id, a blank name, or whatever else the request's schema does not allow. That a job's report is of
+    another kind than was asked for is found in the answer.
     """
 
 

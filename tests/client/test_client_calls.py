@@ -9,7 +9,8 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from fixtures.client_examples import a_job
+from fixtures.client_examples import a_job, a_report
+from fixtures.reports import comparison, inspection
 from fixtures.scripted_server import Answer, MakeClient, ScriptedServer, answer, hang_up, problem
 
 from nextrapolate import (
@@ -19,11 +20,12 @@ from nextrapolate import (
     InvalidRequestError,
     JobCreate,
     NotFoundError,
+    ParameterError,
     QuotaExceededError,
     ServerError,
     ServiceUnreachable,
 )
-from nextrapolate.schemas import CheckpointRef
+from nextrapolate.schemas import AnyReport, CheckpointRef
 from nextrapolate.wire import retries
 
 JOB = "/jobs/j1"
@@ -251,3 +253,23 @@ def test_lists_follow_their_pages(make_client: MakeClient, scripted: ScriptedSer
     client = make_client(scripted.url)
     assert [job.id for job in client.list_jobs(limit=10)] == ["j3", "j2", "j1"]
     assert [received.path for received in scripted.received] == ["/jobs?limit=10", "/jobs?limit=8&cursor=j2"]
+
+
+@pytest.mark.parametrize("report", [a_report(), comparison(), inspection()], ids=lambda report: report.task)
+def test_a_report_is_had_by_its_jobs_id_whatever_the_task(
+    make_client: MakeClient, scripted: ScriptedServer, report: AnyReport
+) -> None:
+    scripted.on("GET", "/jobs/j1/report", answer(report))
+    assert make_client(scripted.url).report("j1", type(report)) == report
+
+
+def test_a_report_of_another_kind_is_named(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    scripted.on("GET", "/jobs/j1/report", answer(comparison()))
+    with pytest.raises(ParameterError, match=r"^the report of job j1 is no Report: ask for kind=Comparison$"):
+        make_client(scripted.url).report("j1")
+    early = a_report().model_dump(mode="json", exclude={"task"})
+    scripted.on("GET", "/jobs/j1/report", answer(early))
+    assert make_client(scripted.url).report("j1") == a_report()
+    scripted.on("GET", "/jobs/j1/report", answer(b"<html>"))
+    with pytest.raises(ServerError, match="is a proxy in between"):
+        make_client(scripted.url).report("j1")

@@ -14,7 +14,9 @@ from nextrapolate.invalid_requests import making_a_request
 from nextrapolate.schemas import (
     Announcement,
     CheckpointFile,
+    Comparison,
     FileInfo,
+    Inspection,
     Job,
     JobPage,
     JobRequest,
@@ -23,15 +25,24 @@ from nextrapolate.schemas import (
     Labels,
     MethodList,
     Missing,
+    Report,
+    Response,
     Series,
     SeriesCreate,
     SeriesPage,
+    Task,
 )
 from nextrapolate.wire.answers import reader
 from nextrapolate.wire.transfers import Announced, Upload
 
 T_co = TypeVar("T_co", covariant=True)
-ReportT = TypeVar("ReportT", bound=BaseModel)
+ReportT = TypeVar("ReportT", bound=Report | Comparison | Inspection)
+
+_REPORTS: Mapping[Task, type[Report | Comparison | Inspection]] = {
+    "extrapolate": Report,
+    "backtest": Comparison,
+    "inspect": Inspection,
+}
 
 
 @dataclass(frozen=True)
@@ -124,9 +135,24 @@ def cancel(job_id: str) -> Call[Job]:
     return Call("POST", _path("jobs", job_id, "cancel"), reader(Job))
 
 
-def report(job_id: str, model: type[ReportT]) -> Call[ReportT]:
-    """Tell what a job did, on what evidence; the job's task decides of which model its report is."""
-    return Call("GET", _path("jobs", job_id, "report"), reader(model), headers={"Accept": "application/json"})
+class _OfTask(Response):
+    """Of any report the field that tells what else is in it."""
+
+    task: Task = "extrapolate"
+
+
+def report(job_id: str, kind: type[ReportT]) -> Call[ReportT]:
+    """Tell what a job did, on what evidence; an answer of another kind is read as a `ParameterError`."""
+
+    def read(response: httpx.Response) -> ReportT:
+        there = _REPORTS[reader(_OfTask)(response).task]
+        if not issubclass(kind, there):
+            raise ParameterError(
+                f"the report of job {job_id} is no {kind.__name__}: ask for kind={there.__name__}"
+            )
+        return reader(kind)(response)
+
+    return Call("GET", _path("jobs", job_id, "report"), read, headers={"Accept": "application/json"})
 
 
 def events_path(job_id: str) -> str:
