@@ -85,7 +85,7 @@ class Blobs:
     def stored(self, tenant: str) -> dict[str, int]:
         """Give the bytes of each blob of a tenant by its sha256."""
         sizes: dict[str, int] = {}
-        for blob in self._tenant_folder(tenant).glob("[0-9a-f]*/*"):
+        for blob in _blobs_in(self._tenant_folder(tenant)):
             with suppress(FileNotFoundError):  # another process sweeps, too
                 sizes[blob.name] = blob.stat().st_size
         return sizes
@@ -93,25 +93,28 @@ class Blobs:
     def old(self, older_than_seconds: float) -> dict[str, set[str]]:
         """Give the sha256 of the blobs that came so long ago, by tenant; none of a tenant without such."""
         found = {
-            tenant.name: {blob.name for blob in tenant.glob("*/*") if is_older(blob, older_than_seconds)}
-            for tenant in self._blobs.glob("*")
+            folder.name: {blob.name for blob in _blobs_in(folder) if is_older(blob, older_than_seconds)}
+            for folder in self._blobs.glob("*")
         }
         return {tenant: names for tenant, names in found.items() if names}
 
     def remove_unused(self, unused: Mapping[str, set[str]], older_than_seconds: float) -> int:
         """Remove blobs, by tenant, that still came so long ago; gives how many."""
         count = 0
-        for tenant in self._blobs.glob("*"):
-            for blob in tenant.glob("*/*"):
-                if blob.name in unused.get(tenant.name, ()):
-                    with locked(tenant, shared=False):
-                        if is_older(blob, older_than_seconds):  # nobody has sent it again just now
-                            blob.unlink(missing_ok=True)
-                            count += 1
+        for tenant, names in unused.items():
+            for name in names:
+                blob = self._place(tenant, name)
+                with locked(self._tenant_folder(tenant), shared=False):
+                    if is_older(blob, older_than_seconds):  # nobody has sent it again just now
+                        blob.unlink(missing_ok=True)
+                        count += 1
         return count
 
+    def _place(self, tenant: str, sha256: str) -> Path:
+        return self._tenant_folder(tenant) / sha256[:2] / sha256
+
     def _blob(self, tenant: str, sha256: str) -> Path | None:
-        path = self._tenant_folder(tenant) / sha256[:2] / sha256
+        path = self._place(tenant, sha256)
         return path if _SHA256.fullmatch(sha256) and path.is_file() else None
 
     def _tenant_folder(self, tenant: str) -> Path:
@@ -158,3 +161,9 @@ class BlobStore(Blobs):
         with self.upload(tenant, expected.bytes, expected.sha256) as upload, path.open("rb") as file:
             shutil.copyfileobj(file, upload, length=1 << 20)
             return upload.commit(expected.sha256)
+
+
+def _blobs_in(tenant_folder: Path) -> Iterator[Path]:
+    """Find the blobs of a tenant; what else a file system or a copy may have left among them is none."""
+    for folder in tenant_folder.glob("[0-9a-f][0-9a-f]"):
+        yield from folder.glob(f"{folder.name}*")

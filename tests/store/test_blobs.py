@@ -115,6 +115,26 @@ def test_a_killed_upload_is_never_visible_and_swept_later(blobs: BlobStore, tmp_
     assert files_under(tmp_path) == []
 
 
+def test_what_lies_among_blobs_and_is_none_is_neither_counted_nor_touched(
+    blobs: BlobStore, tmp_path: Path
+) -> None:
+    """As NFS leaves a file that was removed while somebody read it, and a copy that was broken off."""
+    blobs.put_bytes("default", DATA)
+    blob = blobs.path(FileSource("blob", SHA256), "default")
+    elsewhere = blob.parents[1] / ("00" if SHA256[:2] == "ff" else "ff")
+    elsewhere.mkdir()
+    strays = [blob.with_name(".nfs000000000001"), elsewhere / SHA256]
+    for stray in strays:
+        stray.write_bytes(b"stray")
+    for path in (blob, *strays):
+        os.utime(path, (0, time.time() - 7200))
+    assert blobs.stored("default") == {SHA256: len(DATA)}
+    unused = blobs.old(3600)
+    assert unused == {"default": {SHA256}}
+    assert blobs.remove_unused(unused, 3600) == 1
+    assert sorted(files_under(tmp_path)) == sorted(strays)
+
+
 def test_each_attempt_has_a_folder_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "jobs" / "job").mkdir(parents=True)
     folders = JobFolders(tmp_path)
