@@ -143,7 +143,7 @@ class NExtClient:
         return files[name]
 
     def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[CheckpointFile, FileInfo]:
-        """Upload both files of a PEFT adapter, as far as the service does not have them.
+        """Upload both files of a PEFT adapter, as far as the service does not have them; the config last.
 
         Raises:
             CheckpointError: the folder holds none, or not in safetensors.

@@ -69,9 +69,15 @@ def newest(page: Callable[[int, str | None], Call[Page[T]]], limit: int) -> Flow
 
 
 def upload_checkpoint(series_id: str, checkpoint: LocalCheckpoint) -> Flow[dict[CheckpointFile, FileInfo]]:
-    """Upload what the service does not have yet of a checkpoint."""
-    uploads = {name: Upload(path) for name, path in checkpoint.files.items()}
-    return (yield from upload_files(series_id, checkpoint.step, uploads))
+    """Upload what the service does not have yet of a checkpoint: each file when the one before is there.
+
+    The config is that of the checkpoints before: announced beside weights that are then refused or break off,
+    it would be taken, and stand alone.
+    """
+    infos: dict[CheckpointFile, FileInfo] = {}
+    for name, path in checkpoint.files.items():
+        infos |= yield from upload_files(series_id, checkpoint.step, {name: Upload(path)})
+    return infos
 
 
 def upload_files(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -198,15 +199,22 @@ class Watcher:
 
     def _post_or_leave_out(self, checkpoint: LocalCheckpoint) -> None:
         try:
-            self._post(checkpoint)
-        except (CheckpointError, ParameterError, APIError) as error:
+            config = checkpoint.config()
+        except CheckpointError as error:
+            self._leave_out(checkpoint, error)
+            return
+        try:
+            self._post(checkpoint, config)
+        except (ParameterError, APIError) as error:
             if isinstance(error, APIError) and error.problem.status not in _OF_THE_CONTENT:
                 raise
-            self._refused[checkpoint.step] = self._stamps[checkpoint.step]
-            self._tell_once(f"step {checkpoint.step} is left out: {error}")
+            self._leave_out(checkpoint, error)
 
-    def _post(self, checkpoint: LocalCheckpoint) -> None:
-        config = checkpoint.config()
+    def _leave_out(self, checkpoint: LocalCheckpoint, error: NextrapolateError) -> None:
+        self._refused[checkpoint.step] = self._stamps[checkpoint.step]
+        self._tell_once(f"step {checkpoint.step} is left out: {error}")
+
+    def _post(self, checkpoint: LocalCheckpoint, config: dict[str, Any]) -> None:
         if self.notes.series is None:
             self.notes.series = self._client.create_series(
                 self._folder.absolute().name,
@@ -215,8 +223,7 @@ class Watcher:
             ).id
             self._save()
         try:
-            for name, path in checkpoint.files.items():
-                self._client.put_file(self.notes.series, checkpoint.step, name, path)
+            self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
         except NotFoundError:
             # The service has lost the series: all that is here goes into a new one.
             self.notes.series, self.notes.posted = None, []

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from fixtures.client_examples import a_job, a_report
+from fixtures.client_examples import a_job, a_report, write_checkpoints
 from fixtures.reports import comparison, inspection
 from fixtures.scripted_server import Answer, MakeClient, ScriptedServer, answer, hang_up, problem
 
@@ -25,7 +25,7 @@ from nextrapolate import (
     ServerError,
     ServiceUnreachable,
 )
-from nextrapolate.schemas import AnyReport, CheckpointRef
+from nextrapolate.schemas import AnyReport, CheckpointRef, FileInfo
 from nextrapolate.wire import retries
 
 JOB = "/jobs/j1"
@@ -243,6 +243,28 @@ def test_a_refused_upload_names_the_file(
     with pytest.raises(InvalidRequestError) as caught:
         make_client(scripted.url).put_file("s1", 10, "adapter_model.safetensors", path)
     assert str(path) in caught.value.__notes__[0]
+
+
+def test_a_config_is_named_only_when_the_weights_are_there(
+    make_client: MakeClient, scripted: ScriptedServer, tmp_path: Path
+) -> None:
+    """The service has it from an earlier checkpoint, and takes at once what is named and there."""
+    path, model, config = "/series/s1/checkpoints/10", "adapter_model.safetensors", "adapter_config.json"
+    folder = write_checkpoints(tmp_path, 10) / "checkpoint-10"
+    lacks_it, has_it = answer({"missing": [model]}), answer({"missing": []})
+    scripted.on("POST", path, lacks_it, lacks_it, has_it)
+    scripted.on("PUT", f"{path}/{model}", problem(422), answer(FileInfo(bytes=1, sha256="-")))
+    client = make_client(scripted.url)
+
+    def named() -> list[str]:
+        posted = [json.loads(received.body) for received in scripted.received if received.method == "POST"]
+        return [name for body in posted for name in body["files"]]
+
+    with pytest.raises(InvalidRequestError):
+        client.put_checkpoint("s1", 10, folder)
+    assert named() == [model]
+    assert set(client.put_checkpoint("s1", 10, folder)) == {model, config}
+    assert named() == [model, model, config]
 
 
 def test_lists_follow_their_pages(make_client: MakeClient, scripted: ScriptedServer) -> None:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures.adapters import RANK, write_run
@@ -18,7 +19,7 @@ from nextrapolate.errors import AuthenticationError, CheckpointError
 from nextrapolate.folders import step_of
 from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import MethodInfo
+from nextrapolate.schemas import MethodInfo, Series
 from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
 
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
@@ -233,6 +234,34 @@ def test_what_the_service_has_lost_is_posted_again(client: NExtClient, written: 
     assert sorted(lines[2:5]) == ["posted step 10", "posted step 20", "posted step 30"]
     assert lines[5].startswith("extrapolated step 30 to 40: "), "not before all of it is there again"
     assert [(jump.step, jump.failure is None) for jump in watcher.notes.jumps] == [(20, False), (30, True)]
+
+
+@pytest.mark.integration
+def test_a_checkpoint_that_is_away_for_a_moment_is_posted_when_it_is_back(
+    embedded_server: EmbeddedServer, written: Path, folder: Path
+) -> None:
+    appear(written, folder, 10)
+    checkpoint, away = folder / "checkpoint-10", folder.with_name("away")
+
+    class Late(NExtClient):
+        """Comes to upload the first checkpoint when it has just been moved."""
+
+        def create_series(self, *args: Any, **kwargs: Any) -> Series:
+            checkpoint.rename(away)
+            return super().create_series(*args, **kwargs)
+
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    with Late(embedded_server.url, embedded_server.api_key) as client:
+        watcher = Watcher(client, folder, plan, lines.append)
+        for _ in range(2):
+            watcher.look()
+        (told,) = lines
+        assert told.startswith(f"trying again: {checkpoint} holds no PEFT adapter")
+        away.rename(checkpoint)
+        for _ in range(2):
+            watcher.look()
+    assert lines[1:] == ["posted step 10"]
 
 
 @pytest.mark.parametrize(
