@@ -53,7 +53,13 @@ Rank = Annotated[
     Literal["same", "grow"],
     typer.Option(help="same: the run's own, loads in place; grow: larger, exact, for restarts only"),
 ]
-Out = Annotated[Path | None, typer.Option(help="folder for the adapter [default: DIR/extrapolated-<step>]")]
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        help="folder for the adapter [default: extrapolated-<step> in the run's own folder, or in this one "
+        "for URIs and series]"
+    ),
+]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="a job's id")]
 SeriesIds = Annotated[list[str], typer.Argument(metavar="SERIES", help="ids of series")]
 State = Annotated[JobState | None, typer.Option(help="only jobs in this state")]

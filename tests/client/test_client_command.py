@@ -59,6 +59,7 @@ def test_version_and_help(run: Run) -> None:
     assert run("--version") == Ended(0, f"nextrapolate {version('nextrapolate')}\n", "")
     helped = run("extrapolate", "--help")
     assert helped.code == 0
+    assert "extrapolated-<step> in the run's own folder" in " ".join(helped.out.split())
     for option in ("--until", "--method", "--horizon-steps", "--alpha", "--set", "--rank", "--out", "--json"):
         assert option in helped.out
 
