@@ -16,7 +16,7 @@ from nextrapolate.errors import NextrapolateError, NotFoundError
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
-from nextrapolate.schemas import Job, JobState, Method, MethodInfo, Output, Series
+from nextrapolate.schemas import HORIZON_STEPS, Job, JobState, Method, MethodInfo, Output, Series
 from nextrapolate.watching import Watcher, WatchPlan
 from nextrapolate.wire.servers import DEFAULT_URL
 
@@ -43,7 +43,9 @@ Until = Annotated[
     int | None, typer.Option(min=0, metavar="STEP", help="use the checkpoints up to this step only")
 ]
 MethodName = Annotated[str, typer.Option(help="see `nextrapolate methods`")]
-HorizonSteps = Annotated[int | None, typer.Option(help="training steps to predict ahead [default: 50]")]
+HorizonSteps = Annotated[
+    int | None, typer.Option(help=f"training steps to predict ahead [default: {HORIZON_STEPS}]")
+]
 Alpha = Annotated[float | None, typer.Option(help="extending coefficient; the default is the method's")]
 Settings = Annotated[
     list[str] | None,
@@ -141,7 +143,7 @@ def backtest(
     ],
     horizon_steps: Annotated[
         int, typer.Option(min=1, help="they are asked for the checkpoint this many steps later")
-    ] = 50,
+    ] = HORIZON_STEPS,
     methods: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,...", help="methods to score; all of them by default; repeatable"),

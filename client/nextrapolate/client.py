@@ -21,6 +21,7 @@ from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
 from nextrapolate.schemas import (
+    HORIZON_STEPS,
     CheckpointFile,
     Comparison,
     FileInfo,
@@ -302,7 +303,7 @@ class NExtClient:
         source: Source,
         *,
         at: int,
-        horizon_steps: int = 50,
+        horizon_steps: int = HORIZON_STEPS,
         methods: Sequence[str | Method] | None = None,
         name: str | None = None,
         labels: Labels | None = None,

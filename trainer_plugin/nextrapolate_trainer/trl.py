@@ -26,7 +26,7 @@ from nextrapolate_trainer.peft_model import adapter_config, read_adapter
 from nextrapolate_trainer.ranks import Ranks, group_timeout
 from nextrapolate_trainer.schedule import Schedule
 from nextrapolate_trainer.series import Run
-from nextrapolate_trainer.settings import HORIZON_STEPS, JumpSettings, OptimizerState
+from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.trl_evaluation import own_evaluation
@@ -119,8 +119,6 @@ class NExtCallback(TrainerCallback):
             raise ValueError(f'guard is {guard!r}: it is "evaluate", or a function from a model to its score')
         if (alphas is not None or others) and guard is None:
             raise ValueError("several alphas or methods need a guard to choose among them: give guard=")
-        if horizon_steps is None and isinstance(method, str):
-            horizon_steps = HORIZON_STEPS
         own = {"horizon_steps": horizon_steps, "alpha": alpha}
         given = {name: value for name, value in own.items() if value is not None}
         self.method = make_method(method, **given, **parameters)

@@ -38,6 +38,8 @@ MAX_STEPS = 100_000
 """How far a horizon or a window may reach."""
 Steps = Annotated[int, Field(ge=1, le=MAX_STEPS)]
 """A number of training steps: the length of a horizon, or of a window."""
+HORIZON_STEPS = 50
+"""The horizon of every method where nobody names one."""
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256 in hex")]
 Labels = dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=256)]]
 NewLabels = Annotated[

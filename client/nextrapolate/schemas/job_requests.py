@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from nextrapolate.schemas.common import MOST_CHECKPOINTS, NewLabels, Request, Step, Steps
+from nextrapolate.schemas.common import HORIZON_STEPS, MOST_CHECKPOINTS, NewLabels, Request, Step, Steps
 from nextrapolate.schemas.methods import AutoMethod, Method
 
 
@@ -106,7 +106,7 @@ class BacktestCreate(_OnTrajectory):
 
     task: Literal["backtest"] = "backtest"
     at: Step = Field(description="the origin: step of the last checkpoint that the methods see")
-    horizon_steps: Steps = Field(50, description="training steps to predict ahead of `at`")
+    horizon_steps: Steps = Field(HORIZON_STEPS, description="training steps to predict ahead of `at`")
     methods: list[Method] | None = Field(
         None,
         min_length=1,

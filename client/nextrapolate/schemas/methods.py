@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from nextrapolate.schemas.common import MOST_CHECKPOINTS, Response, Steps
+from nextrapolate.schemas.common import HORIZON_STEPS, MOST_CHECKPOINTS, Response, Steps
 
 
 def _numbers(value: object) -> object:
@@ -34,7 +34,9 @@ class MethodParameters(BaseModel):
     learns_from_base: ClassVar[bool] = True
     """Whether it learns from the origin, too: where training is measured from, if that is in the series."""
 
-    horizon_steps: Steps = Field(50, description="training steps to predict ahead of the last checkpoint")
+    horizon_steps: Steps = Field(
+        HORIZON_STEPS, description="training steps to predict ahead of the last checkpoint"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
     alpha: Alpha = Field(1.0, description="factor on the predicted update")
 
@@ -257,7 +259,7 @@ class HorizonFreeParameters(MethodParameters):
     """Parameters of methods that name a direction, and no step that training would reach."""
 
     horizon_steps: Steps = Field(
-        50,
+        HORIZON_STEPS,
         description="does not enter the update; the backtest scores it as if it were for that many steps",
     )
 
