@@ -16,7 +16,7 @@ from tenacity import AsyncRetrying
 from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, NextrapolateError, ServiceUnreachable
 from nextrapolate.evidence import Question
-from nextrapolate.extrapolation import Extrapolation, Plan
+from nextrapolate.extrapolation import Extrapolation, ask, folder_for, folder_here
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
@@ -201,20 +201,14 @@ class AsyncNExtClient:
         **parameters: Any,
     ) -> Extrapolation:
         """As `NExtClient.extrapolate`."""
-        plan = Plan.make(
-            source,
-            method=make_method(method, **parameters),
-            until=until,
-            out=out,
-            name=name,
-            output=output,
-            gate=gate,
-            labels=labels,
-        )
-        tracker = plan.tracker(on_progress)
-        job = await self._run(plan.start(tracker))
+        chosen = make_method(method, **parameters)
+        question = ask(source, method=chosen, until=until, output=output, gate=gate)
+        folder = folder_for(question, chosen, out)
+        tracker = question.tracker(on_progress)
+        job = await self._run(question.start(name, labels, tracker))
         job = await self.wait(job.id, timeout=timeout, on_event=tracker.event)
-        path = await self._run(flows.download_result(job.id, plan.result_folder(job), tracker))
+        folder = folder or folder_here(job, chosen)
+        path = await self._run(flows.download_result(job.id, folder, tracker))
         return Extrapolation(job, path, await self.report(job.id))
 
     async def backtest(

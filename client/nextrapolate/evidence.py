@@ -1,4 +1,4 @@
-"""Questions about a run that end in a report and no adapter: a backtest, an inspection."""
+"""Questions about a run: those that end in a report alone are made here, `extrapolation` makes the other."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -32,15 +32,17 @@ class Question(Generic[ReportT]):
         source: the run.
         request: makes the job, given where its trajectory is.
         report: the model of the answer.
+        downloads: whether there is an adapter to be had besides.
     """
 
     source: Resolved
     request: Callable[..., JobRequest]
     report: type[ReportT]
+    downloads: bool = False
 
     def tracker(self, on_progress: OnProgress | None) -> Tracker:
         """Make a progress scale that fits the source."""
-        return Tracker(on_progress, uploads=isinstance(self.source, LocalRun), downloads=False)
+        return Tracker(on_progress, uploads=isinstance(self.source, LocalRun), downloads=self.downloads)
 
     def start(self, name: str | None, labels: Labels | None, tracker: Tracker) -> Flow[Job]:
         """Upload what is local, and submit the job."""

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from nextrapolate.flows import Flow, check_free, submit_over
+from nextrapolate.evidence import Question
+from nextrapolate.flows import check_free
 from nextrapolate.notebook import report_html
-from nextrapolate.progress import OnProgress, Tracker
-from nextrapolate.schemas import Gate, Job, JobCreate, Labels, Method, Output, Report
-from nextrapolate.sources import LocalRun, Resolved, Source, resolve
+from nextrapolate.schemas import Gate, Job, JobCreate, Method, Output, Report
+from nextrapolate.sources import LocalRun, Source, resolve
 
 
 @dataclass(frozen=True)
@@ -29,61 +29,36 @@ class Extrapolation:
         return report_html(self.report, str(self.path))
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is asked. Making one sends nothing, and finds what is wrong with local folders."""
+def ask(
+    source: Source, *, method: Method, until: int | None, output: Output | None, gate: Gate | None
+) -> Question[Report]:
+    """Ask for the adapter that a method predicts.
 
-    source: Resolved
-    method: Method
-    until: int | None
-    out: Path | None
-    name: str | None
-    output: Output | None
-    gate: Gate | None
-    labels: Labels | None
+    Raises:
+        CheckpointError: a local folder that cannot be used.
+    """
+    given = {field: value for field, value in (("output", output), ("gate", gate)) if value is not None}
+    request = partial(JobCreate, until=until, method=method, **given)
+    return Question(resolve(source, until), request, Report, downloads=True)
 
-    @classmethod
-    def make(
-        cls,
-        source: Source,
-        *,
-        method: Method,
-        until: int | None,
-        out: str | Path | None,
-        name: str | None,
-        output: Output | None,
-        gate: Gate | None,
-        labels: Labels | None,
-    ) -> "Plan":
-        """Look at the source and at where the result shall go.
 
-        Raises:
-            CheckpointError: one of them cannot be used.
-        """
-        resolved = resolve(source, until)
-        folder = Path(out) if out is not None else None
-        if folder is None and isinstance(resolved, LocalRun):
-            folder = resolved.folder / result_name(method.target_step(resolved.checkpoints[-1].step))
-        if folder is not None:
-            check_free(folder)
-        return cls(resolved, method, until, folder, name, output, gate, labels)
+def folder_for(question: Question[Report], method: Method, out: str | Path | None) -> Path | None:
+    """Tell where the result goes: as asked, else beside local checkpoints; None leaves it to `folder_here`.
 
-    def tracker(self, on_progress: OnProgress | None) -> Tracker:
-        """Make a progress scale that fits the source."""
-        return Tracker(on_progress, uploads=isinstance(self.source, LocalRun))
+    Raises:
+        CheckpointError: it cannot go there.
+    """
+    folder = Path(out) if out is not None else None
+    if folder is None and isinstance(run := question.source, LocalRun):
+        folder = run.folder / result_name(method.target_step(run.checkpoints[-1].step))
+    if folder is not None:
+        check_free(folder)
+    return folder
 
-    def start(self, tracker: Tracker) -> Flow[Job]:
-        """Upload what is local, and submit the job."""
-        wanted = {"output": self.output, "gate": self.gate}
-        given = {field: value for field, value in wanted.items() if value is not None}
-        request = partial(JobCreate, until=self.until, method=self.method, **given)
-        return (
-            yield from submit_over(self.source, request, name=self.name, labels=self.labels, tracker=tracker)
-        )
 
-    def result_folder(self, job: Job) -> Path:
-        """Tell where the result goes: as asked, else beside the checkpoints, else here."""
-        return self.out or Path(result_name(self.method.target_step(job.steps[-1])))
+def folder_here(job: Job, method: Method) -> Path:
+    """Name the folder of a result that nobody has chosen another for."""
+    return Path(result_name(method.target_step(job.steps[-1])))
 
 
 def result_name(target_step: int) -> str:
