@@ -6,10 +6,9 @@ from pathlib import Path
 
 from prometheus_client.core import Metric
 
-from nextrapolate.schemas import JobState, Stage
+from nextrapolate.schemas import HORIZON_STEPS, JobState, Stage
 from nextrapolate_service.metrics import StoreMetrics
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
-from nextrapolate_trainer.settings import HORIZON_STEPS
 from nextrapolate_trainer.trl import NExtCallback
 
 ROOT = Path(__file__).parents[2]

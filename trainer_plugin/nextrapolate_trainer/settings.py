@@ -4,15 +4,11 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from nextrapolate import schemas
 from nextrapolate.invalid_requests import lines
 from nextrapolate.schemas import Gate
 
 OptimizerState = Literal["keep", "reset"]
 """What becomes of Adam's moments at a jump: kept where they fit the new factors, or cleared everywhere."""
-
-HORIZON_STEPS = schemas.HORIZON_STEPS
-"""Training steps that a jump skips where nobody says how many."""
 
 
 class JumpSettings(BaseModel):

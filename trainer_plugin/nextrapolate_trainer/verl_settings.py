@@ -14,10 +14,10 @@ from omegaconf import DictConfig, OmegaConf
 from pydantic import Field
 
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import Method
+from nextrapolate.schemas import HORIZON_STEPS, Method
 from nextrapolate_trainer.errors import UnsupportedRunError
 from nextrapolate_trainer.schedule import Schedule
-from nextrapolate_trainer.settings import HORIZON_STEPS, JumpSettings
+from nextrapolate_trainer.settings import JumpSettings
 
 logger = logging.getLogger("nextrapolate")
 
