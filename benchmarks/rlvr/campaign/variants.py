@@ -164,6 +164,15 @@ GUARDED = {
 The tolerance is two standard errors of the guard's 1024 answers.
 """
 
+_FALLING = {"lr_scheduler_type": "linear"}
+DECAYED = {
+    "decayed": replace(VANILLA, title="vanilla, its rate falling to 0", options=_FALLING),
+    "decayed-cycles": replace(
+        CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
+    ),
+}
+"""What takes the noise out of the last steps without any jump, and with jumps; over a run's 400 steps."""
+
 _NORMALISED = "REINFORCE++ with a baseline"
 RLOO = {
     "rloo": trained_by(VANILLA, "rloo", "RLOO"),
@@ -185,6 +194,7 @@ VARIANTS = {
     "vanilla": VANILLA,
     **CYCLES,
     **GUARDED,
+    **DECAYED,
     **ONE_JUMP,
     **ABLATIONS,
     **NOT_AHEAD,
