@@ -34,6 +34,8 @@ LARGE = FASTER[1:]
 """Where vanilla runs come furthest in 400 steps."""
 BEYOND = 8e-4
 """Past the sweep, to see whether the best rate lies within it."""
+FALLING_FROM = {"addition": (4e-4, BEYOND), "modular": (4e-4, BEYOND), "sorting": (2e-4, 4e-4)}
+"""Where rates that fall to 0 begin: at the best of the constant ones, and at twice that."""
 TUNING_TASKS = ("addition", "modular")
 SAVE_EVERY = 10
 MEASURE_EVERY = 20
@@ -107,11 +109,10 @@ STUDIES = {
         *runs_of(("guarded-averages", "guarded-often"), rates=LARGE[-1:], seeds=SEEDS[:1]),
         *runs_of(["gated-often"], rates=LARGE[:1], seeds=SEEDS[:1]),
     ),
-    "a falling rate": (
-        *runs_of(DECAYED, ["addition", "modular"], [4e-4]),
-        *runs_of(DECAYED, ["sorting"], [2e-4]),
-        *runs_of(["decayed"], ["addition", "modular"], [BEYOND]),
-        *runs_of(["decayed"], ["sorting"], [4e-4]),
+    "a falling rate": tuple(
+        run
+        for task, (best, twice) in FALLING_FROM.items()
+        for run in (*runs_of(DECAYED, [task], [best]), *runs_of(["decayed"], [task], [twice]))
     ),
     "guard": runs_of(("guarded", "guarded-often")),
     "one jump": runs_of(ONE_JUMP),

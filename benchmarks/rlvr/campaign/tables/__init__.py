@@ -2,6 +2,7 @@
 
 at_one_rate.py    steps saved at the usual rate, by a larger model too
 at_rates.py       at larger rates, and at the best of them
+at_falling.py     where the rate falls to 0
 with_guard.py     beside vanilla at equal steps
 of_jumps.py       one jump by every method, and by alpha
 of_worth.py       what jumps change at once, and what they are worth
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Swept
+from benchmarks.rlvr.campaign.tables.at_falling import falling
 from benchmarks.rlvr.campaign.tables.at_one_rate import larger, steps
 from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
@@ -25,6 +27,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "larger": larger,
     "rates": rates,
     "best": best,
+    "falling": falling,
     "guard": guard,
     "worth": worth,
     "one-jump": one_jump,

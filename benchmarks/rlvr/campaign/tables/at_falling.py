@@ -1,0 +1,26 @@
+"""Rates that fall to 0 over a run, which takes the noise out of its last steps: without jumps, and with."""
+
+from benchmarks.rlvr.campaign.plan import FALLING_FROM, runs_of
+from benchmarks.rlvr.campaign.results import Results, Spread
+from benchmarks.rlvr.campaign.tables.cells import accuracy, table
+from benchmarks.rlvr.campaign.variants import BEST, DECAYED, VARIANTS
+
+_SHOWN = (100, 200, 300, 400)
+
+
+def falling(results: Results) -> str:
+    """Beside constant rates: vanilla and cycles at the best of these, and vanilla from twice that down."""
+    rows = []
+    for task, (best, twice) in FALLING_FROM.items():
+        ways = [(way, best) for way in ("vanilla", BEST, *DECAYED)]
+        if not any(results.of(runs_of([way], [task], [best])) for way in DECAYED):
+            continue
+        for way, rate in (*ways, ("vanilla", twice), ("decayed", twice)):
+            runs = runs_of([way], [task], [rate])
+            made = [record for _, record in results.of(runs)]
+            if made:
+                greedy = Spread.of([record.rows[-1].accuracy.greedy for record in made])
+                cells = (*(accuracy(results, runs, step) for step in _SHOWN), greedy)
+                rows.append((task, f"{rate:g}", VARIANTS[way].title, len(made), *cells))
+    columns = ("task", "rate", "run", "runs", *(f"at {step}" for step in _SHOWN), "greedy at 400")
+    return table(columns, rows)
