@@ -31,10 +31,18 @@ JUMPS = {"method": "auto", "collect_every": 2, "jump_at": 4, "jump_every": 2, "h
 HELD_OUT = 50
 
 
-def record(settings: Settings, accuracies: dict[int, float], jumps: dict[int, float] | None = None) -> Record:
+def record(
+    settings: Settings,
+    accuracies: dict[int, float],
+    jumps: dict[int, float] | None = None,
+    greedy: dict[int, float] | None = None,
+) -> Record:
     return Record(
         settings,
-        [Row(step, float(step), Accuracy(sampled, sampled)) for step, sampled in accuracies.items()],
+        [
+            Row(step, float(step), Accuracy(sampled, (greedy or accuracies)[step]))
+            for step, sampled in accuracies.items()
+        ],
         [
             JumpRow(step, 0.5, Accuracy(sampled, sampled), 1.0, 0.2, None)
             for step, sampled in (jumps or {}).items()
@@ -47,7 +55,7 @@ JUMPING = record(SHORT, {0: 0.1, 20: 0.3, 40: 0.6}, {20: 0.4})
 
 
 def test_a_curve_goes_through_both_sides_of_a_jump() -> None:
-    assert [(point.step, point.sampled) for point in curve(JUMPING)] == [
+    assert [(point.step, point.accuracy) for point in curve(JUMPING)] == [
         (0, 0.1),
         (20, 0.3),
         (20, 0.4),
@@ -95,6 +103,17 @@ def test_a_run_is_compared_at_equal_steps() -> None:
     assert pair.worst == pytest.approx(0.0)
     assert pair.goal == 0.55
     assert pair.steps == pytest.approx(35)
+
+
+def test_greedy_accuracy_is_compared_with_greedy_accuracy() -> None:
+    sampled = {0: 0.1, 20: 0.3, 40: 0.5, 400: 0.6}
+    rival = record(replace(SHORT, steps=400), sampled, greedy={0: 0.2, 20: 0.5, 40: 0.7, 400: 0.8})
+    made = record(SHORT, {0: 0.1, 20: 0.7, 40: 0.8}, greedy={0: 0.2, 20: 0.6, 40: 0.9})
+    pair = Pair(planned(BEST, "addition"), made, rival).greedy
+    assert pair.goal == 0.8
+    assert pair.steps == pytest.approx(20 + 20 * 2 / 3)
+    assert pair.steps_until_kept == pytest.approx(20 + 20 * 2 / 3)
+    assert pair.differences == pytest.approx({0: 0.0, 20: 0.1, 40: 0.2})
 
 
 def test_noise_is_what_two_runs_of_one_kind_lie_apart() -> None:
@@ -148,15 +167,16 @@ def test_runs_are_chosen_by_name_in_the_order_of_the_names() -> None:
 
 def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     runs = [planned(variant, "addition") for variant in ("vanilla", BEST)]
-    vanilla = record(runs[0].settings, {0: 0.2, 150: 0.4, 400: 0.8})
-    jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9})
+    vanilla = record(runs[0].settings, {0: 0.2, 150: 0.4, 400: 0.8}, greedy={0: 0.5, 150: 0.7, 400: 0.9})
+    jumping = record(runs[1].settings, {0: 0.2, 150: 0.8, 250: 0.9}, greedy={0: 0.5, 150: 0.7, 250: 0.9})
     lost = planned(BY_OTHERS[-1], "addition")
     found = Results({run.name: made for run, made in zip(runs, (vanilla, jumping), strict=True)})
     found.records[lost.name] = record(lost.settings, {0: 0.2, 150: 0.3, 250: 0.1})
     told_of_steps = tables.SECTIONS["steps"](found)
-    assert "1 of 1 runs reached it, after 150 steps" in told_of_steps
-    assert f"{VARIANTS[lost.variant].title}: none of 1 runs reached it." in told_of_steps
-    assert "| 150, 1 of 1 runs | 150, 1 of 1 runs | 150, 1 of 1 runs |" in tables.SECTIONS["best"](found)
+    assert "1 of 1 runs reached it, after 150 steps in the mean (150 to 150); greedy, 1 of 1" in told_of_steps
+    assert f"{VARIANTS[lost.variant].title}: none of 1 runs reached it; greedy, none of 1" in told_of_steps
+    assert "| 150 | 250 |" in told_of_steps
+    assert "".join(["| 150, 1 of 1 runs "] * 3 + ["| 250, 1 of 1 runs |"]) in tables.SECTIONS["best"](found)
     told = {name for name, table in tables.SECTIONS.items() if not table(found).startswith(NOTHING)}
     assert told == {"steps", "rates", "best", "guard"}
     assert all(table(Results({})).startswith(NOTHING) for table in tables.SECTIONS.values())
@@ -167,6 +187,18 @@ def test_tables_and_figures_tell_what_there_is(tmp_path: Path) -> None:
     assert [path.name for path in drawn] == ["rlvr-steps.svg", "rlvr-alpha.svg"]
     assert all(path.read_text().startswith("<svg") for path in drawn)
     assert figures.draw(Results({}), [], tmp_path) == []
+
+
+def test_the_lead_at_the_end_has_an_interval_where_all_seeds_are_there() -> None:
+    made = {}
+    for seed, lead in enumerate((0.01, 0.02, 0.03)):
+        vanilla, jumping = (planned(variant, "addition", 4e-4, seed) for variant in ("vanilla", BEST))
+        made[vanilla.name] = record(vanilla.settings, {0: 0.2, 400: 0.8})
+        made[jumping.name] = record(jumping.settings, {0: 0.2, 400: 0.8 + lead})
+    # Student's t of 2 degrees of freedom, 4.303, times 0.01 over the root of 3.
+    assert "| +0.020 (-0.005 to +0.045) |" in tables.SECTIONS["guard"](Results(made))
+    del made[jumping.name]
+    assert "| +0.015 |" in tables.SECTIONS["guard"](Results(made))
 
 
 def test_one_jump_is_a_row_for_each_method_whatever_the_tasks() -> None:

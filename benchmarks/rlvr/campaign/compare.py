@@ -1,7 +1,7 @@
 """Runs beside their rivals: the runs without jumps of the same task, learning rate and seed."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import mean, variance
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from demo.trainer import GUARD_QUESTIONS, SETTINGS
 
 from benchmarks.rlvr.campaign.plan import Planned, planned, runs_of
-from benchmarks.rlvr.campaign.results import Results, at, curve, steps_to, steps_until_kept
+from benchmarks.rlvr.campaign.results import Decoding, Results, at, curve, steps_to, steps_until_kept
 from benchmarks.rlvr.campaign.variants import CYCLE_STEPS, VANILLA, VARIANTS
 from benchmarks.rlvr.record import Record
 
@@ -23,21 +23,28 @@ class Pair:
     run: Planned
     record: Record
     rival: Record
+    decoding: Decoding = "sampled"
+    """That accuracies are of."""
+
+    @property
+    def greedy(self) -> "Pair":
+        """The same by greedy accuracy."""
+        return replace(self, decoding="greedy")
 
     @property
     def goal(self) -> float:
-        """Sampled accuracy of the rival at its end."""
-        return at(self.rival, VANILLA.steps)
+        """Accuracy of the rival at its end."""
+        return self._at(VANILLA.steps, self.rival)
 
     @property
     def steps(self) -> float | None:
         """Steps that the run paid for the goal; None where it did not get there."""
-        return steps_to(self.record, self.goal)
+        return steps_to(self.record, self.goal, self.decoding)
 
     @property
     def steps_until_kept(self) -> float | None:
         """Steps after which the run was never below the goal again."""
-        return steps_until_kept(self.record, self.goal)
+        return steps_until_kept(self.record, self.goal, self.decoding)
 
     @property
     def steps_with_guard(self) -> float | None:
@@ -50,14 +57,15 @@ class Pair:
     @property
     def steps_of_rival(self) -> float:
         """Steps that the rival paid for what the run has at its end; all of them where it has less."""
-        reached = steps_to(self.rival, at(self.record, self.record.settings.steps))
+        end = self._at(self.record.settings.steps, self.record)
+        reached = steps_to(self.rival, end, self.decoding)
         return VANILLA.steps if reached is None else reached
 
     @property
     def differences(self) -> dict[int, float]:
-        """How much more sampled accuracy the run has at equal steps, wherever it was measured."""
+        """How much more accuracy the run has at equal steps, wherever it was measured."""
         measured = sorted({point.step for point in curve(self.record)})
-        return {step: at(self.record, step) - at(self.rival, step) for step in measured}
+        return {step: self._at(step, self.record) - self._at(step, self.rival) for step in measured}
 
     @property
     def worst(self) -> float:
@@ -69,6 +77,9 @@ class Pair:
         """Answers that the guard had given, for each one that the run trained on."""
         trained_on = self.record.settings.steps * _ANSWERS_A_STEP
         return len(self.record.jumps) * self._answers_a_jump / trained_on
+
+    def _at(self, step: int, record: Record) -> float:
+        return at(record, step, self.decoding)
 
     @property
     def _answers_a_jump(self) -> int:

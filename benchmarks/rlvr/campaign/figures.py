@@ -94,7 +94,7 @@ def _lines(results: Results, variant: str, task: str, rate: float, panel: str) -
             "seed": run.settings.seed,
             "order": order,
             "step": point.step,
-            "sampled": point.sampled,
+            "sampled": point.accuracy,
             "goal": mean(goals) if goals and not order else None,
         }
         for run, record in results.of(runs)

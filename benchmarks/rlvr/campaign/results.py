@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Literal
 
 from benchmarks.rlvr.campaign.one_run import finished
 from benchmarks.rlvr.campaign.plan import Planned
 from benchmarks.rlvr.record import RECORD, Record
 
 FOLDER = Path(__file__).parents[1] / "results"
+
+Decoding = Literal["sampled", "greedy"]
+"""Of an answer: at temperature 1, or each token the most probable one."""
 
 
 @dataclass(frozen=True)
@@ -20,62 +24,61 @@ class Point:
 
     step: int
     """Steps of training paid."""
-    sampled: float
-    greedy: float
+    accuracy: float
 
 
-def curve(record: Record) -> list[Point]:
+def curve(record: Record, decoding: Decoding = "sampled") -> list[Point]:
     """Return a run's measurements in order; where a jump was due, the one before and the one after it."""
     measured = [(row.step, 0, row.accuracy) for row in record.rows]
     measured += [(jump.step, 1, jump.accuracy) for jump in record.jumps]
     return [
-        Point(step, accuracy.sampled, accuracy.greedy)
+        Point(step, accuracy.sampled if decoding == "sampled" else accuracy.greedy)
         for step, _, accuracy in sorted(measured, key=lambda entry: entry[:2])
     ]
 
 
-def at(record: Record, step: int) -> float:
-    """Return the sampled accuracy when `step` steps were paid, on lines between measurements.
+def at(record: Record, step: int, decoding: Decoding = "sampled") -> float:
+    """Return the accuracy when `step` steps were paid, on lines between measurements.
 
     After the jump, where one was due then.
 
     Raises:
         LookupError: the run has not come that far.
     """
-    points = curve(record)
+    points = curve(record, decoding)
     for before, after in pairwise(points):
         if before.step <= step < after.step:
             share = (step - before.step) / (after.step - before.step)
-            return before.sampled + share * (after.sampled - before.sampled)
+            return before.accuracy + share * (after.accuracy - before.accuracy)
     if not points or points[-1].step != step:
         raise LookupError(f"the run has not come to step {step}")
-    return points[-1].sampled
+    return points[-1].accuracy
 
 
-def steps_to(record: Record, sampled: float) -> float | None:
+def steps_to(record: Record, accuracy: float, decoding: Decoding = "sampled") -> float | None:
     """Return after how many paid steps that accuracy was reached, on lines between measurements.
 
     None where it never was.
     """
-    points = curve(record)
+    points = curve(record, decoding)
     for before, after in pairwise(points):
-        if after.sampled >= sampled:
-            share = (sampled - before.sampled) / (after.sampled - before.sampled)
+        if after.accuracy >= accuracy:
+            share = (accuracy - before.accuracy) / (after.accuracy - before.accuracy)
             return before.step + max(share, 0.0) * (after.step - before.step)
     return None
 
 
-def steps_until_kept(record: Record, sampled: float) -> float | None:
+def steps_until_kept(record: Record, accuracy: float, decoding: Decoding = "sampled") -> float | None:
     """Return after how many paid steps that accuracy was there for good, on lines between measurements.
 
     None where the last measurement is below it.
     """
-    points = curve(record)
-    if points[-1].sampled < sampled:
+    points = curve(record, decoding)
+    if points[-1].accuracy < accuracy:
         return None
     for before, after in reversed(list(pairwise(points))):
-        if before.sampled < sampled:
-            share = (sampled - before.sampled) / (after.sampled - before.sampled)
+        if before.accuracy < accuracy:
+            share = (accuracy - before.accuracy) / (after.accuracy - before.accuracy)
             return before.step + share * (after.step - before.step)
     return 0.0
 

@@ -18,7 +18,7 @@ def steps(results: Results) -> str:
     """Steps to what vanilla has after its last step: by task, and in the mean."""
     rows = [row for task in TASKS for row in _rows(results, task, _CYCLES)]
     jumping = {VARIANTS[variant].title: runs_of([variant]) for variant in _CYCLES}
-    told = [_mean_steps(title, pairs(results, runs)) for title, runs in jumping.items()]
+    told = [_told(title, found) for title, runs in jumping.items() if (found := pairs(results, runs))]
     finished = f"Of {len(campaign())} planned runs, {len(results.of(campaign()))} are finished."
     sentences = (*told, _costs(results, jumping[VARIANTS[BEST].title]), finished)
     return f"{table(_COLUMNS, rows)}\n\n{' '.join(filter(None, sentences))}"
@@ -31,8 +31,8 @@ def larger(results: Results) -> str:
 
 
 _COLUMNS = (
-    "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "seconds to it",
-    "gain for 100 steps",
+    "task", "run", *(f"at {step}" for step in _SHOWN), "steps to vanilla's 400", "to its greedy 400",
+    "seconds to it", "gain for 100 steps",
 )  # fmt: skip
 
 
@@ -45,7 +45,7 @@ def _rows(results: Results, task: str, cycles: Sequence[str]) -> Iterator[tuple[
                 task,
                 VARIANTS[variant].title,
                 *(accuracy(results, runs, step) for step in _SHOWN),
-                "" if variant == "vanilla" else each([pair.steps for pair in found]),
+                *map(each, _sampled_and_greedy(found)),
                 _seconds(found),
                 f"{mean(gain_for_100_steps(pair.record) for pair in found):.3f}",
             )
@@ -56,12 +56,22 @@ def _seconds(found: Sequence[Pair]) -> str:
     return f"{mean(reached):.0f}" if reached else ""
 
 
-def _mean_steps(title: str, found: Sequence[Pair]) -> str:
-    reached = [pair.steps for pair in found if pair.steps is not None]
+def _sampled_and_greedy(found: Sequence[Pair]) -> tuple[list[float | None], list[float | None]]:
+    return [pair.steps for pair in found], [pair.greedy.steps for pair in found]
+
+
+def _told(title: str, found: Sequence[Pair]) -> str:
+    """Steps to the rival's accuracy at its end, sampled and greedy, in a sentence."""
+    sampled, greedy = map(_mean_steps, _sampled_and_greedy(found))
+    return f"By {title}: {sampled}; greedy, {greedy}."
+
+
+def _mean_steps(steps: Sequence[float | None]) -> str:
+    reached = [paid for paid in steps if paid is not None]
     if not reached:
-        return f"By {title}: none of {len(found)} runs reached it." if found else ""
-    text = f"By {title}: {len(reached)} of {len(found)} runs reached it, after {mean(reached):.0f} steps"
-    return f"{text} in the mean ({min(reached):.0f} to {max(reached):.0f})."
+        return f"none of {len(steps)} runs reached it"
+    share = f"{len(reached)} of {len(steps)} runs reached it"
+    return f"{share}, after {mean(reached):.0f} steps in the mean ({min(reached):.0f} to {max(reached):.0f})"
 
 
 def _costs(results: Results, runs: Sequence[Planned]) -> str:

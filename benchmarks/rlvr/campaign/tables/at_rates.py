@@ -51,11 +51,11 @@ def best(results: Results) -> str:
         if everything:
             by_task = (together([pair.steps for pair in of_task]) for of_task in found.values())
             # Of all tasks, or of none: a mean over some of them would be another goal's.
-            overall = _overall(everything) if all(found.values()) else ("", "", "")
+            overall = _overall(everything) if all(found.values()) else ("", "", "", "")
             rows.append((VARIANTS[way].title, *by_task, *overall))
     columns = (
         "run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all", "all, for good",
-        "all, with the guard's answers",
+        "all, with the guard's answers", "all, greedy",
     )  # fmt: skip
     return table(columns, rows)
 
@@ -88,7 +88,8 @@ def averages(results: Results, swept: Sequence[Swept]) -> str:
 
 def _overall(found: Sequence[Pair]) -> tuple[str, ...]:
     ways = ("steps", "steps_until_kept", "steps_with_guard")
-    return tuple(_mean_of([getattr(pair, way) for pair in found]) for way in ways)
+    of_sampled = (_mean_of([getattr(pair, way) for pair in found]) for way in ways)
+    return (*of_sampled, _mean_of([pair.greedy.steps for pair in found]))
 
 
 def _mean_of(steps: Sequence[float | None]) -> str:
