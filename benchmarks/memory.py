@@ -9,28 +9,28 @@ shapes of the Qwen2.5 models. The peak is the most resident memory that the proc
 counts the pages of mapped files as well; beside it the most that was its own (RssAnon), looked at every few
 milliseconds. Numbers of checkpoints other than the default are measured on the first model alone.
 
-Three checkpoints are written, and the others are links to them: each is mapped on its own, and counts on its
-own, but the disk holds three. A series that does not fit in a third of what is free there is left out, and
-said so. `next-paper` is `next` by the paper's preset, trained for two epochs: the others take time alone.
+Each checkpoint is a file of its own: factors that are equal would be multiplied once. A series that does not
+fit in a third of what is free on the disk is left out, and said so. `next-paper` is `next` by the paper's
+preset, trained for two epochs: the others take time alone.
 """
 
 import argparse
-import os
 import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from benchmarks.models import MODELS, Shape, write_series
+from benchmarks.models import MODELS, write_series
 from benchmarks.written import add_write_option, markdown_table, write_section
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import REPORT, JobCreate, Report
+from nextrapolate_numerics import AdapterFiles
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs
 from nextrapolate_worker.messages import Done, Start
 from nextrapolate_worker.nursery import Child
@@ -40,7 +40,6 @@ COLUMNS = (
     "3 x one + 500, MB", "peak over that", "seconds",
 )  # fmt: skip
 DEFAULT_CHECKPOINTS = 15
-DISTINCT = 3
 PAPER: dict[str, object] = {"preset": "paper", "epochs": 2}
 MB = 1e6
 
@@ -69,15 +68,18 @@ def measured(
     """A row for each number of checkpoints and each method; one that says so where the disk is too small."""
     shape = MODELS[model]
     size = shape.checkpoint_bytes(rank)
-    if DISTINCT * size > shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free / 3:
+    most = max(counts)
+    if most * size > shutil.disk_usage(arguments.folder or tempfile.gettempdir()).free / 3:
         yield (model, rank, "", "", f"{size / MB:.0f}", "not written: no room", "", "", "", "")
         return
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
+        run = write_series(
+            folder / "run", shape.modules(shape.layers), rank=rank, checkpoints=most, step=1 / most
+        )
         for count in counts:
-            inputs = linked_series(folder, shape, rank, count)
             for method in arguments.methods:
-                found = peak_of(folder / f"{method}-{count}", inputs, method, arguments)
+                found = peak_of(folder / f"{method}-{count}", inputs_of(run[:count]), method, arguments)
                 bar = 3 * size + 500 * MB
                 sizes = (size, found.peak, found.own, bar)
                 yield (
@@ -86,24 +88,14 @@ def measured(
                 )  # fmt: skip
 
 
-def linked_series(folder: Path, shape: Shape, rank: int, count: int) -> JobInputs:
-    """So many checkpoints, of which a few are files and the others links to them, in turn."""
-    if not (folder / "run").exists():
-        write_series(
-            folder / "run", shape.modules(shape.layers), rank=rank, checkpoints=DISTINCT, step=1 / DISTINCT
+def inputs_of(checkpoints: Sequence[AdapterFiles]) -> JobInputs:
+    """A job's, from files that nobody has uploaded."""
+    return JobInputs(
+        tuple(
+            InputAdapter(files.step, *(FileSource("file", str(path)) for path in (files.model, files.config)))
+            for files in checkpoints
         )
-    adapters = []
-    for index in range(count):
-        source = folder / "run" / f"checkpoint-{10 * (index % DISTINCT + 1)}"
-        linked = folder / f"linked-{count}" / f"checkpoint-{10 * (index + 1)}"
-        linked.mkdir(parents=True)
-        names = ("adapter_model.safetensors", "adapter_config.json")
-        for name in names:
-            os.link(source / name, linked / name)
-        adapters.append(
-            InputAdapter(10 * (index + 1), *(FileSource("file", str(linked / name)) for name in names))
-        )
-    return JobInputs(tuple(adapters))
+    )
 
 
 @dataclass(frozen=True)
