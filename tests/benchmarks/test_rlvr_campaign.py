@@ -201,6 +201,22 @@ def test_the_lead_at_the_end_has_an_interval_where_all_seeds_are_there() -> None
     assert "| +0.015 |" in tables.SECTIONS["guard"](Results(made))
 
 
+def test_falling_rates_stand_beside_constant_ones() -> None:
+    ways = {"vanilla": 0.8, "decayed": 0.84, "decayed-cycles": 0.9}
+    made = {}
+    for way, end in ways.items():
+        run = planned(way, "addition", 4e-4)
+        made[run.name] = record(run.settings, {0: 0.2, 200: 0.5, 400: end})
+    assert tables.SECTIONS["falling"](Results({name: made[name] for name in list(made)[:1]})) == NOTHING
+    _, _, *rows = tables.SECTIONS["falling"](Results(made)).splitlines()
+    cells = [row.strip("| ").split(" | ") for row in rows]
+    titles = [VARIANTS[way].title for way in ways]
+    assert [row[:4] for row in cells] == [["addition", "0.0004", title, "1"] for title in titles]
+    assert [row[4:] for row in cells] == [
+        ["0.350", "0.500", f"{(0.5 + end) / 2:.3f}", f"{end:.3f}", f"{end:.3f}"] for end in ways.values()
+    ]
+
+
 def test_one_jump_is_a_row_for_each_method_whatever_the_tasks() -> None:
     made = {}
     for task, gain in (("addition", 0.02), ("sorting", 0.04)):
