@@ -87,13 +87,14 @@ def test_dependent_rows_need_no_care() -> None:
     torch.testing.assert_close(Core.leading(gram_b, gram_a, 2).values[0].sqrt(), expected[:2])
 
 
-def test_what_one_needs_changes_no_other() -> None:
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_what_one_needs_changes_no_other(count: int) -> None:
     """A flat spectrum takes more rounds, or the whole decomposition, than its neighbours in the batch."""
     steep = [factors(torch.arange(1, Q + 1, dtype=torch.float64) ** -power, seed=0) for power in (1.5, 2.0)]
     flat = [factors(torch.linspace(1, share, Q, dtype=torch.float64), seed=1) for share in (0.999, 0.5)]
-    alone, beside = (Core.leading(*grams(batch), 3) for batch in (steep, [flat[0], *steep, flat[1]]))
+    alone, beside = (Core.leading(*grams(batch), count) for batch in (steep, [flat[0], *steep, flat[1]]))
     for side in ("values", "left", "right"):
         assert getattr(alone, side).equal(getattr(beside, side)[1:3])
     for index, matrix in ((0, flat[0]), (3, flat[1])):
         (whole,) = Core.of(*grams([matrix])).values
-        torch.testing.assert_close(beside.values[index], whole[:3], rtol=1e-6, atol=0)
+        torch.testing.assert_close(beside.values[index], whole[:count], rtol=1e-6, atol=0)

@@ -7,6 +7,7 @@ factors, costs nothing that grows with m or n. Batches of X go together.
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from typing import Self
 
 import torch
@@ -18,7 +19,8 @@ from nextrapolate_numerics.transfer import fetched
 ROUNDING = 1e-7
 """Of the first singular value: what inner products of float32 factors, in float64, hardly tell from 0."""
 
-_OVERSAMPLING = 7  # iterated beyond those wanted: the first one left out decides over convergence
+_OVERSAMPLING = 7  # iterated beyond those wanted, at least: the first one left out decides over convergence
+_ABREAST = 8  # columns that make a cache line: matrices that begin at one are multiplied alike, bit for bit
 _DENSE = 3  # below so many times the iterated columns, the whole spectrum costs no more than a part
 _BATCHED_ON_GPU = 32  # wider matrices a GPU decomposes one after the other, more slowly than a CPU
 _ROUNDS = 8
@@ -67,9 +69,9 @@ class Core:
         All begin with the same random columns, and two or three rounds do, as a rule. A neighbour's vectors
         would save one at the most, and they would have to be there first, where now one batch has them all.
         """
-        width = count + _OVERSAMPLING
+        width = _ABREAST * ceil((count + _OVERSAMPLING) / _ABREAST)
         dense = _DENSE * width if gram_b.device.type == "cpu" else _BATCHED_ON_GPU
-        if gram_b.shape[-1] <= max(dense, width):
+        if not len(gram_b) or gram_b.shape[-1] <= max(dense, width):
             return cls.of(gram_b, gram_a).first(count)
         through = gram_a @ _start(gram_a, width)
         which = torch.arange(len(gram_b), device=gram_b.device)
