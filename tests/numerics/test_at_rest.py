@@ -4,21 +4,24 @@ Whether rounding is seen depends on the rank: products of 4 or 8 rows are often 
 or 16 are not.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from fixtures.adapters import MODULES, write_adapter, write_run
+from fixtures.adapters import MODULES, RANK, write_adapter, write_run
 from fixtures.dense import adapter_files, checkpoints, dense_deltas, leading_triple
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from nextrapolate_numerics import (
     AdapterFiles,
+    Autoregression,
+    Backtest,
     Expo,
     Extraction,
-    LowRank,
+    GateThresholds,
     Maec,
     Method,
     Next,
@@ -28,6 +31,8 @@ from nextrapolate_numerics import (
     Triple,
     WeightExtrapolation,
     backtest,
+    compare,
+    extend,
     extract,
 )
 
@@ -150,9 +155,21 @@ def leading_part(matrix: Tensor) -> Tensor:
     return part
 
 
-def resting(folder: Path, names: set[str], *, from_step: int) -> list[AdapterFiles]:
-    """A run from a trained adapter to step 80; the modules stay, bit for bit, where they are at a step."""
-    files = checkpoints(write_run(folder, range(10, 90, 10), init_lora_weights=False))
+def resting(
+    folder: Path,
+    names: set[str],
+    *,
+    from_step: int,
+    modules: Mapping[str, tuple[int, int]] = MODULES,
+    rank: int = RANK,
+) -> list[AdapterFiles]:
+    """A run from a trained adapter to step 80; some modules stay, bit for bit, where they are at a step.
+
+    Of `MODULES` the last one never moves.
+    """
+    moving = dict(modules) if modules is MODULES else {**modules, FROZEN: (5, 6)}
+    run = write_run(folder, range(10, 90, 10), modules=moving, rank=rank, init_lora_weights=False)
+    files = checkpoints(run)
     at_rest = load_file(next(each.model for each in files if each.step == from_step))
     for later in (each for each in files if each.step > from_step):
         tensors = load_file(later.model)
@@ -184,8 +201,9 @@ def test_a_module_at_rest_has_no_score_however_its_products_are_rounded(
     trajectory = Trajectory.open(resting(tmp_path / "all", set(MODULES), from_step=50))
     extraction = extract(trajectory, method, 20, geometry=True)
     for seed in range(5):
-        with pytest.raises(NoBacktestError, match="no module changed from step 60 to step 80"):
+        with pytest.raises(NoBacktestError, match="no module changed from step 60 to step 80") as none:
             backtest(method, rounded(extraction, seed), 20)
+        assert none.value.measurable_steps is None
 
 
 def test_of_a_module_at_rest_no_entries_are_selected(tmp_path: Path) -> None:
@@ -198,12 +216,44 @@ def test_of_a_module_at_rest_no_entries_are_selected(tmp_path: Path) -> None:
     assert update.delta(next(iter(MODULES)), trajectory).norm() > 0
 
 
-@pytest.mark.parametrize("r", [2, 5, 16, 64])
-def test_what_cancels_has_no_length(r: int) -> None:
-    generator = torch.Generator().manual_seed(r)
-    B, A = torch.randn(M, r, generator=generator), torch.randn(r, N, generator=generator)
-    point = LowRank(B, A)
-    assert (point + point.scaled(-1.0)).norm() == 0
-    near = LowRank(B, A + 1e-6 * torch.randn(r, N, generator=generator))
-    dense = (near.B.double() @ near.A.double() - B.double() @ A.double()).norm()
-    assert (near + point.scaled(-1.0)).norm() == pytest.approx(float(dense), rel=0.01)
+@pytest.mark.parametrize("method", [Next(), NextPaper(epochs=2), Expo()])
+def test_a_wide_adapter_at_rest_has_no_score_where_only_triples_were_asked_for(
+    method: Method, tmp_path: Path
+) -> None:
+    """Of two points of rank 16 the difference is a matrix of 24 rows, as wide as the sum of both."""
+    modules = {"q_proj": (24, 300), "k_proj": (24, 300)}
+    trajectory = Trajectory.open(resting(tmp_path, {"k_proj"}, from_step=50, modules=modules, rank=16))
+    found = backtest(method, extract(trajectory, method, 20), 20)
+    (compared,) = compare(trajectory, [method], at_step=60, horizon_steps=20)
+    assert isinstance(compared, Backtest)
+    assert set(found.modules) == set(compared.modules) == {"q_proj"}
+
+
+@pytest.mark.parametrize("rank", [5, 6, 8, 16])
+def test_a_module_that_begins_to_move_is_not_gated_for_what_nobody_foretold(
+    rank: int, tmp_path: Path
+) -> None:
+    modules = {"q_proj": (90, 70), "k_proj": (90, 70)}
+    files = resting(tmp_path, set(), from_step=10, modules=modules, rank=rank)
+    first = {key: tensor for key, tensor in load_file(files[0].model).items() if "k_proj" in key}
+    for each in files[1:6]:
+        save_file(load_file(each.model) | first, each.model)
+    extraction = extract(Trajectory.open(files), Autoregression(), 20, geometry=True)
+    for seed in range(5):
+        scores = backtest(Autoregression(), rounded(extraction, seed), 20)
+        assert (scores.modules["k_proj"].cosine, scores.modules["k_proj"].size_ratio) == (0, 0)
+        assert "k_proj" not in GateThresholds().gated(extraction, scores)
+
+
+def test_an_update_of_a_module_at_rest_has_no_length(tmp_path: Path) -> None:
+    moving, *still = [name for name in MODULES if name != FROZEN]
+    trajectory = Trajectory.open(resting(tmp_path / "run", set(still), from_step=30))
+    method = WeightExtrapolation(window_steps=20)
+    extraction = rounded(extract(trajectory, method, 20), seed=0)
+    (tmp_path / "out").mkdir()
+    gate = GateThresholds(min_backtest_cosine=-1)
+    update = method.fit(extraction, 20)
+    made = extend(extraction, update, alpha=1.0, gate=gate, backtest=None, folder=tmp_path / "out")
+    lengths = {module.name: module.update_norm for module in made.modules}
+    assert lengths.pop(moving) > 0
+    assert not any(lengths.values())

@@ -1,13 +1,12 @@
 """Weight extrapolation's two steps: the caller's, or those that a dense backtest would choose."""
 
-from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fixtures.adapters import write_run
 from fixtures.combinations import Vector, dense_drift, fitted
-from fixtures.dense import checkpoints, dense_deltas, flat
+from fixtures.dense import assert_same_scores, checkpoints, dense_deltas, flat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -155,10 +154,8 @@ def test_steps_that_a_backtest_hides_move_back_together(run_folder: Path) -> Non
     alone = backtest(moved, extract(trajectory, moved, 30), 30)
     (at_origin,) = compare(trajectory, [moved], at_step=90, horizon_steps=30)
     assert isinstance(at_origin, Backtest)
-    for scored in (alone, at_origin):
-        assert scored.modules.keys() == hidden.modules.keys()
-        for name, scores in hidden.modules.items():  # which products are made together decides how they round
-            assert astuple(scored.modules[name]) == pytest.approx(astuple(scores), rel=1e-9)
+    assert_same_scores(hidden.modules, alone.modules)
+    assert_same_scores(hidden.modules, at_origin.modules)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import product
 from operator import or_
 
 import torch
+from torch import Tensor
 
 from nextrapolate_numerics.errors import (
     AbsentCheckpointError,
@@ -17,6 +19,7 @@ from nextrapolate_numerics.errors import (
     TooFewCheckpointsError,
 )
 from nextrapolate_numerics.extraction import Evidence, Extraction, gather, squared_norm, summed
+from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, part_of, silent
@@ -176,7 +179,7 @@ def compare(
     """
     visible = _held_out(trajectory, at_step, at_step + horizon_steps)
     origin, target = (visible.drift.steps.index(step) for step in (at_step, at_step + horizon_steps))
-    needs = reduce(or_, (method.needs for method in methods), Evidence())
+    needs = reduce(or_, (method.needs for method in methods), Evidence(gram=True))
     extraction = gather(
         visible, needs, horizon_steps, device=device, on_progress=part_of(on_progress, 0.0, 0.5)
     )
@@ -210,10 +213,22 @@ def _products(
     t, gram = truth.weights[name], extraction.grams.get(name)
     if isinstance(update, Combination) and gram is not None:
         p = update.weights.get(name, torch.zeros_like(t))
-        return float(p @ gram @ p), float(p @ gram @ t), squared_norm(t, gram)
+        pp = squared_norm(p, gram)
+        return pp, float(p @ gram @ t) if pp else 0.0, squared_norm(t, gram)
     true = truth.delta(name, extraction.trajectory)
-    tt = true.norm() ** 2 if gram is None else squared_norm(t, gram)
+    tt = squared_norm(t, _gram(name, t, extraction.trajectory) if gram is None else gram)
     if name not in update.modules():
         return 0.0, 0.0, tt
     predicted = update.delta(name, extraction.trajectory)
     return predicted.norm() ** 2, predicted.inner(true), tt
+
+
+def _gram(name: str, weights: Tensor, trajectory: Trajectory) -> Tensor:
+    """(p, p) inner products of a module's deltas at the points that have a weight, 0 elsewhere."""
+    points = weights.nonzero().flatten().tolist()
+    factors = trajectory.module(name, points)
+    deltas = [LowRank(B, A).scaled(factors.scaling) for B, A in zip(factors.B, factors.A, strict=True)]
+    gram = weights.new_zeros(len(weights), len(weights))
+    for (one, x), (other, y) in product(zip(points, deltas, strict=True), repeat=2):
+        gram[one, other] = x.inner(y)
+    return gram

@@ -16,8 +16,6 @@ from torch import Tensor
 
 from nextrapolate_numerics.gram_svd import Core, self_product
 
-_ROUNDING = 1e-15  # of the factors' squared lengths: what their products in float64 do not tell from 0
-
 
 @dataclass(frozen=True)
 class Triple:
@@ -95,10 +93,9 @@ class LowRank:
         return float((left * right).sum())
 
     def norm(self) -> float:
-        """Frobenius norm; 0 where rounding is all that is left of terms that cancel."""
+        """Frobenius norm; of terms that cancel, what rounding leaves of them."""
         gram_b, gram_a = self._grams
-        squared = float((gram_b * gram_a).sum())
-        return math.sqrt(squared) if squared > _ROUNDING * float(gram_b.trace() * gram_a.trace()) else 0.0
+        return math.sqrt(max(float((gram_b * gram_a).sum()), 0.0))
 
     def singular_values(self) -> Tensor:
         """(min(m, n, r),) float64, descending; below 1e-8 of the first they are rounding."""
