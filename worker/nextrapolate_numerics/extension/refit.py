@@ -63,8 +63,8 @@ def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
     wanted = own.double() + update
     A = own.A.double()
     rank = min(own.rank, own.shape[1])
-    leading = wanted.leading(rank + _BEYOND)
-    values = leading.values
+    values = wanted.singular_values()[: rank + _BEYOND]
+    leading = wanted.leading(rank)  # those behind the cut would take many rounds, and are not kept
     found = min(rank, int((values > ROUNDING * values[0]).sum()))
     kept, discarded = leading.truncated(found)
     basis = _completed(kept.A, A, rank)
