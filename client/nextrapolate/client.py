@@ -16,7 +16,7 @@ from tenacity import Retrying
 from nextrapolate import evidence, flows
 from nextrapolate.errors import APIError, NextrapolateError, ServiceUnreachable
 from nextrapolate.evidence import Question
-from nextrapolate.extrapolation import Extrapolation, ask, folder_for, folder_here
+from nextrapolate.extrapolation import Extrapolation, folder_for, folder_here, question_for
 from nextrapolate.folders import LocalCheckpoint, adapter_folder
 from nextrapolate.methods import make_method
 from nextrapolate.progress import OnProgress, Tracker
@@ -283,7 +283,7 @@ class NExtClient:
             JobFailedError, JobCancelledError, WaitTimeoutError, DownloadError: as in `wait` and `download`.
         """
         chosen = make_method(method, **parameters)
-        question = ask(source, method=chosen, until=until, output=output, gate=gate)
+        question = question_for(source, method=chosen, until=until, output=output, gate=gate)
         folder = folder_for(question, chosen, out)
         tracker = question.tracker(on_progress)
         job = self._run(question.start(name, labels, tracker))

@@ -29,7 +29,7 @@ class Extrapolation:
         return report_html(self.report, str(self.path))
 
 
-def ask(
+def question_for(
     source: Source, *, method: Method, until: int | None, output: Output | None, gate: Gate | None
 ) -> Question[Report]:
     """Ask for the adapter that a method predicts.
