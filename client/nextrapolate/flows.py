@@ -69,23 +69,21 @@ def newest(page: Callable[[int, str | None], Call[Page[T]]], limit: int) -> Flow
 
 
 def upload_checkpoint(series_id: str, checkpoint: LocalCheckpoint) -> Flow[dict[CheckpointFile, FileInfo]]:
-    """Upload what the service does not have yet of a checkpoint: each file when the one before is there.
-
-    The config is that of the checkpoints before: announced beside weights that are then refused or break off,
-    it would be taken, and stand alone.
-    """
-    infos: dict[CheckpointFile, FileInfo] = {}
-    for name, path in checkpoint.files.items():
-        infos |= yield from upload_files(series_id, checkpoint.step, {name: Upload(path)})
-    return infos
+    """Upload what the service does not have yet of a checkpoint, from this run or another."""
+    uploads = {name: Upload(path) for name, path in checkpoint.files.items()}
+    return (yield from upload_files(series_id, checkpoint.step, uploads))
 
 
 def upload_files(
     series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]
 ) -> Flow[dict[CheckpointFile, FileInfo]]:
-    """Upload those files of a checkpoint that the service does not have yet, from this run or another."""
-    answer = yield from ask(calls.announce(series_id, step, uploads))
+    """Upload the files of a checkpoint that the service does not have yet, each when the one before is there.
+
+    The config is that of the checkpoints before: announced beside weights that are then refused or break off,
+    it would be taken, and stand alone.
+    """
     for name, upload in uploads.items():
+        answer = yield from ask(calls.announce(series_id, step, {name: upload}))
         if name in answer.missing:
             yield from ask(calls.put_file(series_id, step, name, upload))
         else:

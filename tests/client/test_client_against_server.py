@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from itertools import count
@@ -182,6 +183,23 @@ def test_files_that_the_service_has_are_named_rather_than_sent(client: Any, run_
     assert client.announce(branch, 20, {name: unknown}) == [name]
     there = {checkpoint.step: checkpoint.files for checkpoint in client.get_series(branch).checkpoints}
     assert there == {10: {name: sent}}
+
+
+def test_weights_that_are_refused_leave_no_config_alone(
+    client: Any, run_of_steps: Path, tmp_path: Path
+) -> None:
+    """The service has it from the checkpoint before, and would take it as soon as it is named."""
+    run = tmp_path / "broken-off"
+    for step in (10, 20, 30):
+        shutil.copytree(run_of_steps / f"checkpoint-{step}", run / f"checkpoint-{step}")
+    weights = run / "checkpoint-30" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(InvalidRequestError, match="truncated"):
+        client.extrapolate(run, method="weight-extrapolation")
+    (left,) = client.list_series(limit=1)
+    assert left.name == "broken-off"
+    result = client.extrapolate(left, method="weight-extrapolation", out=tmp_path / "out")
+    assert result.job.steps == [10, 20]
 
 
 def test_refusals_are_typed(
