@@ -166,4 +166,6 @@ class BlobStore(Blobs):
 def _blobs_in(tenant_folder: Path) -> Iterator[Path]:
     """Find the blobs of a tenant; what else a file system or a copy may have left among them is none."""
     for folder in tenant_folder.glob("[0-9a-f][0-9a-f]"):
-        yield from folder.glob(f"{folder.name}*")
+        for file in folder.glob(f"{folder.name}*"):
+            if _SHA256.fullmatch(file.name) and file.is_file():
+                yield file

@@ -123,16 +123,19 @@ def test_what_lies_among_blobs_and_is_none_is_neither_counted_nor_touched(
     blob = blobs.path(FileSource("blob", SHA256), "default")
     elsewhere = blob.parents[1] / ("00" if SHA256[:2] == "ff" else "ff")
     elsewhere.mkdir()
-    strays = [blob.with_name(".nfs000000000001"), elsewhere / SHA256]
+    folder = blob.with_name(f"{SHA256[:2]}-dir")
+    folder.mkdir()
+    strays = [blob.with_name(".nfs000000000001"), blob.with_name(f"{SHA256}.part"), elsewhere / SHA256]
     for stray in strays:
         stray.write_bytes(b"stray")
-    for path in (blob, *strays):
+    for path in (blob, folder, *strays):
         os.utime(path, (0, time.time() - 7200))
     assert blobs.stored("default") == {SHA256: len(DATA)}
     unused = blobs.old(3600)
     assert unused == {"default": {SHA256}}
     assert blobs.remove_unused(unused, 3600) == 1
     assert sorted(files_under(tmp_path)) == sorted(strays)
+    assert folder.is_dir()
 
 
 def test_each_attempt_has_a_folder_of_its_own(tmp_path: Path) -> None:
