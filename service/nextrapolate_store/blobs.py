@@ -18,7 +18,7 @@ from nextrapolate_store.errors import BlobNotFound
 from nextrapolate_store.files import is_older, locked, make_folder
 from nextrapolate_store.quotas import QuotaStore, Room
 from nextrapolate_store.records import FileSource
-from nextrapolate_store.tenants import checked_tenant
+from nextrapolate_store.tenants import checked_tenant, is_tenant
 from nextrapolate_store.upload import Upload
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -80,7 +80,7 @@ class Blobs:
 
     def tenants(self) -> list[str]:
         """Name the tenants that have stored anything."""
-        return [folder.name for folder in self._blobs.glob("*")]
+        return [folder.name for folder in self._tenant_folders()]
 
     def stored(self, tenant: str) -> dict[str, int]:
         """Give the bytes of each blob of a tenant by its sha256."""
@@ -94,7 +94,7 @@ class Blobs:
         """Give the sha256 of the blobs that came so long ago, by tenant; none of a tenant without such."""
         found = {
             folder.name: {blob.name for blob in _blobs_in(folder) if is_older(blob, older_than_seconds)}
-            for folder in self._blobs.glob("*")
+            for folder in self._tenant_folders()
         }
         return {tenant: names for tenant, names in found.items() if names}
 
@@ -119,6 +119,10 @@ class Blobs:
 
     def _tenant_folder(self, tenant: str) -> Path:
         return self._blobs / checked_tenant(tenant)
+
+    def _tenant_folders(self) -> Iterator[Path]:
+        """Find the folders of tenants; what somebody has put beside them, such as a copy of one, is none."""
+        return (path for path in self._blobs.glob("*") if is_tenant(path.name) and path.is_dir())
 
 
 class BlobStore(Blobs):

@@ -11,13 +11,18 @@ _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _TIB = 1 << 40
 
 
+def is_tenant(name: str) -> bool:
+    """Tell whether this can be the name of a tenant."""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_tenant(name: str) -> str:
     """Give a tenant's name back: it becomes part of paths and of Redis' keys.
 
     Raises:
         ValueError: it cannot be one.
     """
-    if not _NAME.fullmatch(name):
+    if not is_tenant(name):
         raise ValueError(f"{name!r} is not the name of a tenant: use up to 64 letters, digits, - and _")
     return name
 

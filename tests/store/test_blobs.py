@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -136,6 +137,21 @@ def test_what_lies_among_blobs_and_is_none_is_neither_counted_nor_touched(
     assert blobs.remove_unused(unused, 3600) == 1
     assert sorted(files_under(tmp_path)) == sorted(strays)
     assert folder.is_dir()
+
+
+def test_what_lies_among_tenants_folders_and_is_none_is_left_alone(blobs: BlobStore, tmp_path: Path) -> None:
+    """As an operator's copy of a folder, and a note."""
+    blobs.put_bytes("default", DATA)
+    blob = blobs.path(FileSource("blob", SHA256), "default")
+    os.utime(blob, (0, time.time() - 7200))
+    folders = tmp_path / "data" / "blobs"
+    shutil.copytree(folders / "default", folders / "default.bak")
+    (folders / "README").write_text("moved here in May")
+    assert blobs.tenants() == ["default"]
+    unused = blobs.old(3600)
+    assert unused == {"default": {SHA256}}
+    assert blobs.remove_unused(unused, 3600) == 1
+    assert [path.parts[-3] for path in folders.rglob(SHA256)] == ["default.bak"]
 
 
 def test_each_attempt_has_a_folder_of_its_own(tmp_path: Path) -> None:
