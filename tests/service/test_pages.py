@@ -15,8 +15,9 @@ from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.schemas import Stage
 from nextrapolate_service.pages.negotiation import asks_for_html
-from nextrapolate_service.pages.wording import duration
+from nextrapolate_service.pages.wording import duration, situation
 from nextrapolate_service.sessions import FORM_TOKEN
+from nextrapolate_service.views import job_view
 from nextrapolate_store.keys import Scope
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota
@@ -115,6 +116,16 @@ def test_a_job_that_its_tenants_quota_holds_back_says_so(
     text = html.unescape(browser.get(f"/jobs/{waiting}").text)
     assert "Waiting: as many jobs of its tenant are running as may." in text
     assert text.count("It waits: 1 of its tenant's jobs are running, as many as may.") == 1
+
+
+def test_a_job_that_is_claimed_while_its_page_is_made_is_not_said_to_be_held_back(
+    store: Store, job_id: str
+) -> None:
+    record = store.jobs.get("tests", job_id)
+    assert store.jobs.claim(job_id, worker="test") is not None
+    job, events = job_view(store, record), store.jobs.events(job_id, None)
+    assert situation(job, events) == "Waiting for a worker."
+    assert situation(job, events[:1]) == "Waiting for a worker."
 
 
 def test_a_timeline_tells_stages_and_not_each_module(browser: TestClient, job_id: str, store: Store) -> None:

@@ -63,7 +63,7 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         job=job,
         run=Runs(store, tenant).of(record),
         asked=record.request,
-        situation=wording.situation(job),
+        situation=wording.situation(job, events),
         advice=wording.advice(job),
         timeline=wording.timeline(events),
         seen=events[-1].id if events else "",

@@ -1,6 +1,6 @@
 """Jobs in plain words: what state they are in, what happened to them, and what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -56,11 +56,11 @@ def duration(span: timedelta) -> str:
     return f"{seconds / size:.0f} {unit}"
 
 
-def situation(job: Job) -> str:
-    """Say in a sentence how a job stands, and what of it is still to come."""
+def situation(job: Job, events: Sequence[JobEvent]) -> str:
+    """Say in a sentence how a job stands after these events, and what of it is still to come."""
     match job.state:
         case JobState.QUEUED:
-            return _waiting(job.queue_position)
+            return _waiting(job.queue_position, held_back=bool(events) and _holds_back(events[-1]))
         case JobState.RUNNING:
             return f"{stage(job.stage).capitalize()}."
         case JobState.CANCELLING:
@@ -100,7 +100,7 @@ def timeline(events: Iterable[JobEvent]) -> list[Entry]:
 def _words(event: JobEvent) -> tuple[str | None, str]:
     """Say what an event is about, None where it is progress without a stage, and what it says of that."""
     said = event.message or ""
-    if event.type == "progress" and event.state is JobState.QUEUED:
+    if _holds_back(event):
         return f"It {said}.", ""
     if event.type == "progress":
         return (f"{stage(event.stage).capitalize()}." if event.stage else None), said
@@ -108,10 +108,17 @@ def _words(event: JobEvent) -> tuple[str | None, str]:
     return happened, f"By worker {said}" if event.type == "claimed" else said
 
 
-def _waiting(before: int | None) -> str:
-    """Say what a queued job waits for; it has no place where its tenant's quota holds it back."""
-    if before is None:
+def _holds_back(event: JobEvent) -> bool:
+    """Tell whether a job left its place in the queue by this event, because of its tenant's quota."""
+    return event.type == "progress" and event.state is JobState.QUEUED
+
+
+def _waiting(before: int | None, *, held_back: bool) -> str:
+    """Say what a queued job waits for; it has no place if it is held back, or was claimed just now."""
+    if before is None and held_back:
         return "Waiting: as many jobs of its tenant are running as may."
+    if before is None:
+        return "Waiting for a worker."
     if not before:
         return "Waiting for a worker. It is the next."
     return f"Waiting for a worker. {before} {'job is' if before == 1 else 'jobs are'} before it."
