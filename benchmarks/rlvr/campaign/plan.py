@@ -10,7 +10,6 @@ from benchmarks.rlvr.campaign.variants import (
     BRANCHES_AT,
     BY_OTHERS,
     CYCLES,
-    DECAYED,
     NOT_AHEAD,
     OFTEN,
     ONE_JUMP,
@@ -109,17 +108,16 @@ STUDIES = {
         *runs_of(("guarded-averages", "guarded-often"), rates=LARGE[-1:], seeds=SEEDS[:1]),
         *runs_of(["gated-often"], rates=LARGE[:1], seeds=SEEDS[:1]),
     ),
-    "a falling rate": tuple(
-        run
-        for task, (best, twice) in FALLING_FROM.items()
-        for run in (*runs_of(DECAYED, [task], [best]), *runs_of(["decayed"], [task], [twice]))
+    "a falling rate": (
+        *(run for task, rates in FALLING_FROM.items() for run in runs_of(["decayed"], [task], rates)),
+        *runs_of(["decayed-cycles"], TASKS[:1], LARGE[-1:]),
     ),
     "guard": runs_of(("guarded", "guarded-often")),
     "one jump": runs_of(ONE_JUMP),
     "algorithms": runs_of((*RLOO, *REINFORCE)),
     "ablations": runs_of(ABLATIONS),
     "one jump, not ahead": runs_of(NOT_AHEAD),
-    "a larger model": runs_of(("vanilla", BEST, OFTEN), [LARGER]),
+    "a larger model": runs_of(("vanilla", BEST, OFTEN), [LARGER], seeds=SEEDS[:2]),
     "tuning": runs_of(("vanilla", *CYCLES), TUNING_TASKS, seeds=[TUNING_SEED]),
 }
 """Each answers a question of its own; the first come first."""
