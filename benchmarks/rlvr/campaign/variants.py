@@ -86,6 +86,16 @@ def guarded(variant: Variant, **jumps: Any) -> Variant:
     )
 
 
+def recommended(variant: Variant) -> Variant:
+    """The same where no jump is made but one that its report recommends."""
+    assert variant.jumps is not None
+    return replace(
+        variant,
+        title=f"{variant.title}, where recommended",
+        jumps={**variant.jumps, "only_if_recommended": True},
+    )
+
+
 def trained_by(variant: Variant, trainer: str, name: str, **options: Any) -> Variant:
     """The same by another algorithm."""
     return replace(variant, title=f"{variant.title} ({name})", trainer=trainer, options=options)
@@ -164,12 +174,17 @@ GUARDED = {
 The tolerance is two standard errors of the guard's 1024 answers.
 """
 
+RECOMMENDED = {"recommended": recommended(CYCLES[BEST])}
+"""The report decides, which costs no answers; it says nothing before a run is longer than a horizon."""
+
 _FALLING = {"lr_scheduler_type": "linear"}
+_DECAYED_CYCLES = replace(
+    CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
+)
 DECAYED = {
     "decayed": replace(VANILLA, title="vanilla, its rate falling to 0", options=_FALLING),
-    "decayed-cycles": replace(
-        CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
-    ),
+    "decayed-cycles": _DECAYED_CYCLES,
+    "decayed-recommended": recommended(_DECAYED_CYCLES),
 }
 """What takes the noise out of the last steps without any jump, and with jumps; over a run's 400 steps."""
 
@@ -194,6 +209,7 @@ VARIANTS = {
     "vanilla": VANILLA,
     **CYCLES,
     **GUARDED,
+    **RECOMMENDED,
     **DECAYED,
     **ONE_JUMP,
     **ABLATIONS,

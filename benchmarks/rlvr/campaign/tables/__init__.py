@@ -16,7 +16,7 @@ from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Swept
 from benchmarks.rlvr.campaign.tables.at_falling import falling
 from benchmarks.rlvr.campaign.tables.at_one_rate import larger, steps
-from benchmarks.rlvr.campaign.tables.at_rates import averages, best, rates
+from benchmarks.rlvr.campaign.tables.at_rates import again, averages, best, rates
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
 from benchmarks.rlvr.campaign.tables.of_worth import worth
@@ -27,6 +27,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "larger": larger,
     "rates": rates,
     "best": best,
+    "again": again,
     "falling": falling,
     "guard": guard,
     "worth": worth,

@@ -9,7 +9,7 @@ _SHOWN = (100, 200, 300, 400)
 
 
 def falling(results: Results) -> str:
-    """Beside constant rates: vanilla and cycles at the best of these, and vanilla from twice that down."""
+    """Beside constant rates: vanilla and cycles at the best of these, and both from twice that down."""
     rows = []
     for task, (best, twice) in FALLING_FROM.items():
         ways = [(way, best) for way in ("vanilla", BEST, *DECAYED)]
@@ -17,7 +17,7 @@ def falling(results: Results) -> str:
         if not (rivals and any(results.of(runs_of([way], [task], [best])) for way in DECAYED)):
             continue
         goal = Spread.of([at(record, VANILLA.steps) for _, record in rivals])
-        for way, rate in (*ways, ("vanilla", twice), ("decayed", twice)):
+        for way, rate in (*ways, *((way, twice) for way in ("vanilla", *DECAYED))):
             runs = runs_of([way], [task], [rate])
             made = [record for _, record in results.of(runs)]
             if made:

@@ -8,7 +8,7 @@ from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, SEEDS, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread
 from benchmarks.rlvr.campaign.tables.cells import table, together
-from benchmarks.rlvr.campaign.variants import BEST, GUARDED, OFTEN, SHORTER, VARIANTS
+from benchmarks.rlvr.campaign.variants import BEST, GUARDED, OFTEN, RECOMMENDED, SHORTER, VARIANTS
 
 _T = 4.303
 """Student's, for 95 % on either side together and the two degrees of freedom that three seeds leave."""
@@ -20,7 +20,7 @@ def guard(results: Results) -> str:
     for rate in (RATE, *FASTER):
         for task in TASKS:
             allowed = noise(results, task, rate)
-            for way in (BEST, OFTEN, SHORTER, *GUARDED):
+            for way in (BEST, OFTEN, SHORTER, *GUARDED, *RECOMMENDED):
                 found = pairs(results, runs_of([way], [task], [rate]))
                 if found:
                     rows.append((task, f"{rate:g}", VARIANTS[way].title, *_cells(found, allowed)))
