@@ -10,13 +10,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 START_SECONDS = 180.0
 STOP_SECONDS = 90.0
 URL = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
 class ServerFailedError(Exception):
-    """The server did not come up."""
+    """The server did not come up, or takes no work."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,17 @@ class Server:
 
     url: str
     api_key: str
+
+    def require_ready(self) -> None:
+        """Make sure that it takes new work: one that lacks room on its disk starts, and refuses all jumps.
+
+        Raises:
+            ServerFailedError: it does not; the message says why.
+        """
+        readiness = httpx.get(f"{self.url}/readyz", trust_env=False, timeout=60).json()
+        if not readiness["ready"]:
+            reasons = "; ".join(reason for reason in readiness["checks"].values() if reason != "ok")
+            raise ServerFailedError(f"nextrapolate-server accepts nothing new: {reasons}")
 
 
 @contextmanager

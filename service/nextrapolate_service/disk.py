@@ -32,8 +32,8 @@ def require_space(settings: ServiceSettings, coming_bytes: int = 0) -> None:
     free, reserve = free_bytes(settings), reserve_bytes(settings)
     if free - coming_bytes < reserve:
         raise DiskReserveError(
-            f"the server's disk has {free >> 20} MiB free and keeps {reserve >> 20} MiB of them in reserve: "
-            "free some space in its data folder, then try again"
+            f"the server's disk has {free >> 20} MiB free and keeps {reserve >> 20} MiB in reserve: free "
+            "some space in its data folder, or lower NEXTRAPOLATE_DISK_RESERVE_BYTES, then try again"
         )
 
 

@@ -19,6 +19,11 @@ from fixtures.adapters import write_run
 from fixtures.hatched_server import running_hatched_server
 from fixtures.server import EmbeddedServer, running_server
 from hatchery.server import Hatchery
+from redis import Redis
+
+from nextrapolate_service.server import supervisor
+from nextrapolate_service.server.embedded import run_embedded
+from nextrapolate_service.server.redis import find_redis_server, running_redis_url
 
 pytestmark = pytest.mark.integration
 
@@ -148,6 +153,42 @@ def test_a_redis_that_does_not_run_is_told_with_its_log(tmp_path: Path) -> None:
     log = tmp_path / "data" / "logs" / "redis.log"
     assert f"redis ended with exit code 3: see {log}, which ends: no memory" in said
     assert log.read_text() == "no memory\n"
+
+
+def test_short_of_its_reserve_it_starts_and_says_what_it_refuses(tmp_path: Path, hatchery: Hatchery) -> None:
+    short = {"NEXTRAPOLATE_DISK_RESERVE_BYTES": str(1 << 62)}
+    with running_hatched_server(tmp_path, hatchery, short) as server, calls(server) as client:
+        assert client.get("/series").json()["items"] == []
+        refusal = client.post("/series", json={"name": "run"})
+        assert refusal.json()["code"] == "disk-nearly-full"
+        assert client.get("/readyz").status_code == 503
+        eventually(partial(says, server, "nothing new is accepted: the server's disk has "))
+        eventually(partial(says, server, "accepted again as soon as that is mended"))
+
+
+def test_while_redis_takes_no_writes_it_says_so_and_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_SILENT_SECONDS", 0.0)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    redis, data, said = tmp_path / "redis-server", tmp_path / "data", list[str]()
+    redis.write_text(f'#!/bin/sh\nexec {find_redis_server(None)} "$@" --maxmemory 1\n')
+    redis.chmod(0o755)
+
+    def tell(sentence: str) -> None:
+        said.append(sentence)
+        if "Redis refuses this just now (OOM)" in sentence:
+            with Redis.from_url(running_redis_url(data) or "") as client:
+                client.config_set("maxmemory", 0)
+        if "nextrapolate is ready" in sentence:
+            signal.raise_signal(signal.SIGTERM)
+
+    run_embedded(data_dir=data, port=0, workers=1, redis_server=redis, tell=tell)
+    (reason,) = [sentence for sentence in said if "OOM" in sentence]
+    assert reason.startswith("redis is not ready yet: ")
+    assert reason.endswith(f"; waiting for that, see {data}/logs/redis.log")
+    assert any(sentence.startswith("worker-1 is not ready yet: it does not answer; ") for sentence in said)
+    assert any(sentence.startswith("nextrapolate is ready on ") for sentence in said)
 
 
 def test_a_job_runs_and_its_data_survives_a_restart(tmp_path: Path) -> None:

@@ -231,7 +231,10 @@ def test_an_unknown_series_and_a_strange_step_are_refused(client: TestClient, em
         problem(client.put(empty.replace("/10", f"/{step}") + f"/{MODEL}"), 422, "invalid-request")
 
 
-def test_a_full_disk_is_told_before_anything_is_written(settings: ServiceSettings, api_key: str) -> None:
+def test_a_full_disk_is_told_before_anything_is_written(
+    client: TestClient, settings: ServiceSettings, api_key: str
+) -> None:
+    made = f"/series/{client.post('/series', json={'name': 'run'}).json()['id']}"
     full = replace(settings, disk_reserve_bytes=1 << 62)
     with TestClient(create_app(full), headers={"Authorization": f"Bearer {api_key}"}) as client:
         answer = client.post("/series", json={"name": "run"})
@@ -239,6 +242,8 @@ def test_a_full_disk_is_told_before_anything_is_written(settings: ServiceSetting
         answer = client.get("/readyz")
         assert answer.status_code == 503
         assert "reserve" in answer.json()["checks"]["disk"]
+        assert client.get(made).is_success
+        assert client.delete(made).status_code == 204
 
 
 def test_twenty_uploads_of_one_file_at_once_are_one_blob(

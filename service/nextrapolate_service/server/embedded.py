@@ -10,7 +10,10 @@ from pathlib import Path
 
 import httpx
 from celery import Celery
+from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
+from nextrapolate.schemas import Readiness
 from nextrapolate.wire.servers import DEFAULT_URL
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.server.commands import api_command_on, worker_command
@@ -28,6 +31,7 @@ HOST = "127.0.0.1"
 
 _PATIENCE_SECONDS = 1.0
 """How long a part may take to answer before it is asked again."""
+_SILENCE = "it does not answer"
 
 
 def run_embedded(
@@ -71,6 +75,8 @@ def run_embedded(
             if sys.stdout.isatty():
                 way_in = f"{url}/login?invitation={_invitation(folder, redis)}"
                 tell(f"pages: {way_in} (opens once, within the hour)")
+            for sentence in _what_is_refused(url):
+                tell(sentence)
 
         asyncio.run(supervise(_stages(folder, redis, listener, url, count, gpus), tell, on_ready))
 
@@ -100,12 +106,14 @@ def _stages(
         # Whoever runs everything on one machine reads the logs himself.
         "NEXTRAPOLATE_LOG_FORMAT": os.environ.get("NEXTRAPOLATE_LOG_FORMAT") or "text",
     }
-    own_redis = Part("redis", redis.command, folder.logs / "redis.log", ready=lambda: _store_opens(store))
+    own_redis = Part(
+        "redis", redis.command, folder.logs / "redis.log", obstacle=lambda: _redis_obstacle(store)
+    )
     api = Part(
         "the API",
         api_command_on(listener),
         folder.logs / "api.log",
-        ready=lambda: _api_is_ready(url),
+        obstacle=lambda: _api_obstacle(url),
         environment={
             **environment,
             "NEXTRAPOLATE_FILE_ROOTS": os.environ.get("NEXTRAPOLATE_FILE_ROOTS", str(Path.cwd())),
@@ -126,7 +134,7 @@ def _worker(
         name,
         worker_command(node),
         folder.logs / f"{name}.log",
-        ready=lambda: _worker_answers(redis.url, node),
+        obstacle=lambda: _worker_obstacle(redis.url, node),
         environment={**environment, **gpu},
     )
 
@@ -146,22 +154,52 @@ def _listen(port: int) -> socket.socket:
     return listener
 
 
-def _store_opens(settings: StoreSettings) -> bool:
+def _redis_obstacle(settings: StoreSettings) -> str | None:
+    """Say why Redis is of no use yet: it has to take writes, or workers would end for want of them."""
     try:
-        Store.open(settings).close()
-    except StoreUnavailable:
-        return False
-    return True
+        with closing(Store.open(settings)) as store:
+            store.ping()
+    except StoreUnavailable as error:
+        return str(error)
+    return None
 
 
-def _api_is_ready(url: str) -> bool:
+def _api_obstacle(url: str) -> str | None:
+    """Say why the API is of no use yet: it has to have its store, so that callers are let in and can read.
+
+    A disk with too little room is no reason: whoever has to make some looks at what is there, and deletes.
+    """
+    readiness = _readiness(url)
+    if readiness is None:
+        return _SILENCE
+    return None if readiness.checks["redis"] == "ok" else readiness.checks["redis"]
+
+
+def _what_is_refused(url: str) -> list[str]:
+    readiness = _readiness(url)
+    if readiness is None or readiness.ready:
+        return []
+    reasons = "; ".join(reason for reason in readiness.checks.values() if reason != "ok")
+    return [
+        f"nothing new is accepted: {reasons}",
+        "what is there can be read, downloaded and deleted; more is accepted again as soon as that is mended",
+    ]
+
+
+def _readiness(url: str) -> Readiness | None:
+    """Ask the API; None where it does not answer."""
     try:
-        return httpx.get(f"{url}/readyz", timeout=_PATIENCE_SECONDS, trust_env=False).is_success
+        answer = httpx.get(f"{url}/readyz", timeout=_PATIENCE_SECONDS, trust_env=False)
     except httpx.TransportError:
-        return False
+        return None
+    return Readiness.model_validate_json(answer.content)
 
 
-def _worker_answers(redis_url: str, node: str) -> bool:
+def _worker_obstacle(redis_url: str, node: str) -> str | None:
     with Celery("nextrapolate", set_as_current=False) as celery:
         celery.conf.update(celery_settings(redis_url))
-        return bool(celery.control.ping(destination=[node], timeout=_PATIENCE_SECONDS))
+        try:
+            answers = celery.control.ping(destination=[node], timeout=_PATIENCE_SECONDS)
+        except (OperationalError, RedisError) as error:  # Redis is gone again, or takes no writes any more
+            return f"it cannot be asked ({error})"
+    return None if answers else _SILENCE

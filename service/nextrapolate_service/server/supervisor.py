@@ -18,6 +18,9 @@ from nextrapolate_service.server.errors import PartFailedError
 from nextrapolate_service.server.leash import leashed
 
 _ASK_AGAIN_SECONDS = 0.05
+_ASK_SELDOM_SECONDS = 1.0
+_SILENT_SECONDS = 5.0
+"""How long a part may take to get ready before the person at the terminal is told what it waits for."""
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
 _STEADY_SECONDS = 30.0
@@ -34,7 +37,7 @@ class Part:
         name: for people.
         command: program and arguments.
         log: file to which its output is appended.
-        ready: tells whether the part can be used; it may block for about a second.
+        obstacle: tells what keeps the part from being used, or None; it may block for about a second.
         environment: what it is told beside the supervisor's own environment.
         inherits: file descriptors it keeps open.
         grace_seconds: how long it may take to end after SIGTERM, before SIGKILL.
@@ -43,7 +46,7 @@ class Part:
     name: str
     command: Sequence[str]
     log: Path
-    ready: Callable[[], bool]
+    obstacle: Callable[[], str | None]
     environment: Mapping[str, str] = field(default_factory=dict)
     inherits: tuple[int, ...] = ()
     grace_seconds: float = 10.0
@@ -95,18 +98,25 @@ class _Child:
         self._log_start = 0
 
     async def start(self) -> None:
-        """Start the process, and wait until it is ready.
+        """Start the process, and wait until it is ready: however long that takes, but not without a word.
 
         Raises:
             PartFailedError: it ended first.
         """
         process = await self._spawn()
-        while not await asyncio.to_thread(self._part.ready):
+        started = time.monotonic()
+        told: set[str] = set()
+        while (obstacle := await asyncio.to_thread(self._part.obstacle)) is not None:
             if process.returncode is not None:
                 raise PartFailedError(
                     f"{self._part.name} {_how(process.returncode)}: see {self._part.log}{self._last_words()}"
                 )
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            if obstacle not in told and time.monotonic() - started > _SILENT_SECONDS:
+                told.add(obstacle)
+                self._tell(
+                    f"{self._part.name} is not ready yet: {obstacle}; waiting for that, see {self._part.log}"
+                )
+            await asyncio.sleep(_ASK_SELDOM_SECONDS if told else _ASK_AGAIN_SECONDS)
 
     async def keep(self) -> None:
         """Start the process again whenever it ends, after pauses that double while it keeps dying young."""
