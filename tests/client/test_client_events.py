@@ -29,11 +29,17 @@ from nextrapolate import (
     WaitTimeoutError,
 )
 from nextrapolate.schemas import JobError, JobEvent, Stage
+from nextrapolate.wire import events
 
 JOB, EVENTS = "/jobs/j1", "/jobs/j1/events"
 QUEUED = an_event(1, JobState.QUEUED)
 FITTING = an_event(2, stage=Stage.FIT, progress=0.5)
 DONE = an_event(3, JobState.SUCCEEDED)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What the client's logger has said."""
+    return [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
 
 
 def test_events_to_the_last(make_client: MakeClient, scripted: ScriptedServer) -> None:
@@ -62,8 +68,13 @@ def test_nothing_is_missed_or_comes_twice(
     assert asked == [None, "1-0", "1-0", "2-0"]
 
 
+@pytest.mark.parametrize(("timeout", "longest"), [(None, 600), (20, 20)])
 def test_a_wait_outlives_a_restart_and_says_so_once(
-    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+    make_client: MakeClient,
+    scripted: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    timeout: float | None,
+    longest: int,
 ) -> None:
     def stop_for_a_while(handler: Handler) -> None:
         scripted.stop()
@@ -73,16 +84,57 @@ def test_a_wait_outlives_a_restart_and_says_so_once(
     scripted.on("GET", EVENTS, stream(QUEUED, then=stop_for_a_while), stream(DONE))
     scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
     heard: list[JobEvent] = []
-    job = make_client(scripted.url).wait("j1", on_event=heard.append)
+    job = make_client(scripted.url).wait("j1", timeout=timeout, on_event=heard.append)
     assert job.state is JobState.SUCCEEDED
     assert heard == [QUEUED, DONE]
-    away, back = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
+    away, back = told(caplog)
     assert re.fullmatch(
         rf"no nextrapolate server answers at {scripted.url} \(.+\); "
-        "job j1 is not lost; the server is waited for, up to 600 s",
+        f"job j1 is not lost; the server is waited for, up to {longest} s",
         away,
     )
     assert re.fullmatch(rf"{scripted.url} answers again, after \d+ s", back)
+
+
+def test_a_short_wait_at_a_server_that_is_well_tells_of_no_outage(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Though its connections are opened again and again, none of which may be silent beyond its end."""
+    scripted.on(
+        "GET", EVENTS, *(stream(event, then=keep_alive(0.2)) for event in (QUEUED, FITTING)), stream(DONE)
+    )
+    scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
+    heard: list[JobEvent] = []
+    make_client(scripted.url).wait("j1", timeout=20, on_event=heard.append)
+    assert heard == [QUEUED, FITTING, DONE]
+    assert [received.path for received in scripted.received] == [EVENTS, EVENTS, EVENTS, JOB]
+    assert told(caplog) == []
+
+
+def test_a_server_that_hangs_until_a_short_wait_ends_is_told_once(
+    make_client: MakeClient,
+    scripted: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(events, "PROMPT", 0.01)
+    scripted.on("GET", EVENTS, stream(QUEUED), lambda handler: time.sleep(30))
+    scripted.on("GET", JOB, answer(a_job(JobState.RUNNING)))
+    with pytest.raises(WaitTimeoutError):
+        make_client(scripted.url).wait("j1", timeout=0.6)
+    (away,) = told(caplog)
+    assert away.endswith("; job j1 is not lost; this wait for it is over")
+
+
+def test_the_rest_of_a_short_wait_is_told_in_seconds_that_are_left(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on("GET", EVENTS, stream(QUEUED), hang_up)
+    scripted.on("GET", JOB, answer(a_job(JobState.RUNNING)))
+    with pytest.raises(WaitTimeoutError):
+        make_client(scripted.url).wait("j1", timeout=0.6)
+    (away,) = told(caplog)
+    assert away.endswith("; job j1 is not lost; the server is waited for, up to 1 s")
 
 
 def test_patience_ends(make_client: MakeClient, scripted: ScriptedServer) -> None:
@@ -118,13 +170,16 @@ def test_a_timeout_holds_while_only_comments_come(
     assert time.monotonic() - started < 10
 
 
-def test_a_timeout_holds_in_silence(make_client: MakeClient, scripted: ScriptedServer) -> None:
+def test_a_timeout_holds_in_silence(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
     scripted.on("GET", EVENTS, stream(QUEUED, then=lambda handler: time.sleep(30)))
     client = make_client(scripted.url)
     started = time.monotonic()
     with pytest.raises(WaitTimeoutError):
         client.wait("j1", timeout=0.5)
     assert time.monotonic() - started < 10
+    assert told(caplog) == []  # a job may have nothing to say for so long
 
 
 def test_a_timeout_holds_without_a_server(make_client: MakeClient, scripted: ScriptedServer) -> None:

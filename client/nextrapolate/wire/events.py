@@ -1,5 +1,6 @@
 """Reading a job's events to their end, over as many connections as it takes."""
 
+import math
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -15,6 +16,13 @@ from nextrapolate.wire.session import Session
 
 QUIET = 30.0
 """Seconds of silence that mark a dead connection: twice the interval of the service's keep-alive comments."""
+
+PROMPT = 5.0
+"""Seconds within which a server that is well begins to answer."""
+
+
+class _OpenAgain(httpx.ReadTimeout):
+    """Bytes come, but the connection is allowed to be silent for longer than the rest of the wait."""
 
 
 class Listener:
@@ -34,6 +42,7 @@ class Listener:
         self._timeout = timeout
         self._started = time.monotonic()
         self._read_timeout = QUIET
+        self._opened = False
         self._alone_since: float | None = None
         self._breaks = 0
         self._job_was_final = False
@@ -48,6 +57,7 @@ class Listener:
         if self._timeout is not None and remaining <= 0:
             raise WaitTimeoutError(self.job_id, self._timeout)
         self._read_timeout = min(QUIET, remaining)
+        self._opened = False
         connect = min(self._session.timeout, remaining)
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self._last_id is not None:
@@ -61,18 +71,19 @@ class Listener:
 
     def watched(self, stream: httpx.SyncByteStream | httpx.AsyncByteStream) -> "_Watched":
         """Pass on the same bytes, taking note that they come."""
+        self._opened = True
         return _Watched(stream, self)
 
     def alive(self) -> None:
         """Note that bytes have come, were they only a keep-alive comment.
 
         Raises:
-            httpx.ReadTimeout: silence could outlast the caller's timeout: open again, with a shorter one.
+            _OpenAgain: silence could outlast the caller's timeout: open again, with a shorter one.
         """
         self._alone_since = None
         self._breaks = 0
         if self._remaining() < self._read_timeout:
-            raise httpx.ReadTimeout("the rest of the wait is shorter than this connection may be silent")
+            raise _OpenAgain("the rest of the wait is shorter than this connection may be silent")
 
     def heard(self, sse: ServerSentEvent) -> JobEvent | None:
         """Read the event, or None for what carries none."""
@@ -102,7 +113,7 @@ class Listener:
         if self._alone_since is None:
             self._alone_since = now
         alone = now - self._alone_since
-        if error is not None:
+        if error is not None and not self._cut_short(error):
             if not (self._session.reached and retries.may_pass(error)):
                 raise error
             if alone > self._session.patience:
@@ -115,9 +126,18 @@ class Listener:
         self._breaks += 1
         return max(0.0, min(retries.pause_after(self._breaks, error), self._remaining()))
 
+    def _cut_short(self, error: Exception) -> bool:
+        """Tell the end of the caller's time, for which the server had too little of it, from an outage."""
+        cause = error.__cause__
+        needed = QUIET if self._opened else PROMPT
+        late = isinstance(cause, httpx.TimeoutException) and self._read_timeout < needed
+        return late or isinstance(cause, _OpenAgain)
+
     def _waiting_for(self) -> str:
         longest = min(self._session.patience, self._remaining())
-        return f"job {self.job_id} is not lost; the server is waited for, up to {longest:.0f} s"
+        if longest <= 0:
+            return f"job {self.job_id} is not lost; this wait for it is over"
+        return f"job {self.job_id} is not lost; the server is waited for, up to {math.ceil(longest)} s"
 
     def _remaining(self) -> float:
         if self._timeout is None:
