@@ -31,6 +31,7 @@ def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
         ({"use_dora": True}, "use_dora=true"),
         ({"bias": "lora_only"}, "bias="),
         ({"lora_alpha": 0}, "lora_alpha"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights="),
     ],
 )
 def test_a_run_that_cannot_be_served_says_so_once(

@@ -67,6 +67,28 @@ def test_a_run_that_may_have_begun_elsewhere_does_not_say_at_the_base(
     assert series.from_base is says
 
 
+@pytest.mark.parametrize(
+    ("init", "says"),
+    [
+        (True, False),
+        (False, False),
+        ("gaussian", False),
+        ("orthogonal", False),
+        *((init, init) for init in ("pissa", "pissa_niter_16", "olora", "loftq", "corda", "eva")),
+    ],
+)
+def test_an_init_that_takes_its_factors_out_of_the_base_stays_for_the_service_to_refuse(
+    init: bool | str, says: bool | str, scripted: ScriptedServer
+) -> None:
+    script_series(scripted, 10)
+    config = CONFIG | {"init_lora_weights": init}
+    with NExtClient(scripted.url) as client:
+        RunSeries(client, Run("met on its way", None, config, from_start=False), None).post(10, moved(10))
+        RunSeries(client, Run("trained before", None, config, moved(0)), None).begin()
+    created = [json.loads(received.body) for received in scripted.received if received.path == "/series"]
+    assert [series["lora_config"]["init_lora_weights"] for series in created] == [says, says]
+
+
 @pytest.mark.integration
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_an_update_is_held_against_what_the_run_itself_has_moved(

@@ -19,6 +19,9 @@ from nextrapolate_trainer.state import RunState
 
 logger = logging.getLogger("nextrapolate")
 
+_INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal")
+"""PEFT's `init_lora_weights` that leave the base model as it is, with BA = 0."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -189,13 +192,14 @@ class RunSeries:
         return new
 
     def _created(self) -> str:
-        # PEFT's own says of a trained adapter, too, that it began at the base model.
-        start = {} if self.from_base else {"init_lora_weights": False}
+        config = dict(self._run.lora_config)
+        # PEFT's own says of a trained adapter, too, that it began at the base model. PiSSA and its like stay:
+        # they take their factors out of the base, on which BA is another model, and the service refuses them.
+        if not self.from_base and config.get("init_lora_weights", True) in _INITS_BESIDE_THE_BASE:
+            config["init_lora_weights"] = False
         try:
             series = self._client.create_series(
-                self._run.name,
-                base_model=self._run.base_model,
-                lora_config={**self._run.lora_config, **start},
+                self._run.name, base_model=self._run.base_model, lora_config=config
             )
         except ParameterError as error:
             raise RunRefusedError(f"the service takes no series such as this run's: {error}") from error
