@@ -6,6 +6,7 @@ adapters that may be loaded as they are, or raises while nothing has happened to
 
 import atexit
 import logging
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -37,7 +38,7 @@ R = TypeVar("R")
 LAST_UPLOADS_SECONDS = 10.0
 _IN_VAIN = 0.9  # of the time that there was; a refusal comes sooner
 LEAST_PATIENCE_SECONDS = 10.0
-"""What a jump waits at least, or the timeout where that is less, after those before it waited in vain."""
+"""What a jump waits at least, or the timeout where that is less, while the service answers nothing."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,12 @@ class Jumper:
         self._settings = settings
         self._start = run.start
         self._series = RunSeries(client, run, resumed)
-        self._uploads = Uploads(self._series.post, self._series.begin)
+        self._uploads = Uploads(self._post, self._series.begin)
         # An interrupted run closes nothing: then the end of the program does.
         atexit.register(self._uploads.close, LAST_UPLOADS_SECONDS)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
         self._patience = settings.timeout
+        self._answered = -math.inf
 
     def collect(self, step: int, adapter: Adapter) -> None:
         """Copy the adapter as it is after `step`, and post it in the background."""
@@ -183,22 +185,31 @@ class Jumper:
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
     def _waited_for(self, step: int) -> tuple[list[_Result], Pause]:
-        """What is delivered in time. Each jump that waits in vain halves what the next one waits.
+        """What is delivered in time. A jump to which nothing is answered halves what the next one waits.
 
-        A service that hangs would cost the run its whole timeout at every jump; one that delivers is waited
-        for as long as told again.
+        A service that hangs would cost the run its whole timeout at every jump. One that takes a checkpoint
+        or a job is there, and waited for as long as told again: a job may take long, or wait for others'.
         """
         patience, started = self._patience, time.monotonic()
         try:
-            delivered = within(patience, lambda: self._delivered(step, started + patience))
+            return within(patience, lambda: self._delivered(step, started + patience))
         except (TrainerPluginError, NextrapolateError):
-            if time.monotonic() - started >= _IN_VAIN * patience:
+            in_vain = time.monotonic() - started >= _IN_VAIN * patience
+            if in_vain and self._answered < started:
                 least = min(LEAST_PATIENCE_SECONDS, self._settings.timeout)
                 self._patience = max(least, patience / 2)
-                logger.warning("the next jump waits for the service at most %g s", self._patience)
+                logger.warning(
+                    "the service answers nothing: until it does, a jump waits %g s at most", self._patience
+                )
             raise
+
+    def _post(self, step: int, adapter: Adapter) -> None:
+        self._series.post(step, adapter)
+        self._note_answer()
+
+    def _note_answer(self) -> None:
+        self._answered = time.monotonic()
         self._patience = self._settings.timeout
-        return delivered
 
     def _delivered(self, step: int, deadline: float) -> tuple[list[_Result], Pause]:
         started = time.monotonic()
@@ -213,7 +224,9 @@ class Jumper:
     def _finished_jobs(self, step: int, deadline: float) -> list[tuple[Method, str]]:
         def submitted(method: Method) -> tuple[Method, str]:
             request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
-            return method, self._client.submit(request).id
+            job = self._client.submit(request).id
+            self._note_answer()
+            return method, job
 
         def finished(submission: tuple[Method, str]) -> tuple[Method, str]:
             try:
