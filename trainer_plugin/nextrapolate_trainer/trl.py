@@ -160,6 +160,8 @@ class NExtCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Take part, unless the run is of a kind that cannot be served."""
+        # A train() that died has not said so: what follows is no part of its run, whatever fails here.
+        self._leave()
         with fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
                 raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
@@ -215,10 +217,14 @@ class NExtCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         """Let the last checkpoints reach the service."""
-        if self._run is not None:
+        self._leave()
+
+    def _leave(self) -> None:
+        """Take no more part in a run, if there is one."""
+        run, self._run = self._run, None
+        if run is not None:
             with fail_open("the last checkpoints may not have reached the service"):
-                self._run.close()
-        self._run = None
+                run.close()
 
     def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, step: int) -> TrlRun:
         """Return the run as it stands after `step`, 0 unless it is resumed."""
