@@ -283,7 +283,7 @@ def test_a_run_that_ends_before_its_jump_is_told_so(
         caplog.clear()
         plugin = NExtCallback(client, collect_every=2, jump_at=4, horizon_steps=2, gate=OPEN)
         watched(make_trainer(max_steps=steps), plugin)
-        told = "this run ends after step 4, before a jump that is due when the step after jump_at=4 begins"
+        told = "this run ends after step 4, before a jump that is due when the step after 4 begins"
         assert (told in caplog.text) == (steps == 4)
 
 

@@ -52,8 +52,18 @@ def state(folder: Path, step: int) -> RunState:
     return RunState.read(folder / f"checkpoint-{step}")
 
 
+def test_a_run_that_is_resumed_beyond_its_only_jump_and_has_not_made_it_is_told_so(
+    make_trainer: MakeTrainer, client: CountingClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_trainer(save_steps=5, max_steps=5).train()
+    trainer = make_trainer(max_steps=6)
+    jumping(client).attach(trainer)
+    trainer.train(resume_from_checkpoint=True)
+    assert "this run goes on from step 5, after the only jump, which was due after 4" in caplog.text
+
+
 def test_resumed_at_five_places_around_the_jump(
-    make_trainer: MakeTrainer, client: CountingClient, tmp_path: Path
+    make_trainer: MakeTrainer, client: CountingClient, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     options: dict[str, Any] = {"save_steps": 1, "max_steps": 7}
     first = jumping(client).attach(make_trainer(**options))
@@ -85,6 +95,7 @@ def test_resumed_at_five_places_around_the_jump(
         assert [(made.step, made.job) for made in series.jumps] == [(4, last.jumps[0].job)]
         # Steps that the service has are named, not sent.
         assert client.uploads <= (6 - step) // 2
+    assert "the only jump" not in caplog.text, "it is made, or lies ahead"
 
 
 def test_a_run_that_goes_on_keeps_its_series(

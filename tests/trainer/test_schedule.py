@@ -15,6 +15,30 @@ def test_cycles() -> None:
 
 
 @pytest.mark.parametrize(
+    ("jump_every", "step", "end", "told"),
+    [
+        (None, 0, 41, None),
+        (None, 0, 40, "ends after step 40, before a jump that is due when the step after 40 begins"),
+        (None, 0, 30, "ends after step 30, before a jump that is due when the step after 40 begins"),
+        (None, 40, 80, None),
+        (None, 50, 80, "goes on from step 50, after the only jump, which was due after 40"),
+        (20, 0, 79, None),
+        (20, 0, 80, "ends after step 80, before a jump that is due when the step after 80 begins"),
+        (20, 50, 70, None),
+        (20, 70, 79, "ends after step 79, before a jump that is due when the step after 80 begins"),
+    ],
+)
+def test_a_jump_that_a_run_does_not_come_to_is_told(
+    jump_every: int | None, step: int, end: int, told: str | None
+) -> None:
+    schedule = Schedule(collect_every=10, jump_at=40, jump_every=jump_every)
+    said = schedule.never_comes_to(step, end, has_jumped=False)
+    assert said is None if told is None else said and told in said
+    at_its_end = schedule.jumps_after(end)
+    assert bool(schedule.never_comes_to(step, end, has_jumped=True)) == at_its_end, "others were told before"
+
+
+@pytest.mark.parametrize(
     ("train_steps", "collect_every"), [(20, 10), (30, 10), (10, 5), (25, 5), (7, 1), (2, 1)]
 )
 def test_the_cycle_of_rl_extra(train_steps: int, collect_every: int) -> None:

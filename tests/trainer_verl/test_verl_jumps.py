@@ -80,6 +80,14 @@ def test_every_rank_jumps_to_what_the_service_returned(
     assert [info.step for info in series.checkpoints] == [1, 2, 3, 4, 5, 6], "the last one, too"
 
 
+def test_a_run_that_ends_before_its_jump_is_told_so(
+    make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(tmp_path / "run", *JUMPING, "trainer.total_training_steps=4")
+    trainer.train(until=1)
+    assert "this run ends after step 4, before a jump that is due when the step after 4 begins" in caplog.text
+
+
 def test_the_parts_of_the_pause_are_in_verl_s_log(make_trainer: MakeTrainer, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path / "run", *JUMPING, "+nextrapolate.collect_every=2")
     trainer.train(until=5)

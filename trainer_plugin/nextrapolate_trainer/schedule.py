@@ -44,6 +44,35 @@ class Schedule:
             return step == self.jump_at
         return step >= self.jump_at and (step - self.jump_at) % self.jump_every == 0
 
+    def never_comes_to(self, step: int, end: int, *, has_jumped: bool) -> str | None:
+        """Return what to tell a run of a jump that it does not come to; None where there is nothing to tell.
+
+        Args:
+            step: the run goes on after so many steps; a jump that is due there is yet to be made.
+            end: its last step. A jump is made only where another step follows.
+            has_jumped: whether it made a jump before: then none ahead is what it was told to do.
+        """
+        due = end if self.jumps_after(end) else self._first_from(step)
+        if due == end or (due is not None and due > end and not has_jumped):
+            return (
+                f"this run ends after step {end}, before a jump that is due when the step after {due} "
+                "begins: let jump_at be less, or jump from its end by `nextrapolate extrapolate`"
+            )
+        if due is None and not has_jumped:
+            return (
+                f"this run goes on from step {step}, after the only jump, which was due after {self.jump_at} "
+                "and is not in it: let jump_at be more, or give jump_every"
+            )
+        return None
+
+    def _first_from(self, step: int) -> int | None:
+        """Return the first step from `step` on that a jump follows; None where there is none."""
+        if step <= self.jump_at:
+            return self.jump_at
+        if self.jump_every is None:
+            return None
+        return step + (self.jump_at - step) % self.jump_every
+
 
 class Cycle(TypedDict):
     """Arguments of a trainer's callback that count training steps."""

@@ -167,18 +167,11 @@ class NExtCallback(TrainerCallback):
                 raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
             trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
             step = state.global_step
-            run = ranks.together(lambda: self._begun(trainer, ranks, args, step))
+            run = ranks.together(lambda: self._begun(trainer, ranks, args, state))
             if self.schedule.collects_after(step):
                 # A jump may be due from here, and the process that collected this adapter is gone.
                 ranks.together(lambda: run.collect(step))
             self._run = run
-            if ranks.leads and self.schedule.jump_at >= state.max_steps:
-                logger.warning(
-                    "this run ends after step %d, before a jump that is due when the step after jump_at=%d "
-                    "begins: let jump_at be less, or jump from its end by `nextrapolate extrapolate`",
-                    state.max_steps,
-                    self.schedule.jump_at,
-                )
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
@@ -226,13 +219,13 @@ class NExtCallback(TrainerCallback):
             with fail_open("the last checkpoints may not have reached the service"):
                 run.close()
 
-    def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, step: int) -> TrlRun:
-        """Return the run as it stands after `step`, 0 unless it is resumed."""
+    def _begun(self, trainer: Trainer, ranks: Ranks, args: TrainingArguments, state: TrainerState) -> TrlRun:
+        """Return the run as it stands, at step 0 unless it is resumed."""
         model = supported_model(trainer)
         # Where the model is sharded, reading it takes all processes.
         live = read_adapter(model)
         adapter = copied(live)
-        jumper = self._jumper(model, args, step, adapter) if ranks.leads else None
+        jumper = self._jumper(model, args, state, adapter) if ranks.leads else None
         if ranks.leads and any(tensor.itemsize < 4 for name, tensor in live.items() if ".lora_" in name):
             logger.warning(
                 "the adapter is trained in 16 bits, as TRL does on a base that is quantised: steps are small "
@@ -240,10 +233,15 @@ class NExtCallback(TrainerCallback):
             )
         return TrlRun(trainer, model, ranks, jumper, self._rules)
 
-    def _jumper(self, model: PeftModel, args: TrainingArguments, step: int, adapter: Adapter) -> Jumper:
+    def _jumper(
+        self, model: PeftModel, args: TrainingArguments, state: TrainerState, adapter: Adapter
+    ) -> Jumper:
         """Return the way to the service, for the first process; `adapter` is what training goes on from."""
-        config = adapter_config(model)
+        config, step = adapter_config(model), state.global_step
         resumed = _resumed(args, step, adapter) if step else None
+        has_jumped = resumed is not None and bool(resumed.jumps)
+        if told := self.schedule.never_comes_to(step, state.max_steps, has_jumped=has_jumped):
+            logger.warning("%s", told)
         start = adapter if step == 0 and was_trained(adapter) else None
         name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
         settings = self._settings

@@ -85,7 +85,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         previous, self._previous = self._previous, checkpoint
         if self._schedule.collects_after(step):
             with fail_open(f"the checkpoint of step {step} is not collected"):
-                self._run = self._run or self._begun(trainer)
+                self._run = self._run or self._begun(trainer, step)
                 self._run.collect(step)
         if (run := self._run) is None:
             return
@@ -115,8 +115,12 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         made = {jump.step for jump in resumed.jumps}
         return self._schedule.jumps_after(resumed.step) and resumed.step not in made
 
-    def _begun(self, trainer: PPOTrainer) -> VerlRun:
+    def _begun(self, trainer: PPOTrainer, step: int) -> VerlRun:
         lora_config, *_ = verl_ranks.on_every_rank(trainer.actor_rollout_wg, verl_ranks.adapter_config)
+        has_jumped = self._overdue or (self._resumed is not None and bool(self._resumed.jumps))
+        end = trainer.total_training_steps
+        if told := self._schedule.never_comes_to(step, end, has_jumped=has_jumped):
+            logger.warning("%s", told)
         name = self._settings.name or self.config.trainer.experiment_name
         base_model = self.config.actor_rollout_ref.model.path
         start, is_known = self._beginning
