@@ -13,6 +13,7 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
 from nextrapolate_trainer.adapter import Adapter
+from nextrapolate_trainer.errors import RunRefusedError
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.trl import NExtCallback
 
@@ -103,6 +104,12 @@ def test_lora_on_an_embedding_is_refused_before_the_first_step(
     assert line.startswith(
         "nextrapolate takes no part in this run: LoRA on an embedding cannot be extrapolated"
     )
+
+
+def test_a_run_of_experts_is_told_what_to_train_instead(client: NExtClient) -> None:
+    config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_parameters": ["gate_up_proj"]}
+    with pytest.raises(RunRefusedError, match=r'target_parameters=.*"all-linear".*target_modules=\["q_proj"'):
+        RunSeries(client, Run("experts", None, config), None).begin()
 
 
 def test_a_series_that_is_lost_on_the_way_is_begun_anew(

@@ -35,6 +35,7 @@ logger = logging.getLogger("nextrapolate")
 T = TypeVar("T")
 R = TypeVar("R")
 
+_BESIDE_THE_FACTORS = ("modules_to_save", "trainable_token_indices")
 LAST_UPLOADS_SECONDS = 10.0
 _IN_VAIN = 0.9  # of the time that there was; a refusal comes sooner
 LEAST_PATIENCE_SECONDS = 10.0
@@ -95,6 +96,10 @@ class Jumper:
         settings: JumpSettings,
         resumed: RunState | None = None,
     ) -> None:
+        if beside := [field for field in _BESIDE_THE_FACTORS if run.lora_config.get(field)]:
+            logger.warning(
+                "a jump leaves %s at their last value: LoRA's factors go ahead of them", " and ".join(beside)
+            )
         self._client = client
         self._methods = methods
         self._settings = settings

@@ -22,6 +22,11 @@ logger = logging.getLogger("nextrapolate")
 _INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal")
 """PEFT's `init_lora_weights` that leave the base model as it is, with BA = 0."""
 
+_OF_EXPERTS = (
+    '. PEFT makes these of the experts and the router of a mixture, where "all-linear" is asked for, too: '
+    'name layers of the attention, such as target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]'
+)
+
 
 @dataclass(frozen=True)
 class Run:
@@ -206,7 +211,8 @@ class RunSeries:
         except InvalidRequestError as error:
             if error.problem.status != UNPROCESSABLE_ENTITY:
                 raise
-            raise RunRefusedError(f"the service extrapolates no such run: {error}") from error
+            advice = _OF_EXPERTS if config.get("target_parameters") else ""
+            raise RunRefusedError(f"the service extrapolates no such run: {error}{advice}") from error
         return series.id
 
 
