@@ -83,8 +83,8 @@ def test_what_is_wrong_is_told_long_before_the_first_checkpoint(
     assert line.startswith("nothing of this run can be posted, and no jump made: ")
     assert "NEXTRAPOLATE_API_KEY" in line
     caplog.clear()
-    trainer = make_trainer(max_steps=1, run_name="long" * 100)
-    NExtCallback(client, collect_every=10).attach(trainer)
+    trainer = make_trainer(max_steps=1)
+    NExtCallback(client, collect_every=10, name=" ").attach(trainer)
     trainer.train()
     [line] = said(caplog)
     assert line.startswith("nextrapolate takes no further part in this run: ")
@@ -104,6 +104,14 @@ def test_lora_on_an_embedding_is_refused_before_the_first_step(
     assert line.startswith(
         "nextrapolate takes no part in this run: LoRA on an embedding cannot be extrapolated"
     )
+
+
+def test_a_name_that_is_too_long_is_cut(client: NExtClient) -> None:
+    series = RunSeries(
+        client, Run("sweep " * 100, None, {"peft_type": "LORA", "r": 1, "lora_alpha": 1}), None
+    )
+    series.begin()
+    assert client.get_series(str(series.id)).name == ("sweep " * 100)[:256].strip()
 
 
 def test_a_run_of_experts_is_told_what_to_train_instead(client: NExtClient) -> None:

@@ -19,6 +19,9 @@ from nextrapolate_trainer.state import RunState
 
 logger = logging.getLogger("nextrapolate")
 
+_LONGEST_NAME = 256
+"""Characters of a series' name. Trainers make up longer ones, of all that a sweep varies."""
+
 _INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal")
 """PEFT's `init_lora_weights` that leave the base model as it is, with BA = 0."""
 
@@ -204,7 +207,7 @@ class RunSeries:
             config["init_lora_weights"] = False
         try:
             series = self._client.create_series(
-                self._run.name, base_model=self._run.base_model, lora_config=config
+                self._run.name[:_LONGEST_NAME], base_model=self._run.base_model, lora_config=config
             )
         except ParameterError as error:
             raise RunRefusedError(f"the service takes no series such as this run's: {error}") from error
