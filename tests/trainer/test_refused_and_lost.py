@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ from fixtures.server import EmbeddedServer
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
+from nextrapolate.schemas import AutoMethod
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.errors import RunRefusedError
+from nextrapolate_trainer.errors import RunRefusedError, UploadError
+from nextrapolate_trainer.jumper import Jumper
 from nextrapolate_trainer.series import Run, RunSeries
+from nextrapolate_trainer.settings import JumpSettings
 from nextrapolate_trainer.trl import NExtCallback
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -104,6 +108,20 @@ def test_lora_on_an_embedding_is_refused_before_the_first_step(
     assert line.startswith(
         "nextrapolate takes no part in this run: LoRA on an embedding cannot be extrapolated"
     )
+
+
+def test_nothing_is_copied_of_a_run_that_was_refused(client: NExtClient) -> None:
+    run = Run("refused", None, {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "use_dora": True})
+    jumper = Jumper(client, run, [AutoMethod()], JumpSettings())
+    with suppress(RunRefusedError):  # it may know already
+        jumper.collect(2, adapter(2))
+    with pytest.raises(RunRefusedError, match="use_dora"):
+        jumper.jumps_from(2)
+    with pytest.raises(RunRefusedError, match="use_dora"):
+        jumper.collect(4, adapter(4))
+    with pytest.raises(UploadError, match="not of step 4"):
+        jumper.own_adapter(4)
+    jumper.close()
 
 
 def test_a_name_that_is_too_long_is_cut(client: NExtClient) -> None:

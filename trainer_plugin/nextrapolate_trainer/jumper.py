@@ -113,7 +113,12 @@ class Jumper:
         self._answered = -math.inf
 
     def collect(self, step: int, adapter: Adapter) -> None:
-        """Copy the adapter as it is after `step`, and post it in the background."""
+        """Copy the adapter as it is after `step`, and post it in the background.
+
+        Raises:
+            RunRefusedError: nobody would take it; nothing is copied.
+        """
+        self._uploads.check()
         own = copied(adapter)
         self._latest = (step, own)
         self._uploads.put(step, own)
@@ -142,6 +147,7 @@ class Jumper:
             InvalidAdapterError: no adapter that came back fits the run.
             JumpRefusedError: no report recommends its jump, and only such a one is to be made.
         """
+        self._uploads.check()
         before = self.own_adapter(step)
         delivered, pause = self._waited_for(step)
 

@@ -31,6 +31,15 @@ class Uploads:
         self._changed = threading.Condition()
         self._start(begin)
 
+    def check(self) -> None:
+        """See that checkpoints are taken at all.
+
+        Raises:
+            RunRefusedError: none ever will be.
+        """
+        if self._refusal:
+            raise self._refusal
+
     def put(self, step: int, adapter: Adapter) -> None:
         """Queue the checkpoint of `step`; returns at once."""
         with self._changed:
@@ -56,8 +65,7 @@ class Uploads:
         if not self._idle(timeout):
             late = len(self._waiting) + self._posting
             raise UploadError(f"checkpoints still on their way after {timeout:g} s: {late}")
-        if self._refusal:
-            raise self._refusal
+        self.check()
         if reason := self._failures.get(step):
             raise UploadError(reason)
 
