@@ -19,8 +19,8 @@ from nextrapolate_service.server.leash import leashed
 
 _ASK_AGAIN_SECONDS = 0.05
 _ASK_SELDOM_SECONDS = 1.0
-_SILENT_SECONDS = 5.0
-"""How long a part may take to get ready before the person at the terminal is told what it waits for."""
+_SILENT_SECONDS = 15.0
+"""How long a part may take, as it does on a busy machine, before a person is told what it is waited for."""
 _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
 _STEADY_SECONDS = 30.0
