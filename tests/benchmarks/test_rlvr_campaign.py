@@ -11,7 +11,7 @@ from benchmarks.rlvr.campaign.__main__ import chosen
 from benchmarks.rlvr.campaign.compare import Pair, noise, summary
 from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
-from benchmarks.rlvr.campaign.plan import Planned, campaign, planned
+from benchmarks.rlvr.campaign.plan import FRESH_SEEDS, SEEDS, Planned, campaign, planned
 from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to, steps_until_kept
 from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
@@ -199,6 +199,20 @@ def test_the_lead_at_the_end_has_an_interval_where_all_seeds_are_there() -> None
     assert "| +0.020 (-0.005 to +0.045) |" in tables.SECTIONS["guard"](Results(made))
     del made[jumping.name]
     assert "| +0.015 |" in tables.SECTIONS["guard"](Results(made))
+
+
+def test_fresh_seeds_are_asked_at_the_rate_that_the_others_found_best() -> None:
+    seeds = (*((seed, 0.8) for seed in SEEDS), *((seed, 0.6) for seed in FRESH_SEEDS))
+    made = {}
+    for seed, end in seeds:
+        vanilla, jumping = (planned(variant, "addition", 4e-4, seed) for variant in ("vanilla", BEST))
+        made[vanilla.name] = record(vanilla.settings, {0: 0.2, 400: end})
+        made[jumping.name] = record(jumping.settings, {0: 0.2, 200: end, 400: 0.9})
+    columns, _, *rows = tables.SECTIONS["again"](Results(made)).splitlines()
+    assert "addition, 0.0004" in columns
+    assert [row.split(" | ")[1] for row in rows] == ["400 (400, 400, 400)", "200 (200, 200, 200)"]
+    earlier = {name: found for name, found in made.items() if found.settings.seed in SEEDS}
+    assert tables.SECTIONS["again"](Results(earlier)) == NOTHING
 
 
 def test_falling_rates_stand_beside_constant_ones() -> None:

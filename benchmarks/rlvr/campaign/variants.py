@@ -178,13 +178,11 @@ RECOMMENDED = {"recommended": recommended(CYCLES[BEST])}
 """The report decides, which costs no answers; it says nothing before a run is longer than a horizon."""
 
 _FALLING = {"lr_scheduler_type": "linear"}
-_DECAYED_CYCLES = replace(
-    CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
-)
 DECAYED = {
     "decayed": replace(VANILLA, title="vanilla, its rate falling to 0", options=_FALLING),
-    "decayed-cycles": _DECAYED_CYCLES,
-    "decayed-recommended": recommended(_DECAYED_CYCLES),
+    "decayed-cycles": replace(
+        CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
+    ),
 }
 """What takes the noise out of the last steps without any jump, and with jumps; over a run's 400 steps."""
 
