@@ -140,7 +140,6 @@ def main() -> None:
     console.print("Three GRPO runs, same base and seed: alone, with one jump, with jumps in cycles.")
     try:
         with embedded_server(arguments.folder / "server", workers=len(LANES)) as server:
-            server.require_ready()
             console.print(f"nextrapolate-server is ready on {server.url}")
             runs = demo.run(server)
     except (ServerFailedError, RunFailedError) as error:

@@ -28,24 +28,14 @@ class Server:
     url: str
     api_key: str
 
-    def require_ready(self) -> None:
-        """Make sure that it takes new work: one that lacks room on its disk starts, and refuses all jumps.
-
-        Raises:
-            ServerFailedError: it does not; the message says why.
-        """
-        readiness = httpx.get(f"{self.url}/readyz", trust_env=False, timeout=60).json()
-        if not readiness["ready"]:
-            reasons = "; ".join(reason for reason in readiness["checks"].values() if reason != "ok")
-            raise ServerFailedError(f"nextrapolate-server accepts nothing new: {reasons}")
-
 
 @contextmanager
 def embedded_server(folder: Path, workers: int) -> Iterator[Server]:
     """Run `nextrapolate-server` on a free port, its data and its log in `folder`.
 
     Raises:
-        ServerFailedError: it does not come up; the message holds the end of its log.
+        ServerFailedError: it does not come up, and the message holds the end of its log; or it takes no new
+            work, as on a full disk: then every jump of a run would be refused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
@@ -58,6 +48,7 @@ def embedded_server(folder: Path, workers: int) -> Iterator[Server]:
         )
     try:
         url = _url(process, log)
+        _require_ready(url)
         yield Server(url, (folder / "data" / "api_key").read_text().strip())
     finally:
         process.send_signal(signal.SIGINT)
@@ -76,3 +67,10 @@ def _url(process: "subprocess.Popen[bytes]", log: Path) -> str:
     raise ServerFailedError(
         f"nextrapolate-server did not come up; the end of {log}:\n{log.read_text()[-2000:]}"
     )
+
+
+def _require_ready(url: str) -> None:
+    readiness = httpx.get(f"{url}/readyz", trust_env=False, timeout=60).json()
+    if not readiness["ready"]:
+        reasons = "; ".join(reason for reason in readiness["checks"].values() if reason != "ok")
+        raise ServerFailedError(f"nextrapolate-server accepts nothing new: {reasons}")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from demo.plans import PLANS
+from demo.server import ServerFailedError, embedded_server
 from demo.table import make_table
 from rich.console import Console
 
@@ -52,3 +53,13 @@ def test_shortened_plans_keep_their_shape() -> None:
     assert cycles.steps == 11, "with three cycles of ten"
     assert cycles.jumps == {"collect_every": 1, "jump_at": 4, "jump_every": 2, "horizon_steps": 10}
     assert [plan.shortened(1) for plan in PLANS] == list(PLANS)
+
+
+@pytest.mark.integration
+def test_a_server_that_would_refuse_every_jump_is_no_server_for_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_DISK_RESERVE_BYTES", "1000TiB")
+    refused = pytest.raises(ServerFailedError, match="nothing new: the server's disk")
+    with refused, embedded_server(tmp_path, workers=1):
+        pass

@@ -1,6 +1,6 @@
 """Rates that fall to 0 over a run, which takes the noise out of its last steps: without jumps, and with."""
 
-from benchmarks.rlvr.campaign.plan import FALLING_FROM, runs_of
+from benchmarks.rlvr.campaign.plan import BEST_RATES, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
 from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
 from benchmarks.rlvr.campaign.variants import BEST, DECAYED, VANILLA, VARIANTS
@@ -11,13 +11,13 @@ _SHOWN = (100, 200, 300, 400)
 def falling(results: Results) -> str:
     """Beside constant rates: vanilla and cycles at the best of these, and both from twice that down."""
     rows = []
-    for task, (best, twice) in FALLING_FROM.items():
+    for task, best in BEST_RATES.items():
         ways = [(way, best) for way in ("vanilla", BEST, *DECAYED)]
         rivals = results.of(runs_of(["vanilla"], [task], [best]))
         if not (rivals and any(results.of(runs_of([way], [task], [best])) for way in DECAYED)):
             continue
         goal = Spread.of([at(record, VANILLA.steps) for _, record in rivals])
-        for way, rate in (*ways, *((way, twice) for way in ("vanilla", *DECAYED))):
+        for way, rate in (*ways, *((way, 2 * best) for way in ("vanilla", *DECAYED))):
             runs = runs_of([way], [task], [rate])
             made = [record for _, record in results.of(runs)]
             if made:
