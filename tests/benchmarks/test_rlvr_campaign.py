@@ -11,9 +11,16 @@ from benchmarks.rlvr.campaign.__main__ import chosen
 from benchmarks.rlvr.campaign.compare import Pair, noise, summary
 from benchmarks.rlvr.campaign.lanes import Place, able_to_begin, make_all
 from benchmarks.rlvr.campaign.one_run import branch, make
-from benchmarks.rlvr.campaign.plan import FRESH_SEEDS, SEEDS, Planned, campaign, planned
+from benchmarks.rlvr.campaign.plan import (
+    FRESH_SEEDS,
+    SEEDS,
+    Planned,
+    at_best_rates,
+    campaign,
+    planned,
+)
 from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to, steps_until_kept
-from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, Sweep, Swept, asked
+from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, ENDED_AT, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
 from benchmarks.rlvr.campaign.variants import BEST, BY_OTHERS, VARIANTS
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
@@ -257,8 +264,26 @@ def test_an_average_stands_beside_the_model_that_it_was_made_of() -> None:
     assert row == "| sorting | 0.0004 | vanilla | 1 | 0.500 | 0.550 | 0.600 | 0.580 | 0.700 |  |"
 
 
+def test_a_run_may_end_with_an_average_once_that_has_what_vanilla_has_after_400() -> None:
+    made, swept = {}, []
+    for run in at_best_rates(("vanilla", BEST)):
+        jumps = run.variant == BEST
+        made[run.name] = record(run.settings, {0: 0.2, 400: 0.8})
+        # 0.5 after 100 steps, and 0.1 or 0.2 more after each further 100.
+        slope = 0.002 if jumps else 0.001
+        swept += [Swept(run.name, AVERAGE, 1.0, 0.5 + slope * (step - 100), 0.9, step) for step in ENDED_AT]
+    columns, _, *rows = tables.SWEPT["ended"](Results(made), swept).splitlines()
+    assert "addition, 0.0004 | modular, 0.0004 | sorting, 0.0002" in columns
+    assert [row.strip("| ").split(" | ") for row in rows] == [
+        ["0 to 2", title, *[f"{step} ({step}, {step}, {step})"] * 3, *[f"{step} ± 0, 9 of 9 runs"] * 2]
+        for title, step in (("vanilla", 400), (VARIANTS[BEST].title, 250))
+    ]
+    assert tables.SWEPT["ended"](Results(made), swept[1:]).count("\n") == 2, "a way lacks an average"
+    assert tables.SWEPT["ended"](Results(made), []) == NOTHING
+
+
 def test_nothing_is_swept_twice(tmp_path: Path) -> None:
-    wanted = list(asked())
+    wanted = asked()
     assert len({(each.run.name, each.method, each.step) for each in wanted}) == len(wanted)
     assert all(each.step <= each.run.settings.steps for each in wanted)
     Sweep(tmp_path / "sweep.json").complete(tmp_path, Console(quiet=True), HELD_OUT)

@@ -19,11 +19,12 @@ from nextrapolate.errors import NextrapolateError
 from nextrapolate.schemas import ADAPTER_MODEL, FileInfo, JobState, WeightExtrapolationMethod
 from nextrapolate_trainer import jumper
 from nextrapolate_trainer.errors import TrainerPluginError
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run
 from nextrapolate_trainer.settings import JumpSettings
 
 RUN = Run("hangs", None, {"r": 2})
+REQUEST = JumpRequest([WeightExtrapolationMethod()])
 OWN = {"lora_B": torch.ones(2, 2)}
 
 
@@ -44,13 +45,13 @@ def test_each_jump_to_which_nothing_is_answered_halves_the_next_ones_wait(
     silent_client: NExtClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(jumper, "LEAST_PATIENCE_SECONDS", 0.2)
-    waits = Jumper(silent_client, RUN, [WeightExtrapolationMethod()], JumpSettings(timeout=0.8))
+    waits = Jumper(silent_client, RUN, JumpSettings(timeout=0.8))
     waited = []
     for step in (10, 20, 30, 40):
         waits.collect(step, OWN)
         started = time.monotonic()
         with pytest.raises(TrainerPluginError):
-            waits.jumps_from(step)
+            waits.jumps_from(step, REQUEST)
         waited.append(time.monotonic() - started)
     for seconds, most in zip(waited, (0.8, 0.4, 0.2, 0.2), strict=True):
         assert most <= seconds < most + 0.15
@@ -93,16 +94,16 @@ def test_a_service_that_is_back_is_waited_for_as_long_as_its_jobs_take(
     scripted.on("PUT", f"/series/s1/checkpoints/10/{ADAPTER_MODEL}", held(back, taken))
     scripted.on("GET", "/jobs/j1/events", lasting(0.45))
     with NExtClient(scripted.url) as client:
-        waits = Jumper(client, RUN, [WeightExtrapolationMethod()], JumpSettings(timeout=0.8))
+        waits = Jumper(client, RUN, JumpSettings(timeout=0.8))
         waits.collect(10, OWN)
         with pytest.raises(TrainerPluginError):
-            waits.jumps_from(10)  # from here on .4 s, and a job takes longer
+            waits.jumps_from(10, REQUEST)  # from here on .4 s, and a job takes longer
         back.set()
         waits.collect(20, OWN)
         with suppress(TrainerPluginError, NextrapolateError):  # unless it began with the wait halved
-            waits.jumps_from(20)
+            waits.jumps_from(20, REQUEST)
         waits.collect(30, OWN)
-        [jump] = waits.jumps_from(30)
+        [jump] = waits.jumps_from(30, REQUEST)
         waits.close()
     assert jump.step == 30
 
@@ -116,12 +117,12 @@ def test_a_job_that_was_taken_is_waited_for_as_long_as_told_each_time(
     over = threading.Event()
     scripted.on("GET", "/jobs/j1/events", held(over, lasting(0)))
     with NExtClient(scripted.url) as client:
-        waits = Jumper(client, RUN, [WeightExtrapolationMethod()], JumpSettings(timeout=0.3))
+        waits = Jumper(client, RUN, JumpSettings(timeout=0.3))
         for step in (10, 20):
             waits.collect(step, OWN)
             started = time.monotonic()
             with pytest.raises((TrainerPluginError, NextrapolateError)):
-                waits.jumps_from(step)
+                waits.jumps_from(step, REQUEST)
             assert time.monotonic() - started >= 0.25
         waits.close()
         over.set()

@@ -16,7 +16,7 @@ from nextrapolate import NExtClient
 from nextrapolate.schemas import AutoMethod
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError, UploadError
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.settings import JumpSettings
 from nextrapolate_trainer.trl import NExtCallback
@@ -112,11 +112,11 @@ def test_lora_on_an_embedding_is_refused_before_the_first_step(
 
 def test_nothing_is_copied_of_a_run_that_was_refused(client: NExtClient) -> None:
     run = Run("refused", None, {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "use_dora": True})
-    jumper = Jumper(client, run, [AutoMethod()], JumpSettings())
+    jumper = Jumper(client, run, JumpSettings())
     with suppress(RunRefusedError):  # it may know already
         jumper.collect(2, adapter(2))
     with pytest.raises(RunRefusedError, match="use_dora"):
-        jumper.jumps_from(2)
+        jumper.jumps_from(2, JumpRequest([AutoMethod()]))
     with pytest.raises(RunRefusedError, match="use_dora"):
         jumper.collect(4, adapter(4))
     with pytest.raises(UploadError, match="not of step 4"):

@@ -80,6 +80,26 @@ def test_every_rank_jumps_to_what_the_service_returned(
     assert [info.step for info in series.checkpoints] == [1, 2, 3, 4, 5, 6], "the last one, too"
 
 
+def test_a_run_ends_with_the_average_of_its_last_checkpoints(
+    make_trainer: MakeTrainer, server: EmbeddedServer, tmp_path: Path
+) -> None:
+    """The last step is none that is collected, no jump is due there, and none is recommended."""
+    trainer = make_trainer(
+        tmp_path / "run",
+        "+nextrapolate.jump_at=20",
+        "+nextrapolate.collect_every=2",
+        "+nextrapolate.only_if_recommended=True",
+        "+nextrapolate.finish=wsm",
+        "trainer.total_training_steps=5",
+    )
+    trainer.train(until=5)
+    [jump] = trainer.checkpoint_callback.jumps
+    assert (jump.step, jump.target_step, jump.method) == (5, 5, "wsm")
+    result = returned(server, jump.job, tmp_path / "result")
+    assert [same(adapter, result) for adapter in adapters(trainer.actor_rollout_wg)] == [True, True]
+    assert same(saved(tmp_path / "run", 5, tmp_path / "saved"), result), "the last checkpoint ends with it"
+
+
 def test_a_run_that_ends_before_its_jump_is_told_so(
     make_trainer: MakeTrainer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -52,6 +52,16 @@ class Pause:
 
 
 @dataclass(frozen=True)
+class JumpRequest:
+    """What a jump is asked of, and what its reports have to say."""
+
+    methods: Sequence[Method]
+    """Each with its parameters: one job each, over the same files."""
+    only_if_recommended: bool = False
+    """An adapter whose report does not recommend the jump is of no use."""
+
+
+@dataclass(frozen=True)
 class Jump:
     """An adapter that may take the place of the run's own, and how it came about."""
 
@@ -83,7 +93,6 @@ class Jumper:
     Args:
         client: the service.
         run: what the series says about the run.
-        methods: what a jump is asked of, each with its parameters: one job each, over the same files.
         settings: the gate, and what a jump may take and be: jobs that take longer are cancelled.
         resumed: the state that the run goes on from; None at its beginning.
     """
@@ -92,7 +101,6 @@ class Jumper:
         self,
         client: NExtClient,
         run: Run,
-        methods: Sequence[Method],
         settings: JumpSettings,
         resumed: RunState | None = None,
     ) -> None:
@@ -101,7 +109,6 @@ class Jumper:
                 "a jump leaves %s at their last value: LoRA's factors go ahead of them", " and ".join(beside)
             )
         self._client = client
-        self._methods = methods
         self._settings = settings
         self._start = run.start
         self._series = RunSeries(client, run, resumed)
@@ -134,7 +141,7 @@ class Jumper:
             raise UploadError(f"the last collected checkpoint is of step {collected}, not of step {step}")
         return adapter
 
-    def jumps_from(self, step: int) -> list[Jump]:
+    def jumps_from(self, step: int, request: JumpRequest) -> list[Jump]:
         """Have the series extrapolated from `step`, the last collected one; one checked adapter a method.
 
         Methods whose job fails, or whose adapter cannot be used, are left out, as long as one remains.
@@ -149,11 +156,11 @@ class Jumper:
         """
         self._uploads.check()
         before = self.own_adapter(step)
-        delivered, pause = self._waited_for(step)
+        delivered, pause = self._waited_for(step, request.methods)
 
         def checked(result: _Result) -> Jump:
             method, job, after, report = result
-            if self._settings.only_if_recommended and not (report and report.recommended):
+            if request.only_if_recommended and not (report and report.recommended):
                 verdict = report.verdict if report else "it cannot be read"
                 raise JumpRefusedError(f"the report of job {job} does not recommend it: {verdict}")
             ratio = self._checked_ratio(before, after)
@@ -195,7 +202,7 @@ class Jumper:
             raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
-    def _waited_for(self, step: int) -> tuple[list[_Result], Pause]:
+    def _waited_for(self, step: int, methods: Sequence[Method]) -> tuple[list[_Result], Pause]:
         """What is delivered in time. A jump to which nothing is answered halves what the next one waits.
 
         A service that hangs would cost the run its whole timeout at every jump. One that takes a checkpoint
@@ -203,7 +210,7 @@ class Jumper:
         """
         patience, started = self._patience, time.monotonic()
         try:
-            return within(patience, lambda: self._delivered(step, started + patience))
+            return within(patience, lambda: self._delivered(step, methods, started + patience))
         except (TrainerPluginError, NextrapolateError):
             in_vain = time.monotonic() - started >= _IN_VAIN * patience
             if in_vain and self._answered < started:
@@ -222,17 +229,21 @@ class Jumper:
         self._answered = time.monotonic()
         self._patience = self._settings.timeout
 
-    def _delivered(self, step: int, deadline: float) -> tuple[list[_Result], Pause]:
+    def _delivered(
+        self, step: int, methods: Sequence[Method], deadline: float
+    ) -> tuple[list[_Result], Pause]:
         started = time.monotonic()
         self._uploads.wait_for(step, deadline - started)
         self._series.record_jumps()
         uploaded = time.monotonic()
-        jobs = self._finished_jobs(step, deadline)
+        jobs = self._finished_jobs(step, methods, deadline)
         finished = time.monotonic()
         results = _those_that_succeed(lambda each: (*each, *self._result(each[1])), jobs)
         return results, Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
 
-    def _finished_jobs(self, step: int, deadline: float) -> list[tuple[Method, str]]:
+    def _finished_jobs(
+        self, step: int, methods: Sequence[Method], deadline: float
+    ) -> list[tuple[Method, str]]:
         def submitted(method: Method) -> tuple[Method, str]:
             request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
             job = self._client.submit(request).id
@@ -249,7 +260,7 @@ class Jumper:
                 raise
             return submission
 
-        return _those_that_succeed(finished, _those_that_succeed(submitted, self._methods))
+        return _those_that_succeed(finished, _those_that_succeed(submitted, methods))
 
     def _result(self, job: str) -> tuple[dict[str, Tensor], Report | None]:
         with tempfile.TemporaryDirectory(prefix="nextrapolate-") as folder:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from peft import PeftModel
+from torch.optim import Optimizer
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -21,7 +22,7 @@ from nextrapolate_trainer.adapter import Adapter, copied, fingerprint, was_train
 from nextrapolate_trainer.errors import StateError, UnsupportedRunError
 from nextrapolate_trainer.fail_open import fail_open
 from nextrapolate_trainer.guard import Score
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.peft_model import adapter_config, read_adapter
 from nextrapolate_trainer.ranks import Ranks, group_timeout
 from nextrapolate_trainer.schedule import Schedule
@@ -73,6 +74,9 @@ class NExtCallback(TrainerCallback):
             the process group of several processes would not wait that long.
         max_update_ratio: an update longer than this share of the drift since training began is refused.
         only_if_recommended: jump only where the report recommends it: the run's own past speaks for it.
+        finish: a method, by name or with its parameters, of one more jump after the last step, which no
+            report has to recommend: "wsm" leaves the model with the average of the run's last checkpoints.
+            The trainer's last checkpoint is the run's own all the same.
         **parameters: further parameters of the method.
 
     Raises:
@@ -101,6 +105,7 @@ class NExtCallback(TrainerCallback):
         timeout: float = _DEFAULTS.timeout,
         max_update_ratio: float = _DEFAULTS.max_update_ratio,
         only_if_recommended: bool = _DEFAULTS.only_if_recommended,
+        finish: str | Method | None = None,
         **parameters: Any,
     ) -> None:
         self._settings = JumpSettings.checked(
@@ -124,7 +129,9 @@ class NExtCallback(TrainerCallback):
         self.method = make_method(method, **given, **parameters)
         self.schedule = Schedule(collect_every, self._settings.jump_at, self._settings.jump_every)
         self.jumps: list[JumpSummary] = []
-        self._methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
+        methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
+        self._request = JumpRequest(methods, only_if_recommended)
+        self._finish = None if finish is None else JumpRequest(_beside(self.method, [finish]))
         self._client = client
         self._guard = guard
         self._rules = SwapRules(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
@@ -180,9 +187,7 @@ class NExtCallback(TrainerCallback):
         step = state.global_step
         if self._run is not None and self.schedule.jumps_after(step):
             with fail_open(f"no jump after step {step}, training goes on from its own weights"):
-                jump = self._run.jump(step, event["optimizer"])
-                self.jumps.append(jump)
-                logger.log(jump.log_level if args.should_log else logging.DEBUG, "%s", jump)
+                self._jump(self._run, self._request, args, state, event["optimizer"])
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -207,10 +212,31 @@ class NExtCallback(TrainerCallback):
                 self._run.save_state(step, _checkpoint(args, step))
 
     def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
-        """Let the last checkpoints reach the service."""
+        """Make the jump that the run is to end with, and let the last checkpoints reach the service."""
+        step = state.global_step
+        if self._run is not None and self._finish is not None:
+            with fail_open(f"no jump after step {step}, the last: the run ends with its own weights"):
+                if args.load_best_model_at_end:
+                    raise UnsupportedRunError("load_best_model_at_end has chosen another to end with")
+                if not self.schedule.collects_after(step):
+                    self._run.collect(step)
+                self._jump(self._run, self._finish, args, state, event["optimizer"])
         self._leave()
+
+    def _jump(
+        self,
+        run: TrlRun,
+        request: JumpRequest,
+        args: TrainingArguments,
+        state: TrainerState,
+        optimizer: Optimizer,
+    ) -> None:
+        """Jump from the last step, and tell of it."""
+        jump = run.jump(state.global_step, request, optimizer)
+        self.jumps.append(jump)
+        logger.log(jump.log_level if args.should_log else logging.DEBUG, "%s", jump)
 
     def _leave(self) -> None:
         """Take no more part in a run, if there is one."""
@@ -251,7 +277,6 @@ class NExtCallback(TrainerCallback):
         return Jumper(
             self._client,
             Run(name, config["base_model_name_or_path"], config, start, from_start=step == 0),
-            self._methods,
             settings,
             resumed,
         )

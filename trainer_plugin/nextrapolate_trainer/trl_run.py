@@ -13,7 +13,7 @@ from nextrapolate_trainer import trl_internals
 from nextrapolate_trainer.adapter import Adapter, copied, distance, fingerprint
 from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
 from nextrapolate_trainer.guard import Score, Trial, measure
-from nextrapolate_trainer.jumper import Jump, Jumper
+from nextrapolate_trainer.jumper import Jump, Jumper, JumpRequest
 from nextrapolate_trainer.peft_model import clear_moments, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.settings import OptimizerState
@@ -113,7 +113,7 @@ class TrlRun:
         self._jumper.collect(step, adapter)
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
-    def jump(self, step: int, optimizer: Optimizer) -> JumpSummary:
+    def jump(self, step: int, request: JumpRequest, optimizer: Optimizer) -> JumpSummary:
         """Swap in an adapter extrapolated from `step`, the last that was collected.
 
         Raises:
@@ -122,7 +122,7 @@ class TrlRun:
         """
         # Every process has it: only what is on offer has to be sent.
         own = self._ranks.together(lambda: copied(read_adapter(self._model)))
-        jumps = self._ranks.share(lambda: self._leading().jumps_from(step))
+        jumps = self._ranks.share(lambda: self._leading().jumps_from(step, request))
         offered = time.monotonic()
         try:
             with restoring(self._model, own):

@@ -26,7 +26,7 @@ from nextrapolate_trainer import verl_ranks
 from nextrapolate_trainer.adapter import Adapter, copied, was_trained
 from nextrapolate_trainer.errors import StateError
 from nextrapolate_trainer.fail_open import fail_open
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
@@ -60,7 +60,9 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         check_served(config)
         self._settings = VerlSettings.of(config)
         self._schedule = self._settings.schedule(config.trainer.save_freq)
-        self._method = self._settings.make_method()
+        self._request = JumpRequest([self._settings.make_method()], self._settings.only_if_recommended)
+        finish = self._settings.make_finish()
+        self._finish = None if finish is None else JumpRequest([finish])
         self._client = NExtClient(self._settings.url)
         self._previous = _resumed_from(config)
         self._resumed = _state_of(self._previous) if self._previous else None
@@ -83,7 +85,8 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
 
     def _after_save(self, trainer: PPOTrainer, step: int, checkpoint: Path) -> None:
         previous, self._previous = self._previous, checkpoint
-        if self._schedule.collects_after(step):
+        last = step >= trainer.total_training_steps
+        if self._schedule.collects_after(step) or (last and self._finish):
             with fail_open(f"the checkpoint of step {step} is not collected"):
                 self._run = self._run or self._begun(trainer, step)
                 self._run.collect(step)
@@ -91,10 +94,11 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
             return
         with fail_open(f"a run resumed from step {step} will know nothing of its series"):
             run.save_state(step, checkpoint)
-        last = step >= trainer.total_training_steps
-        if not last and self._jumps_after(step):
-            with fail_open(f"no jump after step {step}, training goes on from its own weights"):
-                self.jumps.append(run.jump(step))
+        request = self._finish if last else self._due_after(step)
+        if request is not None:
+            follows = "the last: the run ends with" if last else "training goes on from"
+            with fail_open(f"no jump after step {step}, {follows} its own weights"):
+                self.jumps.append(run.jump(step, request))
                 logger.log(self.jumps[-1].log_level, "%s", self.jumps[-1])
                 with fail_open(f"the checkpoint of step {step} is one from before the jump, or not whole"):
                     run.save_again(step, checkpoint, previous)
@@ -104,11 +108,11 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
             with fail_open("the last checkpoints may not have reached the service"):
                 run.close()
 
-    def _jumps_after(self, step: int) -> bool:
+    def _due_after(self, step: int) -> JumpRequest | None:
         if not self._schedule.collects_after(step):
-            return False
+            return None
         overdue, self._overdue = self._overdue, False
-        return overdue or self._schedule.jumps_after(step)
+        return self._request if overdue or self._schedule.jumps_after(step) else None
 
     def _missed_jump(self, resumed: RunState) -> bool:
         """Tell whether a jump was due at the checkpoint that the run goes on from, and is not in it."""
@@ -125,7 +129,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         base_model = self.config.actor_rollout_ref.model.path
         start, is_known = self._beginning
         run = Run(name, base_model, lora_config, start, from_start=is_known)
-        jumper = Jumper(self._client, run, [self._method], self._settings, self._resumed)
+        jumper = Jumper(self._client, run, self._settings, self._resumed)
         return VerlRun(trainer, jumper, self._settings.optimizer)
 
 

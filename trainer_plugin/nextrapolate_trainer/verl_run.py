@@ -14,7 +14,7 @@ from verl.utils.checkpoint.checkpoint_manager import get_checkpoint_tracker_file
 
 from nextrapolate_trainer import verl_ranks
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.jumper import Jumper
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.settings import OptimizerState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.verl_ranks import on_every_rank
@@ -48,13 +48,13 @@ class VerlRun:
         self._jumper.collect(step, adapter)
         self._metrics["next/collect_seconds"] = time.monotonic() - started
 
-    def jump(self, step: int) -> JumpSummary:
+    def jump(self, step: int, request: JumpRequest) -> JumpSummary:
         """Swap in an adapter extrapolated from `step`, the last that was collected.
 
         Raises:
             TrainerPluginError, NextrapolateError, RayError: the run has its own adapter.
         """
-        [jump] = self._jumper.jumps_from(step)
+        [jump] = self._jumper.jumps_from(step, request)
         offered = time.monotonic()
         reset = jump.modules_to_reset(self._optimizer)
         try:

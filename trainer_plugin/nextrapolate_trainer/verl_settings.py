@@ -36,6 +36,9 @@ class VerlSettings(JumpSettings):
     method: str = "auto"
     parameters: dict[str, Any] = Field({})
     """Further parameters of the method."""
+    finish: str | None = None
+    """A method, with its defaults, of one more jump after the last step, which no report has to recommend:
+    "wsm" leaves the last checkpoint with the average of the run's last ones."""
     url: str | None = None
     """The service; None is NEXTRAPOLATE_URL, else the one on this machine."""
 
@@ -74,6 +77,14 @@ class VerlSettings(JumpSettings):
         """
         own_alpha = {} if self.alpha is None else {"alpha": self.alpha}
         return make_method(self.method, horizon_steps=self.horizon_steps, **own_alpha, **self.parameters)
+
+    def make_finish(self) -> Method | None:
+        """Return the method of the jump after the last step; None where there is to be none.
+
+        Raises:
+            ParameterError: it is not known.
+        """
+        return make_method(self.finish, horizon_steps=self.horizon_steps) if self.finish else None
 
 
 def check_served(config: DictConfig) -> None:

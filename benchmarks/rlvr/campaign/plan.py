@@ -98,6 +98,16 @@ def runs_of(
     )
 
 
+def at_best_rates(variants: Iterable[str], seeds: Iterable[int] = SEEDS) -> tuple[Planned, ...]:
+    """Return the runs of all variants on all tasks, at each task's best constant rate."""
+    return tuple(
+        run
+        for seed in seeds
+        for task, best in BEST_RATES.items()
+        for run in runs_of(tuple(variants), [task], [best], [seed])
+    )
+
+
 STUDIES = {
     "steps": runs_of(("vanilla", BEST, OFTEN)),
     "rates": runs_of(["vanilla"], rates=FASTER),
@@ -109,23 +119,17 @@ STUDIES = {
     "cycles at larger rates": (
         *runs_of((BEST, SHORTER, "guarded", "guarded-tolerant", "guarded-alphas"), rates=LARGE[-1:]),
         *runs_of((BEST, "guarded", OFTEN, "guarded-often"), rates=LARGE[:1]),
+        *runs_of([SHORTER], TASKS[-1:], rates=LARGE[:1]),
         *runs_of(("guarded-averages", "guarded-often"), rates=LARGE[-1:], seeds=SEEDS[:1]),
         *runs_of(["gated-often"], rates=LARGE[:1], seeds=SEEDS[:1]),
     ),
     "a falling rate": (
-        *(run for task, best in BEST_RATES.items() for run in runs_of(["decayed"], [task], [best])),
+        *at_best_rates(["decayed"]),
         *(run for task, best in BEST_RATES.items() for run in runs_of(DECAYED, [task], [2 * best])),
         *runs_of(["decayed-cycles"], TASKS[:1], LARGE[-1:]),
     ),
-    "jumps where recommended": tuple(
-        run for task, best in BEST_RATES.items() for run in runs_of(RECOMMENDED, [task], [best])
-    ),
-    "the best rates, asked again": tuple(
-        run
-        for seed in FRESH_SEEDS
-        for task, best in BEST_RATES.items()
-        for run in runs_of(("vanilla", BEST), [task], [best], [seed])
-    ),
+    "jumps where recommended": at_best_rates(RECOMMENDED),
+    "the best rates, asked again": at_best_rates(("vanilla", BEST, SHORTER, *RECOMMENDED), FRESH_SEEDS),
     "guard": runs_of(("guarded", "guarded-often")),
     "one jump": runs_of(ONE_JUMP),
     "algorithms": runs_of((*RLOO, *REINFORCE)),

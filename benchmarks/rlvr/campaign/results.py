@@ -60,7 +60,11 @@ def steps_to(record: Record, accuracy: float, decoding: Decoding = "sampled") ->
 
     None where it never was.
     """
-    points = curve(record, decoding)
+    return first_at(curve(record, decoding), accuracy)
+
+
+def first_at(points: Sequence[Point], accuracy: float) -> float | None:
+    """Return the step at which measurements in order have that accuracy, on lines between them; or None."""
     for before, after in pairwise(points):
         if after.accuracy >= accuracy:
             share = (accuracy - before.accuracy) / (after.accuracy - before.accuracy)

@@ -13,8 +13,18 @@ from rich.console import Console
 
 from benchmarks.rlvr.bases import base_of
 from benchmarks.rlvr.campaign.one_run import finished
-from benchmarks.rlvr.campaign.plan import LARGE, RATE, SEEDS, TASKS, Planned, runs_of
-from benchmarks.rlvr.campaign.variants import BEST, BRANCHES_AT, SHORTER
+from benchmarks.rlvr.campaign.plan import (
+    FRESH_SEEDS,
+    LARGE,
+    MEASURE_EVERY,
+    RATE,
+    SEEDS,
+    TASKS,
+    Planned,
+    at_best_rates,
+    runs_of,
+)
+from benchmarks.rlvr.campaign.variants import BEST, BRANCHES_AT, RECOMMENDED, SHORTER, VANILLA
 from benchmarks.rlvr.jumps import Fitted, Run, parsed
 from benchmarks.rlvr.tasks import TASKS as ALL_TASKS
 from nextrapolate.folders import find_checkpoints
@@ -28,6 +38,8 @@ HORIZON = 50
 AVERAGE = "wsm"
 """Of the last 50 steps, as a falling rate would weigh them."""
 AVERAGED_AT = (200, 300, 400)
+ENDED_AT = tuple(range(100, VANILLA.steps + 1, MEASURE_EVERY))
+"""At the best rates: steps at which a run could have ended, with an average."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +65,21 @@ class Asked:
     step: int = BRANCHES_AT
 
 
-def asked() -> Iterator[Asked]:
-    """Yield all that is to be swept, the first seed first."""
+def asked() -> list[Asked]:
+    """Return all that is to be swept, each once."""
+    return list({(each.run.name, each.method, each.step): each for each in _asked()}.values())
+
+
+def _asked() -> Iterator[Asked]:
     for seed in SEEDS:
         for run in runs_of(["vanilla"], TASKS, [RATE], [seed]):
             methods = (*METHODS, PAPER) if seed == SEEDS[0] else METHODS
             yield from (Asked(run, method) for method in methods)
         for run in runs_of(("vanilla", BEST, SHORTER), TASKS, LARGE, [seed]):
-            steps = (step for step in AVERAGED_AT if step <= run.settings.steps)
-            yield from (Asked(run, AVERAGE, (1.0,), step) for step in steps)
+            yield from (Asked(run, AVERAGE, (1.0,), step) for step in AVERAGED_AT)
+    for seed in (*SEEDS, *FRESH_SEEDS):
+        for run in at_best_rates(("vanilla", BEST, SHORTER, *RECOMMENDED), [seed]):
+            yield from (Asked(run, AVERAGE, (1.0,), step) for step in ENDED_AT)
 
 
 class Sweep:

@@ -2,6 +2,7 @@
 
 at_one_rate.py    steps saved at the usual rate, by a larger model too
 at_rates.py       at larger rates, and at the best of them
+at_ends.py        at the best of them, by runs that end with an average
 at_falling.py     where the rate falls to 0
 with_guard.py     beside vanilla at equal steps
 of_jumps.py       one jump by every method, and by alpha
@@ -14,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.rlvr.campaign.results import Results
 from benchmarks.rlvr.campaign.sweep import Swept
+from benchmarks.rlvr.campaign.tables.at_ends import ended
 from benchmarks.rlvr.campaign.tables.at_falling import falling
 from benchmarks.rlvr.campaign.tables.at_one_rate import larger, steps
 from benchmarks.rlvr.campaign.tables.at_rates import again, averages, best, rates
@@ -36,5 +38,9 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "algorithms": algorithms,
 }
 """Each writes a section of docs/benchmarks.md of its own."""
-SWEPT: dict[str, Callable[[Results, Sequence[Swept]], str]] = {"alpha": alphas, "averages": averages}
+SWEPT: dict[str, Callable[[Results, Sequence[Swept]], str]] = {
+    "alpha": alphas,
+    "averages": averages,
+    "ended": ended,
+}
 """So do these, of what was swept."""

@@ -1,7 +1,6 @@
 """Steps saved at larger constant learning rates, and at the best of them."""
 
 from collections.abc import Sequence
-from statistics import mean, stdev
 
 from benchmarks.rlvr.campaign.compare import Pair, pairs
 from benchmarks.rlvr.campaign.plan import (
@@ -16,7 +15,7 @@ from benchmarks.rlvr.campaign.plan import (
 )
 from benchmarks.rlvr.campaign.results import Results, Spread, at, steps_to
 from benchmarks.rlvr.campaign.sweep import AVERAGE, AVERAGED_AT, Swept
-from benchmarks.rlvr.campaign.tables.cells import accuracy, table, together
+from benchmarks.rlvr.campaign.tables.cells import accuracy, overall, table, together
 from benchmarks.rlvr.campaign.variants import (
     BEST,
     GUARDED,
@@ -65,7 +64,7 @@ def best(results: Results) -> str:
 
 def again(results: Results) -> str:
     """The same, on seeds that nothing had been looked at on."""
-    return _at_best(results, ("vanilla", BEST), FRESH_SEEDS)
+    return _at_best(results, ("vanilla", BEST, SHORTER, *RECOMMENDED), FRESH_SEEDS)
 
 
 def averages(results: Results, swept: Sequence[Swept]) -> str:
@@ -104,8 +103,8 @@ def _at_best(results: Results, ways: Sequence[str], seeds: Sequence[int]) -> str
         if everything:
             by_task = (together([pair.steps for pair in of_task]) for of_task in found.values())
             # Of all tasks, or of none: a mean over some of them would be another goal's.
-            overall = _overall(everything) if all(found.values()) else ("", "", "", "")
-            rows.append((VARIANTS[way].title, *by_task, *overall))
+            all_tasks = _by_way(everything) if all(found.values()) else ("", "", "", "")
+            rows.append((VARIANTS[way].title, *by_task, *all_tasks))
     columns = (
         "run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all", "all, for good",
         "all, with the guard's answers", "all, greedy",
@@ -113,20 +112,10 @@ def _at_best(results: Results, ways: Sequence[str], seeds: Sequence[int]) -> str
     return table(columns, rows)
 
 
-def _overall(found: Sequence[Pair]) -> tuple[str, ...]:
+def _by_way(found: Sequence[Pair]) -> tuple[str, ...]:
     ways = ("steps", "steps_until_kept", "steps_with_guard")
-    of_sampled = (_mean_of([getattr(pair, way) for pair in found]) for way in ways)
-    return (*of_sampled, _mean_of([pair.greedy.steps for pair in found]))
-
-
-def _mean_of(steps: Sequence[float | None]) -> str:
-    """With its standard error, and how many got there."""
-    reached = [paid for paid in steps if paid is not None]
-    share = f"{len(reached)} of {len(steps)} runs"
-    if not reached:
-        return share
-    error = f" ± {stdev(reached) / len(reached) ** 0.5:.0f}" if len(reached) > 1 else ""
-    return f"{mean(reached):.0f}{error}, {share}"
+    of_sampled = (overall([getattr(pair, way) for pair in found]) for way in ways)
+    return (*of_sampled, overall([pair.greedy.steps for pair in found]))
 
 
 def _best(results: Results, task: str) -> tuple[float, Spread] | None:

@@ -1,7 +1,7 @@
 """What goes into the cells of several tables."""
 
 from collections.abc import Sequence
-from statistics import mean
+from statistics import mean, stdev
 
 from benchmarks.rlvr.campaign.plan import Planned
 from benchmarks.rlvr.campaign.results import Results, Spread, at
@@ -35,3 +35,13 @@ def together(steps: Sequence[float | None]) -> str:
     share = "" if len(reached) == len(steps) else f"{len(reached)} of {len(steps)}: "
     several = f" ({each(steps)})" if len(steps) > 1 else ""
     return f"{share}{mean(reached):.0f}{several}"
+
+
+def overall(steps: Sequence[float | None]) -> str:
+    """Their mean with its standard error, and how many got there."""
+    reached = [paid for paid in steps if paid is not None]
+    share = f"{len(reached)} of {len(steps)} runs"
+    if not reached:
+        return share
+    error = f" ± {stdev(reached) / len(reached) ** 0.5:.0f}" if len(reached) > 1 else ""
+    return f"{mean(reached):.0f}{error}, {share}"

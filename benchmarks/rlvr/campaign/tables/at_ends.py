@@ -1,0 +1,59 @@
+"""Runs at the best constant rates that end with the average of their last checkpoints."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from benchmarks.rlvr.campaign.compare import pairs
+from benchmarks.rlvr.campaign.plan import BEST_RATES, FRESH_SEEDS, SEEDS, Planned, at_best_rates, planned
+from benchmarks.rlvr.campaign.results import Point, Results, first_at
+from benchmarks.rlvr.campaign.sweep import AVERAGE, ENDED_AT, Swept
+from benchmarks.rlvr.campaign.tables.cells import overall, table, together
+from benchmarks.rlvr.campaign.variants import BEST, RECOMMENDED, SHORTER, VARIANTS
+
+
+def ended(results: Results, swept: Sequence[Swept]) -> str:
+    """The step to end at for what vanilla has after 400, as it is and averaged; by way to train and seeds."""
+    averaged = _curves(swept)
+    rows = []
+    for seeds in (SEEDS, FRESH_SEEDS):
+        for way in ("vanilla", BEST, SHORTER, *RECOMMENDED):
+            made = pairs(results, at_best_rates([way], seeds))
+            found = [pair for pair in made if pair.run.name in averaged]
+            if len(found) < len(seeds) * len(BEST_RATES):
+                continue
+            steps = {pair.run.name: first_at(averaged[pair.run.name], pair.goal) for pair in found}
+            by_task = (
+                together([steps[pair.run.name] for pair in found if pair.run.settings.task == task])
+                for task in BEST_RATES
+            )
+            both = [
+                first_at(averaged[pair.run.name], averaged[rival][-1].accuracy)
+                for pair in found
+                if (rival := _rival(pair.run)) in averaged
+            ]
+            named = " to ".join(str(seed) for seed in (seeds[0], seeds[-1]))
+            cells = (*by_task, overall(list(steps.values())), overall(both))
+            rows.append((named, VARIANTS[way].title, *cells))
+    columns = (
+        "seeds", "run", *(f"{task}, {rate:g}" for task, rate in BEST_RATES.items()), "all",
+        "all, to vanilla's average",
+    )  # fmt: skip
+    return table(columns, rows)
+
+
+def _rival(run: Planned) -> str:
+    """Name of the run without jumps of the same task, rate and seed."""
+    return planned("vanilla", run.settings.task, run.settings.learning_rate, run.settings.seed).name
+
+
+def _curves(swept: Sequence[Swept]) -> dict[str, list[Point]]:
+    """By run, what its averages measured, in the order of their steps; of runs that have all of them."""
+    found: defaultdict[str, dict[int, float]] = defaultdict(dict)
+    for row in swept:
+        if row.method == AVERAGE:
+            found[row.run][row.step] = row.sampled
+    return {
+        run: [Point(step, measured[step]) for step in ENDED_AT]
+        for run, measured in found.items()
+        if measured.keys() >= set(ENDED_AT)
+    }
