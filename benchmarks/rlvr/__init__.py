@@ -3,6 +3,7 @@
 python -m benchmarks.rlvr.run modular --trainer grpo --learning-rate 5e-5 --seed 1 --out RUN
 python -m benchmarks.rlvr.evaluate modular RUN/checkpoint-150 RUN/checkpoint-200
 python -m benchmarks.rlvr.jumps RUN --at 150 --horizons 50 100 --methods autoregression
+python -m benchmarks.rlvr.heading RUN
 python -m benchmarks.rlvr.campaign
 python -m benchmarks.rlvr.without_lora
 
@@ -12,6 +13,7 @@ record.py        what a run leaves in its folder, and the callback that writes i
 run.py           a run from base to checkpoints; goes on where it was interrupted
 evaluate.py      held-out accuracy of adapters, with its standard error
 jumps.py         the accuracy after a jump, beside the checkpoints it lies between
+heading.py       how long a run keeps its heading, which is what there is to predict
 without_lora.py  a jump in runs that train all weights
 campaign/        many runs, with and without jumps: the evidence that steps are saved
 """

@@ -218,6 +218,7 @@ def test_fresh_seeds_are_asked_at_the_rate_that_the_others_found_best() -> None:
     columns, _, *rows = tables.SECTIONS["again"](Results(made)).splitlines()
     assert "addition, 0.0004" in columns
     assert [row.split(" | ")[1] for row in rows] == ["400 (400, 400, 400)", "200 (200, 200, 200)"]
+    assert rows[1].endswith("| 0 of 6, +0.000 at worst |")
     earlier = {name: found for name, found in made.items() if found.settings.seed in SEEDS}
     assert tables.SECTIONS["again"](Results(earlier)) == NOTHING
 

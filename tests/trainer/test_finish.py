@@ -24,8 +24,6 @@ from nextrapolate_trainer.trl import NExtCallback
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
 RANK = 4
-NEVER = 100
-"""No jump is due before the end."""
 
 
 class Way(TrainerCallback):
@@ -65,7 +63,7 @@ def test_a_run_ends_with_the_average_of_its_last_checkpoints(
     plugin = NExtCallback(
         client,
         collect_every=2,
-        jump_at=NEVER,
+        jump_at=None,
         only_if_recommended=True,
         finish=make_method("wsm", window_steps=3),
         name="finished",
@@ -124,7 +122,7 @@ def test_the_guard_judges_it(
 
     way = Way()
     trainer = make_trainer(max_steps=4)
-    plugin = NExtCallback(client, collect_every=2, jump_at=NEVER, finish="wsm", guard=distance_from_the_base)
+    plugin = NExtCallback(client, collect_every=2, jump_at=None, finish="wsm", guard=distance_from_the_base)
     plugin.attach(trainer)
     trainer.add_callback(way)
     trainer.train()
@@ -146,11 +144,86 @@ def test_the_checkpoint_that_the_trainer_found_best_stays(
         load_best_model_at_end=True,
         metric_for_best_model="eval_reward",
     )
-    plugin = NExtCallback(client, collect_every=2, jump_at=NEVER, finish="wsm").attach(trainer)
+    plugin = NExtCallback(client, collect_every=2, jump_at=None, finish="wsm").attach(trainer)
     with caplog.at_level(logging.WARNING, "nextrapolate"):
         trainer.train()
     assert plugin.jumps == []
-    assert "load_best_model_at_end has chosen another to end with" in caplog.text
+    best = trainer.state.best_model_checkpoint
+    assert best is not None
+    assert same(finished(trainer), load_file(Path(best) / "adapter_model.safetensors"))
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "load_best_model_at_end chooses what this run ends with: finish will not",
+        f"no last jump: load_best_model_at_end has chosen {best} to end with",
+    ]
+
+
+def test_what_it_measured_is_in_the_log_of_its_own_run(make_trainer: MakeTrainer, client: NExtClient) -> None:
+    trainer = make_trainer(max_steps=4)
+    NExtCallback(client, collect_every=2, jump_at=None, finish="wsm").attach(trainer)
+    for _ in range(2):
+        trainer.train()
+        logged = [entry["step"] for entry in trainer.state.log_history if "next/target_step" in entry]
+        assert logged == [4], "the state's history is that of one run"
+
+
+def test_a_run_that_is_stopped_before_its_last_step_makes_none(
+    make_trainer: MakeTrainer, client: NExtClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever stops it may be about to take the machine away."""
+
+    class Stops(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            control.should_training_stop = state.global_step == 4
+
+    way = Way()
+    trainer = make_trainer(max_steps=8)
+    plugin = NExtCallback(client, collect_every=2, jump_at=None, finish="wsm").attach(trainer)
+    for callback in (way, Stops()):
+        trainer.add_callback(callback)
+    trainer.train()
+    assert plugin.jumps == []
+    assert same(finished(trainer), way.after[4])
+    assert "no last jump: the run was stopped after step 4, before its last, 8" in caplog.text
+
+
+def test_without_the_service_a_run_ends_with_its_own_weights(
+    make_trainer: MakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    way = Way()
+    trainer = make_trainer(max_steps=3)
+    with NExtClient("http://127.0.0.1:9", "nx_none_none") as nobody:
+        plugin = NExtCallback(nobody, collect_every=2, jump_at=None, finish="wsm", timeout=1).attach(trainer)
+        trainer.add_callback(way)
+        trainer.train()
+    assert plugin.jumps == []
+    assert same(finished(trainer), way.after[3])
+    assert "no jump after step 3, the last: the run ends with its own weights" in caplog.text
+
+
+def test_a_run_that_is_made_longer_goes_on_from_its_own_weights(
+    make_trainer: MakeTrainer, client: NExtClient
+) -> None:
+    finishing: dict[str, Any] = {"collect_every": 2, "jump_at": None, "finish": "wsm", "name": "made longer"}
+    trainer = make_trainer(max_steps=5, save_steps=5)
+    NExtCallback(client, **finishing).attach(trainer)
+    trainer.train()
+    own = load_file(Path(trainer.args.output_dir or "") / "checkpoint-5" / "adapter_model.safetensors")
+    assert not same(finished(trainer), own)
+
+    class Begins(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **event: Any) -> None:
+            begun.setdefault(state.global_step, copied(read_adapter(event["model"])))
+
+    begun: dict[int, dict[str, Tensor]] = {}
+    longer = make_trainer(max_steps=8, save_steps=5)
+    plugin = NExtCallback(client, **finishing).attach(longer)
+    longer.add_callback(Begins())
+    longer.train(resume_from_checkpoint=True)
+    assert same(begun[5], own)
+    assert [(jump.step, jump.method) for jump in plugin.jumps] == [(8, "wsm")]
+    [series] = [series for series in client.list_series() if series.name == "made longer"]
+    assert [checkpoint.step for checkpoint in series.checkpoints] == [2, 4, 5, 6, 8]
 
 
 def test_a_method_that_is_not_known_is_refused_at_once(client: NExtClient) -> None:

@@ -63,7 +63,19 @@ def test_every_jump_starts_from_a_collected_checkpoint() -> None:
         Schedule(collect_every=10, jump_at=150, jump_every=15)
 
 
+def test_a_run_may_jump_at_its_end_alone() -> None:
+    schedule = Schedule(collect_every=10, jump_at=None, finishes=True)
+    assert not any(schedule.jumps_after(step) for step in range(1000))
+    assert schedule.never_comes_to(0, 40, has_jumped=False) is None
+    assert Schedule(10, jump_at=40, finishes=True).never_comes_to(0, 40, has_jumped=False) is None
+    assert Schedule(10, jump_at=50, finishes=True).never_comes_to(0, 40, has_jumped=False) is not None
+    for jump_every, finishes in ((None, False), (10, True)):
+        with pytest.raises(ValueError, match="jump_at is None: a run without it makes no jump but"):
+            Schedule(10, None, jump_every, finishes)
+
+
 @pytest.mark.parametrize("name", ["collect_every", "jump_at", "jump_every"])
 def test_steps_are_positive(name: str) -> None:
+    steps = {"collect_every": 10, "jump_at": 150, "jump_every": 10, name: 0}
     with pytest.raises(ValueError, match=f"{name} is 0"):
-        Schedule(**{"collect_every": 10, "jump_at": 150, name: 0})
+        Schedule(steps["collect_every"], steps["jump_at"], steps["jump_every"])

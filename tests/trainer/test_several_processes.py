@@ -107,6 +107,8 @@ class Finished:
     """Where the second run of DDP's launch left what it left."""
     guard_fails: Path
     """The same of the third, whose guard fails in one of the processes."""
+    refused: Path
+    """And of the fourth, which is refused, and ends after a step that is none of those collected."""
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +117,20 @@ def finished(
 ) -> Callable[[Way], Finished]:
     """The one launch of each way from which tests go on; what they change of it they copy first.
 
-    DDP's has two more: most of what a short run takes is the birth of its processes.
+    DDP's has three more: most of what a short run takes is the birth of its processes.
     """
 
     @cache
     def run(way: Way) -> Finished:
-        names = ("finished", "without-server", "guard-fails")
-        out, without_server, guard_fails = (tmp_path_factory.mktemp(name) for name in names)
+        names = ("finished", "without-server", "guard-fails", "refused")
+        out, without_server, guard_fails, refused = (tmp_path_factory.mktemp(name) for name in names)
         guard = "none" if way is DDP else "accepts"
         runs = [Run(str(out), embedded_server.url, embedded_server.api_key, guard, 240)]
         if way is DDP:
             runs.append(Run(str(without_server), "http://127.0.0.1:9", "nx_none_none", "none", timeout=1))
             runs.append(replace(runs[0], out=str(guard_fails), guard="fails in one"))
-        return Finished(out, launch(way, *runs), without_server, guard_fails)
+            runs.append(replace(runs[0], out=str(refused), steps=5, dora=True))
+        return Finished(out, launch(way, *runs), without_server, guard_fails, refused)
 
     return run
 
@@ -145,11 +148,16 @@ def test_every_process_jumps_to_the_same_bits(
     assert first["jumps"] == second["jumps"]
     assert first["moments"]["3"] > 0
     assert (first["moments"]["4"] == 0) == (way is not DDP), "of the others the optimizer is to be reset"
-    assert len(first["jumps"]) == 1, run.said
-    [job] = first["jumps"]
+    assert len(first["jumps"]) == 2, run.said
+    job, last = first["jumps"]
     one, other = (load_file(run.out / f"rank-{rank}.safetensors") for rank in (0, 1))
     with NExtClient(server.url, server.api_key) as client:
-        returned = load_file(client.download(job, tmp_path / "result") / "adapter_model.safetensors")
+        returned, ends = (
+            load_file(client.download(each, tmp_path / each) / "adapter_model.safetensors")
+            for each in (job, last)
+        )
+        assert same(adapter(one, "at the end"), ends)
+        assert not same(adapter(one, "ended 6"), ends)
         assert same(adapter(one, "begun after 4"), returned)
         rounded = {name: tensor.to(way.computes_in).float() for name, tensor in returned.items()}
         assert same(adapter(one, "computed"), rounded), "what the forward passes gather is the new adapter"
@@ -176,7 +184,7 @@ def test_a_sharded_run_is_resumed_where_a_checkpoint_is_collected(
     said = launch(way, Run(str(tmp_path), server.url, server.api_key, "none", 240, str(checkpoint)))
     first, second = left(tmp_path, way)
     assert first["jumps"] == second["jumps"]
-    assert len(first["jumps"]) == 1, said
+    assert len(first["jumps"]) == 2, said
     assert "a new series begins" not in said, "what was loaded is the adapter that was saved"
     one, other = (load_file(tmp_path / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
@@ -191,6 +199,7 @@ def test_without_a_server_all_processes_go_on(finished: Callable[[Way], Finished
     one, other = (load_file(run.without_server / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
     assert same(adapter(one, "ended 4"), adapter(one, "begun after 4"))
+    assert same(adapter(one, "ended 6"), adapter(one, "at the end"))
 
 
 def test_a_guard_that_fails_in_one_process_costs_the_jump_alone(finished: Callable[[Way], Finished]) -> None:
@@ -199,3 +208,10 @@ def test_a_guard_that_fails_in_one_process_costs_the_jump_alone(finished: Callab
     assert "the guard failed: OSError('no judge answers')" in run.said
     without = load_file(run.without_server / "rank-0.safetensors")
     assert all(same(load_file(run.guard_fails / f"rank-{rank}.safetensors"), without) for rank in (0, 1))
+
+
+def test_a_refused_run_ends_in_all_processes(finished: Callable[[Way], Finished]) -> None:
+    """The first one alone collects the last checkpoint, and cannot: no other waits for a jump from it."""
+    run = finished(DDP)
+    assert [summary["jumps"] for summary in left(run.refused, DDP)] == [[], []]
+    assert "use_dora=true cannot be extrapolated" in run.said

@@ -83,10 +83,10 @@ def test_every_rank_jumps_to_what_the_service_returned(
 def test_a_run_ends_with_the_average_of_its_last_checkpoints(
     make_trainer: MakeTrainer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    """The last step is none that is collected, no jump is due there, and none is recommended."""
+    """The last step is none that is collected, no other jump is made, and none is recommended."""
     trainer = make_trainer(
         tmp_path / "run",
-        "+nextrapolate.jump_at=20",
+        "+nextrapolate.jump_at=null",
         "+nextrapolate.collect_every=2",
         "+nextrapolate.only_if_recommended=True",
         "+nextrapolate.finish=wsm",
@@ -98,6 +98,8 @@ def test_a_run_ends_with_the_average_of_its_last_checkpoints(
     result = returned(server, jump.job, tmp_path / "result")
     assert [same(adapter, result) for adapter in adapters(trainer.actor_rollout_wg)] == [True, True]
     assert same(saved(tmp_path / "run", 5, tmp_path / "saved"), result), "the last checkpoint ends with it"
+    state = RunState.read(tmp_path / "run" / "global_step_5")
+    assert [(made.step, made.job) for made in state.jumps] == [(5, jump.job)]
 
 
 def test_a_run_that_ends_before_its_jump_is_told_so(

@@ -53,12 +53,12 @@ class Pause:
 
 @dataclass(frozen=True)
 class JumpRequest:
-    """What a jump is asked of, and what its reports have to say."""
+    """The methods that a jump is asked of, and whether it is made without their reports' recommendation."""
 
     methods: Sequence[Method]
     """Each with its parameters: one job each, over the same files."""
     only_if_recommended: bool = False
-    """An adapter whose report does not recommend the jump is of no use."""
+    """A jump that its report does not recommend is not made."""
 
 
 @dataclass(frozen=True)

@@ -11,17 +11,24 @@ MAX_STEPS_BETWEEN_CHECKPOINTS = 10
 class Schedule:
     """One jump after step `jump_at`; with `jump_every`, one every so many steps from there on.
 
-    A checkpoint is collected after every `collect_every` steps, the step of a jump included.
+    A checkpoint is collected after every `collect_every` steps, the step of a jump included. A run that
+    finishes makes one more jump, after its last step; `jump_at` may be None then, and it makes no other.
 
     Raises:
-        ValueError: a number is not positive, or jumps do not fall on collected steps.
+        ValueError: a number is not positive, jumps do not fall on collected steps, or there are none.
     """
 
     collect_every: int
-    jump_at: int
+    jump_at: int | None
     jump_every: int | None = None
+    finishes: bool = False
 
     def __post_init__(self) -> None:
+        if self.jump_at is None and (self.jump_every is not None or not self.finishes):
+            raise ValueError(
+                "jump_at is None: a run without it makes no jump but the one that finish asks for, without "
+                "jump_every"
+            )
         for name in ("collect_every", "jump_at", "jump_every"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
@@ -40,7 +47,7 @@ class Schedule:
 
     def jumps_after(self, step: int) -> bool:
         """Return whether a jump follows training step `step`."""
-        if self.jump_every is None:
+        if self.jump_every is None or self.jump_at is None:
             return step == self.jump_at
         return step >= self.jump_at and (step - self.jump_at) % self.jump_every == 0
 
@@ -52,7 +59,9 @@ class Schedule:
             end: its last step. A jump is made only where another step follows.
             has_jumped: whether it made a jump before: then none ahead is what it was told to do.
         """
-        due = end if self.jumps_after(end) else self._first_from(step)
+        if self.jump_at is None or (self.finishes and self.jumps_after(end)):
+            return None
+        due = end if self.jumps_after(end) else self._first_from(self.jump_at, step)
         if due == end or (due is not None and due > end and not has_jumped):
             return (
                 f"this run ends after step {end}, before a jump that is due when the step after {due} "
@@ -65,13 +74,13 @@ class Schedule:
             )
         return None
 
-    def _first_from(self, step: int) -> int | None:
+    def _first_from(self, jump_at: int, step: int) -> int | None:
         """Return the first step from `step` on that a jump follows; None where there is none."""
-        if step <= self.jump_at:
-            return self.jump_at
+        if step <= jump_at:
+            return jump_at
         if self.jump_every is None:
             return None
-        return step + (self.jump_at - step) % self.jump_every
+        return step + (jump_at - step) % self.jump_every
 
 
 class Cycle(TypedDict):

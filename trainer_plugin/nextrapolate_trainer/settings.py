@@ -16,8 +16,8 @@ class JumpSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    jump_at: int = 150
-    """Training steps after which the run jumps."""
+    jump_at: int | None = 150
+    """Training steps after which the run jumps; None is for a run that makes no jump but its last one."""
     jump_every: int | None = None
     """Steps between further jumps; None jumps once."""
     optimizer: OptimizerState = "keep"

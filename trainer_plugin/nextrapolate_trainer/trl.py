@@ -52,7 +52,7 @@ class NExtCallback(TrainerCallback):
     Args:
         client: the service.
         collect_every: training steps between checkpoints.
-        jump_at: training steps after which the run jumps.
+        jump_at: training steps after which the run jumps; None makes no jump but that of `finish`.
         jump_every: steps between further jumps; None jumps once.
         horizon_steps: training steps that a jump is to skip; None is 50, or what a `Method` has itself.
         alpha: factor on the update; None is the method's own.
@@ -74,15 +74,15 @@ class NExtCallback(TrainerCallback):
             the process group of several processes would not wait that long.
         max_update_ratio: an update longer than this share of the drift since training began is refused.
         only_if_recommended: jump only where the report recommends it: the run's own past speaks for it.
-        finish: a method, by name or with its parameters, of one more jump after the last step, which no
-            report has to recommend: "wsm" leaves the model with the average of the run's last checkpoints.
-            The trainer's last checkpoint is the run's own all the same.
+        finish: a method, by name (over the same horizon) or a `Method`, of one more jump after the last step,
+            which no report has to recommend: "wsm" leaves the model with the average of the run's last
+            checkpoints. The trainer's last checkpoint is the run's own all the same.
         **parameters: further parameters of the method.
 
     Raises:
         ParameterError: the method or one of its parameters is not known, or out of range.
-        ValueError: jumps do not fall on collected steps; alphas or others without a guard; alphas with
-            nothing but 0; an optimizer or a guard that is not known; a limit that is not positive.
+        ValueError: jumps do not fall on collected steps, or there are none; alphas or others without a guard;
+            alphas with nothing but 0; an optimizer or a guard that is not known; a limit not above 0.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class NExtCallback(TrainerCallback):
         client: NExtClient,
         *,
         collect_every: int = 10,
-        jump_at: int = _DEFAULTS.jump_at,
+        jump_at: int | None = _DEFAULTS.jump_at,
         jump_every: int | None = _DEFAULTS.jump_every,
         horizon_steps: int | None = None,
         alpha: float | None = None,
@@ -127,7 +127,7 @@ class NExtCallback(TrainerCallback):
         own = {"horizon_steps": horizon_steps, "alpha": alpha}
         given = {name: value for name, value in own.items() if value is not None}
         self.method = make_method(method, **given, **parameters)
-        self.schedule = Schedule(collect_every, self._settings.jump_at, self._settings.jump_every)
+        self.schedule = Schedule(collect_every, jump_at, jump_every, finishes=finish is not None)
         self.jumps: list[JumpSummary] = []
         methods = [*_at_alphas(self.method, alphas), *_beside(self.method, others)]
         self._request = JumpRequest(methods, only_if_recommended)
@@ -215,15 +215,29 @@ class NExtCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **event: Any
     ) -> None:
         """Make the jump that the run is to end with, and let the last checkpoints reach the service."""
-        step = state.global_step
         if self._run is not None and self._finish is not None:
-            with fail_open(f"no jump after step {step}, the last: the run ends with its own weights"):
-                if args.load_best_model_at_end:
-                    raise UnsupportedRunError("load_best_model_at_end has chosen another to end with")
-                if not self.schedule.collects_after(step):
-                    self._run.collect(step)
-                self._jump(self._run, self._finish, args, state, event["optimizer"])
+            if why := _ends_otherwise(args, state):
+                logger.log(logging.WARNING if args.should_log else logging.DEBUG, "no last jump: %s", why)
+            else:
+                self._end(self._run, self._finish, args, state, event["optimizer"])
         self._leave()
+
+    def _end(
+        self,
+        run: TrlRun,
+        finish: JumpRequest,
+        args: TrainingArguments,
+        state: TrainerState,
+        optimizer: Optimizer,
+    ) -> None:
+        step = state.global_step
+        if not self.schedule.collects_after(step):
+            with fail_open(f"the checkpoint of step {step} is not collected"):
+                run.collect(step)
+        with fail_open(f"no jump after step {step}, the last: the run ends with its own weights"):
+            self._jump(run, finish, args, state, optimizer)
+        with fail_open("what the last jump measured is not logged"):
+            run.log_metrics()
 
     def _jump(
         self,
@@ -233,7 +247,7 @@ class NExtCallback(TrainerCallback):
         state: TrainerState,
         optimizer: Optimizer,
     ) -> None:
-        """Jump from the last step, and tell of it."""
+        """Jump from where the run is, and tell of it."""
         jump = run.jump(state.global_step, request, optimizer)
         self.jumps.append(jump)
         logger.log(jump.log_level if args.should_log else logging.DEBUG, "%s", jump)
@@ -268,6 +282,8 @@ class NExtCallback(TrainerCallback):
         has_jumped = resumed is not None and bool(resumed.jumps)
         if told := self.schedule.never_comes_to(step, state.max_steps, has_jumped=has_jumped):
             logger.warning("%s", told)
+        if self._finish is not None and args.load_best_model_at_end:
+            logger.warning("load_best_model_at_end chooses what this run ends with: finish will not")
         start = adapter if step == 0 and was_trained(adapter) else None
         name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
         settings = self._settings
@@ -280,6 +296,15 @@ class NExtCallback(TrainerCallback):
             settings,
             resumed,
         )
+
+
+def _ends_otherwise(args: TrainingArguments, state: TrainerState) -> str | None:
+    """Return why a run that is over has not come to the end at which it was to make one more jump."""
+    if state.global_step < state.max_steps:
+        return f"the run was stopped after step {state.global_step}, before its last, {state.max_steps}"
+    if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+        return f"load_best_model_at_end has chosen {state.best_model_checkpoint} to end with"
+    return None
 
 
 def _at_alphas(method: Method, alphas: Sequence[float] | None) -> list[Method]:

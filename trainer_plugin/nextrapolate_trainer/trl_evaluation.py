@@ -31,11 +31,14 @@ def own_evaluation(trainer: Trainer) -> Score:
 @contextmanager
 def _unheard(trainer: Trainer) -> Iterator[None]:
     handler, history = trainer.callback_handler, trainer.state.log_history
-    callbacks, known = handler.callbacks, len(history)
+    callbacks, known, training = handler.callbacks, len(history), trainer.is_in_train
     handler.callbacks = []
+    # transformers 5.0 says that training is over before the callbacks hear so. Outside of it an evaluation in
+    # 16 bits (bf16_full_eval) leaves the weights rounded.
+    trainer.is_in_train = True
     try:
         with completions_unlogged(trainer):
             yield
     finally:
-        handler.callbacks = callbacks
+        handler.callbacks, trainer.is_in_train = callbacks, training
         del history[known:]

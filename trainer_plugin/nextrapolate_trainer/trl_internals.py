@@ -62,6 +62,12 @@ def completions_unlogged(trainer: Trainer) -> Iterator[None]:
             getattr(trainer, name, {}).clear()
 
 
+def log_metrics(trainer: Trainer) -> None:
+    """Log what was added after the trainer's last entry; nothing, if nothing was."""
+    if getattr(trainer, _METRICS)["train"]:
+        trainer.log({})
+
+
 def add_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Add metrics to the trainer's next log entry, beside its own."""
     for name, value in metrics.items():

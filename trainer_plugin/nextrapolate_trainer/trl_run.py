@@ -159,6 +159,10 @@ class TrlRun:
         if self._jumper is not None:
             self._jumper.record(jump)
 
+    def log_metrics(self) -> None:
+        """Log what a jump after the last step measured: the trainer has logged all that it will."""
+        trl_internals.log_metrics(self._trainer)
+
     def save_state(self, step: int, checkpoint: Path) -> None:
         """Write into a checkpoint's folder what the run has to know to go on from there."""
         adapter = read_adapter(self._model)

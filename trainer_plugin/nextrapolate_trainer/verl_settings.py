@@ -38,7 +38,7 @@ class VerlSettings(JumpSettings):
     """Further parameters of the method."""
     finish: str | None = None
     """A method, with its defaults, of one more jump after the last step, which no report has to recommend:
-    "wsm" leaves the last checkpoint with the average of the run's last ones."""
+    "wsm" puts the average of the run's last checkpoints into the last one."""
     url: str | None = None
     """The service; None is NEXTRAPOLATE_URL, else the one on this machine."""
 
@@ -59,7 +59,7 @@ class VerlSettings(JumpSettings):
         """Return when to collect and to jump, in a run that saves after every `save_freq` steps.
 
         Raises:
-            ValueError: a checkpoint or a jump does not fall on a step at which verl saves.
+            ValueError: a checkpoint or a jump does not fall on a step at which verl saves, or there is none.
         """
         collect_every = self.collect_every or save_freq
         if collect_every % save_freq:
@@ -67,7 +67,7 @@ class VerlSettings(JumpSettings):
                 f"{GROUP}.collect_every is {collect_every}, which is no multiple of trainer.save_freq "
                 f"({save_freq}): checkpoints are collected where verl saves"
             )
-        return Schedule(collect_every, self.jump_at, self.jump_every)
+        return Schedule(collect_every, self.jump_at, self.jump_every, finishes=self.finish is not None)
 
     def make_method(self) -> Method:
         """Return the method with its parameters.

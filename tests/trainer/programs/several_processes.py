@@ -2,9 +2,9 @@
 
 The launcher says whether by DDP, FSDP2 or DeepSpeed; each RUN is a `Run` as JSON. The first step after the
 jump has a learning rate of 0: what it ends with is what it began with, unless something brings old weights
-back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended, and the one
-that the forward passes of the step after the jump computed with; and in OUT/rank-<n>.json the jumps that it
-made.
+back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended, the one that
+the forward passes of the step after the jump computed with, and the one at the end; and in OUT/rank-<n>.json
+the jumps that it made.
 """
 
 import json
@@ -12,16 +12,17 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import DistributedType, PartialState
-from fixtures.grpo import tiny_trainer
+from fixtures.grpo import tiny_parts
 from fixtures.launched import Run
+from peft import PeftModel
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from transformers import TrainerCallback
+from transformers import PrinterCallback, TrainerCallback
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import Gate, NExtClient
@@ -114,7 +115,12 @@ def fail_to_evaluate(trainer: GRPOTrainer) -> None:
 def train(run: Run, options: dict[str, Any]) -> None:
     """Train, and leave what there was to see."""
     out = Path(run.out)
-    trainer = tiny_trainer(out / "run", max_steps=6, save_steps=1, per_device_train_batch_size=8, **options)
+    parts = tiny_parts(
+        out / "run", max_steps=run.steps, save_steps=1, per_device_train_batch_size=8, **options
+    )
+    parts["peft_config"].use_dora = run.dora
+    trainer = GRPOTrainer(**parts)
+    trainer.remove_callback(PrinterCallback)
     spy = Spy()
     rank = trainer.accelerator.process_index
     # Scores differ between the processes: the first one's count.
@@ -135,9 +141,12 @@ def train(run: Run, options: dict[str, Any]) -> None:
         guard=guards[run.guard],
         optimizer="keep" if "ddp_backend" in options else "reset",
         timeout=run.timeout,
+        finish="wsm",
     ).attach(trainer)
     trainer.add_callback(spy)
     trainer.train(resume_from_checkpoint=run.resumed_from)
+    ended = copied(read_adapter(cast(PeftModel, trainer.model)))
+    spy.seen |= {f"at the end: {name}": tensor for name, tensor in ended.items()}
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
         "jumps": [jump.job for jump in plugin.jumps],

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.rlvr.campaign.compare import Pair, pairs
+from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
 from benchmarks.rlvr.campaign.plan import (
     BEYOND,
     FASTER,
@@ -104,10 +104,10 @@ def _at_best(results: Results, ways: Sequence[str], seeds: Sequence[int]) -> str
             by_task = (together([pair.steps for pair in of_task]) for of_task in found.values())
             # Of all tasks, or of none: a mean over some of them would be another goal's.
             all_tasks = _by_way(everything) if all(found.values()) else ("", "", "", "")
-            rows.append((VARIANTS[way].title, *by_task, *all_tasks))
+            rows.append((VARIANTS[way].title, *by_task, *all_tasks, _worse(results, everything)))
     columns = (
         "run", *(f"{task}, {rate:g}" for task, (rate, _) in goals.items()), "all", "all, for good",
-        "all, with the guard's answers", "all, greedy",
+        "all, with the guard's answers", "all, greedy", "worse than noise",
     )  # fmt: skip
     return table(columns, rows)
 
@@ -116,6 +116,20 @@ def _by_way(found: Sequence[Pair]) -> tuple[str, ...]:
     ways = ("steps", "steps_until_kept", "steps_with_guard")
     of_sampled = (overall([getattr(pair, way) for pair in found]) for way in ways)
     return (*of_sampled, overall([pair.greedy.steps for pair in found]))
+
+
+def _worse(results: Results, found: Sequence[Pair]) -> str:
+    """How many measurements lie below vanilla's by more than noise, and the least of all differences."""
+    below = measured = 0
+    for pair in found:
+        made = pair.run.settings
+        allowed = noise(results, made.task, made.learning_rate)
+        if allowed is None:
+            return ""
+        differences = [value for step, value in pair.differences.items() if step]
+        below += sum(value < -allowed for value in differences)
+        measured += len(differences)
+    return f"{below} of {measured}, {min(pair.worst for pair in found):+.3f} at worst"
 
 
 def _best(results: Results, task: str) -> tuple[float, Spread] | None:
