@@ -65,21 +65,16 @@ class Asked:
     step: int = BRANCHES_AT
 
 
-def asked() -> list[Asked]:
-    """Return all that is to be swept, each once."""
-    return list({(each.run.name, each.method, each.step): each for each in _asked()}.values())
-
-
-def _asked() -> Iterator[Asked]:
+def asked() -> Iterator[Asked]:
+    """Yield all that is to be swept, the first seed first."""
     for seed in SEEDS:
         for run in runs_of(["vanilla"], TASKS, [RATE], [seed]):
             methods = (*METHODS, PAPER) if seed == SEEDS[0] else METHODS
             yield from (Asked(run, method) for method in methods)
         for run in runs_of(("vanilla", BEST, SHORTER), TASKS, LARGE, [seed]):
             yield from (Asked(run, AVERAGE, (1.0,), step) for step in AVERAGED_AT)
-    for seed in (*SEEDS, *FRESH_SEEDS):
-        for run in at_best_rates(("vanilla", BEST, SHORTER, *RECOMMENDED), [seed]):
-            yield from (Asked(run, AVERAGE, (1.0,), step) for step in ENDED_AT)
+    for run in at_best_rates(("vanilla", BEST, SHORTER, *RECOMMENDED), FRESH_SEEDS):
+        yield from (Asked(run, AVERAGE, (1.0,), step) for step in ENDED_AT)
 
 
 class Sweep:

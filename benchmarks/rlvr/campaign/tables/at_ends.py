@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from benchmarks.rlvr.campaign.compare import pairs
-from benchmarks.rlvr.campaign.plan import BEST_RATES, FRESH_SEEDS, SEEDS, Planned, at_best_rates, planned
+from benchmarks.rlvr.campaign.plan import BEST_RATES, FRESH_SEEDS, Planned, at_best_rates, planned
 from benchmarks.rlvr.campaign.results import Point, Results, first_at
 from benchmarks.rlvr.campaign.sweep import AVERAGE, ENDED_AT, Swept
 from benchmarks.rlvr.campaign.tables.cells import overall, table, together
@@ -12,30 +12,27 @@ from benchmarks.rlvr.campaign.variants import BEST, RECOMMENDED, SHORTER, VARIAN
 
 
 def ended(results: Results, swept: Sequence[Swept]) -> str:
-    """The step to end at for what vanilla has after 400, as it is and averaged; by way to train and seeds."""
+    """The step to end at for what vanilla has after 400, as it is and averaged, on the fresh seeds."""
     averaged = _curves(swept)
     rows = []
-    for seeds in (SEEDS, FRESH_SEEDS):
-        for way in ("vanilla", BEST, SHORTER, *RECOMMENDED):
-            made = pairs(results, at_best_rates([way], seeds))
-            found = [pair for pair in made if pair.run.name in averaged]
-            if len(found) < len(seeds) * len(BEST_RATES):
-                continue
-            steps = {pair.run.name: first_at(averaged[pair.run.name], pair.goal) for pair in found}
-            by_task = (
-                together([steps[pair.run.name] for pair in found if pair.run.settings.task == task])
-                for task in BEST_RATES
-            )
-            both = [
-                first_at(averaged[pair.run.name], averaged[rival][-1].accuracy)
-                for pair in found
-                if (rival := _rival(pair.run)) in averaged
-            ]
-            named = " to ".join(str(seed) for seed in (seeds[0], seeds[-1]))
-            cells = (*by_task, overall(list(steps.values())), overall(both))
-            rows.append((named, VARIANTS[way].title, *cells))
+    for way in ("vanilla", BEST, SHORTER, *RECOMMENDED):
+        made = pairs(results, at_best_rates([way], FRESH_SEEDS))
+        found = [pair for pair in made if pair.run.name in averaged]
+        if len(found) < len(FRESH_SEEDS) * len(BEST_RATES):
+            continue
+        steps = {pair.run.name: first_at(averaged[pair.run.name], pair.goal) for pair in found}
+        by_task = (
+            together([steps[pair.run.name] for pair in found if pair.run.settings.task == task])
+            for task in BEST_RATES
+        )
+        both = [
+            first_at(averaged[pair.run.name], averaged[rival][-1].accuracy)
+            for pair in found
+            if (rival := _rival(pair.run)) in averaged
+        ]
+        rows.append((VARIANTS[way].title, *by_task, overall(list(steps.values())), overall(both)))
     columns = (
-        "seeds", "run", *(f"{task}, {rate:g}" for task, rate in BEST_RATES.items()), "all",
+        "run", *(f"{task}, {rate:g}" for task, rate in BEST_RATES.items()), "all",
         "all, to vanilla's average",
     )  # fmt: skip
     return table(columns, rows)
