@@ -94,6 +94,7 @@ def left(out: Path, way: Way) -> list[dict[str, Any]]:
     """What each of the two processes left of a run."""
     summaries = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert [(summary["processes"], summary["kind"]) for summary in summaries] == [(2, way.kind)] * 2
+    assert [summary["ranks"] for summary in summaries] == [[0, 1]] * 2
     return summaries
 
 
