@@ -94,7 +94,6 @@ def left(out: Path, way: Way) -> list[dict[str, Any]]:
     """What each of the two processes left of a run."""
     summaries = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert [(summary["processes"], summary["kind"]) for summary in summaries] == [(2, way.kind)] * 2
-    assert [summary["ranks"] for summary in summaries] == [[0, 1]] * 2
     return summaries
 
 
@@ -105,11 +104,11 @@ class Finished:
     out: Path
     said: str
     without_server: Path
-    """Where the second run of DDP's launch left what it left."""
+    """Where the third run of DDP's launch left what it left."""
     guard_fails: Path
-    """The same of the third, whose guard fails in one of the processes."""
+    """The same of the fourth, whose guard fails in one of the processes."""
     refused: Path
-    """And of the fourth, which is refused, and ends after a step that is none of those collected."""
+    """And of the second, which is refused, and ends after a step that is none of those collected."""
 
 
 @pytest.fixture(scope="module")
@@ -128,9 +127,10 @@ def finished(
         guard = "none" if way is DDP else "accepts"
         runs = [Run(str(out), embedded_server.url, embedded_server.api_key, guard, 240)]
         if way is DDP:
+            # Processes that it leaves out of step do not come through the next one.
+            runs.append(replace(runs[0], out=str(refused), steps=5, dora=True))
             runs.append(Run(str(without_server), "http://127.0.0.1:9", "nx_none_none", "none", timeout=1))
             runs.append(replace(runs[0], out=str(guard_fails), guard="fails in one"))
-            runs.append(replace(runs[0], out=str(refused), steps=5, dora=True))
         return Finished(out, launch(way, *runs), without_server, guard_fails, refused)
 
     return run

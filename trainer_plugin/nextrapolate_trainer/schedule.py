@@ -65,7 +65,7 @@ class Schedule:
         if due == end or (due is not None and due > end and not has_jumped):
             return (
                 f"this run ends after step {end}, before a jump that is due when the step after {due} "
-                "begins: let jump_at be less, or jump from its end by `nextrapolate extrapolate`"
+                "begins: let jump_at be less, or give finish, which jumps from its end"
             )
         if due is None and not has_jumped:
             return (

@@ -4,7 +4,7 @@ The launcher says whether by DDP, FSDP2 or DeepSpeed; each RUN is a `Run` as JSO
 jump has a learning rate of 0: what it ends with is what it began with, unless something brings old weights
 back. Each process leaves in OUT/rank-<n>.safetensors the adapter as each step began and ended, the one that
 the forward passes of the step after the jump computed with, and the one at the end; and in OUT/rank-<n>.json
-the jumps that it made, and who took part in a last gathering, which fails where processes are out of step.
+the jumps that it made.
 """
 
 import json
@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import torch
 from accelerate import DistributedType, PartialState
-from accelerate.utils import gather_object
 from fixtures.grpo import tiny_parts
 from fixtures.launched import Run
 from peft import PeftModel
@@ -150,7 +149,6 @@ def train(run: Run, options: dict[str, Any]) -> None:
     spy.seen |= {f"at the end: {name}": tensor for name, tensor in ended.items()}
     save_file(spy.seen, out / f"rank-{rank}.safetensors")
     summary = {
-        "ranks": gather_object([rank]),
         "jumps": [jump.job for jump in plugin.jumps],
         "moments": spy.moments,
         "processes": trainer.accelerator.num_processes,
