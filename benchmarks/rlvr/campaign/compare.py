@@ -63,8 +63,8 @@ class Pair:
 
     @property
     def differences(self) -> dict[int, float]:
-        """How much more accuracy the run has at equal steps, wherever it was measured."""
-        measured = sorted({point.step for point in curve(self.record)})
+        """How much more accuracy the run has at equal steps, wherever it was measured after it began."""
+        measured = sorted({point.step for point in curve(self.record) if point.step})
         return {step: self._at(step, self.record) - self._at(step, self.rival) for step in measured}
 
     @property
@@ -111,6 +111,12 @@ def noise(results: Results, task: str, rate: float) -> float | None:
         return None
     measured = [row.step for row in found[0].rows if row.step]
     return 2 * sqrt(2 * mean(variance([at(record, step) for record in found]) for step in measured))
+
+
+def worse_than_noise(found: Sequence[Pair], allowed: float) -> tuple[int, int]:
+    """Return how many measurements lie below the rival's by more than `allowed`, and of how many."""
+    differences = [value for pair in found for value in pair.differences.values()]
+    return sum(value < -allowed for value in differences), len(differences)
 
 
 def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:

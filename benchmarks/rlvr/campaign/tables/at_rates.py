@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
+from benchmarks.rlvr.campaign.compare import Pair, noise, pairs, worse_than_noise
 from benchmarks.rlvr.campaign.plan import (
     BEYOND,
     FASTER,
@@ -126,9 +126,8 @@ def _worse(results: Results, found: Sequence[Pair]) -> str:
         allowed = noise(results, made.task, made.learning_rate)
         if allowed is None:
             return ""
-        differences = [value for step, value in pair.differences.items() if step]
-        below += sum(value < -allowed for value in differences)
-        measured += len(differences)
+        beyond, of = worse_than_noise([pair], allowed)
+        below, measured = below + beyond, measured + of
     return f"{below} of {measured}, {min(pair.worst for pair in found):+.3f} at worst"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from math import sqrt
 from statistics import mean
 
-from benchmarks.rlvr.campaign.compare import Pair, noise, pairs
+from benchmarks.rlvr.campaign.compare import Pair, noise, pairs, worse_than_noise
 from benchmarks.rlvr.campaign.plan import FASTER, RATE, SEEDS, TASKS, runs_of
 from benchmarks.rlvr.campaign.results import Results, Spread
 from benchmarks.rlvr.campaign.tables.cells import table, together
@@ -34,16 +34,15 @@ def guard(results: Results) -> str:
 
 def _cells(found: Sequence[Pair], allowed: float | None) -> tuple[str, ...]:
     jumps = [jump for pair in found for jump in pair.record.jumps]
-    differences = [value for pair in found for step, value in pair.differences.items() if step]
     last = Spread.of([list(pair.differences.values())[-1] for pair in found])
-    beyond = "" if allowed is None else sum(value < -allowed for value in differences)
+    below = "" if allowed is None else "{} of {}".format(*worse_than_noise(found, allowed))
     return (
         f"{len(found)}",
         f"{sum(jump.alpha is None for jump in jumps)} of {len(jumps)}",
-        f"{min(differences):+.3f}",
+        f"{min(pair.worst for pair in found):+.3f}",
         _with_interval(last),
         "" if allowed is None else f"{allowed:.3f}",
-        "" if allowed is None else f"{beyond} of {len(differences)}",
+        below,
         f"{mean(pair.guard_answers for pair in found):.2f}",
         together([pair.steps for pair in found]),
         together([pair.steps_with_guard for pair in found]),
