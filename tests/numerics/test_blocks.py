@@ -16,7 +16,7 @@ from nextrapolate_numerics.extraction.deltas import Delta, points_of
 from nextrapolate_numerics.extraction.gram import Pairs
 from nextrapolate_numerics.extraction.groups import Group, moving
 from nextrapolate_numerics.extraction.sending import Factors
-from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.tiles import TiledGroup
 
 MODULES = {
     "layers.0.up": (70, 90),
@@ -40,7 +40,7 @@ def written_otherwise(file: Path) -> None:
 @pytest.fixture(params=[1, 3_000, 1 << 20], ids=["each factor a piece", "some in one", "all in one"])
 def groups(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> tuple[MappedGroup, SentGroup]:
+) -> tuple[TiledGroup, SentGroup]:
     """The same modules in both ways, read as they are sent to a GPU."""
     monkeypatch.setattr(sending, "PINNED_BYTES", 4 * request.param)
     run = write_run(tmp_path / "run", STEPS, modules=MODULES | FROZEN, rank=16)
@@ -51,25 +51,24 @@ def groups(
     room, pieces = torch.full((len(STEPS), factors.entries), torch.nan), factors.pieces()
     assert sum((piece.which for piece in pieces), ()) == factors.which
     for point in range(len(STEPS)):
-        with trajectory.reading(point) as read:
-            parts = torch.split(room[point], [piece.entries for piece in pieces])
-            for piece, part in zip(pieces, parts, strict=True):
-                read(piece.which, part)
+        parts = torch.split(room[point], [piece.entries for piece in pieces])
+        for piece, part in zip(pieces, parts, strict=True):
+            trajectory.read(point, piece.which, part)
     sent = SentGroup.of(factors.modules(room, trajectory.config.scaling))
-    return MappedGroup.of(trajectory.modules(sent.names)), sent
+    return TiledGroup.of((name, trajectory.stored(name)) for name in sent.names), sent
 
 
-def test_the_same_modules_those_of_one_shape_together(groups: tuple[MappedGroup, SentGroup]) -> None:
-    mapped, sent = groups
+def test_the_same_modules_those_of_one_shape_together(groups: tuple[TiledGroup, SentGroup]) -> None:
+    tiled, sent = groups
     assert sorted(sent.names) == sorted(MODULES)
     assert sorted(map(len, sent.blocks)) == [1, 2, 3]
-    assert sent.names == mapped.names
-    assert sent.entries == mapped.entries
+    assert sent.names == tiled.names
+    assert sent.entries == tiled.entries
 
 
 @pytest.mark.parametrize("wanted", [None, [(0, 0), (1, 1), (2, 2), (3, 3), (1, 0), (2, 3)]])
 def test_products_and_sums(
-    groups: tuple[MappedGroup, SentGroup], wanted: list[tuple[int, int]] | None
+    groups: tuple[TiledGroup, SentGroup], wanted: list[tuple[int, int]] | None
 ) -> None:
     one, other = (group.multiplied(Pairs.of(4, wanted), sums=True) for group in groups)
     for name in ("left", "right", "left_sums", "right_sums", "scaling"):
@@ -77,7 +76,7 @@ def test_products_and_sums(
     assert not groups[1].multiplied(Pairs.of(4), sums=False).left_sums.numel()
 
 
-def test_vectors_from_coordinates(groups: tuple[MappedGroup, SentGroup]) -> None:
+def test_vectors_from_coordinates(groups: tuple[TiledGroup, SentGroup]) -> None:
     deltas: list[Delta] = [((None, 1),), ((1, 3),), ((None, 0), (2, 3))]
     u, v = (torch.zeros(len(MODULES), len(deltas), 4, 16, dtype=torch.float64) for _ in range(2))
     for index, delta in enumerate(deltas):
@@ -88,6 +87,6 @@ def test_vectors_from_coordinates(groups: tuple[MappedGroup, SentGroup]) -> None
         some = group.combined(u, v, deltas)
         return [of_module for left, right in some for of_module in zip(left, right, strict=True)]
 
-    mapped, sent = groups
-    for one, other in zip(vectors(mapped), vectors(sent), strict=True):
+    tiled, sent = groups
+    for one, other in zip(vectors(tiled), vectors(sent), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)

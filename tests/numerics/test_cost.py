@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
 from nextrapolate_numerics.extraction.gram import Pairs
-from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.tiles import TiledGroup
 
 
 def test_products_and_bytes_are_counted(run_folder: Path) -> None:
@@ -19,7 +19,7 @@ def test_products_and_bytes_are_counted(run_folder: Path) -> None:
     files = [load_file(files.model) for files in checkpoints(run_folder)]
     assert cost.bytes_read == sum(tensor.nbytes for tensors in files for tensor in tensors.values())
     assert len(extraction.moved) < len(MODULES)
-    group = MappedGroup.of(trajectory.modules(sorted(extraction.moved)))
+    group = TiledGroup.of((name, trajectory.stored(name)) for name in sorted(extraction.moved))
     with FlopCounterMode(display=False) as counter:
         group.multiplied(Pairs.of(len(trajectory.points)))
     # rows are multiplied in blocks, of whose own products one half is the other's mirror

@@ -7,6 +7,7 @@ import pytest
 import torch
 from fixtures.adapters import MODULES, write_run
 from fixtures.dense import checkpoints, dense_deltas, leading_triple
+from fixtures.stored import stored_module
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -28,7 +29,7 @@ from nextrapolate_numerics.extraction.before_jumps import done_before
 from nextrapolate_numerics.extraction.decompositions import global_spectra, leading_triples
 from nextrapolate_numerics.extraction.deltas import Delta
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs, entry_sums, gram
-from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.tiles import TiledGroup
 from nextrapolate_numerics.extraction.triples import seen_deltas, triples_of
 from nextrapolate_numerics.series import Drift
 
@@ -46,8 +47,8 @@ def random_factors(p: int, m: int, n: int, r: int, seed: int, closeness: float =
     return ModuleFactors(around(m, r).unbind(), around(r, n).unbind(), scaling=0.7)
 
 
-def grouped(*modules: ModuleFactors) -> MappedGroup:
-    return MappedGroup.of((str(index), factors) for index, factors in enumerate(modules))
+def grouped(*modules: ModuleFactors) -> TiledGroup:
+    return TiledGroup.of((str(index), stored_module(factors)) for index, factors in enumerate(modules))
 
 
 def later(drift: Drift) -> range:
@@ -236,7 +237,7 @@ def test_sums_of_parts_are_what_dense_triples_make(
     points = dense(factors)
     increments: dict[Delta, Tensor] = {((None, 2),): points[2], ((0, 1),): points[1] - points[0]}
     increments |= {((None, 0), (1, 2)): points[0] + points[2] - points[1]}
-    found = sum_of_parts(factors, list(increments), rank, [0.5, -2.0, 1.0])
+    found = sum_of_parts(stored_module(factors), list(increments), rank, [0.5, -2.0, 1.0])
     expected = torch.zeros_like(points[0])
     for weight, increment in zip([0.5, -2.0, 1.0], increments.values(), strict=True):
         u, sigma, v = torch.linalg.svd(increment, full_matrices=False)

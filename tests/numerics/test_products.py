@@ -1,7 +1,10 @@
 """Inner products of factors at several points, in whichever way a CPU makes them."""
 
+from collections import deque
+
 import pytest
 import torch
+from fixtures.stored import stored
 from torch import Tensor
 
 from nextrapolate_numerics.extraction import products, side
@@ -18,7 +21,7 @@ ALL_BUT_ONE = [
 
 def side_of(factors: list[Tensor], long: int) -> Side:
     """From p factors (d, r), which A are transposed."""
-    return Side(tuple(factor.T.contiguous() if long else factor for factor in factors), long)
+    return Side(stored([factor.T if long else factor for factor in factors]), long)
 
 
 def drawn(rank: int, points: int = POINTS) -> list[Tensor]:
@@ -36,10 +39,13 @@ def multiplied(some: Side, pairs: Pairs) -> tuple[Tensor, Tensor]:
 @LONG
 @pytest.mark.parametrize("rank", [1, 5, 16, 64])
 @pytest.mark.parametrize("wanted", [None, ALL_BUT_ONE], ids=["all", "some"])
+@pytest.mark.parametrize("read", [0, 40, 300, 600], ids=["one", "less than a tile", "two tiles", "all"])
 def test_products_and_sums_are_those_of_the_factors(
-    long: int, rank: int, wanted: list[tuple[int, int]] | None, monkeypatch: pytest.MonkeyPatch
+    long: int, rank: int, wanted: list[tuple[int, int]] | None, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(side, "_TILE_BYTES", 8 * POINTS * rank * 150)  # the last of four tiles is shorter
+    monkeypatch.setattr(side, "_READ_BYTES", 4 * POINTS * rank * read)
+    monkeypatch.setattr(side, "_rooms", deque())
     factors = drawn(rank)
     pairs = Pairs.of(POINTS, wanted)
     assert pairs.every == (wanted is None)

@@ -28,9 +28,11 @@ and the layout is the same way:
 
 The contract:
 
-- A delta dW = s B A is carried as its factors (LowRank). Rows of a dense (m, n) matrix are made only where
-  `maec` and `dare` select entries, 2^22 at a time.
-- Files are read a few modules at a time: of a series no more than these are held, of a result one adapter.
+- A delta dW = s B A is carried as its factors (LowRank). Two things alone are dense: the rows among which
+  `maec` and `dare` select entries, 2^22 at a time, and a sum of so many points that their factors would be
+  larger than the matrix (`combine`).
+- Of the files a part of a module is read at a time, so that what is held of a series does not grow with the
+  number of its checkpoints; the new adapter is held whole.
 - Steps of training are the time axis, never the index of a checkpoint.
 - Factors are float32; inner products and small cores are float64.
 - The same inputs, parameters, device and number of threads give the same bytes; all randomness comes from a

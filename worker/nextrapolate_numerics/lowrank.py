@@ -1,7 +1,7 @@
 """The carrier of every delta: a matrix kept as the product of two thin factors, never as itself.
 
-For X = B A with B (m, r) and A (r, n), everything here costs O((m + n) r^2) and builds an (m, n) matrix
-nowhere. Factors may be float32 or float64. Inner products and small cores are float64: a float32 Gram matrix
+For X = B A with B (m, r) and A (r, n), everything here costs O((m + n) r^2), and none of it builds an (m, n)
+matrix. Factors may be float32 or float64. Inner products and small cores are float64: a float32 Gram matrix
 of two nearly dependent blocks loses half its digits, and the factors of neighbouring checkpoints are exactly
 that.
 """

@@ -1,7 +1,7 @@
 """What a method predicts: one low-rank matrix per module, relative to the last checkpoint, without alpha."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.extraction import points_of, sum_of_parts
 from nextrapolate_numerics.lowrank import LowRank, Triple
-from nextrapolate_numerics.series import ModuleFactors, Span, Trajectory
+from nextrapolate_numerics.series import Span, Trajectory
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Combination(Update):
     def delta(self, module: str, trajectory: Trajectory) -> LowRank:
         """sum_k weights[k] dW_k; only points of a weight other than 0 are read."""
         points = self._points(module, trajectory)
-        return combine(trajectory.module(module, points), self.weights[module][points])
+        return combine(trajectory, module, points, self.weights[module][points])
 
     def _points(self, module: str, trajectory: Trajectory) -> list[int]:
         return self.weights[module].nonzero().flatten().tolist() or [trajectory.last]
@@ -138,8 +138,8 @@ class LeadingParts(Update):
         increments = [
             tuple((number.get(start), number[end]) for start, end in spans) for spans in self.increments
         ]
-        factors = trajectory.module(module, points)
-        return sum_of_parts(factors, increments, self.rank, self.weights[module].tolist())
+        stored = trajectory.stored(module, points)
+        return sum_of_parts(stored, increments, self.rank, self.weights[module].tolist())
 
 
 @dataclass(frozen=True)
@@ -212,18 +212,36 @@ class Sum(Update):
         return terms
 
 
-def combine(factors: ModuleFactors, weights: Tensor) -> LowRank:
-    """sum_k weights[k] dW_k over the points of `factors`, in float64: large terms may cancel.
+def combine(trajectory: Trajectory, module: str, points: Sequence[int], weights: Tensor) -> LowRank:
+    """sum_k weights[k] dW_k of one module over some points, in float64: large terms may cancel.
 
     So many points that their factors are larger than the matrix are summed up as that, beside an identity.
+    One is read after the other.
+
+    Args:
+        trajectory: of the points.
+        module: its name.
+        points: their indices.
+        weights: one for each of them, float64.
+
+    Raises:
+        NonFiniteWeightsError: NaN or Inf in a factor.
     """
-    (m, r), n = factors.B[0].shape, factors.A[0].shape[1]
-    if len(weights) * r > min(m, n):
-        matrix = torch.zeros(m, n, dtype=torch.float64)
-        for weight, B, A in zip((factors.scaling * weights).tolist(), factors.B, factors.A, strict=True):
+    keys = trajectory.layouts[0].modules[module]
+    weights = trajectory.config.scaling(module) * weights
+    each = zip(weights.tolist(), trajectory.factors(module, points), strict=True)
+    if len(points) * keys.r > min(keys.m, keys.n):
+        matrix = torch.zeros(keys.m, keys.n, dtype=torch.float64)
+        for weight, (B, A) in each:
             matrix.addmm_(B.double(), A.double(), alpha=weight)
-        eye = torch.eye(min(m, n), dtype=torch.float64)
-        return LowRank(eye, matrix) if m <= n else LowRank(matrix, eye)
-    stacked = torch.cat(factors.B, dim=1).double()
-    stacked *= (factors.scaling * weights).repeat_interleave(r)
-    return LowRank(stacked, torch.cat(factors.A).double())
+        eye = torch.eye(min(matrix.shape), dtype=torch.float64)
+        return LowRank(eye, matrix) if keys.m <= keys.n else LowRank(matrix, eye)
+    stacked = LowRank(
+        torch.empty(keys.m, len(points) * keys.r, dtype=torch.float64),
+        torch.empty(len(points) * keys.r, keys.n, dtype=torch.float64),
+    )
+    places = zip(torch.split(stacked.B, keys.r, 1), torch.split(stacked.A, keys.r), strict=True)
+    for (weight, (B, A)), (of_B, of_A) in zip(each, places, strict=True):
+        torch.mul(B.double(), weight, out=of_B)
+        of_A.copy_(A)
+    return stacked

@@ -5,6 +5,7 @@ Started ahead of its job, it imports torch and readies the charts while it waits
 
 import logging
 import os
+import resource
 import signal
 import sys
 from typing import TextIO
@@ -28,6 +29,7 @@ def main() -> None:
     """Run one job and end."""
     die_with_parent()  # of whoever has forked this, instead of starting it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the worker decides
+    _allow_open_files()
     answers = _claim_stdout()
     warm_up()
     line = sys.stdin.readline()
@@ -49,6 +51,12 @@ def main() -> None:
         answers.write(failed.line())
     else:
         answers.write(Done(artifacts=artifacts).line())
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets this process have: of a job each checkpoint's is open, and each jump's."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _claim_stdout() -> TextIO:

@@ -199,24 +199,19 @@ def _extended(
 
 
 def _added(name: str, extraction: Extraction, update: Update, alpha: float) -> tuple[LowRank, float, float]:
-    """Alpha times the update, over the LoRA scaling; the norms of `_norms`.
-
-    A combination of many points is large: the refit has memory for it once, and none for the points.
-    """
+    """Alpha times the update, over the LoRA scaling; the norms of `_norms`."""
     trajectory = extraction.trajectory
     delta = update.delta(name, trajectory)
     norms = _norms(name, extraction, update, alpha, delta)
-    trajectory.forget()
     return delta.scaled(alpha / trajectory.config.scaling(name)), *norms
 
 
 def _refit(name: str, extraction: Extraction, added: LowRank | None, rank: Rank) -> Refit:
     """The module's new factors; where nothing is added, those of the last checkpoint as they are."""
     trajectory = extraction.trajectory
-    own = LowRank(*trajectory.layouts[trajectory.last].factors(name))
+    own = LowRank(*(factor.read() for factor in trajectory.layouts[trajectory.last].factors(name)))
     if added is None:
-        # in memory of its own: the adapter may be written over the file
-        return Refit(LowRank(own.B.clone(), own.A.clone()), own.norm(), 0.0, None, in_gauge=True)
+        return Refit(own, own.norm(), 0.0, None, in_gauge=True)
     refit = refit_grown if rank == "grow" else refit_same_rank
     device = extraction.device if added.rank >= _LARGE else torch.device("cpu")
     return refit(added.to(device), own.to(device))
@@ -231,8 +226,8 @@ def _norms(
         gram = extraction.grams[name]
         added = alpha * update.weights[name]
         return squared_norm(added, gram) ** 0.5, squared_norm(drift + added, gram) ** 0.5
-    points = drift.nonzero().flatten()
-    start = combine(extraction.trajectory.module(name, points.tolist()), drift[points])
+    points = drift.nonzero().flatten().tolist()
+    start = combine(extraction.trajectory, name, points, drift[points])
     applied = delta.scaled(alpha)
     return applied.norm(), (start + applied).norm()
 

@@ -9,7 +9,7 @@ from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.groups import at_once, moving, planned
 from nextrapolate_numerics.extraction.look import Found, Look
 from nextrapolate_numerics.extraction.sending import sent
-from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.tiles import TiledGroup
 from nextrapolate_numerics.parallel import in_threads
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Trajectory
@@ -36,7 +36,6 @@ def gather(
     for done, of_group in enumerate(_groups(look, plan, device), start=1):
         found |= of_group
         on_progress(done / len(plan))
-    trajectory.forget()
     if not found:
         raise NothingMovedError
     # in the order of the modules, which is not that of a GPU's groups
@@ -63,8 +62,8 @@ def _groups(look: Look, plan: Sequence[list[str]], device: torch.device) -> Iter
     if device.type == "cuda":
         return map(look.at, sent(look.trajectory, plan, device))
 
-    def mapped(names: list[str]) -> dict[str, Found]:
+    def looked_at(names: list[str]) -> dict[str, Found]:
         moved = moving(look.trajectory, names)
-        return look.at(MappedGroup.of(look.trajectory.modules(moved)))
+        return look.at(TiledGroup.of((name, look.trajectory.stored(name)) for name in moved))
 
-    return in_threads(mapped, plan, at_once(look.trajectory, look.windows.most_held))
+    return in_threads(looked_at, plan, at_once(look.trajectory, look.windows.most_held))

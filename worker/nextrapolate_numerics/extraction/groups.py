@@ -15,7 +15,7 @@ from nextrapolate_numerics.series import Trajectory
 
 
 class Group(Protocol):
-    """Modules of one rank that moved: in the pages of their files for a CPU, in blocks on a GPU."""
+    """Modules of one rank that moved: in tiles for a CPU, in blocks on a GPU."""
 
     @property
     def names(self) -> tuple[str, ...]:

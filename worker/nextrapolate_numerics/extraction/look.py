@@ -143,8 +143,6 @@ class Look:
 
     def _multiplied(self, group: Group, pairs: Pairs, *, sums: bool = False) -> FactorGrams:
         grams = group.multiplied(pairs, sums=sums)
-        if not self.windows.is_one:
-            self.trajectory.forget()  # the pages of so many points are large; other windows read them anew
         if broken := grams.broken_points():
             raise self.trajectory.not_finite(*min((group.names[module], point) for module, point in broken))
         return grams

@@ -21,9 +21,9 @@ from nextrapolate_numerics.extraction.before_jumps import Done, done_before
 from nextrapolate_numerics.extraction.decompositions import StackedTriples, leading_triples
 from nextrapolate_numerics.extraction.deltas import Delta, owners, points_of
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
-from nextrapolate_numerics.extraction.tiles import MappedGroup
+from nextrapolate_numerics.extraction.tiles import TiledGroup
 from nextrapolate_numerics.lowrank import LowRank
-from nextrapolate_numerics.series import Drift, ModuleFactors
+from nextrapolate_numerics.series import Drift, StoredModule
 
 SPEEDS = 3  # global, between, local: the order of all that follows
 MAX_TRIPLES = 8
@@ -163,7 +163,7 @@ def _with_points(coordinates: Tensor, products: Tensor, where: Tensor, which: li
 
 
 def sum_of_parts(
-    factors: ModuleFactors, increments: Sequence[Delta], rank: int, weights: Sequence[float]
+    module: StoredModule, increments: Sequence[Delta], rank: int, weights: Sequence[float]
 ) -> LowRank:
     """sum_a weights[a] X_a of the leading parts of some increments, LoRA scaling included; float64.
 
@@ -171,7 +171,7 @@ def sum_of_parts(
     which is less than float32 rounds their factors by.
 
     Args:
-        factors: of one module, at the points that the increments are made of.
+        module: at the points that the increments are made of.
         increments: by those points.
         rank: triples of each part; the sum has as many for each increment.
         weights: one for each increment.
@@ -179,16 +179,16 @@ def sum_of_parts(
     pairs = [
         (one, other) for increment in increments for one, other in product(points_of(increment), repeat=2)
     ]
-    grams = MappedGroup.of([("", factors)]).multiplied(Pairs.of(len(factors.B), pairs))
+    grams = TiledGroup.of([("", module)]).multiplied(Pairs.of(len(module.B), pairs))
     found = [
         leading_triples(grams, [increment], [0], done_before(increment, grams), rank)
         for increment in increments
     ]
-    sizes = [factors.scaling * w * each.sigma[0, 0] for w, each in zip(weights, found, strict=True)]
+    sizes = [module.scaling * w * each.sigma[0, 0] for w, each in zip(weights, found, strict=True)]
     u, v = torch.cat([each.u[0, 0] for each in found]), torch.cat([each.v[0, 0] for each in found])
     u *= torch.cat(sizes)[:, None, None]
-    left, right = u.new_zeros(factors.B[0].shape[0], len(u)), v.new_zeros(len(v), factors.A[0].shape[1])
-    for point, (B, A) in enumerate(zip(factors.B, factors.A, strict=True)):
-        left.addmm_(B.double(), u[:, point].mT)
-        right.addmm_(v[:, point], A.double())
+    left, right = u.new_zeros(module.B[0].shape[0], len(u)), v.new_zeros(len(v), module.A[0].shape[1])
+    for point, (B, A) in enumerate(zip(module.B, module.A, strict=True)):
+        left.addmm_(B.read().double(), u[:, point].mT)
+        right.addmm_(v[:, point], A.read().double())
     return LowRank(left, right)

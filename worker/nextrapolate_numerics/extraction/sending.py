@@ -117,11 +117,11 @@ class _Sender:
     def _send(self, pieces: Sequence[Factors], point: int, room: Tensor) -> None:
         """Read and send the factors at one point, a piece at a time."""
         rooms = torch.split(room, [piece.entries for piece in pieces])
-        with self._trajectory.reading(point) as read, torch.cuda.stream(self._way):
+        with torch.cuda.stream(self._way):
             for piece, there in zip(pieces, rooms, strict=True):
                 pinned = self._pinned()
                 memory = pinned.of(piece.entries)
-                read(piece.which, memory)
+                self._trajectory.read(point, piece.which, memory)
                 there.copy_(memory, non_blocking=True)
                 pinned.gone.record(self._way)
 

@@ -1,6 +1,8 @@
-"""One side of a module at all points, widened to float64 a tile at a time."""
+"""One side of a module at all points, read and widened to float64 a tile at a time."""
 
+from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Self
@@ -8,7 +10,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from nextrapolate_numerics.series import StoredFactor
+
 _TILE_BYTES = 1 << 20  # half of a core's second-level cache; what comes of a tile wants the rest
+_READ_BYTES = 8 << 20  # of all points at a time: little memory, and rows that are worth a system call each
 _FIRST = 4  # entries in which two factors are hardly ever alike by chance
 
 
@@ -17,11 +22,11 @@ class Side:
     """The B or the A of a module at p points, float32.
 
     Attributes:
-        factors: p times B (m, r) or A (r, n), in the pages of their files.
+        factors: p times B (m, r) or A (r, n).
         long: the axis of m or n, called d in what follows.
     """
 
-    factors: tuple[Tensor, ...]
+    factors: tuple[StoredFactor, ...]
     long: int
 
     def __len__(self) -> int:
@@ -42,12 +47,12 @@ class Side:
 
         Rounding tells products of equal factors apart, unless they are one product.
         """
-        some: list[Tensor] = []
+        some: list[StoredFactor] = []
         alike: dict[tuple[float, ...], list[int]] = {}  # by how they begin: few are compared whole
         which = []
         for factor in self.factors:
-            begun = alike.setdefault(tuple(factor[0, :_FIRST].tolist()), [])
-            same = next((at for at in begun if torch.equal(factor, some[at])), len(some))
+            begun = alike.setdefault(tuple(factor.first_row()[:_FIRST].tolist()), [])
+            same = next((at for at in begun if torch.equal(factor.read(), some[at].read())), len(some))
             if same == len(some):
                 begun.append(same)
                 some.append(factor)
@@ -82,10 +87,37 @@ class Side:
         Args:
             together: of how many points a range has to fit into a core's cache in float64.
         """
-        width = self._fitting(together)
-        return zip(*(torch.split(factor, width, self.long) for factor in self.factors), strict=True)
+        with _lent(len(self) * self.rank) as room:
+            read = len(room) // (len(self) * self.rank)
+            width = min(self._fitting(together), read)
+            read -= read % width
+            for begin in range(0, self.width, read):
+                parts = self._parts(begin, min(read, self.width - begin), room)
+                yield from zip(*(torch.split(part, width, self.long) for part in parts), strict=True)
+
+    def _parts(self, begin: int, length: int, room: Tensor) -> Iterator[Tensor]:
+        """The factors for one range of d, read into memory that is given."""
+        rooms = torch.split(room, length * self.rank)
+        for factor, own in zip(self.factors, rooms, strict=False):
+            yield factor.part(self.long, begin, length, own)
 
     def _fitting(self, together: int) -> int:
         """How much of d a range has: d in as many equal ones as it takes."""
         bytes_each = 8 * together * self.rank
         return ceil(self.width / ceil(self.width * bytes_each / _TILE_BYTES))
+
+
+_rooms: deque[Tensor] = deque()
+
+
+@contextmanager
+def _lent(least: int) -> Iterator[Tensor]:
+    """Memory for what is read, float32: new memory would cost as much time as reading does."""
+    try:
+        room = _rooms.pop()
+    except IndexError:
+        room = torch.empty(_READ_BYTES // 4)
+    try:
+        yield room if len(room) >= least else torch.empty(least)
+    finally:
+        _rooms.append(room)

@@ -1,4 +1,4 @@
-"""Modules as a CPU works on them: one after the other, where their files are mapped."""
+"""Modules as a CPU works on them: one after the other, a tile at a time."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from nextrapolate_numerics.extraction.deltas import Delta, owners
 from nextrapolate_numerics.extraction.gram import FactorGrams, Pairs
 from nextrapolate_numerics.extraction.products import multiply
 from nextrapolate_numerics.extraction.side import Side
-from nextrapolate_numerics.series import ModuleFactors
+from nextrapolate_numerics.series import StoredModule
 
 
 @dataclass(frozen=True)
-class MappedModule:
+class TiledModule:
     """One module at p points: dW_k = scaling B_k A_k.
 
     Attributes:
@@ -30,7 +30,7 @@ class MappedModule:
 
 
 @dataclass(frozen=True)
-class MappedGroup:
+class TiledGroup:
     """Modules of one rank, worked on one after the other (`Group`).
 
     Attributes:
@@ -39,13 +39,13 @@ class MappedGroup:
     """
 
     names: tuple[str, ...]
-    modules: tuple[MappedModule, ...]
+    modules: tuple[TiledModule, ...]
 
     @classmethod
-    def of(cls, members: Iterable[tuple[str, ModuleFactors]]) -> Self:
+    def of(cls, members: Iterable[tuple[str, StoredModule]]) -> Self:
         """From each one's name and factors; there may be none."""
         found = dict(members)
-        modules = (MappedModule(Side(of.B, 0), Side(of.A, 1), of.scaling) for of in found.values())
+        modules = (TiledModule(Side(of.B, 0), Side(of.A, 1), of.scaling) for of in found.values())
         return cls(tuple(found), tuple(modules))
 
     @property

@@ -1,7 +1,7 @@
 """A run's checkpoints as they lie on disk, put in order on the axis of steps; nothing is computed yet.
 
 lora_config.py  what a checkpoint's adapter_config.json says of its factors
-mapped.py       a safetensors file, mapped into memory
+tensor_file.py  a safetensors file, held open and read as it is asked for
 adapter.py      which tensors of a file are whose B and A
 trajectory.py   all of a run's checkpoints: the carrier that everything starts from
 drift.py        its steps with the jumps taken out: what training did
@@ -9,9 +9,20 @@ drift.py        its steps with the jumps taken out: what training did
 Data flows down the list.
 """
 
+from nextrapolate_numerics.series.adapter import StoredFactor
 from nextrapolate_numerics.series.drift import Drift, Span
 from nextrapolate_numerics.series.lora_config import LoraConfig
-from nextrapolate_numerics.series.mapped import DTYPES
-from nextrapolate_numerics.series.trajectory import AdapterFiles, ModuleFactors, Trajectory
+from nextrapolate_numerics.series.tensor_file import DTYPES
+from nextrapolate_numerics.series.trajectory import AdapterFiles, ModuleFactors, StoredModule, Trajectory
 
-__all__ = ["DTYPES", "AdapterFiles", "Drift", "LoraConfig", "ModuleFactors", "Span", "Trajectory"]
+__all__ = [
+    "DTYPES",
+    "AdapterFiles",
+    "Drift",
+    "LoraConfig",
+    "ModuleFactors",
+    "Span",
+    "StoredFactor",
+    "StoredModule",
+    "Trajectory",
+]

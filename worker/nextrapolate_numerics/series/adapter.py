@@ -6,12 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 from nextrapolate_numerics.series.lora_config import LoraConfig
-from nextrapolate_numerics.series.mapped import DTYPES, MappedFile
+from nextrapolate_numerics.series.tensor_file import DTYPES, TensorFile
 
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.weight")
 _BASE_PREFIX = "base_model.model."
@@ -44,19 +45,66 @@ class FactorKeys:
 
 
 @dataclass(frozen=True)
+class StoredFactor:
+    """A factor as it lies in its file; each call reads it anew.
+
+    Attributes:
+        path: the file.
+        file: the same, open.
+        key: the tensor's name in it.
+        shape: (m, r) or (r, n).
+    """
+
+    path: Path
+    file: TensorFile
+    key: str
+    shape: tuple[int, int]
+
+    def read(self) -> Tensor:
+        """All of it, in the dtype that it was saved in.
+
+        Raises:
+            BrokenAdapterError: the file was cut short, or cannot be read any more.
+        """
+        try:
+            return self.file.tensor(self.key)
+        except OSError as reason:
+            raise _unreadable(self.path, reason) from None
+
+    def first_row(self) -> Tensor:
+        """Float32.
+
+        Raises:
+            BrokenAdapterError: as of `read`.
+        """
+        return self.part(0, 0, 1, torch.empty(self.shape[1]))[0]
+
+    def part(self, dim: int, start: int, length: int, room: Tensor) -> Tensor:
+        """Some rows (`dim` 0) or columns (1), float32, in memory that is given (`TensorFile.part`).
+
+        Raises:
+            BrokenAdapterError: as of `read`.
+        """
+        try:
+            return self.file.part(self.key, dim, start, length, room)
+        except OSError as reason:
+            raise _unreadable(self.path, reason) from None
+
+
+@dataclass(frozen=True)
 class AdapterLayout:
     """What one file holds, read from its header alone.
 
     Attributes:
         path: the file.
-        file: its pages.
+        file: the same, open.
         modules: module name as in the base model -> its factors, in the order of the names.
         others: names of tensors that are no factors (modules_to_save, trainable tokens).
         dtypes: safetensors names of the factors' dtypes.
     """
 
     path: Path
-    file: MappedFile
+    file: TensorFile
     modules: Mapping[str, FactorKeys]
     others: tuple[str, ...]
     dtypes: frozenset[str]
@@ -75,7 +123,7 @@ class AdapterLayout:
             UnsupportedAdapterError: tensors of a feature whose delta is not s B A.
         """
         with diagnosed(path):
-            file = MappedFile(path)
+            file = TensorFile(path)
         if like is not None and like.file.entries is file.entries:
             return replace(like, path=path, file=file)
         shapes = {key: entry.shape for key, entry in file.entries.items()}
@@ -96,10 +144,13 @@ class AdapterLayout:
             )
         return cls(path, file, modules, others, used)
 
-    def factors(self, module: str) -> tuple[Tensor, Tensor]:
-        """B (m, r) and A (r, n) of one module, as stored: mapped, not read yet."""
+    def factors(self, module: str) -> tuple[StoredFactor, StoredFactor]:
+        """B (m, r) and A (r, n) of one module."""
         keys = self.modules[module]
-        return self.file.tensor(keys.B), self.file.tensor(keys.A)
+        return (
+            StoredFactor(self.path, self.file, keys.B, (keys.m, keys.r)),
+            StoredFactor(self.path, self.file, keys.A, (keys.r, keys.n)),
+        )
 
     def other_tensors(self) -> dict[str, Tensor]:
         """The tensors that are no factors, as stored."""
@@ -121,7 +172,11 @@ def diagnosed(path: Path) -> Iterator[None]:
     except SafetensorError as reason:
         raise BrokenAdapterError(path, _diagnosis(path, str(reason))) from None
     except OSError as reason:
-        raise BrokenAdapterError(path, f"it cannot be read ({reason})") from None
+        raise _unreadable(path, reason) from None
+
+
+def _unreadable(path: Path, reason: OSError) -> BrokenAdapterError:
+    return BrokenAdapterError(path, f"it cannot be read ({reason})")
 
 
 def _diagnosis(path: Path, reason: str) -> str:

@@ -4,8 +4,7 @@ The trajectory's *points* are its checkpoints, in the order of their steps, foll
 swapped in by jumps. Everything that methods predict is a combination of points.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +19,7 @@ from nextrapolate_numerics.errors import (
     StepOrderError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.series.adapter import AdapterLayout, diagnosed
+from nextrapolate_numerics.series.adapter import AdapterLayout, StoredFactor, diagnosed
 from nextrapolate_numerics.series.drift import Drift
 from nextrapolate_numerics.series.lora_config import LoraConfig
 
@@ -45,14 +44,29 @@ class ModuleFactors:
     """One module's factors at p points: dW_k = scaling B[k] A[k].
 
     Attributes:
-        B: p times (m, r) float32, mapped from the files where they have them so: not to be written to.
-        A: p times (r, n) float32, likewise.
+        B: p times (m, r) float32.
+        A: p times (r, n) float32.
         scaling: the LoRA scaling, the same at all points. It is kept apart because folding it into float32
             factors would round them, by as much as neighbouring checkpoints differ.
     """
 
     B: tuple[Tensor, ...]
     A: tuple[Tensor, ...]
+    scaling: float
+
+
+@dataclass(frozen=True)
+class StoredModule:
+    """One module's factors at p points, in their files.
+
+    Attributes:
+        B: p times (m, r).
+        A: p times (r, n).
+        scaling: as of `ModuleFactors`.
+    """
+
+    B: tuple[StoredFactor, ...]
+    A: tuple[StoredFactor, ...]
     scaling: float
 
 
@@ -133,80 +147,80 @@ class Trajectory:
         """Names of the modules, as in the base model, sorted."""
         return tuple(self.layouts[0].modules)
 
-    def module(self, name: str, points: Sequence[int] | None = None) -> ModuleFactors:
-        """One module's factors at all points, or at those given, in that order.
+    def stored(self, name: str, points: Sequence[int] | None = None) -> StoredModule:
+        """Where one module's factors are, at all points or at those given, in that order."""
+        indices = range(len(self.points)) if points is None else points
+        Bs, As = zip(*(self.layouts[point].factors(name) for point in indices), strict=True)
+        return StoredModule(Bs, As, self.config.scaling(name))
+
+    def factors(self, name: str, points: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """One module's B and A, float32, read at one point after the other.
 
         Raises:
             NonFiniteWeightsError: NaN or Inf.
+            BrokenAdapterError: a file was cut short, or cannot be read any more.
         """
-        indices = range(len(self.points)) if points is None else points
-        factors = self._factors(name, indices)
-        for point, B, A in zip(indices, factors.B, factors.A, strict=True):
+        for point in points:
+            B, A = (factor.read().float() for factor in self.layouts[point].factors(name))
             if not (_is_finite(B) and _is_finite(A)):
                 raise self.not_finite(name, point)
-        return factors
+            yield B, A
+
+    def module(self, name: str, points: Sequence[int] | None = None) -> ModuleFactors:
+        """One module's factors, read at all points or at those given, in that order.
+
+        Raises:
+            NonFiniteWeightsError: as of `factors`.
+            BrokenAdapterError: likewise.
+        """
+        indices = range(len(self.points)) if points is None else points
+        Bs, As = zip(*self.factors(name, indices), strict=True)
+        return ModuleFactors(Bs, As, self.config.scaling(name))
 
     def moved(self, name: str) -> bool:
         """Whether a module's delta changed at all; NaN and Inf are not looked for."""
         spans = ([end] if start is None else [start, end] for start, end in self.drift.segments)
-        return any(_has_moved(self._factors(name, span)) for span in spans)
+        return any(_has_moved(self.stored(name, span)) for span in spans)
 
     def not_finite(self, name: str, point: int) -> NonFiniteWeightsError:
         """What to raise where a module's factors at a point hold NaN or Inf."""
         return NonFiniteWeightsError(name, self.points[point].step, self.points[point].model)
 
-    @contextmanager
-    def reading(self, point: int) -> Iterator[Callable[[Sequence[tuple[str, bool]], Tensor], None]]:
-        """Open a point's file, to copy factors from it.
+    def read(self, point: int, factors: Sequence[tuple[str, bool]], room: Tensor) -> None:
+        """Copy factors at a point, one behind the other, into memory that is given.
 
-        Yields:
-            What copies some, one behind the other, into memory that is given. They are told by a module's
-            name and whether it is its B or its A; the memory has as many float32 as they have entries. It
-            raises BrokenAdapterError where the file cannot be read any more.
+        Args:
+            point: its index.
+            factors: each one's module, and whether it is its B or its A.
+            room: as many float32 as they have entries, contiguous, on the CPU.
+
+        Raises:
+            BrokenAdapterError: the file was cut short, or cannot be read any more.
         """
         layout = self.layouts[point]
-
-        def read(factors: Sequence[tuple[str, bool]], room: Tensor) -> None:
-            keys = ((layout.modules[name], is_B) for name, is_B in factors)
-            with diagnosed(layout.path):
-                read_tensors([of.B if is_B else of.A for of, is_B in keys], room)
-
-        with layout.file.reading() as read_tensors:
-            yield read
-
-    def modules(self, names: Sequence[str]) -> Iterator[tuple[str, ModuleFactors]]:
-        """These modules at all points; NaN and Inf are not looked for."""
-        for name in names:
-            yield name, self._factors(name, range(len(self.points)))
-
-    def forget(self) -> None:
-        """Let go of the memory that reading took."""
-        for layout in self.layouts:
-            layout.file.forget()
-
-    def _factors(self, name: str, points: Sequence[int]) -> ModuleFactors:
-        factors = [[factor.float() for factor in self.layouts[point].factors(name)] for point in points]
-        Bs, As = zip(*factors, strict=True)
-        return ModuleFactors(Bs, As, self.config.scaling(name))
+        keys = ((layout.modules[name], is_B) for name, is_B in factors)
+        with diagnosed(layout.path):
+            layout.file.read([of.B if is_B else of.A for of, is_B in keys], room)
 
 
-def _has_moved(factors: ModuleFactors) -> bool:
+def _has_moved(module: StoredModule) -> bool:
     """Whether training changed a module's delta: from 0 to that of one point, or between two, by a bit."""
-    if all(map(_is_nothing, factors.B)):
+    if all(map(_is_nothing, module.B)):
         return False
-    if len(factors.B) == 1:
-        return not _is_nothing(factors.A[0])
-    return not (_are_same(*factors.B) and _are_same(*factors.A))
+    if len(module.B) == 1:
+        return not _is_nothing(module.A[0])
+    return not (_are_same(*module.B) and _are_same(*module.A))
 
 
-def _is_nothing(factor: Tensor) -> bool:
+def _is_nothing(factor: StoredFactor) -> bool:
     """Whether all entries are 0; one that is not shows it in its first row, as a rule."""
-    return not (factor[0].any() or factor.any())
+    return not (factor.first_row().any() or factor.read().any())
 
 
-def _are_same(factor: Tensor, other: Tensor) -> bool:
-    """Whether all bits are; those that are not show it in their first rows, as a rule."""
-    return torch.equal(factor[0], other[0]) and torch.equal(factor, other)
+def _are_same(factor: StoredFactor, other: StoredFactor) -> bool:
+    """Whether all entries are; those that are not show it in their first rows, as a rule."""
+    begin_alike = torch.equal(factor.first_row(), other.first_row())
+    return begin_alike and torch.equal(factor.read().float(), other.read().float())
 
 
 def _is_finite(tensor: Tensor) -> bool:
