@@ -26,7 +26,8 @@ class RunNote(BaseModel):
     series: str | None
     """Where its checkpoints are; None where none has arrived yet."""
     from_base: bool = True
-    """False where training began with an adapter that had been trained before, or nobody knows with what."""
+    """False where training began with an adapter that had been trained before, or nobody knows with what, and
+    where the run had jumped when its series was begun."""
     jumps: tuple[JumpInfo, ...] = ()
     """Those that it has made, whether its series knows of them yet or not."""
     adapter: str | None = None

@@ -13,12 +13,13 @@ from fixtures.server import EmbeddedServer
 from trl.trainer.grpo_trainer import GRPOTrainer
 
 from nextrapolate import NExtClient
-from nextrapolate.schemas import AutoMethod
+from nextrapolate.schemas import AutoMethod, JumpInfo, Series
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError, UploadError
 from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.settings import JumpSettings
+from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.trl import NExtCallback
 
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
@@ -138,11 +139,23 @@ def test_a_run_of_experts_is_told_what_to_train_instead(client: NExtClient) -> N
         RunSeries(client, Run("experts", None, config), None).begin()
 
 
+@pytest.mark.parametrize("start", [None, 1], ids=["from the base", "from an adapter"])
 def test_a_series_that_is_lost_on_the_way_is_begun_anew(
-    client: NExtClient, caplog: pytest.LogCaptureFixture
+    client: NExtClient,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    start: int | None,
 ) -> None:
+    configs, create = [], client.create_series
+
+    def noting(*args: Any, **options: Any) -> Series:
+        configs.append(options["lora_config"])
+        return create(*args, **options)
+
+    monkeypatch.setattr(client, "create_series", noting)
     config = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["q_proj"]}
-    series = RunSeries(client, Run("lost on the way", None, config), None)
+    run = Run("lost on the way", None, config, start=adapter(start) if start else None)
+    series = RunSeries(client, run, None)
     series.post(2, adapter(2))
     lost = series.id
     assert lost is not None
@@ -151,10 +164,19 @@ def test_a_series_that_is_lost_on_the_way_is_begun_anew(
     series.post(4, adapter(4))
     series.post(6, adapter(6))
     assert series.id not in (None, lost)
-    assert series.jumps == ()
     assert [info.step for info in client.get_series(str(series.id)).checkpoints] == [4, 6]
     [warning] = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert f"without the checkpoints before step 4: there is no series {lost}" in warning
+    # what was jumped before the new series' first checkpoint is neither forgotten nor drift
+    assert series.jumps == (JumpInfo(step=2, job="job"),)
+    assert not series.from_base
+    assert configs[-1]["init_lora_weights"] is False
+    state = RunState(step=6, series=series.id, from_base=series.from_base, jumps=series.jumps)
+    resumed = RunSeries(client, run, state)
+    resumed.post(8, adapter(8))
+    assert resumed.id == series.id
+    assert resumed.jumps == series.jumps
+    assert len(caplog.records) == 1
 
 
 def adapter(value: float) -> Adapter:

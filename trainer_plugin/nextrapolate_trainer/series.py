@@ -62,6 +62,7 @@ class RunSeries:
         self._has_start: str | None = None
         self._jumps = list(resumed.jumps) if resumed else []
         self._unrecorded: list[JumpInfo] = []
+        self._jumped_before = False
 
     @property
     def id(self) -> str | None:
@@ -70,12 +71,14 @@ class RunSeries:
 
     @property
     def jumps(self) -> tuple[JumpInfo, ...]:
-        """The jumps of the run, those before a resume included."""
+        """The jumps of the run, those before a resume or of a series that was lost included."""
         return tuple(self._jumps)
 
     @property
     def from_base(self) -> bool:
-        """Whether training is known to have begun at the base model."""
+        """Whether only training is known to lie between the base model and the first checkpoint."""
+        if self._jumped_before:
+            return False
         if self._resumed is not None:
             return self._resumed.from_base
         return self._run.from_start and self._run.start is None
@@ -135,7 +138,7 @@ class RunSeries:
 
     def _put(self, series: str, step: int, content: bytes) -> None:
         """Put a checkpoint; before the first one the adapter from which the drift is measured."""
-        if self._run.start is not None and self._has_start != series:
+        if self._run.start is not None and self._has_start != series and not self._jumped_before:
             self._client.put_file(series, 0, ADAPTER_MODEL, save(dict(self._run.start)))
             self._has_start = series
         self._client.put_file(series, step, ADAPTER_MODEL, content)
@@ -158,7 +161,7 @@ class RunSeries:
             return self._begun_anew(step, error)
         if self._goes_on(old, step, digest):
             known = {jump.step for jump in old.jumps}
-            self._unrecorded = [jump for jump in self._jumps if jump.step not in known]
+            self._unrecorded = [jump for jump in self._made_in(old) if jump.step not in known]
             return old.id
         return self._branched(old, step)
 
@@ -184,11 +187,19 @@ class RunSeries:
                 continue
             if self._client.announce(new, info.step, {ADAPTER_MODEL: digest}):
                 logger.warning("the service has lost the checkpoint of step %d: jumps do without", info.step)
-        self._unrecorded = list(self._jumps)
+        self._unrecorded = self._made_in(old)
         return new
 
+    def _made_in(self, series: Series) -> list[JumpInfo]:
+        """The jumps that lie between checkpoints of a series; others were made before it was begun."""
+        return [jump for jump in self._jumps if any(info.step <= jump.step for info in series.checkpoints)]
+
     def _begun_anew(self, step: int, lost: NotFoundError) -> str:
-        """Return a new series in place of one that is gone, or that cannot be told of a jump of its own."""
+        """Return a new series in place of one that is gone, or that cannot be told of a jump of its own.
+
+        What lies before its first checkpoint is no drift, where the run has jumped.
+        """
+        self._jumped_before, self._unrecorded = bool(self._jumps), []
         new = self._created()
         logger.warning(
             "the run goes on in a new series, %s, and jumps do without the checkpoints before step %d: %s",
@@ -196,7 +207,6 @@ class RunSeries:
             step,
             lost,
         )
-        self._jumps, self._unrecorded = [], []
         return new
 
     def _created(self) -> str:
