@@ -15,8 +15,9 @@ a series that it has already. The calls it is made of (`create_series`, `put_che
 
 The contract: nothing is uploaded before everything local has been checked; a job is submitted once, however
 often the network makes the client repeat itself; a wait outlives a restart of the service; a result folder
-appears whole and with verified digests, or not at all. Whatever goes wrong is a `NextrapolateError` that says
-what to do.
+appears whole and with verified digests, or not at all. Whatever goes wrong with the service, or with what it
+is asked, is a `NextrapolateError` that says what to do; what goes wrong with this machine's disk stays an
+OSError.
 """
 
 from importlib.metadata import version

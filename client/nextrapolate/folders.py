@@ -61,11 +61,11 @@ def find_checkpoints(run: Path, until: int | None = None) -> tuple[LocalCheckpoi
     """
     if not run.is_dir():
         raise CheckpointError(f"there is no folder {run}")
-    if step_of(run) is not None and _anything_like_an_adapter(run):
+    folders = [folder for folder in run.iterdir() if folder.is_dir() and named_step(folder.name) is not None]
+    if not folders and step_of(run) is not None and _anything_like_an_adapter(run):
         raise CheckpointError(
             f"{run} is a single checkpoint; give the folder that holds all of them, or several of them"
         )
-    folders = [folder for folder in run.iterdir() if folder.is_dir() and named_step(folder.name) is not None]
     if not folders:
         raise CheckpointError(
             f"{run} holds no checkpoints: no folder there is named like checkpoint-10 or global_step_10"

@@ -1,6 +1,6 @@
 """What a request cannot be made of, said in this package's own error."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pydantic import ValidationError
@@ -26,6 +26,15 @@ def lines(error: ValidationError, *prefix: str) -> list[str]:
     """Say which values cannot be what they should, and why, a line each; `prefix` goes before their names."""
     problems = error.errors(include_url=False)
     return [f"{'.'.join([*prefix, *map(str, problem['loc'])])}: {plain(problem)}" for problem in problems]
+
+
+def field_path(path: Iterable[int | str]) -> str:
+    """Name a field of a method, in dots, from pydantic's path.
+
+    Of a value that may be of two kinds pydantic names the kind, as in window_steps.literal['auto'], which
+    nobody wrote.
+    """
+    return ".".join(str(part) for part in path if isinstance(part, int) or part.isidentifier())
 
 
 def plain(problem: ErrorDetails) -> str:

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
-from nextrapolate.invalid_requests import plain
+from nextrapolate.invalid_requests import field_path, plain
 from nextrapolate.schemas import Method, MethodParameters
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)
@@ -31,7 +31,7 @@ def make_method(method: str | Method, /, **parameters: Any) -> Method:
     if isinstance(method, str):
         name, given = method, parameters
     else:
-        name, given = method.name, method.model_dump() | parameters
+        name, given = method.name, method.model_dump(exclude_unset=True) | parameters
     if name not in METHODS:
         raise ParameterError(f"there is no method {name!r}; known are {', '.join(sorted(METHODS))}")
     if "name" in parameters:
@@ -46,9 +46,7 @@ def _short(name: str, error: ValidationError) -> str:
     """Say what is wrong, a line each; and the known parameters where one is not known."""
     lines, unknown = [], []
     for problem in error.errors(include_url=False):
-        path = problem["loc"][1:]  # the first part is the method's name
-        # Of a value that may be of two kinds pydantic names the kind, as in window_steps.literal['auto'].
-        parameter = ".".join(str(part) for part in path if isinstance(part, int) or part.isidentifier())
+        parameter = field_path(problem["loc"][1:])  # the first part is the method's name
         if problem["type"] == "extra_forbidden":
             unknown.append(parameter)
         else:

@@ -175,11 +175,17 @@ class Watcher:
     def _settled(self) -> Iterator[LocalCheckpoint]:
         """Give the checkpoints that are new, and that nobody has written to since the last look."""
         before, self._stamps = self._stamps, {}
-        folders = [path.parent for path in self._configs()]
-        found = {step: folder for folder in folders if (step := step_of(folder, self._folder)) is not None}
+        found: dict[int, list[Path]] = {}
+        for folder in sorted(path.parent for path in self._configs()):
+            if (step := step_of(folder, self._folder)) is not None:
+                found.setdefault(step, []).append(folder)
         for step in sorted(found.keys() - set(self.notes.posted)):
+            if len(found[step]) > 1:
+                both = " and ".join(map(str, found[step]))
+                self._tell_once(f"step {step} is left out for now: {both} are both of it; leave one there")
+                continue
             try:
-                checkpoint = LocalCheckpoint(step, adapter_folder(found[step]))
+                checkpoint = LocalCheckpoint(step, adapter_folder(found[step][0]))
             except CheckpointError as error:
                 self._tell_once(f"step {step} is left out for now: {error}")
                 continue

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
-from nextrapolate.invalid_requests import plain_words
+from nextrapolate.invalid_requests import field_path, plain_words
 from nextrapolate.methods import METHODS
 from nextrapolate.schemas import Task
 
@@ -29,9 +29,7 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     method = next((part for part in path if in_a_method and part in METHODS), None)
     if method:
         path.remove(method)
-        # Nor did the caller write the kinds that a parameter's value may be of, as literal['auto'].
-        path = [part for part in path if isinstance(part, int) or part.isidentifier()]
-    field = ".".join(str(part) for part in path) or str(where)
+    field = (field_path(path) if method else ".".join(map(str, path))) or str(where)
     kind = error["type"]
     if field == "body" and kind in _NO_OBJECT:
         return _entry("body", "send a JSON object, with Content-Type: application/json")

@@ -54,6 +54,18 @@ def test_events_after_one(make_client: MakeClient, scripted: ScriptedServer) -> 
     assert scripted.received[0].headers["last-event-id"] == "2-0"
 
 
+def test_an_event_of_a_later_server_is_passed_over(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    later = FITTING.model_dump_json().replace('"fit"', '"distil"')
+
+    def goes_on(handler: Handler) -> None:
+        handler.write_chunk(f"id: {FITTING.id}\ndata: {later}\n\n".encode())
+        hang_up(handler)
+
+    scripted.on("GET", EVENTS, stream(QUEUED, then=goes_on), stream(DONE))
+    assert list(make_client(scripted.url).events("j1")) == [QUEUED, DONE]
+    assert scripted.received[1].headers["last-event-id"] == FITTING.id
+
+
 @pytest.mark.parametrize(
     "interruption", [hang_up, problem(503, retryable=True), answer(b"", 502)], ids=["hang-up", "503", "502"]
 )

@@ -108,6 +108,13 @@ def test_a_single_checkpoint_is_no_run(tmp_path: Path) -> None:
         find_checkpoints(run / "checkpoint-10")
 
 
+def test_a_run_with_its_last_adapter_beside_its_checkpoints_may_lie_below_a_step(tmp_path: Path) -> None:
+    run = write_checkpoints(tmp_path / "checkpoint-100" / "second_run", 10, 20)
+    for file in (run / "checkpoint-20").iterdir():  # as a trainer's save_model leaves it
+        (run / file.name).write_bytes(file.read_bytes())
+    assert [found.step for found in find_checkpoints(run)] == [10, 20]
+
+
 def test_folders_one_by_one(tmp_path: Path) -> None:
     a, b = write_checkpoints(tmp_path / "a", 10), write_checkpoints(tmp_path / "b", 10, 20)
     assert [c.step for c in read_checkpoints([b / "checkpoint-20", a / "checkpoint-10"])] == [10, 20]

@@ -4,7 +4,7 @@ import pytest
 
 from nextrapolate.errors import ParameterError
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import AlphaRlMethod, SoupMethod, WeightExtrapolationMethod
+from nextrapolate.schemas import AlphaRlMethod, NextMethod, SoupMethod, WeightExtrapolationMethod
 
 
 def test_numbers_for_each_checkpoint_are_separated_by_commas() -> None:
@@ -21,6 +21,17 @@ def test_a_window_is_a_number_or_auto() -> None:
     )
     chosen = make_method("weight-extrapolation", window_steps="auto")
     assert chosen == WeightExtrapolationMethod(window_steps="auto")
+
+
+def test_a_preset_has_its_own_alpha_unless_one_was_given() -> None:
+    published = make_method("next", preset="paper", horizon_steps=100)
+    assert (published.alpha, make_method("next").alpha) == (1.5, 1.0)
+    assert make_method(NextMethod(horizon_steps=100), preset="paper") == published
+    assert make_method(published, preset="default") == NextMethod(horizon_steps=100)
+    for alpha in (1.0, 1.5, 2.0):
+        given = make_method(NextMethod(alpha=alpha), preset="paper")
+        assert given.alpha == make_method(given, preset="default").alpha == alpha
+        assert NextMethod.model_validate_json(given.model_dump_json()) == given
 
 
 @pytest.mark.parametrize(

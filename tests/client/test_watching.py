@@ -376,6 +376,21 @@ def test_what_is_no_checkpoint_is_left_out(written: Path, folder: Path, scripted
     assert watcher.notes.posted == []
 
 
+def test_of_two_folders_of_one_step_neither_is_taken(
+    written: Path, folder: Path, scripted: ScriptedServer
+) -> None:
+    appear(written, folder, 10)
+    shutil.copytree(written / "checkpoint-20", folder / "old" / "checkpoint-10")
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(NExtClient(scripted.url), folder, plan, lines.append)
+    for _ in range(3):
+        assert watcher.look()
+    assert not scripted.received
+    first, second = folder / "checkpoint-10", folder / "old" / "checkpoint-10"
+    assert lines == [f"step 10 is left out for now: {first} and {second} are both of it; leave one there"]
+
+
 def test_notes_that_cannot_be_read_are_named(folder: Path, scripted: ScriptedServer) -> None:
     plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
     (folder / NOTES).write_text("{")

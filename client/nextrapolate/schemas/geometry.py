@@ -52,8 +52,8 @@ class RunBreak(Response):
     begin_step: int = Field(description="of the checkpoint before; 0 where that is the base model")
     end_step: int = Field(description="of the checkpoint that is too far away")
     times: float = Field(
-        description="as far as the other increments suggest; of five increments and more, without that which "
-        "suggests most"
+        description="how many times as long as the other increments suggest; where there are five and more, "
+        "the one that suggests the longest is left out of that"
     )
 
 

@@ -41,7 +41,11 @@ class Gate(Request):
         0.0, ge=0, le=1, description="sigma_1 / sum sigma of the last global delta"
     )
     min_backtest_cosine: float = Field(
-        0.0, ge=-1, le=1, description="cosine of the backtest, not asked of averages; -1 turns this gate off"
+        0.0,
+        ge=-1,
+        le=1,
+        description="cosine of the predicted with the true update of the module, in the backtest; not asked "
+        "of methods that average. -1 turns this gate off",
     )
 
 

@@ -87,7 +87,9 @@ class Job(Response):
     progress: float = Field(0.0, ge=0, le=1, description="share of the whole job that is done")
     attempt: int = 0
     queue_position: int | None = Field(
-        None, description="0 is next; null unless queued, and where the tenant has as many running as it may"
+        None,
+        description="0 is next; null if the job is not queued, or is held back because its tenant has as "
+        "many jobs running as it may",
     )
     task: Task = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")

@@ -123,12 +123,12 @@ class NextMethod(MethodParameters):
             return frozenset({"rank", "decay"})
         return frozenset({"hidden_size", "epochs", "learning_rate"})
 
-    @model_validator(mode="before")
-    @classmethod
-    def _alpha_of_the_preset(cls, given: Any) -> Any:
-        if isinstance(given, dict) and given.get("preset") == "paper":
-            return {"alpha": _PAPER_ALPHA} | given
-        return given
+    @model_validator(mode="after")
+    def _alpha_of_the_preset(self) -> Self:
+        if self.preset == "paper" and "alpha" not in self.model_fields_set:
+            # by the way around pydantic, for which it would be given then, whatever the preset becomes
+            object.__setattr__(self, "alpha", _PAPER_ALPHA)
+        return self
 
     @model_validator(mode="after")
     def _parameters_of_the_preset(self) -> Self:

@@ -50,7 +50,9 @@ class ModuleReport(Response):
         "hold; 0 but for methods that act on the full matrix",
     )
     gauge_condition: float | None = Field(
-        None, description="condition number of the refit's gauge, before it was bounded; null under grow"
+        None,
+        description="condition number of the refit's gauge, before it was bounded; null under grow, and "
+        "where the gauge is singular",
     )
     backtest_cosine: float | None = None
 

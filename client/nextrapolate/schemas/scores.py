@@ -46,9 +46,9 @@ class BacktestReport(Response):
     target_step: int = Field(description="checkpoint it was asked for")
     total: Scores = Field(description="of the prediction itself, at alpha 1")
     applied: Scores = Field(
-        description="of the update as it is applied: alpha included, and none of it for gated modules, where "
-        "that scores worse or the gate does not ask for the cosines of this very backtest: leaving out what "
-        "did badly in it makes even noise look good"
+        description="of the update as it is applied: times alpha, and without the modules that the gate held "
+        "back. Where the gate went by the cosines of this same backtest, they are left out only if that "
+        "makes the score worse: to drop what is known to have done badly makes even noise look good"
     )
     seconds: float
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 from httpx_sse import ServerSentEvent
+from pydantic import ValidationError
 
 from nextrapolate.errors import ServiceUnreachable, WaitTimeoutError
 from nextrapolate.schemas import Job, JobEvent
@@ -86,10 +87,14 @@ class Listener:
             raise _OpenAgain("the rest of the wait is shorter than this connection may be silent")
 
     def heard(self, sse: ServerSentEvent) -> JobEvent | None:
-        """Read the event, or None for what carries none."""
+        """Read the event, or None for what carries none, or one that only later clients know."""
         if not sse.data:
             return None
-        event = JobEvent.model_validate_json(sse.data)
+        try:
+            event = JobEvent.model_validate_json(sse.data)
+        except ValidationError:
+            self._last_id = sse.id or self._last_id
+            return None
         self._last_id = sse.id or event.id
         return event
 

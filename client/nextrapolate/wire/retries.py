@@ -28,10 +28,11 @@ def may_pass(error: BaseException) -> bool:
 def pause_after(attempt: int, error: BaseException | None) -> float:
     """Tell how long to wait after failed `attempt` 1, 2, ...: what the server asks, else doubling to a cap.
 
-    The jitter keeps the clients of one server from coming back all at once when it returns.
+    The jitter keeps the clients of one server from coming back all at once when it returns; none comes sooner
+    than it was asked to.
     """
     if isinstance(error, APIError) and error.retry_after is not None:
-        return error.retry_after
+        return error.retry_after * _JITTER.uniform(1.0, 1.25)
     doublings = min(attempt - 1, 16)  # bounded, so that a day of attempts does not overflow
     doubled = FIRST_PAUSE * 2.0**doublings
     return min(MAX_PAUSE, doubled) * _JITTER.uniform(0.5, 1.0)

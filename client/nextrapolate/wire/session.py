@@ -84,9 +84,9 @@ class Session:
             logger.warning("%s; %s", error, meanwhile)
 
     def _back(self) -> None:
-        if self._away_since is not None:
-            gone = time.monotonic() - self._away_since
-            self._away_since = None
+        since, self._away_since = self._away_since, None  # in one go: several threads may share a client
+        if since is not None:
+            gone = time.monotonic() - since
             logger.warning("%s answers again, after %.0f s", self.server.url, gone)
 
     def request_options(
