@@ -7,13 +7,17 @@ want of a scope. Looking at jobs is not, or the log would be full of pages that 
 its operation and the ids in its path, and nothing else into which its sender could have put a secret.
 """
 
+import asyncio
+import errno
 import json
 import logging
 import os
 import re
 import socket
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +56,11 @@ class AuditLog:
             # One write of a whole line at the end of the file: lines of other processes do not mix with it.
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, line.encode())
+                whole = os.write(descriptor, line.encode()) == len(line.encode())
             finally:
                 os.close(descriptor)
+            if not whole:
+                raise OSError(errno.ENOSPC, "only a part of the line was written")
         except OSError as error:
             _log.error("the audit log cannot be written (%s): %s", error.strerror, line.strip())
 
@@ -74,6 +80,7 @@ class Audit:
     def __init__(self, app: ASGIApp, log: AuditLog) -> None:
         self._app = app
         self._log = log
+        self._writer = ThreadPoolExecutor(1, "audit")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, and note what came of it; a request whose sender is unknown is not noted."""
@@ -90,7 +97,12 @@ class Audit:
         finally:
             state = scope.get("state", {})
             if "key" in state and _is_worth_noting(scope, state.get("problem")):
-                self._log.note(**_who(scope, state["key"]), **_what(scope), **answer, **_why(state))
+                what = {**_who(scope, state["key"]), **_what(scope), **answer, **_why(state)}
+                # In a thread of its own, as the disk may be slow; to its end, whoever gives up the request.
+                noting = asyncio.get_running_loop().run_in_executor(
+                    self._writer, partial(self._log.note, **what)
+                )
+                await asyncio.shield(noting)
 
 
 def _is_worth_noting(scope: Scope, problem: str | None) -> bool:

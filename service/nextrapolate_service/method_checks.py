@@ -40,7 +40,7 @@ def check_task(request: JobRequest, steps: Sequence[int], *, starts_at_base: boo
                 if step not in steps:
                     raise MissingCheckpointError(
                         f"there is no checkpoint at step {step} ({name}): a backtest predicts one that is "
-                        f"known from another; there are {', '.join(map(str, steps))}",
+                        f"known from another; there are {', '.join(map(str, steps)) or 'none'}",
                         field=field,
                     )
             if at == steps[0] and _first_is_origin(steps, starts_at_base=starts_at_base):

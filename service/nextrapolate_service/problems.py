@@ -20,6 +20,7 @@ from nextrapolate_service.invalid_fields import explain
 from nextrapolate_service.pages.failures import failure_page
 from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_store import errors as store_errors
+from nextrapolate_store.files import NO_SPACE
 from nextrapolate_store.tenants import Quota
 
 PROBLEM_JSON = "application/problem+json"
@@ -29,6 +30,8 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.StoreLost: (503, "store-lost"),
     store_errors.StoreIncompatible: (503, "store-incompatible"),
     store_errors.StoreMismatched: (503, "store-mismatched"),
+    store_errors.RecordUnreadable: (503, "record-unreadable"),
+    store_errors.RecordDamaged: (500, "record-damaged"),
     store_errors.KeyUnknown: (401, "unauthorized"),
     store_errors.KeyRevoked: (401, "key-revoked"),
     store_errors.SessionEnded: (401, "session-ended"),
@@ -56,11 +59,10 @@ _RETRY_AFTER: Mapping[str, str] = {
     "store-unavailable": "2",
     "store-lost": "5",
     "store-mismatched": "5",
+    "record-unreadable": "5",
     "idempotency-in-flight": "1",
     "source-unavailable": "5",
 }
-
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _QUOTA_RETRY_AFTER: Mapping[Quota, str] = {Quota.QUEUED_JOBS: "10", Quota.UPLOADS: "2"}
 """Quotas that free themselves, and when to look again; any other is a matter for people."""
@@ -185,7 +187,7 @@ async def _on_client_gone(request: Request, _: ClientDisconnect) -> Response:
 
 
 async def _on_os_error(request: Request, error: OSError) -> Response:
-    if error.errno not in _NO_SPACE:
+    if error.errno not in (*NO_SPACE, errno.EFBIG):
         raise error
     full = DiskReserveError(
         f"the server cannot write ({error.strerror}): free some space in its data folder, then try again"

@@ -34,12 +34,12 @@ def report_of(store: Store, job: JobSummary) -> AnyReport | None:
     """Give what a job found; None where it has no report, or one that this version cannot read."""
     if job.state is not JobState.SUCCEEDED or REPORT not in job.artifacts:
         return None
-    return _read(store.job_folders.result_path(job, REPORT))
+    try:
+        return _read(store.job_folders.result_path(job, REPORT))
+    except (ValidationError, OSError):  # and the next one who asks may have more luck with the disk
+        return None
 
 
 @lru_cache(maxsize=64)  # the results of a job never change
-def _read(path: Path) -> AnyReport | None:
-    try:
-        return _REPORT.validate_json(path.read_bytes())
-    except (ValidationError, OSError):
-        return None
+def _read(path: Path) -> AnyReport:
+    return _REPORT.validate_json(path.read_bytes())

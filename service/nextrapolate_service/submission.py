@@ -175,6 +175,6 @@ def _facts(store: Store, tenant: str, adapter: InputAdapter) -> ConfigFacts:
     with open_resolved(store.blobs.path(adapter.config, tenant)) as file:
         document = file.read(MAX_CONFIG_BYTES + 1)
     try:
-        return check_config(document[:MAX_CONFIG_BYTES])
+        return check_config(document)
     except UnusableContent as error:
         raise type(error)(f"step {adapter.step}: {error}", field="checkpoints") from None

@@ -16,6 +16,7 @@ _log = logging.getLogger(__name__)
 _GIVE_UP_AT_ONCE = {"max_retries": 0, "interval_start": 0, "interval_step": 0, "interval_max": 0}
 
 
+_NOT_SENT = "the wake-up of job %s did not go out (%s); it will be sent again"
 _GATHER_SECONDS = 0.02
 """How much later a worker hears of a job, so that those which come within it go out together."""
 
@@ -38,7 +39,10 @@ class WakeUps:
     def send(self, job_id: str) -> None:
         """Have one sent; where it cannot be, the log says so, and the reconciler has it sent again."""
         self._gathered.put((job_id, copy_context()))  # logs and traces tell whose it is
-        self._sender.submit(self._send_gathered)
+        try:
+            self._sender.submit(self._send_gathered)
+        except RuntimeError:  # `close` was called: a thread has outlived the server that it answered for
+            _log.warning(_NOT_SENT, job_id, "the server is stopping")
 
     def _send_gathered(self) -> None:
         if self._gathered.empty():  # they went with those before
@@ -51,9 +55,8 @@ class WakeUps:
                 for job_id, context in wake_ups:
                     context.run(self._celery.send_task, TASK_NAME, args=[job_id], **options)
         except Exception as error:  # noqa: BLE001 - kombu raises what the transport raises, and none of it matters
-            text = "the wake-up of job %s did not go out (%s); it will be sent again"
             for job_id, context in wake_ups:
-                context.run(_log.warning, text, job_id, error)
+                context.run(_log.warning, _NOT_SENT, job_id, error)
 
     def close(self) -> None:
         """Send what is still to be sent, and give the connections back."""

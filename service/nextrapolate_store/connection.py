@@ -34,7 +34,7 @@ _REFUSALS = {
 }
 """For what state of its own Redis refuses commands, and what to do, by the code of its error."""
 _REFUSAL = re.compile(rf"(?:^|: -)({'|'.join(_REFUSALS)}) ")
-"""Where that code stands: in front, or where a script met it, in the midst of what Redis 6.2 says of that."""
+"""Finds the code in an error's text: at its beginning or, where a script met it in Redis 6.2, after ": -"."""
 
 
 class RedisKey(StrEnum):
@@ -124,9 +124,9 @@ class RedisKey(StrEnum):
 class Connection(Redis):
     """A pool of connections that notices a dead peer, and tries again.
 
-    Everything the store sends may be sent twice, so a lost reply is a reason to repeat and nothing more; no
-    PING is sent first, which would hang as long, and which Redis refuses where it takes no writes. What still
-    fails after that is `StoreUnavailable`.
+    Everything the store sends may be sent twice, so a lost reply is a reason to repeat and nothing more; an
+    invitation alone, which is good for once, may be lost with it. No PING is sent first, which would hang as
+    long, and which Redis refuses where it takes no writes. What still fails after that is `StoreUnavailable`.
     """
 
     @classmethod

@@ -1,5 +1,6 @@
 """Files that are there whole and flushed to disk, or not at all; and folders that go the same way."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -8,6 +9,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk that is full, or of a quota that is used up."""
 
 TEMPORARY = ".upload-"
 _DISCARDED = ".discarded-"
@@ -43,7 +47,8 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
         return path.read_text(encoding="utf-8")
     finally:
         temporary.unlink(missing_ok=True)
-        # The folder's own name comes last: a journalling file system has flushed it by then with the others.
+        # The folder around it comes last, for the name of a new folder: a journalling file system has flushed
+        # that by then with the folder's content, and this costs nothing.
         for grown in (folder, folder.parent):
             sync_folder(grown)
     return text

@@ -50,7 +50,7 @@ class SessionStore:
         return self._make(RedisKey.INVITATION, key, INVITATION_SECONDS)
 
     def accept(self, invitation: str) -> KeyRecord:
-        """Take an invitation, which is good for once.
+        """Take an invitation, which is good for once: where the answer is lost on the way, it is used up.
 
         Raises:
             SessionEnded: it was taken, or is too old; or its key was replaced.

@@ -1,6 +1,7 @@
 """The audit log: who did what, and never with what key."""
 
 import json
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -119,6 +120,34 @@ def test_a_line_is_one_line_whatever_is_in_the_path(client: TestClient, settings
     newlines, long = noted(settings)
     assert newlines["ids"]["job_id"] == 'a\n{"did": 1}\n'
     assert len(long["ids"]["job_id"]) == 128
+
+
+def test_a_slow_disk_holds_up_nobody_but_whoever_is_noted(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, written = threading.Event(), threading.Event()
+
+    def slow(*_: object, **__: object) -> None:
+        begun.set()
+        assert written.wait(60)
+
+    monkeypatch.setattr(AuditLog, "note", slow)
+    with ThreadPoolExecutor(1) as pool:
+        noted_one = pool.submit(client.post, "/series", json={"name": "run"})
+        assert begun.wait(60)
+        assert client.get("/livez").is_success
+        assert not noted_one.done()
+        written.set()
+        assert noted_one.result(60).status_code == 201
+
+
+def test_a_line_that_was_written_in_part_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("os.write", lambda descriptor, data: len(data) // 2)
+    AuditLog(tmp_path, keep_days=1).note(did="nothing")
+    assert "only a part of the line was written" in caplog.text
+    assert "nothing" in caplog.text
 
 
 def test_lines_of_many_at_once_do_not_mix(tmp_path: Path) -> None:

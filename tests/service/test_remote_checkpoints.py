@@ -1,5 +1,6 @@
 """Jobs over hf:// and s3://, as far as the service goes: found, pinned, checked; weights are left alone."""
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -223,6 +224,18 @@ def test_a_hub_that_does_not_answer_is_nobodys_fault_here(reader: TestClient, hu
     found = problem(answer, 424, "source-unavailable", blame="server")
     assert found.retryable
     assert answer.headers["Retry-After"] == "5"
+
+
+def test_a_full_disk_is_not_the_hubs_fault(
+    reader: TestClient, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("nextrapolate_store.remote.hub.hf_hub_download", full)
+    hub.push("org/run", "main", run_files())
+    answer = submit(reader, checkpoints(RUN))
+    assert answer.status_code == 507, answer.text
 
 
 def test_a_bucket_that_does_not_answer(

@@ -1,10 +1,14 @@
+import errno
 import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
+from fixtures.client_examples import a_report
 from fixtures.problems import problem
 
+from nextrapolate_service.results import report_of
 from nextrapolate_store.store import Store
 
 Finish = Callable[[str], dict[str, bytes]]
@@ -110,3 +114,19 @@ def test_a_result_that_is_none_is_404(client: TestClient, job_id: str, finish: F
     for name in ("job.json", "nope"):
         problem(client.get(f"/jobs/{job_id}/adapter/{name}"), 404, "file-not-found")
     assert client.get(f"/jobs/{job_id}/adapter/%2e%2e%2fjob.json").status_code == 404
+
+
+def test_a_report_that_could_not_be_read_once_is_read_the_next_time(
+    client: TestClient, job_id: str, finish: Finish, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(job_id)
+    job = store.jobs.get("tests", job_id)
+    store.job_folders.result_path(job, "report.json").write_text(a_report().model_dump_json())
+
+    def broken(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", broken)
+        assert report_of(store, job) is None
+    assert report_of(store, job) == a_report()

@@ -5,6 +5,9 @@ from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.page_forms import Forms
 
+from nextrapolate.schemas import BacktestCreate, ExpoMethod, WeightExtrapolationMethod
+from nextrapolate_store.store import Store
+
 
 def _submit(client: TestClient, **request: object) -> str:
     answer = client.post("/jobs", json=request)
@@ -77,3 +80,18 @@ def test_a_refused_backtest_keeps_what_was_entered(
     assert refused.status_code == 422
     kept = Forms(refused.text).to("/jobs")
     assert (kept["at"], kept["horizon_steps"], kept["methods"]) == ("10", "35", "expo")
+
+
+def test_a_method_that_was_asked_twice_is_asked_twice_again(
+    browser: TestClient, client: TestClient, series_id: str, store: Store
+) -> None:
+    line = {"name": "weight-extrapolation"}
+    methods = [{**line, "window_steps": 10}, {"name": "none"}, {**line, "window_steps": 20}]
+    job = _submit(client, task="backtest", series=series_id, at=20, horizon_steps=40, methods=methods)
+    form = Forms(browser.get(f"/jobs/{job}/again").text).to("/jobs")
+    chosen = ["weight-extrapolation", "expo"]
+    again = browser.post("/jobs", data={**form, "methods": chosen}).headers["Location"]
+    asked = store.jobs.get("tests", again.removeprefix("/jobs/")).request
+    assert isinstance(asked, BacktestCreate)
+    twice = [WeightExtrapolationMethod(window_steps=steps) for steps in (10, 20)]
+    assert asked.methods == [*twice, ExpoMethod()]

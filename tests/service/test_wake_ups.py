@@ -4,6 +4,7 @@ import base64
 import json
 from typing import cast
 
+import pytest
 from redis import Redis
 
 from nextrapolate_service.settings import ServiceSettings
@@ -25,6 +26,15 @@ def test_wake_ups_that_come_together_go_out_together(settings: ServiceSettings) 
         sent = cast(list[bytes], redis.lrange(BROKER_LIST, 0, -1))
         assert [named(message) for message in sent] == ids[::-1]
         assert reads(redis) - before < MANY, "each went on its own"
+
+
+def test_one_that_comes_after_the_end_is_told_of(
+    settings: ServiceSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    wake_ups = WakeUps(settings.store.redis_url)
+    wake_ups.close()
+    wake_ups.send("job-1")
+    assert "the wake-up of job job-1 did not go out (the server is stopping)" in caplog.text
 
 
 def reads(redis: Redis) -> int:

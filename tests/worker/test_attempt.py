@@ -15,12 +15,13 @@ from fixtures.jobs import job_over, run_inputs
 from fixtures.processes import children
 from redis import Redis
 
-from nextrapolate.schemas import JobState, Method, NextMethod, WeightExtrapolationMethod
+from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
 from nextrapolate_store.errors import StoreMismatched
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_worker.attempt import run_job
+from nextrapolate_worker.messages import Progress
 from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import WorkerSettings
 
@@ -167,9 +168,11 @@ def test_a_cancel_frees_the_device(
 
 
 @pytest.fixture
-def hung_nursery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
-    """Its children live, and never read what they are told."""
-    monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", ("sleep", "600"))
+def hung_nursery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Nursery]:
+    """Its children live, say nothing or the one line that is given, and never read what they are told."""
+    says = getattr(request, "param", "")
+    command = ("sh", "-c", 'printf %s "$0"; exec sleep 600', says)
+    monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", command)
     nursery = Nursery()
     yield nursery
     nursery.close()
@@ -198,14 +201,29 @@ def test_a_child_that_never_reads_its_work_can_be_cancelled(
     assert children() == before
 
 
-def test_a_child_that_does_not_begin_costs_an_attempt_and_no_more(
+@pytest.mark.parametrize(
+    ("hung_nursery", "limit", "told"),
+    [
+        ("", "_BEGINS_WITHIN_SECONDS", "did not begin within 0.1 s"),
+        (
+            Progress(stage=Stage.EXTRACT, fraction=0.5).line(),
+            "_SPEAKS_WITHIN_SECONDS",
+            "has said nothing for 0.1 s, in the stage extract",
+        ),
+    ],
+    indirect=["hung_nursery"],
+    ids=["at first", "later"],
+)
+def test_a_child_that_hangs_costs_an_attempt_and_no_more(
     store: Store,
     store_settings: StoreSettings,
     hung_nursery: Nursery,
     run_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    told: str,
 ) -> None:
-    monkeypatch.setattr("nextrapolate_worker.attempt._BEGINS_WITHIN_SECONDS", 0.1)
+    monkeypatch.setattr(f"nextrapolate_worker.attempt.{limit}", 0.1)
     job, before = submit(store, run_folder, QUICK), children()
     for _ in range(store_settings.max_attempts):
         assert state(store, job) is JobState.QUEUED
@@ -214,7 +232,7 @@ def test_a_child_that_does_not_begin_costs_an_attempt_and_no_more(
     assert failed.state is JobState.FAILED
     assert failed.error is not None
     assert (failed.error.code, failed.error.blame) == ("child-hung", "server")
-    assert "did not begin" in failed.error.detail
+    assert told in failed.error.detail
     assert children() == before
 
 

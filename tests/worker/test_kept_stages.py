@@ -14,6 +14,7 @@ import pytest
 import torch
 from fixtures.jobs import job_over, run_inputs
 from fixtures.processes import children
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from nextrapolate.schemas import (
@@ -207,6 +208,18 @@ def test_a_disk_that_is_full_costs_the_job_nothing(run_folder: Path, tmp_path: P
     (tmp_path / "job").mkdir()
     (tmp_path / "job" / "stages").write_text("no folder")
     assert attempt(1, run_folder, tmp_path / "job") == attempt(1, run_folder, tmp_path / "another job")
+
+
+def test_a_disk_that_is_full_under_safetensors_costs_the_job_nothing(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    whole = attempt(1, run_folder, tmp_path / "another job")
+    monkeypatch.setattr("nextrapolate_worker.kept.save_carrier", fails)
+    assert attempt(1, run_folder, tmp_path / "job") == whole
+    assert not kept_files(tmp_path / "job")
 
 
 def kept_files(job: Path) -> set[Path]:

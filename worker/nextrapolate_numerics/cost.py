@@ -12,8 +12,8 @@ class Cost:
 
     Attributes:
         bytes_read: of the factors in the files.
-        flops: floating-point operations of the products of factors (gram.py), each pair once, the most of an
-            extraction's.
+        flops: floating-point operations of the products of factors (gram.py), which are most of an
+            extraction's; each pair of points is counted once.
     """
 
     bytes_read: int

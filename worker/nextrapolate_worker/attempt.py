@@ -30,7 +30,9 @@ _left = OneByOne(_log, "left in the queue, for a worker that can read it")
 
 _LOOK_SECONDS = 0.5
 _BEGINS_WITHIN_SECONDS = 300.0
-"""How long a child may say nothing: it names its first stage as soon as it has imported torch."""
+"""How long a child may say nothing at first: it names its first stage as soon as it has imported torch."""
+_SPEAKS_WITHIN_SECONDS = 3600.0
+"""And from then on, module after module and epoch after epoch: minutes, where they are many or large."""
 _REST_SECONDS = 60.0
 """How long a worker takes no job whose machine could not work on the last one: others come first."""
 
@@ -110,8 +112,9 @@ def _watch(
             if answer is not None:
                 stopwatch.hear(answer.stage)
                 progress = answer
-            elif progress is None and time.monotonic() > hangs_at:
-                return _did_not_begin()
+                hangs_at = time.monotonic() + _SPEAKS_WITHIN_SECONDS
+            elif time.monotonic() > hangs_at:
+                return _hangs(progress)
             beat = lease.keep(progress)
             if beat is not Beat.HELD:
                 return beat
@@ -119,10 +122,13 @@ def _watch(
         return _failure(death.code)
 
 
-def _did_not_begin() -> Failed:
+def _hangs(progress: Progress | None) -> Failed:
+    did = f"did not begin within {_BEGINS_WITHIN_SECONDS:g} s"
+    if progress is not None:
+        did = f"has said nothing for {_SPEAKS_WITHIN_SECONDS:g} s, in the stage {progress.stage}"
     detail = (
-        f"the process that does the work did not begin within {_BEGINS_WITHIN_SECONDS:g} s: look at the "
-        "worker's log, and whether that machine's disks and GPU answer"
+        f"the process that does the work {did}: look at the worker's log, and whether that machine's disks "
+        "and GPU answer"
     )
     return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
 

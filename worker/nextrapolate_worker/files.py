@@ -1,6 +1,5 @@
 """Files of a job: their digests, and how they get to disk for good."""
 
-import errno
 import hashlib
 import os
 import re
@@ -9,10 +8,11 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from nextrapolate.schemas import FileInfo
-from nextrapolate_store.files import sync_folder
+from nextrapolate_store.files import NO_SPACE, sync_folder
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FULL_IN_WORDS = re.compile(r"Error while serializing: I/O error: [^()]*\(os error ({}|{})\)".format(*_FULL))
+_FULL_IN_WORDS = re.compile(
+    r"Error while serializing: I/O error: [^()]*\(os error ({}|{})\)".format(*NO_SPACE)
+)
 """safetensors' errors have no errno."""
 
 
@@ -37,7 +37,7 @@ def flush(folder: Path, *names: str) -> dict[str, FileInfo]:
 def is_for_want_of_room(error: BaseException | None) -> bool:
     """Tell whether a full disk, or a quota that is used up, is behind an error."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             return True
         if isinstance(error, SafetensorError) and _FULL_IN_WORDS.match(str(error)):
             return True

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from safetensors import SafetensorError
+
 from nextrapolate_store.files import make_folder, temporary_in
 from nextrapolate_worker.carriers import Given, load_carrier, save_carrier
 from nextrapolate_worker.files import digest
@@ -72,5 +74,5 @@ class KeptStages:
                 temporary.rename(self._folder / f"{stage}-{self._key}-{digest(temporary)}.safetensors")
             finally:
                 temporary.unlink(missing_ok=True)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:  # which a full disk is, too, where safetensors meets it
             _log.warning("%s is not kept for another attempt: %s", stage, error)

@@ -26,8 +26,12 @@ def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
             body["until"] = form.first("until") or None
         case BacktestCreate():
             body |= {"at": form.first("at"), "horizon_steps": form.first("horizon_steps")}
-            kept = {method["name"]: method for method in body["methods"] or []}
-            body["methods"] = [kept.get(name, {"name": name}) for name in form.fields.get("methods", [])]
+            asked_for = body["methods"] or []  # one may be there several times, with other parameters
+            body["methods"] = [
+                method
+                for name in form.fields.get("methods", [])
+                for method in [each for each in asked_for if each["name"] == name] or [{"name": name}]
+            ]
         case InspectCreate():
             body["until"] = form.first("until") or None
     return body

@@ -39,18 +39,8 @@ def page(request: Request, template: str, *, status: int = 200, **shown: Any) ->
     return HTMLResponse(text, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
 
 
-def _bytes(count: int) -> str:
-    size = float(count)
-    for unit in ("bytes", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
-
-
 _templates.filters |= {
     "number": number,
-    "bytes": _bytes,
     "ago": wording.ago,
     "state": wording.state,
     "stage": wording.stage,

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 from celery import Celery
 from kombu.exceptions import OperationalError
+from pydantic import ValidationError
 from redis.exceptions import RedisError
 
 from nextrapolate.schemas import Readiness
@@ -116,7 +117,7 @@ def _stages(
         obstacle=lambda: _api_obstacle(url),
         environment={
             **environment,
-            "NEXTRAPOLATE_FILE_ROOTS": os.environ.get("NEXTRAPOLATE_FILE_ROOTS", str(Path.cwd())),
+            "NEXTRAPOLATE_FILE_ROOTS": os.environ.get("NEXTRAPOLATE_FILE_ROOTS") or str(Path.cwd()),
             "NEXTRAPOLATE_API_KEY_FILE": str(folder.api_key),
         },
         inherits=(listener.fileno(),),
@@ -187,12 +188,12 @@ def _what_is_refused(url: str) -> list[str]:
 
 
 def _readiness(url: str) -> Readiness | None:
-    """Ask the API; None where it does not answer."""
+    """Ask the API; None where it does not answer, or not that."""
     try:
         answer = httpx.get(f"{url}/readyz", timeout=_PATIENCE_SECONDS, trust_env=False)
-    except httpx.TransportError:
+        return Readiness.model_validate_json(answer.content)
+    except (httpx.TransportError, ValidationError):
         return None
-    return Readiness.model_validate_json(answer.content)
 
 
 def _worker_obstacle(redis_url: str, node: str) -> str | None:

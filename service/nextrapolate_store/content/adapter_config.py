@@ -51,11 +51,7 @@ class ConfigCheck:
             FileTooLarge: it is larger than any adapter_config.json.
         """
         self._document += piece
-        if len(self._document) > MAX_CONFIG_BYTES:
-            raise FileTooLarge(
-                f"adapter_config.json is larger than {MAX_CONFIG_BYTES} bytes: send the file of PEFT",
-                field="adapter_config.json",
-            )
+        _check_size(self._document)
 
     @property
     def is_complete(self) -> bool:
@@ -71,9 +67,11 @@ def check_config(document: bytes) -> ConfigFacts:
     """Check an adapter_config.json, and give what it says of its run.
 
     Raises:
+        FileTooLarge: it is larger than any adapter_config.json.
         BrokenAdapter: not a JSON object, or without a usable r and lora_alpha.
         UnsupportedAdapter: a feature whose delta is not B A; it is named.
     """
+    _check_size(document)
     try:
         fields = json.loads(document.decode())
     except (ValueError, RecursionError) as error:
@@ -90,6 +88,14 @@ def check_fields(fields: Mapping[str, Any]) -> ConfigFacts:
     _refuse_features(fields)
     starts_at_base = fields.get("init_lora_weights", True) is not False
     return ConfigFacts(check_numbers(fields), starts_at_base)
+
+
+def _check_size(document: bytes | bytearray) -> None:
+    if len(document) > MAX_CONFIG_BYTES:
+        raise FileTooLarge(
+            f"adapter_config.json is larger than {MAX_CONFIG_BYTES} bytes: send the file of PEFT",
+            field="adapter_config.json",
+        )
 
 
 def _refuse_features(fields: Mapping[str, Any]) -> None:

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from nextrapolate_store.errors import RemoteNotFound, RemoteUnavailable
+from nextrapolate_store.files import NO_SPACE
 from nextrapolate_store.records import HubFile
 
 _ANSWERS_WITHIN_SECONDS = 10.0
@@ -111,6 +112,8 @@ def _asking(what: str) -> Iterator[None]:
             "private or gated, send a token that may read it as X-Hub-Token"
         ) from None
     except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's own
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            raise  # the disk is this machine's
         raise _unavailable(what, error) from error
 
 

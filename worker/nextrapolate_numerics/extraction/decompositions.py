@@ -86,9 +86,9 @@ def global_spectra(grams: FactorGrams, deltas: Sequence[Delta], dones: Sequence[
         dones: what `done_before` tells of the last of them.
 
     Yields:
-        (g, b, q) descending, of so many deltas after the last ones. Of a delta of one span they are all, of
-        others those that are more than 3e-6 of the largest, beside which rounding may leave some more where
-        the drift is small beside the adapter; of one that cannot be told from 0 they are 0.
+        (g, b, q) singular values, descending, of the g modules' next b deltas. Of a delta of one span all are
+        there. Of others those above 3e-6 of the largest are; where the drift is small beside the adapter,
+        rounding may add some that are none. A delta that cannot be told from 0 has zeros.
     """
     for done, batch in by_last_spans(deltas, dones, grams):
         values = Core.spectrum(*done.sides_with(batch, grams))
