@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # GRPO with LoRA in verl, and one line more: the callback. Its settings are the line after it.
 #
-# In verl's environment: `pip install .` in a checkout of nextrapolate. Start `nextrapolate-server` somewhere, and say where it is by
-# NEXTRAPOLATE_URL and NEXTRAPOLATE_API_KEY; on this machine it is found without. Two GPUs; further overrides
-# of verl's configuration are taken as arguments.
+# In verl's environment: `pip install .` in a checkout of nextrapolate. Start `nextrapolate-server` somewhere,
+# and say where it is by NEXTRAPOLATE_URL and NEXTRAPOLATE_API_KEY; on this machine it is found without. Two
+# GPUs; further overrides of verl's configuration are taken as arguments.
 set -euo pipefail
 
 python3 -m verl.trainer.main_ppo \
