@@ -140,13 +140,23 @@ def test_parts_are_the_dense_ones(
 ) -> None:
     trajectory = run_of(tmp_path, r, rests=rests, from_base=from_base, jumps=jumps)
     drift, steps = drift_of(trajectory), trajectory.drift.steps
-    products, _ = extract(trajectory, Next(rank=2), HORIZON).parts[NAME].of_rank(2)
+    products, with_coming = extract(trajectory, Next(rank=2), HORIZON).parts[NAME].of_rank(2)
     for at in range(1, len(drift)):
         local = leading_part(drift[at] - drift[at - 1]) / (steps[at] - steps[at - 1])
         whole = leading_part(drift[at]) / (steps[at] - steps[0])
         expected = torch.stack([(whole * whole).sum(), (whole * local).sum(), (local * local).sum()])
         found = products[at - 1][[0, 0, 2], [0, 2, 2]]
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6 * float(expected.max()))
+        coming = [
+            drift[end] - drift[at] for end in range(at + 1, len(drift)) if steps[end] - steps[at] <= HORIZON
+        ]
+        if not coming and at + 1 < len(drift):
+            coming = [drift[at + 1] - drift[at]]
+        for column, parts in ((0, whole), (2, local)):
+            expected = torch.tensor([float((parts * matrix).sum()) for matrix in coming])
+            found = with_coming[at - 1, column]
+            torch.testing.assert_close(found[: len(coming)].float(), expected, rtol=1e-4, atol=1e-6)
+            assert not found[len(coming) :].any()
 
 
 def leading_part(matrix: Tensor) -> Tensor:

@@ -66,6 +66,7 @@ def test_windows_tell_what_all_products_tell(
             close(one_of.v, other.v)
         if evidence.parts:
             close(found.parts[name].products, whole.parts[name].products)
+            close(found.parts[name].with_coming, whole.parts[name].with_coming)
 
 
 @pytest.mark.parametrize("jumps", [[], [50]], ids=str)

@@ -62,12 +62,14 @@ class Look:
     Attributes:
         trajectory: that the groups are of.
         evidence: that is wanted.
+        horizon_steps: how far ahead methods are asked.
         pairs: indices of the drift's steps one horizon apart.
         windows: of steps, and what is held of points in each.
     """
 
     trajectory: Trajectory
     evidence: Evidence
+    horizon_steps: int
     pairs: tuple[tuple[int, int], ...]
     windows: Windows
 
@@ -77,7 +79,7 @@ class Look:
         evidence |= Evidence(gram=evidence.geometry)
         drift = trajectory.drift
         windows = Windows.of(drift, evidence, horizon_steps, most_pairs(trajectory, device))
-        return cls(trajectory, evidence, drift.pairs(horizon_steps), windows)
+        return cls(trajectory, evidence, horizon_steps, drift.pairs(horizon_steps), windows)
 
     def at(self, group: Group) -> dict[str, Found]:
         """Multiply the modules' factors, and tell everything from that.
@@ -127,7 +129,8 @@ class Look:
         if evidence.triples:
             triples = triples_of(group, grams, drift, steps, self.pairs, evidence.triples, dones)
         if evidence.parts:
-            parts = parts_of(grams, drift, steps, tuple(sorted(evidence.parts)), dones)
+            ranks = tuple(sorted(evidence.parts))
+            parts = parts_of(grams, drift, steps, ranks, dones, self.horizon_steps)
         inner = gram(grams) if evidence.gram else None
         return _Told(dones, ratios, norm, inner, entry_sums(grams), triples, parts)
 

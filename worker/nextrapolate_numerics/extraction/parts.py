@@ -40,30 +40,30 @@ class ModuleParts:
     Attributes:
         ranks: R of them, of the parts that are looked at.
         products: (c, R, 3, 3) <X_a, X_b> of the parts at the c steps.
-        with_points: (c, R, 3, p) <X_a, dW_point>, of points that come within the horizon that was extracted
-            for; of later ones it may be a part of it.
+        with_coming: (c, R, 3, h) <X_a, increment> of the increments from each step to those that came within
+            the horizon which was extracted for, the next step first; 0 where there are less than h.
     """
 
     ranks: tuple[int, ...]
     products: Tensor
-    with_points: Tensor
+    with_coming: Tensor
 
     def until(self, checkpoints: int) -> "ModuleParts":
-        """Those of the first checkpoints."""
-        return ModuleParts(self.ranks, self.products[:checkpoints], self.with_points[:checkpoints])
+        """Those of the first checkpoints; what came after these is not taken away."""
+        return ModuleParts(self.ranks, self.products[:checkpoints], self.with_coming[:checkpoints])
 
     @classmethod
     def joined(cls, some: Sequence["ModuleParts"]) -> "ModuleParts":
         """Those of one window of steps after the other."""
-        products, with_points = (
-            torch.cat(side) for side in zip(*((of.products, of.with_points) for of in some), strict=True)
+        products, with_coming = (
+            torch.cat(side) for side in zip(*((of.products, of.with_coming) for of in some), strict=True)
         )
-        return cls(some[0].ranks, products, with_points)
+        return cls(some[0].ranks, products, with_coming)
 
     def of_rank(self, rank: int) -> tuple[Tensor, Tensor]:
-        """Inner products (c, 3, 3) of the parts with one another, and (c, 3, p) with the points' deltas."""
+        """Inner products (c, 3, 3) of the parts with one another, and (c, 3, h) with what came."""
         index = self.ranks.index(rank)
-        return self.products[:, index], self.with_points[:, index]
+        return self.products[:, index], self.with_coming[:, index]
 
 
 def begins(drift: Drift, at: int) -> tuple[int, int, int]:
@@ -77,7 +77,12 @@ def increments(drift: Drift, at: int) -> list[Delta]:
 
 
 def parts_of(
-    grams: FactorGrams, drift: Drift, steps: range, ranks: tuple[int, ...], dones: Sequence[Done]
+    grams: FactorGrams,
+    drift: Drift,
+    steps: range,
+    ranks: tuple[int, ...],
+    dones: Sequence[Done],
+    horizon_steps: int,
 ) -> list[ModuleParts]:
     """Parts of each module at some steps; O(c R p r^2) for R triples, whatever m and n.
 
@@ -87,14 +92,15 @@ def parts_of(
         steps: indices of c steps, after the origin.
         ranks: of the parts that are looked at.
         dones: what `done_before` tells of the last global delta.
+        horizon_steps: how far ahead methods are asked.
     """
-    together = _steps_together(grams, max(ranks))
+    together, longest = _steps_together(grams, max(ranks)), drift.longest(horizon_steps)
     some = [
-        _some_parts(grams, drift, steps[first : first + together], ranks, dones)
+        _some_parts(grams, drift, steps[first : first + together], ranks, dones, longest)
         for first in range(0, len(steps), together)
     ]
-    products, with_points = (torch.cat(side, dim=1) for side in zip(*some, strict=True))
-    return [ModuleParts(ranks, *of_module) for of_module in zip(products, with_points, strict=True)]
+    products, with_coming = (torch.cat(side, dim=1) for side in zip(*some, strict=True))
+    return [ModuleParts(ranks, *of_module) for of_module in zip(products, with_coming, strict=True)]
 
 
 def _steps_together(grams: FactorGrams, count: int) -> int:
@@ -104,7 +110,12 @@ def _steps_together(grams: FactorGrams, count: int) -> int:
 
 
 def _some_parts(
-    grams: FactorGrams, drift: Drift, steps: Sequence[int], ranks: tuple[int, ...], dones: Sequence[Done]
+    grams: FactorGrams,
+    drift: Drift,
+    steps: Sequence[int],
+    ranks: tuple[int, ...],
+    dones: Sequence[Done],
+    longest: int,
 ) -> tuple[Tensor, Tensor]:
     """What ModuleParts tells of each module at some of the c steps, by index; on the CPU."""
     deltas = [delta for at in steps for delta in increments(drift, at)]
@@ -112,13 +123,25 @@ def _some_parts(
     which = owners(deltas, drift.points, grams.device)
     found = leading_triples(grams, deltas, range(0, len(deltas), SPEEDS), dones, max(ranks))
     products, with_points = _products(grams, found, lengths, which, ranks)
-    return products.cpu(), with_points.cpu()
+    coming = _coming(drift, steps, longest).to(grams.device)
+    with_coming = torch.einsum("gcsap,chp->gcsah", with_points, coming)
+    return products.cpu(), with_coming.cpu()
+
+
+def _coming(drift: Drift, steps: Sequence[int], longest: int) -> Tensor:
+    """The increments that came after each of c steps, as combinations of points, (c, h, p) float64."""
+    most = max(len(drift.coming(at, longest)) for at in range(len(drift.steps)))
+    found = torch.zeros(len(steps), most, drift.points, dtype=torch.float64)
+    for increments_after, at in zip(found, steps, strict=True):
+        ends = list(drift.coming(at, longest))
+        increments_after[: len(ends)] = drift.coefficients[ends] - drift.coefficients[at]
+    return found
 
 
 def _products(
     grams: FactorGrams, found: StackedTriples, steps: list[int], which: list[Tensor], ranks: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
-    """What ModuleParts tells of each module, (g, c, R, 3, 3) and (g, c, R, 3, p).
+    """Inner products of the parts with one another, (g, c, R, 3, 3), and with the points, (g, c, R, 3, p).
 
     Args:
         grams: of the modules.

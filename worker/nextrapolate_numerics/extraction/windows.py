@@ -65,7 +65,7 @@ class Windows:
             horizon_steps: how far ahead methods are asked.
             most: pairs that may be held at a time; those of a last delta of many spans may be more.
         """
-        needs = _Needs(drift, evidence, horizon_steps, drift.pairs(horizon_steps))
+        needs = _Needs(drift, evidence, drift.longest(horizon_steps), drift.pairs(horizon_steps))
         steps = range(1, len(drift.steps))
         every = needs.at_all(steps)
         held = [(steps, every)]
@@ -95,7 +95,7 @@ class _Needs:
 
     drift: Drift
     evidence: Evidence
-    horizon_steps: int
+    longest: int
     pairs: tuple[tuple[int, int], ...]
 
     def in_windows(self, steps: range, most: int) -> list[tuple[range, Tensor]]:
@@ -136,12 +136,8 @@ class _Needs:
         return points, points
 
     def _coming(self, at: int) -> list[int]:
-        """Points of the drift's increments that a method learns to foretell at a step (tail.py)."""
-        steps, coefficients = self.drift.steps, self.drift.coefficients
-        longest = max([self.horizon_steps, *(steps[end] - steps[begin] for begin, end in self.pairs)])
-        ends = [
-            end for end in range(at + 1, len(steps)) if steps[end] - steps[at] <= longest or end == at + 1
-        ]
+        """Points of the increments that a method learns to foretell at a step."""
+        coefficients, ends = self.drift.coefficients, list(self.drift.coming(at, self.longest))
         found: list[int] = (coefficients[ends] - coefficients[at]).any(dim=0).nonzero().flatten().tolist()
         return found
 

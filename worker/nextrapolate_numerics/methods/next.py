@@ -95,14 +95,13 @@ class Next:
         """Normal matrices (l, a, a) and right hand sides (l, a) of l modules and a inputs, float64."""
         drift = extraction.drift
         parts = [extraction.parts[name].of_rank(self.rank) for name in names]
-        products, with_points = (torch.stack(side)[:, :, inputs] for side in zip(*parts, strict=True))
+        products, with_coming = (torch.stack(side)[:, :, inputs] for side in zip(*parts, strict=True))
         products = products[..., inputs]
-        normal, response = torch.zeros_like(products[:, 0]), torch.zeros_like(with_points[:, 0, :, 0])
+        normal, response = torch.zeros_like(products[:, 0]), torch.zeros_like(with_coming[:, 0, :, 0])
         for origin in origins(drift):
             for end, steps, weight in coming(drift, origin, horizon_steps, self.decay):
-                followed = drift.coefficients[end] - drift.coefficients[origin]
                 normal += weight * steps**2 * products[:, origin - 1]
-                response += weight * steps * (with_points[:, origin - 1] @ followed)
+                response += weight * steps * with_coming[:, origin - 1, :, end - origin - 1]
             on_progress(origin / len(drift.segments))
         return normal, response
 

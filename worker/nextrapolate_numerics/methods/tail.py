@@ -40,10 +40,9 @@ def coming(drift: Drift, origin: int, horizon_steps: int, decay: float) -> Itera
 
 def increments(drift: Drift, origin: int, horizon_steps: int, weight: float) -> Iterator[Increment]:
     """The same where `weight` is that of the origin's age."""
-    for end in range(origin + 1, len(drift.steps)):
+    for end in drift.coming(origin, horizon_steps):
         steps = drift.steps[end] - drift.steps[origin]
-        if steps <= horizon_steps or end == origin + 1:
-            yield Increment(end, steps, weight * (steps / horizon_steps) ** _HORIZON_POWER)
+        yield Increment(end, steps, weight * (steps / horizon_steps) ** _HORIZON_POWER)
 
 
 def window_lengths(drift: Drift) -> list[int]:

@@ -8,7 +8,7 @@ does from there, so that
 goes on where it had been. Methods learn from the drift alone: a jump is no step that training took.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,6 +137,16 @@ class Drift:
             for index, step in enumerate(self.steps)
             if index > 0 and step + horizon_steps <= self.last_step
         )
+
+    def coming(self, at: int, horizon_steps: int) -> range:
+        """Indices of the steps that came within a horizon of one, or of the next however far it is."""
+        within = bisect_right(self.steps, self.steps[at] + horizon_steps)
+        return range(at + 1, min(max(within, at + 2), len(self.steps)))
+
+    def longest(self, horizon_steps: int) -> int:
+        """Steps of the longest increment that is asked for: that of a pair may be more than the horizon."""
+        asked = (self.steps[end] - self.steps[begin] for begin, end in self.pairs(horizon_steps))
+        return max(horizon_steps, *asked, 0)
 
     def window(self, steps: int) -> int:
         """Index of the step nearest to `steps` before the last one, which itself is left out."""
