@@ -14,6 +14,7 @@ from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.pages import site
+from nextrapolate_service.probes import Probes
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
@@ -70,6 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     wake_ups = WakeUps(settings.store.redis_url)
     streams = Streams(settings.event_streams)
     app.state.opening, app.state.wake_ups, app.state.streams = opening, wake_ups, streams
+    app.state.probes = Probes()
     upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings))
     await opening.wait(_PATIENCE_SECONDS)
     try:
@@ -79,6 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         upkeep.cancel()
         with suppress(asyncio.CancelledError):
             await upkeep
+        app.state.probes.close()
         streams.close()
         wake_ups.close()
         opening.close()

@@ -25,6 +25,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nextrapolate_service.errors import MissingScopeError, RateLimitedError
+from nextrapolate_store.deployment import require_mark
 from nextrapolate_store.keys import KeyRecord
 
 _log = logging.getLogger(__name__)
@@ -40,7 +41,7 @@ class AuditLog:
     """Appends lines; safe to use from several processes at once, and nothing is kept open between lines."""
 
     def __init__(self, data_dir: Path, keep_days: int) -> None:
-        self._folder = data_dir / "audit"
+        self._data_dir, self._folder = data_dir, data_dir / "audit"
         self._keep = timedelta(days=keep_days)
         self._host = socket.gethostname()
 
@@ -50,8 +51,9 @@ class AuditLog:
         line = json.dumps({"at": now.isoformat(timespec="milliseconds"), **what}) + "\n"
         path = self._folder / f"{now:%Y-%m-%d}.{self._host}.jsonl"
         try:
+            require_mark(self._data_dir)
             if not path.exists():
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, exist_ok=True)
                 self._forget(f"{now:%Y-%m-%d}")
             # One write of a whole line at the end of the file: lines of other processes do not mix with it.
             descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)

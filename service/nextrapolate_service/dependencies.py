@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request
 
 from nextrapolate_service.opening import Opening
+from nextrapolate_service.probes import Probes
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.streams import Streams
 from nextrapolate_service.waiting import Waiting
@@ -43,6 +44,11 @@ async def _waiting(request: Request) -> Waiting:
     return waiting
 
 
+async def _probes(request: Request) -> Probes:
+    probes: Probes = request.app.state.probes
+    return probes
+
+
 async def _draining(request: Request) -> threading.Event:
     draining: threading.Event = request.app.state.draining
     return draining
@@ -53,6 +59,7 @@ OpenStore = Annotated[Store, Depends(_store)]
 PerhapsStore = Annotated[Opening, Depends(_opening)]
 """The store, for those who can do without it."""
 OpenStreams = Annotated[Streams, Depends(_streams)]
+Probing = Annotated[Probes, Depends(_probes)]
 WaitForEnds = Annotated[Waiting, Depends(_waiting)]
 Draining = Annotated[threading.Event, Depends(_draining)]
 """Set once the process has been asked to stop."""

@@ -71,5 +71,20 @@ class Opening:
         store = Store.open(self._settings.store)
         store.quotas.set_defaults(self._settings.quotas)
         if self._own_key is not None:
-            store.keys.adopt(self._own_key, self._own_key.id, list(Scope))
+            _let_in(self._own_key, store)
         return store
+
+
+def _let_in(key: KeyText, store: Store) -> None:
+    """Adopt the key of the file, whose id is its tenant's, and say what whoever changed it may not expect."""
+    adopted = store.keys.adopt(key, key.id, list(Scope))
+    if adopted.revoked_at is not None:
+        _log.warning("the key %s in the API key's file was revoked, and opens nothing: make another", key.id)
+    before = [each for each in store.keys.list() if each.id == each.tenant != key.id]
+    if still_open := [each.id for each in before if each.revoked_at is None]:
+        _log.warning(
+            "keys that were in the API key's file before are still open: %s. The one there now, %s, is of "
+            "another tenant; `nextrapolate-server keys revoke` closes a key",
+            ", ".join(still_open),
+            key.id,
+        )

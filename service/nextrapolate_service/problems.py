@@ -12,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match, Route
 
 from nextrapolate.schemas import Problem
 from nextrapolate_service.context import MAX_JSON_BYTES, REQUEST_ID
@@ -63,6 +64,9 @@ _RETRY_AFTER: Mapping[str, str] = {
     "idempotency-in-flight": "1",
     "source-unavailable": "5",
 }
+
+_AT_ONCE = {"digest-mismatch"}
+"""What may go well the next time, without a wait: a file that was garbled on its way."""
 
 _QUOTA_RETRY_AFTER: Mapping[Quota, str] = {Quota.QUEUED_JOBS: "10", Quota.UPLOADS: "2"}
 """Quotas that free themselves, and when to look again; any other is a matter for people."""
@@ -148,7 +152,7 @@ async def _on_store_error(request: Request, error: store_errors.StoreError) -> R
         status,
         code,
         str(error),
-        retryable=wait is not None,
+        retryable=wait is not None or code in _AT_ONCE,
         errors=[{"field": field, "message": str(error)}] if field else [],
         headers=headers,
     )
@@ -178,7 +182,17 @@ async def _on_invalid_request(request: Request, error: RequestValidationError) -
 
 async def _on_http_error(request: Request, error: HTTPException) -> Response:
     code, detail = _HTTP_PROBLEMS.get(error.status_code, ("http-error", error.detail))
-    return _answer(request, error.status_code, code, detail, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(sorted(_methods_at(request)))
+    return _answer(request, error.status_code, code, detail, headers=headers)
+
+
+def _methods_at(request: Request) -> set[str]:
+    """What an address takes, by all of its routes: the first that matches it knows its own method alone."""
+    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+    matching = (route for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return {method for route in matching for method in route.methods or ()}
 
 
 async def _on_client_gone(request: Request, _: ClientDisconnect) -> Response:

@@ -13,6 +13,7 @@ from types import FrameType
 import uvicorn
 
 from nextrapolate_service.app import create_app
+from nextrapolate_service.bounded_http import BoundedHttp
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.logs import configure_logging
 
@@ -53,6 +54,7 @@ def main() -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         log_config=None,
         access_log=False,
+        http=BoundedHttp,
         forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
     )
     # uvicorn would take a descriptor for a Unix socket: TCP_NODELAY would not be set on its connections, and

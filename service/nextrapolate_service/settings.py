@@ -1,14 +1,17 @@
 """Settings of the API, read from the environment once, at its start."""
 
+import logging
 import os
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Self
 
-from nextrapolate_store.environment import read_count, read_list, read_number, read_size
+from nextrapolate_store.environment import read_count, read_list, read_number, read_size, read_text
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.tenants import Quotas
+
+_log = logging.getLogger(__name__)
 
 _GIB = 1 << 30
 
@@ -102,9 +105,11 @@ class ServiceSettings:
         return cls(
             store=StoreSettings.from_environment(),
             api_key_file=Path(key_file) if key_file else None,
-            file_roots=tuple(map(Path, read_list("NEXTRAPOLATE_FILE_ROOTS", os.pathsep))),
+            file_roots=_read_file_roots(),
             s3_buckets=frozenset(read_list("NEXTRAPOLATE_S3_BUCKETS")),
-            hub_endpoint=os.environ.get("NEXTRAPOLATE_HUB_ENDPOINT") or cls.hub_endpoint,
+            hub_endpoint=read_text(
+                "NEXTRAPOLATE_HUB_ENDPOINT", cls.hub_endpoint, r"https?://[^/\s]+.*", "https://huggingface.co"
+            ),
             disk_reserve_bytes=read_size("NEXTRAPOLATE_DISK_RESERVE_BYTES", cls.disk_reserve_bytes),
             rate_limit=RateLimit.from_environment(),
             quotas=Quotas.from_environment(),
@@ -122,6 +127,19 @@ def read_audit_days() -> int:
         ValueError: it is no number of days.
     """
     return read_count("NEXTRAPOLATE_AUDIT_DAYS", ServiceSettings.audit_days, least=1)
+
+
+def _read_file_roots() -> tuple[Path, ...]:
+    roots = tuple(map(Path, read_list("NEXTRAPOLATE_FILE_ROOTS", os.pathsep)))
+    for root in roots:
+        if not root.is_absolute():
+            raise ValueError(
+                f"NEXTRAPOLATE_FILE_ROOTS: {str(root)!r} is no absolute path; write folders such as /runs, "
+                f"separated by {os.pathsep!r}"
+            )
+        if not root.is_dir():  # it may be mounted later
+            _log.warning("NEXTRAPOLATE_FILE_ROOTS: there is no folder %s yet", root)
+    return roots
 
 
 def _read_networks(variable: str) -> tuple[Network, ...]:

@@ -8,7 +8,7 @@ from importlib import resources
 from typing import Any, cast
 
 from redis import Redis
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
@@ -135,13 +135,24 @@ class Connection(Redis):
         # Five tries: about 2 s for a Redis that restarts, and 20 s at most for one that hangs. A worker that
         # beats every 10 s knows before its lease of 30 s ends that it could not prolong it.
         retry = Retry(ExponentialWithJitterBackoff(base=0.25, cap=1.5), retries=4)
+        return cls._open(url, 3, retry, [RedisConnectionError, RedisTimeoutError])
+
+    @classmethod
+    def open_for_probes(cls, url: str) -> "Connection":
+        """Make a pool that does not wait for Redis: who asks how it is wants to be told that it hangs."""
+        # A second try is for a connection from before a restart of Redis, which is found to be dead.
+        retry: Retry = Retry(NoBackoff(), retries=1, supported_errors=(RedisConnectionError,))
+        return cls._open(url, 2, retry, [RedisConnectionError])
+
+    @classmethod
+    def _open(cls, url: str, seconds: float, retry: Retry, retry_on: list[type[Exception]]) -> "Connection":
         connection = cls.from_url(
             url,
             decode_responses=True,
-            socket_timeout=3,
-            socket_connect_timeout=3,
+            socket_timeout=seconds,
+            socket_connect_timeout=seconds,
             retry=retry,
-            retry_on_error=[RedisConnectionError, RedisTimeoutError],
+            retry_on_error=retry_on,
         )
         return cast(Connection, connection)
 

@@ -19,13 +19,25 @@ from nextrapolate_store.files import make_folder, write_once
 _PARTS = ("blobs", "credentials", "fetched", "jobs", "keys", "series", "tenants")
 
 
+_FILE = "deployment"
+
+
+def require_mark(data_dir: Path) -> None:
+    """See that a folder is some deployment's, and not where one is to be mounted.
+
+    Raises:
+        FileNotFoundError: it is not.
+    """
+    (data_dir / _FILE).stat()
+
+
 class Deployment:
     """The id in Redis, and the id in the folder."""
 
     def __init__(self, redis: Connection, data_dir: Path) -> None:
         self._redis = redis
         self._data_dir = data_dir.absolute()
-        self._path = self._data_dir / "deployment"
+        self._path = self._data_dir / _FILE
 
     def check(self) -> None:
         """Check that the folder is the one that Redis knows, if it knows any.

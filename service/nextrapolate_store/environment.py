@@ -4,6 +4,7 @@ A variable that is empty counts as one that is not set.
 """
 
 import os
+import re
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError
@@ -11,6 +12,8 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 Default = TypeVar("Default")
 
 _MOST = 1_000_000
+_SIZE = re.compile(r"\d+(\.\d+)?\s*[A-Za-z]*")
+_BYTES = TypeAdapter(ByteSize)
 
 
 def read_number(variable: str, default: float, *, least: float = 0.001) -> float:
@@ -38,8 +41,25 @@ def read_size(variable: str, default: Default) -> int | Default:
     Raises:
         ValueError: it holds none.
     """
-    size: ByteSize | Default = _read(variable, default, ByteSize, "a size such as 2GiB, or a number of bytes")
-    return size
+    text = os.environ.get(variable, "").strip()
+    try:
+        return parse_size(text) if text else default
+    except ValueError:
+        raise ValueError(f"{variable} is {text!r}: write a size such as 2GiB, or a number of bytes") from None
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes from all of a text: 2GiB, 1.5 TB, or digits alone.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _SIZE.fullmatch(text):  # of "5%" or "1,000" pydantic takes what it knows, and leaves the rest
+        raise ValueError(f"{text!r} is no size")
+    try:
+        return int(_BYTES.validate_python(text))  # redis-py packs no subclasses of int
+    except OverflowError:
+        raise ValueError(f"{text!r} is too large a size") from None
 
 
 def read_text(variable: str, default: str, pattern: str, wanted: str) -> str:
@@ -69,5 +89,5 @@ def _read(variable: str, default: Any, kind: Any, wanted: str) -> Any:
         return default
     try:
         return TypeAdapter(kind).validate_python(text)
-    except (ValidationError, OverflowError):  # a size of very many digits
+    except ValidationError:
         raise ValueError(f"{variable} is {text!r}: write {wanted}") from None

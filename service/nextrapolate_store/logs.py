@@ -46,6 +46,8 @@ def configure_logging() -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for client in ("httpx", "httpx2"):  # they log whole addresses, and those of webhooks may hold a secret
+        logging.getLogger(client).setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(True)
 
 

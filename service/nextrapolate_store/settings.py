@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from redis.connection import parse_url
+
 from nextrapolate_store.environment import read_count, read_number
 from nextrapolate_store.retention import Retention
 
@@ -41,12 +43,21 @@ class StoreSettings:
             ValueError: one that is needed is not set, or one is not what it should be.
         """
         return cls(
-            redis_url=_required("NEXTRAPOLATE_REDIS_URL", "the URL of the Redis that holds the jobs"),
+            redis_url=_read_redis_url(),
             data_dir=Path(_required("NEXTRAPOLATE_DATA_DIR", "the folder that holds records and files")),
             lease_seconds=read_number("NEXTRAPOLATE_LEASE_SECONDS", cls.lease_seconds),
             max_attempts=read_count("NEXTRAPOLATE_MAX_ATTEMPTS", cls.max_attempts, least=1),
             retention=Retention.from_environment(),
         )
+
+
+def _read_redis_url() -> str:
+    url = _required("NEXTRAPOLATE_REDIS_URL", "the URL of the Redis that holds the jobs")
+    try:
+        parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError as error:  # which may show the port, and never the password
+        raise ValueError(f"NEXTRAPOLATE_REDIS_URL is no URL of a Redis: {error}") from None
+    return url
 
 
 def _required(variable: str, meaning: str) -> str:

@@ -27,6 +27,8 @@ class Store:
 
     def __init__(self, redis: Connection, settings: StoreSettings) -> None:
         self._redis = redis
+        self._data_dir = settings.data_dir
+        self._probe = Connection.open_for_probes(settings.redis_url)
         self._deployment = Deployment(redis, settings.data_dir)
         self.job_folders = JobFolders(settings.data_dir)
         self._journal = Journal(settings.data_dir, self._deployment, self.job_folders)
@@ -85,14 +87,25 @@ class Store:
     def ping(self) -> None:
         """Write to Redis, as every job has to, and look whether data and data folder are still there.
 
+        Redis is asked once, and has two seconds to answer.
+
         Raises:
             StoreUnavailable: Redis does not answer, or cannot write.
             StoreLost: it has lost its data since the store was opened.
             StoreMismatched: the data folder is not there any more, or another one is in its place.
         """
-        self._redis.set(RedisKey.PING, 1)
-        self._redis.check_schema()
-        self.check_folder()
+        self._probe.set(RedisKey.PING, 1)
+        self._probe.check_schema()
+        Deployment(self._probe, self._data_dir).check()
+
+    def check_answers(self) -> None:
+        """Ask Redis once for something that it may know though it takes no writes; it has two seconds.
+
+        Raises:
+            StoreUnavailable: it does not answer.
+            StoreLost: it has lost its data since the store was opened.
+        """
+        self._probe.check_schema()
 
     def check_folder(self) -> None:
         """Look whether the data folder is the one that belongs to this Redis.
@@ -106,3 +119,4 @@ class Store:
     def close(self) -> None:
         """Give the connections back."""
         self._redis.close()
+        self._probe.close()

@@ -69,6 +69,22 @@ def test_the_image_starts_the_api(compose: dict[str, Any]) -> None:
     assert [source for sources in copied for source in sources if not (ROOT / source).exists()] == []
 
 
+def test_the_builder_is_sent_what_it_copies_and_git_takes_no_secret() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    copied = [
+        source
+        for line in (ROOT / "Dockerfile").read_text().splitlines()
+        if line.startswith("COPY")
+        for source in line.split()[1:-1]
+    ]
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == set(copied)
+    written = re.findall(r"> (\S+)$", (ROOT / "docker-compose.yml").read_text(), re.MULTILINE)
+    assert written == [".env", "secrets/api_key"]
+    unseen = subprocess.run(["git", "check-ignore", *written], cwd=ROOT, capture_output=True, text=True)
+    assert unseen.stdout.split() == written
+
+
 def test_the_three_parts_need_each_other_as_written(compose: dict[str, Any]) -> None:
     services = compose["services"]
     assert services.keys() - workers(compose).keys() == {"redis", "api"}
@@ -136,6 +152,9 @@ def test_the_same_commands_run_a_job_without_docker(
             stack.enter_context(running([server, *command], environment))
         url = f"http://127.0.0.1:{api_port}"
         wait_until_ready(url)
+        health = services["api"]["healthcheck"]["test"]
+        assert health[:2] == ["CMD", "python"]
+        subprocess.run([sys.executable, *map(local, health[2:])], check=True, timeout=60)
         redis = stack.enter_context(
             Redis.from_url(f"redis://:{PASSWORD}@127.0.0.1:{redis_port}", decode_responses=True)
         )

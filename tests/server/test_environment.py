@@ -64,6 +64,11 @@ def test_counts_and_sizes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("DISK_RESERVE_BYTES", "2 gigs", "a size such as 2GiB"),
         ("AUDIT_DAYS", "0", "a whole number, 1 or more"),
         ("EVENT_STREAMS", "0", "a whole number, 1 or more"),
+        ("DISK_RESERVE_BYTES", "5%", "a size such as 2GiB"),
+        ("DISK_RESERVE_BYTES", "1,000,000,000", "a size such as 2GiB"),
+        ("QUOTA_BYTES", "1GiB,2GiB", "a size such as 2GiB"),
+        ("QUOTA_BYTES", "1.5.2GB", "a size such as 2GiB"),
+        ("HUB_ENDPOINT", "nonsense", "https://huggingface.co"),
     ],
 )
 def test_what_cannot_be_used_is_named(
@@ -81,6 +86,27 @@ def test_a_device_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, device:
         WorkerSettings.from_environment()
     monkeypatch.setenv("NEXTRAPOLATE_DEVICE", "cuda:1")
     assert WorkerSettings.from_environment().device == "cuda:1"
+
+
+@pytest.mark.parametrize("url", ["nonsense", "http://redis:6379", "redis://redis:port/0"])
+def test_what_is_no_url_of_a_redis_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_REDIS_URL", url)
+    for settings in (ServiceSettings, WorkerSettings):
+        with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_REDIS_URL is no URL of a Redis: "):
+            settings.from_environment()
+
+
+def test_roots_are_absolute_and_may_be_mounted_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("NEXTRAPOLATE_FILE_ROOTS", f"{tmp_path}:relative")
+    with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_FILE_ROOTS: 'relative' is no absolute path; write "):
+        ServiceSettings.from_environment()
+    monkeypatch.setenv("NEXTRAPOLATE_FILE_ROOTS", f"{tmp_path}:{tmp_path / 'later'}")
+    assert ServiceSettings.from_environment().file_roots == (tmp_path, tmp_path / "later")
+    assert [record.getMessage() for record in caplog.records] == [
+        f"NEXTRAPOLATE_FILE_ROOTS: there is no folder {tmp_path / 'later'} yet"
+    ]
 
 
 @pytest.mark.parametrize("name", ["TRUSTED_PROXIES", "WEBHOOK_NETWORKS"])

@@ -11,7 +11,7 @@ from fixtures.problems import problem
 from nextrapolate_service.app import create_app
 from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.settings import RateLimit, ServiceSettings
-from nextrapolate_store.keys import Scope
+from nextrapolate_store.keys import Scope, new_key
 from nextrapolate_store.store import Store
 
 NEVER = 1e-3
@@ -62,6 +62,30 @@ def test_the_key_of_the_file_can_be_revoked_and_stays_so(settings: ServiceSettin
         with TestClient(create_app(settings), headers=bearer(api_key)) as client:
             assert client.get("/jobs").status_code == status
             client.app.state.opening.store.keys.revoke("tests")  # type: ignore[attr-defined]
+
+
+def test_a_key_of_the_file_that_opens_nothing_is_told_at_the_start(
+    settings: ServiceSettings, api_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(create_app(settings), headers=bearer(api_key)) as client:
+        client.app.state.opening.store.keys.revoke("tests")  # type: ignore[attr-defined]
+    assert not caplog.records
+    with TestClient(create_app(settings)):
+        pass
+    assert "the key tests in the API key's file was revoked" in caplog.text
+
+
+def test_a_key_that_was_in_the_file_before_is_told_to_be_open(
+    settings: ServiceSettings, api_key: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with TestClient(create_app(settings), headers=bearer(api_key)) as client:
+        client.app.state.opening.store.keys.create("lab", [Scope.READ])  # type: ignore[attr-defined]
+    assert settings.api_key_file is not None
+    settings.api_key_file.write_text(new_key("other"))
+    with TestClient(create_app(settings)):
+        pass
+    [told] = [record.getMessage() for record in caplog.records]
+    assert told.startswith("keys that were in the API key's file before are still open: tests. The one there")
 
 
 def test_without_a_key_file_only_keys_that_were_made_are_let_in(

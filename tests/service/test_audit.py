@@ -144,6 +144,7 @@ def test_a_slow_disk_holds_up_nobody_but_whoever_is_noted(
 def test_a_line_that_was_written_in_part_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    (tmp_path / "deployment").touch()
     monkeypatch.setattr("os.write", lambda descriptor, data: len(data) // 2)
     AuditLog(tmp_path, keep_days=1).note(did="nothing")
     assert "only a part of the line was written" in caplog.text
@@ -151,6 +152,7 @@ def test_a_line_that_was_written_in_part_is_told_of(
 
 
 def test_lines_of_many_at_once_do_not_mix(tmp_path: Path) -> None:
+    (tmp_path / "deployment").touch()
     logs = [AuditLog(tmp_path, keep_days=1) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
         for _ in pool.map(lambda number: logs[number % 8].note(number=number, text="x" * 300), range(800)):
@@ -168,6 +170,7 @@ def test_days_that_are_over_are_forgotten(tmp_path: Path) -> None:
     days = {days: folder / f"{today - timedelta(days=days):%Y-%m-%d}.host.jsonl" for days in (1, 30, 32)}
     for file in days.values():
         file.write_text("{}\n")
+    (tmp_path / "deployment").touch()
     AuditLog(tmp_path, keep_days=30).note(did="nothing")
     assert [age for age, file in days.items() if file.exists()] == [1, 30]
 
@@ -177,6 +180,7 @@ def test_a_clock_that_has_gone_ahead_a_year_takes_no_day_at_once(tmp_path: Path)
     folder.mkdir()
     before = folder / f"{datetime.now(UTC) - timedelta(days=365):%Y-%m-%d}.host.jsonl"
     before.write_text("{}\n")
+    (tmp_path / "deployment").touch()
     AuditLog(tmp_path, keep_days=30).note(did="nothing")
     assert before.exists()
 

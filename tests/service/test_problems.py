@@ -70,7 +70,14 @@ def test_an_unknown_route_and_an_unknown_method_are_problems(client: TestClient)
     problem(client.get("/nowhere"), 404, "route-not-found")
     answer = client.delete("/jobs")
     problem(answer, 405, "method-not-allowed")
-    assert answer.headers["Allow"]
+    assert answer.headers["Allow"] == "GET, POST"
+    assert client.put("/livez").headers["Allow"] == "GET, HEAD"
+
+
+def test_probes_may_ask_for_heads(client: TestClient) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_an_unknown_method_is_answered_with_those_there_are(client: TestClient) -> None:

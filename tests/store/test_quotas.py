@@ -364,6 +364,15 @@ def test_quotas_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> No
     assert Quotas.from_environment().bytes == 3 << 29
 
 
+def test_what_the_environment_says_can_be_written_to_redis(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for quota in Quota:
+        monkeypatch.setenv(f"NEXTRAPOLATE_QUOTA_{quota.upper()}", "1000")
+    store.quotas.set_defaults(Quotas.from_environment())
+    assert {use.limit for use in store.quotas.usage("anybody").values()} == {1000}
+
+
 def test_holding_room_waits_for_no_disk(store: Store, store_settings: StoreSettings) -> None:
     with Redis.from_url(store_settings.redis_url) as redis:
         written = redis.info("persistence")["aof_current_size"]

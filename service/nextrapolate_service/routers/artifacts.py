@@ -88,6 +88,7 @@ def get_adapter_file(
     return _result(store, tenant, job_id, file, asked)
 
 
+@router.head("/report", name="head_report", include_in_schema=False)
 @router.get(
     "/report",
     responses=_file_responses({"model": AnyReport}),
@@ -129,7 +130,7 @@ def _result(store: Store, tenant: str, job_id: str, name: str, asked: Asked) -> 
     etag = f'"{info.sha256}"'
     known = [tag.strip().removeprefix("W/") for tag in (asked.if_none_match or "").split(",")]
     if etag in known or "*" in known:
-        return Response(status_code=304, headers={"ETag": etag, "Content-Length": str(info.bytes)})
+        return Response(status_code=304, headers={"ETag": etag})
     response = FileResponse(
         path,
         headers={"ETag": etag},

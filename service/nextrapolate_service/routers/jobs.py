@@ -1,6 +1,7 @@
 """/jobs: submit, look, cancel, follow."""
 
 import re
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Response
@@ -24,6 +25,7 @@ from nextrapolate_service.events import Events, follow
 from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
+from nextrapolate_store.errors import StoreUnavailable
 
 router = APIRouter(prefix="/jobs", tags=["jobs"], generate_unique_id_function=operation_id)
 
@@ -43,7 +45,7 @@ _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/
                 "Preference-Applied": header("`wait=n`, where a wait was asked for"),
             }
         },
-        **problem_responses(404, 409, 413, 424, 507),
+        **problem_responses(400, 404, 409, 413, 424, 507),
     },
     summary="Submit a job",
 )
@@ -83,8 +85,9 @@ async def create_job(
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)
         response.headers["Preference-Applied"] = f"wait={seconds}"
         if not job.state.is_final:
-            await waiting.until_ended(store, job.id, seconds)
-            job = await run_in_threadpool(get_job, job.id, tenant, store)
+            with suppress(StoreUnavailable):  # the job is acknowledged, and its caller has to know its id
+                await waiting.until_ended(store, job.id, seconds)
+                job = await run_in_threadpool(get_job, job.id, tenant, store)
     return job
 
 

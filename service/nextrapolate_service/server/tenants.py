@@ -4,10 +4,11 @@ import json
 from typing import Annotated
 
 import typer
-from pydantic import ByteSize, TypeAdapter, ValidationError
+from pydantic import ByteSize
 
 from nextrapolate_service.server.store_access import DataDir, Json, open_store
 from nextrapolate_service.server.tables import print_table
+from nextrapolate_store.environment import parse_size
 from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota, Usage
 
@@ -20,8 +21,8 @@ Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="Whose quotas.")]
 
 def _size(text: str) -> int:
     try:
-        return int(TypeAdapter(ByteSize).validate_python(text))
-    except ValidationError:
+        return parse_size(text)
+    except ValueError:
         raise typer.BadParameter(f"{text!r} is no size: write it as 500GiB") from None
 
 

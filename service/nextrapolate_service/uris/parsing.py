@@ -12,7 +12,9 @@ from nextrapolate_service.errors import RefusedUriError, UnknownStepError
 _FORBIDDEN = {"#": "a fragment (#)", "?": "a query (?)", "%": "a percent sign", "\\": "a backslash"}
 _NUMBER = "(0|[1-9][0-9]{0,14})"
 _RANGE = re.compile(r"\{" + _NUMBER + r"\.\." + _NUMBER + r"(?:\.\." + _NUMBER + r")?\}")
-_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)@(?P<revision>[\w.-]+)(?P<path>(?:/[\w.-]+)*)/?", re.ASCII)
+_HUB = re.compile(
+    r"(?P<repo>[\w.-]+/[\w.-]+?)@(?!\.\.?(?:/|$))(?P<revision>[\w.-]+)(?P<path>(?:/[\w.-]+)*)/?", re.ASCII
+)
 _S3 = re.compile(r"(?P<bucket>[a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(?P<key>[^/]+(?:/[^/]+)*)/?")
 
 

@@ -1,0 +1,106 @@
+"""What comes before a body is bounded, in bytes and in time, on a server that listens."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import uvicorn
+from fixtures.ports import held_port
+from starlette.types import Receive, Scope, Send
+
+from nextrapolate_service import bounded_http
+from nextrapolate_service.bounded_http import MOST_HEAD_BYTES, BoundedHttp
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: here\r\n"
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers with the length of the body."""
+    length, more = 0, True
+    while more:
+        message = await receive()
+        length, more = length + len(message.get("body", b"")), message.get("more_body", False)
+    text = str(length).encode()
+    headers = [(b"content-length", str(len(text)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": text})
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with held_port() as port:
+        config = uvicorn.Config(app, port=port, http=BoundedHttp, log_config=None, lifespan="off")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        deadline = time.monotonic() + 60
+        while not server.started:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        yield port
+        server.should_exit = True
+        thread.join()
+
+
+def connected(port: int) -> closing[socket.socket]:
+    return closing(socket.create_connection(("127.0.0.1", port), timeout=60))
+
+
+def answer(connection: socket.socket, body: bytes) -> bytes:
+    """What comes up to this body, or up to the end of the connection."""
+    found = b""
+    while not found.endswith(body) and (piece := connection.recv(1 << 16)):
+        found += piece
+    return found
+
+
+@pytest.mark.parametrize(
+    "begun", [REQUEST + b"a: ", b"GET /", REQUEST + b"a: b\r\n" * 10], ids=["header", "address", "many"]
+)
+def test_a_head_without_an_end_is_refused(port: int, begun: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(begun)
+        piece = b"a: b\r\n" * 1000 if begun.endswith(b"\n") else b"x" * 7000
+        sent = 0
+        try:
+            while sent < 100 * MOST_HEAD_BYTES:
+                connection.sendall(piece)
+                sent += len(piece)
+            found = answer(connection, b"")
+        except ConnectionError:
+            found = b""
+    assert sent < 100 * MOST_HEAD_BYTES or found.startswith(b"HTTP/1.1 400 ")
+    with connected(port) as another:
+        another.sendall(REQUEST + b"\r\n")
+        assert answer(another, b"\r\n\r\n0").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_long_head_and_any_body_are_taken_one_request_after_the_other(port: int) -> None:
+    head = REQUEST + b"a: " + b"x" * (MOST_HEAD_BYTES - 1000) + b"\r\n"
+    body = b"y" * (4 * MOST_HEAD_BYTES)
+    with connected(port) as connection:
+        for _ in range(3):
+            connection.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert answer(connection, str(len(body)).encode()).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET / HT", REQUEST], ids=["nothing", "a word", "some headers"])
+def test_a_connection_on_which_no_request_arrives_is_closed(
+    port: int, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
+    with connected(port) as connection:
+        connection.sendall(begun)
+        assert answer(connection, b"nothing of the kind") == b""
+
+
+def test_a_body_may_take_longer_than_a_head(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
+    with connected(port) as connection:
+        connection.sendall(REQUEST + b"Content-Length: 2\r\n\r\n")
+        time.sleep(0.6)
+        connection.sendall(b"ok")
+        assert answer(connection, b"\r\n\r\n2").startswith(b"HTTP/1.1 200 ")
