@@ -111,9 +111,10 @@ def _extrapolation(report: Report) -> Reading:
             f"Load it, evaluate it against checkpoint {last}, and train on from the better of the two.",
         )
     instead = next((other for other, scored in others if scored.beats_no_jump), None)
+    speaks = "neither for nor against" if report.recommended is None else "against"
     return Reading(
         tone,
-        f"In part: {made}, but the run's own past speaks against using it.",
+        f"In part: {made}, but the run's own past speaks {speaks} using it.",
         why,
         sure,
         f"Train on from checkpoint {last}, "
@@ -170,7 +171,7 @@ def _comparison(report: Comparison) -> Reading:
     (name, best), *others = scored
     next_best = f"Second best: {others[0][0]} ({others[0][1].relative_error:.2f})." if others else ""
     return Reading(
-        _TONES[best.beats_no_jump],
+        _TONES[bool(best.beats_no_jump)],  # the best of all, `none` among them, is no better than that
         f"Yes: {len(scored)} of {len(report.methods)} methods were scored, asked at step {report.at} for "
         f"step {report.target_step}.",
         f"{name} {_against_no_jump(best)}. {next_best}",
@@ -233,6 +234,8 @@ def _asked(backtest: BacktestReport) -> str:
 def _against_no_jump(scores: Scores) -> str:
     error = scores.relative_error
     score = f"(relative error {error:.2f}; no jump is 1)"
+    if scores.beats_no_jump is None:
+        return f"came as close as no jump {score}"
     if scores.beats_no_jump:
         return f"came {1 - error:.0%} closer than no jump {score}"
     return f"was {error - 1:.0%} further off than no jump {score}"

@@ -74,9 +74,12 @@ def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_
     """
     needed = _needed_checkpoints(method, steps, starts_at_base=starts_at_base)
     if len(steps) < needed:
+        asked, instead = "", ""
+        if method.learns_from_pairs:
+            asked, instead = " at this spacing and horizon", ", or shorten horizon_steps"
         raise TooFewCheckpointsError(
-            f"{method.name} needs at least {needed} checkpoints at this spacing and horizon, there are "
-            f"{len(steps)}: collect more of them, or shorten horizon_steps",
+            f"{method.name} needs at least {needed} checkpoints{asked}, there are {len(steps)}: collect more "
+            f"of them{instead}",
             field=field,
         )
     for name, numbers in method.per_checkpoint.items():

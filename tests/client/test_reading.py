@@ -60,6 +60,26 @@ def test_a_scaled_update_is_read_as_it_is_applied() -> None:
     assert scaled.recommended is False
 
 
+@pytest.mark.parametrize(
+    ("error", "tone", "recommended", "said"),
+    [
+        (0.99, "good", True, "came 1% closer than no jump (relative error 0.99;"),
+        (0.9996, "unknown", None, "came as close as no jump (relative error 1.00;"),
+        (1.0004, "unknown", None, "came as close as no jump (relative error 1.00;"),
+        (1.01, "bad", False, "was 1% further off than no jump (relative error 1.01;"),
+    ],
+)
+def test_what_comes_as_close_as_no_jump_speaks_neither_for_nor_against(
+    error: float, tone: str, recommended: bool | None, said: str
+) -> None:
+    """A run that wanders at random has an error on either side of 1, by chance."""
+    report = extrapolation(relative_error=error)
+    reading = read(report)
+    assert (reading.tone, report.recommended) == (tone, recommended)
+    assert said in reading.why
+    assert ("speaks neither for nor against using it" in reading.worked) is (recommended is None)
+
+
 @pytest.mark.parametrize(("end_step", "tone"), [(150, "bad"), (100, "good")])
 def test_a_backtest_speaks_for_no_jump_beyond_a_break(end_step: int, tone: str) -> None:
     """Both were asked at step 100."""

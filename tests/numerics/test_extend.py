@@ -21,12 +21,14 @@ from nextrapolate_numerics import (
     Next,
     NextPaper,
     NonFiniteResultError,
+    NonFiniteWeightsError,
     Products,
     Trajectory,
     WeightExtrapolation,
     extend,
     extract,
 )
+from nextrapolate_numerics.errors import RoundedAwayError
 from nextrapolate_numerics.extension.writer import config_fields
 
 METHODS: list[Method] = [
@@ -226,6 +228,69 @@ def test_dtypes(dtype: Literal["bfloat16", "float16"], run_folder: Path, tmp_pat
     assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, dtype)}
     result = flat(written(tmp_path / "out"))
     assert float((result - flat(wanted)).norm() / flat(wanted).norm()) < 0.02
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("alpha", [1.5, 0.03])
+def test_what_rounding_costs_is_told(
+    dtype: Literal["bfloat16", "float16"], alpha: float, run_folder: Path, tmp_path: Path
+) -> None:
+    unrounded, _ = extended(run_folder, tmp_path / "single", alpha=alpha)
+    extension, _ = extended(run_folder, tmp_path / "out", alpha=alpha, dtype=dtype)
+    last, single, rounded = (
+        dense_deltas(adapter_files(folder, 0))
+        for folder in (run_folder / "checkpoint-120", tmp_path / "single", tmp_path / "out")
+    )
+    updated = [module.name for module in extension.modules if module.update_norm]
+    one, other, before = (flat({name: each[name] for name in updated}) for each in (single, rounded, last))
+    lost = float((one - other).norm() / (one - before).norm())
+    assert extension.rounding == pytest.approx(lost, rel=1e-2)
+    assert unrounded.rounding == 0
+    told = [warning for warning in extension.warnings if warning.startswith(f"Rounding to {dtype} changes")]
+    assert len(told) == (lost > 0.05)
+
+
+def test_an_update_that_rounding_would_leave_little_of_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(RoundedAwayError, match=r"Rounding to bfloat16 .* Ask for float32"):
+        extended(run_folder, tmp_path / "out", alpha=1e-4, dtype="bfloat16")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_module_that_rested_in_the_backtest_is_not_moved_unless_the_gate_is_off(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    one = torch.ones(1, 1, dtype=torch.float64)
+    at_rest = Backtest(90, 120, (DOWN,), Products(one, 0 * one, 0 * one[0]), (), seconds=0.0)
+    for least, gated in (
+        (0.0, "it rested in the backtest, and the method would have moved it"),
+        (-1.0, None),
+    ):
+        gate = GateThresholds(0.0, least)
+        extension, _ = extended(run_folder, tmp_path / f"{least}", gate=gate, backtest=at_rest)
+        (record,) = [module for module in extension.modules if module.name == DOWN]
+        assert record.gated == gated
+        assert (record.update_norm > 0) is (gated is None)
+
+
+@pytest.mark.parametrize(("target", "told"), [(120, False), (160, False), (161, True), (104, True)])
+def test_a_backtest_that_was_asked_otherwise_is_told(
+    target: int, told: bool, run_folder: Path, tmp_path: Path
+) -> None:
+    """The jump goes 30 steps."""
+    one = torch.ones(1, 1, dtype=torch.float64)
+    scores = Backtest(
+        100 if target == 160 else 90, target, (DOWN,), Products(one, one, one[0]), (), seconds=0.0
+    )
+    extension, _ = extended(run_folder, tmp_path / "out", backtest=scores)
+    assert any(warning.startswith("The backtest was asked ") for warning in extension.warnings) is told
+
+
+def test_numbers_that_are_none_beside_the_factors_are_refused(run_folder: Path, tmp_path: Path) -> None:
+    last = checkpoints(run_folder)[-1]
+    head = {"base_model.model.lm_head.weight": torch.full((5,), torch.nan)}
+    save_file(load_file(last.model) | head, last.model)
+    with pytest.raises(NonFiniteWeightsError, match="lm_head"):
+        extended(run_folder, tmp_path / "out")
 
 
 def test_overflow_is_answered_with_what_to_do(run_folder: Path, tmp_path: Path) -> None:

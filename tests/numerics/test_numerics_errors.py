@@ -17,6 +17,7 @@ from nextrapolate_numerics import (
     NothingMovedError,
     NothingToPredictError,
     NumericsError,
+    RoundedAwayError,
     ScoreCountError,
     StepOrderError,
     TooFewCheckpointsError,
@@ -39,6 +40,7 @@ ERRORS = [
     NoBacktestError("the series is too short", 10),
     NothingMovedError(),
     NonFiniteResultError("q_proj", "float16"),
+    RoundedAwayError("float16", 0.7),
 ]
 
 

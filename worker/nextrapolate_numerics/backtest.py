@@ -61,6 +61,12 @@ class Backtest:
         pp, pt, tt = (part[moved] for part in (self.products.pp, self.products.pt, self.products.tt))
         return dict(zip(names, Products(pp, pt, tt).scores, strict=True))
 
+    @cached_property
+    def disturbed(self) -> frozenset[str]:
+        """Names of the modules that rested between origin and target, and that the method has moved."""
+        at_rest = (self.products.tt <= 0) & (self.products.pp[:, 0] > 0)
+        return frozenset(name for name, each in zip(self.names, at_rest.tolist(), strict=True) if each)
+
     def applied(self, alpha: float, gated: Collection[str] = ()) -> Scores:
         """Over all modules, of alpha times the prediction; those that are gated get none of it."""
         amplitudes = [0.0 if name in gated else alpha for name in self.names]

@@ -17,7 +17,8 @@
     │   ├── NothingToPredictError      no module changed in what a backtest held out
     │   ├── NoBacktestError            nothing can be held out for a method and a horizon
     │   └── NothingMovedError          no module ever changed
-    └── NonFiniteResultError           a prediction or the extended adapter overflows its dtype
+    ├── NonFiniteResultError           a prediction or the extended adapter overflows its dtype
+    └── RoundedAwayError               most of the update is lost where it is rounded to the output's dtype
 
 All of them are the caller's to mend, and all of them survive pickling.
 """
@@ -271,4 +272,21 @@ class NonFiniteResultError(NumericsError):
         return (
             f"The extended module {self.module} overflows {self.dtype}. Lower alpha, ask for float32, or "
             "choose another method."
+        )
+
+
+class RoundedAwayError(NumericsError):
+    """Most of the update is lost where it is rounded to the output's dtype."""
+
+    code = "update-rounded-away"
+
+    def __init__(self, dtype: str, share: float) -> None:
+        super().__init__(dtype, share)
+        self.dtype = dtype
+        self.share = share
+
+    def __str__(self) -> str:
+        return (
+            f"Rounding to {self.dtype} would change the adapter by {self.share:.0%} of the update. Ask for "
+            "float32, or jump further."
         )

@@ -5,6 +5,9 @@ from pydantic import Field
 from nextrapolate.schemas.common import Response
 from nextrapolate.schemas.methods import Method
 
+_AS_CLOSE = 0.005
+"""Of relative errors: less than what two digits show."""
+
 
 class Scores(Response):
     """A predicted update P against the true one T, over all modules that moved."""
@@ -14,9 +17,15 @@ class Scores(Response):
     size_ratio: float = Field(description="sqrt(sum |P|^2 / sum |T|^2)")
 
     @property
-    def beats_no_jump(self) -> bool:
-        """Whether the predicted update leads closer to the true weights than none at all."""
-        return self.relative_error < 1.0
+    def beats_no_jump(self) -> bool | None:
+        """Whether the predicted update leads closer to the true weights than none at all; None: as close.
+
+        A run that wanders at random cannot be predicted, and a method that hardly moves comes as close to
+        it as no jump, on either side of 1 by chance.
+        """
+        if abs(self.relative_error - 1) < _AS_CLOSE:
+            return None
+        return self.relative_error < 1
 
 
 class ModuleScores(Scores):

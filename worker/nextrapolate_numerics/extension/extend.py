@@ -1,6 +1,7 @@
 """Last checkpoint + alpha times the update, as an adapter on disk (NExt, arXiv 2604.11446, Eq. 10)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -9,19 +10,21 @@ import torch
 from torch import Tensor
 
 from nextrapolate_numerics.backtest import Backtest
-from nextrapolate_numerics.errors import NonFiniteResultError
+from nextrapolate_numerics.errors import NonFiniteResultError, RoundedAwayError
+from nextrapolate_numerics.extension.cautions import cautions
 from nextrapolate_numerics.extension.gate import GateThresholds
 from nextrapolate_numerics.extension.refit import Refit, padded, refit_grown, refit_same_rank
 from nextrapolate_numerics.extension.writer import write_adapter
-from nextrapolate_numerics.extraction import Extraction, breaks, squared_norm
+from nextrapolate_numerics.extraction import Extraction, squared_norm
 from nextrapolate_numerics.gram_svd import ROUNDING
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.parallel import MAX_MODULES, in_threads
 from nextrapolate_numerics.progress import Progress, silent
-from nextrapolate_numerics.series import Drift, LoraConfig, Trajectory
+from nextrapolate_numerics.series import LoraConfig, Trajectory
 from nextrapolate_numerics.update import Combination, Update, combine
 
 _LARGE = 256  # rank of an update whose decomposition is worth the way to a GPU
+_LOST = 0.5  # share of the update that rounding has to leave
 _HELD_SHARE = 8  # modules that are refitted at a time have this part of a checkpoint's entries, at most
 
 Rank = Literal["same", "grow"]
@@ -87,6 +90,8 @@ class Extension:
         modules: one entry for each module, in the order of their names.
         discarded_energy: share of the squared norm that the refits cut off, over all modules.
         update_discarded: the same of what the method wanted, before alpha and gate.
+        rounding: norm of what rounding to the dtype changed in modules that got an update, over that of the
+            update; 0 of float32.
         spectrum: before and after the refit; None where no module got an update.
         warnings: what a reader of the result should know.
     """
@@ -96,6 +101,7 @@ class Extension:
     modules: tuple[ExtendedModule, ...]
     discarded_energy: float
     update_discarded: float
+    rounding: float
     spectrum: Spectrum | None
     warnings: tuple[str, ...]
 
@@ -131,19 +137,28 @@ def extend(
 
     Raises:
         NonFiniteResultError: the result overflows `dtype`.
+        RoundedAwayError: half of the update or more is lost where it is rounded to `dtype`.
+        NonFiniteWeightsError: NaN or Inf in a tensor of the last checkpoint that is no factor.
     """
     trajectory = extraction.trajectory
     gated = gate.gated(extraction, backtest if update.horizon_steps else None)
 
-    def extended(name: str) -> tuple[ExtendedModule, Refit]:
+    def extended(name: str) -> tuple[ExtendedModule, Refit, float]:
         record, refit = _extended(name, extraction, update, alpha, gated.get(name), backtest, rank)
-        return record, replace(refit, factors=_stored(name, refit.factors, getattr(torch, dtype)))
+        stored = _stored(name, refit.factors, getattr(torch, dtype))
+        changed = _rounding(stored, refit.factors) if record.update_norm else 0.0
+        return record, replace(refit, factors=stored), changed * trajectory.config.scaling(name)
 
-    records, refits = [], {}
-    for record, refit in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
+    records, refits, changes = [], {}, []
+    for record, refit, changed in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
         records.append(record)
         refits[record.name] = refit
+        changes.append(changed)
         on_progress(len(records) / len(trajectory.module_names))
+    added = math.hypot(*(record.update_norm for record in records))
+    rounding = math.hypot(*changes) / added if added else 0.0
+    if rounding >= _LOST:
+        raise RoundedAwayError(dtype, rounding)
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
     return Extension(
         model=model,
@@ -151,8 +166,19 @@ def extend(
         modules=tuple(records),
         discarded_energy=_total_discarded(refits, trajectory.config),
         update_discarded=update.discarded(),
+        rounding=rounding,
         spectrum=_spectrum(refits, trajectory.config),
-        warnings=tuple(_warnings(extraction, update, records, refits)),
+        warnings=tuple(
+            cautions(
+                extraction,
+                update,
+                backtest,
+                refits,
+                all_gated=all(record.gated or not record.moved for record in records),
+                rounding=rounding,
+                dtype=dtype,
+            )
+        ),
     )
 
 
@@ -239,6 +265,13 @@ def _stored(name: str, factors: LowRank, dtype: torch.dtype) -> LowRank:
     return stored
 
 
+def _rounding(stored: LowRank, wanted: LowRank) -> float:
+    """Norm of the difference; that of float32 is not worth its two decompositions."""
+    if stored.B.dtype is torch.float32:
+        return 0.0
+    return (stored.double() + wanted.to(torch.device("cpu")).scaled(-1)).norm()
+
+
 def _at_one_growth(refits: Mapping[str, Refit], config: LoraConfig) -> dict[str, LowRank]:
     """All modules grown by as much as the one that grew most, 0 under "same"."""
     growth = max(refit.factors.rank - config.rank(name) for name, refit in refits.items())
@@ -265,30 +298,3 @@ def _spectrum(refits: Mapping[str, Refit], config: LoraConfig) -> Spectrum | Non
     wanted, kept = (values.square().mean(dim=0).sqrt() for values in (wanted, kept))
     count = int((wanted > ROUNDING * wanted[0]).sum())
     return Spectrum(wanted[:count], kept[:count]) if count else None
-
-
-def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
-    """No method saw the run go as far as this, whatever it makes of what it saw."""
-    seen = drift.last_step - drift.steps[0]
-    if horizon_steps > seen:
-        yield (
-            f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
-            "were seen of the run: nothing measured on it says how far it holds. Shorten horizon_steps."
-        )
-
-
-def _warnings(
-    extraction: Extraction, update: Update, records: Sequence[ExtendedModule], refits: Mapping[str, Refit]
-) -> Iterator[str]:
-    """Of the series, of the prediction, and of the adapter."""
-    yield from extraction.trajectory.warnings
-    yield from (found.warning for found in breaks(extraction))
-    yield from _beyond_the_evidence(extraction.drift, update.horizon_steps)
-    yield from update.warnings
-    if all(record.gated or not record.moved for record in records):
-        yield "Every module was gated: the adapter is the last checkpoint."
-    if balanced := [name for name, refit in refits.items() if not refit.in_gauge]:
-        yield (
-            f"{len(balanced)} modules have no gauge to keep (their A is 0), and have balanced factors: "
-            f"{', '.join(balanced[:3])}. Reset the optimizer's state before training on."
-        )

@@ -14,7 +14,8 @@ class GateThresholds:
     Attributes:
         min_energy_ratio: of the last global delta, sigma_1 / sum sigma, in 0 .. 1.
         min_backtest_cosine: of the module's backtest, in -1 .. 1; without a backtest nothing is held against
-            it, nor is it against an update that is no forecast.
+            it, nor is it against an update that is no forecast. Above -1 a module that rested in it and would
+            have been moved fails, too.
     """
 
     min_energy_ratio: float = 0.0
@@ -28,6 +29,7 @@ class GateThresholds:
             backtest: the method's; None where there is none, or where the update is no forecast.
         """
         scores = backtest.modules if backtest else {}
+        disturbed = backtest.disturbed if backtest and self.min_backtest_cosine > -1 else frozenset()
         reasons = {}
         for name in sorted(extraction.moved):
             ratio = extraction.energy_ratios[name]
@@ -35,6 +37,8 @@ class GateThresholds:
                 reasons[name] = f"energy ratio {ratio:.3f} is below {self.min_energy_ratio:g}"
             elif name in scores and (cosine := scores[name].cosine) < self.min_backtest_cosine:
                 reasons[name] = f"backtest cosine {cosine:.3f} is below {self.min_backtest_cosine:g}"
+            elif name in disturbed:
+                reasons[name] = "it rested in the backtest, and the method would have moved it"
         return reasons
 
     def applied(self, extraction: Extraction, backtest: Backtest, alpha: float) -> Scores:

@@ -21,9 +21,15 @@ def write_adapter(folder: Path, trajectory: Trajectory, factors: Mapping[str, Lo
 
     Returns:
         The paths of adapter_model.safetensors and adapter_config.json.
+
+    Raises:
+        NonFiniteWeightsError: NaN or Inf in a tensor of the last checkpoint that is no factor.
     """
     last = trajectory.layouts[trajectory.last]
     tensors: dict[str, Tensor] = last.other_tensors()
+    for key, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise trajectory.not_finite(key, trajectory.last)
     for name, keys in last.modules.items():
         tensors[keys.B] = factors[name].B.contiguous()
         tensors[keys.A] = factors[name].A.contiguous()

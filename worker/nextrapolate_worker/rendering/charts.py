@@ -158,8 +158,8 @@ def spectrum(found: Spectrum) -> Figure:
     return Figure(
         "spectrum",
         "Singular values before and after the refit",
-        "Of the last checkpoint with the update on top, in the mean over modules. What the adapter's rank "
-        "cannot hold lies right of where the second line ends.",
+        "Of the last checkpoint with the update on top: the root of the modules' mean square. What the "
+        "adapter's rank cannot hold lies right of where the second line ends.",
         draw("spectrum", values, alternative),
         Table(("index", "wanted", "kept by the refit"), rows),
     )

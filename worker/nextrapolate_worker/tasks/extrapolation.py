@@ -1,6 +1,6 @@
 """Extrapolate: predict the coming update, and add it to the last checkpoint."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from nextrapolate.schemas import (
@@ -159,11 +159,19 @@ def _report(
         spectrum=_spectrum(extension),
         discarded_energy=extension.discarded_energy,
         update_discarded=extension.update_discarded,
+        rounding=extension.rounding,
         gated_modules=gated,
         modules=[ModuleReport(**asdict(module)) for module in extension.modules],
         **provenance(loaded, extension.warnings),
     )
     return report.model_copy(update={"verdict": _verdict(report)})
+
+
+_SPEAKS: Mapping[bool | None, tuple[str, str]] = {
+    True: ("for", "better than"),
+    None: ("neither for nor against", "as well as"),
+    False: ("against", "no better than"),
+}
 
 
 def _verdict(report: Report) -> str:
@@ -192,12 +200,12 @@ def _verdict(report: Report) -> str:
             f"error {scores.relative_error:.2f}, asked at step {origin}) does not hold beyond that; keep to "
             "the checkpoints of one run."
         )
-    speaks, did = ("for", "better") if report.recommended else ("against", "no better")
+    speaks, did = _SPEAKS[report.recommended]
     gated = len(report.gated_modules)
     kept = f" Gated, and left as in the last checkpoint: {gated} modules." if gated else ""
     return (
         f"The run's own past speaks {speaks} the jump: asked at step {origin} for step "
-        f"{report.backtest.target_step}, which is known, the method did {did} than no jump (relative error "
+        f"{report.backtest.target_step}, which is known, the method did {did} no jump (relative error "
         f"{scores.relative_error:.2f} at alpha {report.method.alpha:g}, where no jump scores 1; cosine "
         f"{scores.cosine:.2f}).{kept}"
     )

@@ -1,0 +1,74 @@
+"""What a reader of an extended adapter should know of the series, the prediction, and what was written."""
+
+from collections.abc import Iterator, Mapping
+
+from nextrapolate_numerics.backtest import Backtest
+from nextrapolate_numerics.extension.refit import Refit
+from nextrapolate_numerics.extraction import Extraction, breaks
+from nextrapolate_numerics.series import Drift
+from nextrapolate_numerics.update import Update
+
+_MUCH_ROUNDED = 0.05  # share of the update
+_AS_FAR = 2.0  # times the horizon, or a part of it: how far off a backtest may be asked without a word
+
+
+def cautions(
+    extraction: Extraction,
+    update: Update,
+    backtest: Backtest | None,
+    refits: Mapping[str, Refit],
+    *,
+    all_gated: bool,
+    rounding: float,
+    dtype: str,
+) -> Iterator[str]:
+    """One sentence or two each.
+
+    Args:
+        extraction: of the whole trajectory.
+        update: that was predicted from it.
+        backtest: the method's, None where there is none.
+        refits: by module.
+        all_gated: whether the adapter is the last checkpoint for that.
+        rounding: share of the update that rounding to `dtype` cost.
+        dtype: of the factors on disk.
+    """
+    yield from extraction.trajectory.warnings
+    yield from (found.warning for found in breaks(extraction))
+    yield from _beyond_the_evidence(extraction.drift, update.horizon_steps)
+    yield from _asked_otherwise(backtest, update.horizon_steps)
+    yield from update.warnings
+    if all_gated:
+        yield "Every module was gated: the adapter is the last checkpoint."
+    if balanced := [name for name, refit in refits.items() if not refit.in_gauge]:
+        yield (
+            f"{len(balanced)} modules have no gauge to keep (their A is 0), and have balanced factors: "
+            f"{', '.join(balanced[:3])}. Reset the optimizer's state before training on."
+        )
+    if rounding > _MUCH_ROUNDED:
+        yield (
+            f"Rounding to {dtype} changes the adapter by {rounding:.0%} of the update. Ask for float32, or "
+            "jump further."
+        )
+
+
+def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
+    """No method saw the run go as far as this, whatever it makes of what it saw."""
+    seen = drift.last_step - drift.steps[0]
+    if horizon_steps > seen:
+        yield (
+            f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
+            "were seen of the run: nothing measured on it says how far it holds. Shorten horizon_steps."
+        )
+
+
+def _asked_otherwise(backtest: Backtest | None, horizon_steps: int) -> Iterator[str]:
+    """A backtest is asked over the last pair of checkpoints, which may be much further apart, or closer."""
+    if backtest is None or not horizon_steps:
+        return
+    asked = backtest.target_step - backtest.origin_step
+    if not 1 / _AS_FAR <= asked / horizon_steps <= _AS_FAR:
+        yield (
+            f"The backtest was asked {asked} steps ahead, and the jump goes {horizon_steps}: it says little "
+            "of that. Save checkpoints closer to one another, or jump as far as it was asked."
+        )
