@@ -5,10 +5,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from nextrapolate_numerics.backtest import Backtest, backtest
 from nextrapolate_numerics.errors import NoBacktestError, TooFewCheckpointsError
-from nextrapolate_numerics.extraction import Break, Evidence, Extraction, ModuleGeometry, breaks, gather
+from nextrapolate_numerics.extraction import (
+    Break,
+    Evidence,
+    Extraction,
+    ModuleGeometry,
+    breaks,
+    gather,
+    summed,
+)
 from nextrapolate_numerics.methods import Auto
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Trajectory
@@ -57,7 +66,7 @@ class Kind:
     def of(cls, name: str, modules: Sequence[ModuleGeometry]) -> "Kind":
         """From one module at least."""
         ratios = torch.tensor([module.energy_ratios for module in modules])
-        norms = torch.stack([module.gram.diagonal() for module in modules]).sum(dim=0).clamp(min=0).sqrt()
+        norms = torch.stack([module.squared_norms for module in modules]).sum(dim=0).clamp(min=0).sqrt()
         explained = torch.tensor([module.variance_explained for module in modules])
         return cls(
             name,
@@ -74,12 +83,14 @@ class Geometry:
 
     Attributes:
         steps: of the c checkpoints.
+        inner: (c, c) float64 inner products of the drift, all modules together.
         modules: by name, those that moved.
         still: names of those that never did.
         breaks: increments that are too long for one run.
     """
 
     steps: tuple[int, ...]
+    inner: Tensor
     modules: Mapping[str, ModuleGeometry]
     still: tuple[str, ...]
     breaks: tuple[Break, ...]
@@ -88,20 +99,22 @@ class Geometry:
     def of(cls, extraction: Extraction) -> "Geometry":
         """From an extraction whose evidence has it."""
         drift = extraction.drift
+        first = int(drift.starts_at_base)
+        coefficients = drift.coefficients[first:]
+        inner = coefficients @ summed(extraction.grams) @ coefficients.T
         still = tuple(name for name in extraction.trajectory.module_names if name not in extraction.moved)
-        return cls(drift.steps[drift.starts_at_base :], extraction.geometry, still, breaks(extraction))
+        return cls(drift.steps[first:], inner, extraction.geometry, still, breaks(extraction))
 
     @property
     def track(self) -> tuple[Passage, ...]:
         """The run at each checkpoint, and what that one added."""
         steps = torch.tensor(self.steps, dtype=torch.float64)
-        inner = torch.stack([module.gram for module in self.modules.values()]).sum(dim=0)
         differences = torch.eye(len(steps), dtype=torch.float64).diff(dim=0)
-        increments = differences @ inner @ differences.T
+        increments = differences @ self.inner @ differences.T
         lengths = increments.diagonal().clamp(min=0).sqrt()
         cosines = increments.diagonal(1) / (lengths[1:] * lengths[:-1])
         speeds = lengths / steps.diff()
-        norms = inner.diagonal().clamp(min=0).sqrt()
+        norms = self.inner.diagonal().clamp(min=0).sqrt()
         return tuple(
             Passage(
                 step,

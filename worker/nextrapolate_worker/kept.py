@@ -51,10 +51,14 @@ class KeptStages:
             _log.info("%s is taken over from an earlier attempt", stage)
             return cast(T, kept)
         made = make()
-        self._keep(stage, made)
+        if not self._keep(stage, made):
+            return made
+        del made  # or there would be two for a while, and of many checkpoints they are large
         # As another attempt would find it: the same values, and lying in memory the same way, which decides
         # over the last bits of what is computed from them.
-        return next(self._find(stage, kind), made)
+        for kept in self._find(stage, kind):
+            return cast(T, kept)
+        return make()  # somebody has removed the file
 
     def _find(self, stage: str, kind: Any) -> Iterator[Any]:
         for path in self._folder.glob(f"{stage}-{self._key}-*.safetensors"):
@@ -64,15 +68,17 @@ class KeptStages:
                 except ValueError as error:
                     _log.warning("made again: %s", error)
 
-    def _keep(self, stage: str, made: object) -> None:
-        """Not flushed to disk: what is lost is made again."""
+    def _keep(self, stage: str, made: object) -> bool:
+        """Not flushed to disk: what is lost is made again. Gives whether it is there now."""
         try:
             make_folder(self._folder)
             temporary = temporary_in(self._folder)
             try:
                 save_carrier(made, temporary, self._given)
                 temporary.rename(self._folder / f"{stage}-{self._key}-{digest(temporary)}.safetensors")
+                return True
             finally:
                 temporary.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:  # which a full disk is, too, where safetensors meets it
             _log.warning("%s is not kept for another attempt: %s", stage, error)
+            return False

@@ -152,5 +152,9 @@ def squared_norm(weights: Tensor, gram: Tensor) -> float:
 
 
 def summed(grams: Mapping[str, Tensor]) -> Tensor:
-    """The Gram matrix of all modules together, (p, p): that of their deltas as one vector."""
-    return torch.stack([grams[name] for name in sorted(grams)]).sum(dim=0)
+    """The Gram matrix of all modules together, (p, p): that of their deltas as one vector; one at least."""
+    first, *others = sorted(grams)
+    total = grams[first].clone()
+    for name in others:  # and not of a stack, which of many checkpoints would be large
+        total += grams[name]
+    return total

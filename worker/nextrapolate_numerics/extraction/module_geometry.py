@@ -43,14 +43,14 @@ class ModuleGeometry:
     Attributes:
         energy_ratios: (c,) sigma_1 / sum sigma of the global delta (NExt, arXiv 2604.11446, Fig. 2); 0 where
             it is 0.
-        gram: (c, c) float64 inner products of the drift.
+        squared_norms: (c,) float64, of the drift.
         variance_explained: share of the deltas' squared norm that lies in the leading 1, 2, 3 directions in
             time, not centred (RELEX, arXiv 2605.21468).
         linearity: of its weights over the steps.
     """
 
     energy_ratios: tuple[float, ...]
-    gram: Tensor
+    squared_norms: Tensor
     variance_explained: tuple[float, ...]
     linearity: Linearity
 
@@ -78,7 +78,8 @@ def module_geometries(
     # at the origin, from which the drift is measured, there is no delta
     ratios = [(0.0, *of_module)[first:] for of_module in energy_ratios]
     linear = _linearities(steps, inner, sums @ coefficients.T, torch.tensor(entries))
-    return list(map(ModuleGeometry, ratios, inner, _variances_explained(inner), linear))
+    norms = inner.diagonal(dim1=1, dim2=2).clone()
+    return list(map(ModuleGeometry, ratios, norms, _variances_explained(inner), linear))
 
 
 def _variances_explained(inner: Tensor) -> list[tuple[float, ...]]:

@@ -16,10 +16,12 @@ together. Beyond 2 r the module would have done worse than no jump. Everything i
 increments, and comes from the Gram matrices.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from nextrapolate_numerics.extraction import Evidence, Extraction
 from nextrapolate_numerics.methods.auto.candidates import Candidates
@@ -29,6 +31,8 @@ from nextrapolate_numerics.methods.auto.trials import trials
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Update
+
+_TOGETHER = 1 << 20  # entries of the modules' Gram matrices that are worked on at a time
 
 
 @dataclass(frozen=True)
@@ -45,11 +49,17 @@ class Auto:
         drift = extraction.drift
         names = sorted(extraction.moved)
         increments = drift.coefficients.diff(dim=0)
-        grams = torch.stack([increments @ extraction.grams[name] @ increments.T for name in names])
+        together = max(1, _TOGETHER // len(increments) ** 2)
+
+        def grams() -> Iterator[Tensor]:
+            for first in range(0, len(names), together):
+                some = names[first : first + together]
+                yield torch.stack([increments @ extraction.grams[name] @ increments.T for name in some])
+
         candidates = Candidates.of(drift, horizon_steps)
         tried = trials(candidates)
         on_progress(0.3)
-        mixture = Mixture.of(candidates, tried, grams)
+        mixture = Mixture.of(candidates, tried, grams, len(names))
         on_progress(0.9)
         (predictions,) = candidates.predictions(len(increments), [len(drift.steps)])
         rows = mixture.amplitudes.unsqueeze(1) * (mixture.shares @ predictions) @ increments

@@ -1,6 +1,6 @@
 """How much each module takes of each candidate, and how far it goes; the equations are in auto.py."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,16 +47,29 @@ class Mixture:
         return torch.where(moved, jumping / jumping.sum(dim=1, keepdim=True), none)
 
     @classmethod
-    def of(cls, candidates: Candidates, tried: Sequence[Trial], grams: Tensor) -> "Mixture":
-        """Weigh the candidates by their trials; `grams` (l, n, n) of the increments, by module."""
+    def of(
+        cls,
+        candidates: Candidates,
+        tried: Sequence[Trial],
+        grams: Callable[[], Iterable[Tensor]],
+        modules: int,
+    ) -> "Mixture":
+        """Weigh the candidates by their trials.
+
+        Args:
+            candidates: q of them.
+            tried: how they did.
+            grams: gives the increments', (l', n, n) float64 of some modules after others; called twice.
+            modules: how many there are, l.
+        """
         if not tried:
-            shares = (candidates.priors / candidates.priors.sum()).expand(len(grams), -1)
-            return cls(shares, torch.ones(len(grams), dtype=grams.dtype), None, None)
-        each = products(tried, grams)
+            shares = (candidates.priors / candidates.priors.sum()).expand(modules, -1)
+            return cls(shares, torch.ones(modules, dtype=shares.dtype), None, None)
+        each = products(tried, grams())
         likelihood = candidates.priors.log() - _SHARPNESS * each.errors.clamp(min=_EXACT).log()
         shares = torch.softmax(likelihood, dim=1)
-        mixed = products(tried, grams, shares)
+        mixed = products(tried, grams(), shares)
         own = mixed.amplitudes[:, 0]
-        common = mixed.of(range(len(grams))).amplitudes[0, 0].clamp(0, 1)
+        common = mixed.of(range(modules)).amplitudes[0, 0].clamp(0, 1)
         amplitudes = torch.minimum((own + _SHRINKAGE * common) / (1 + _SHRINKAGE), 2 * own).clamp(min=0)
         return cls(shares, amplitudes, each, mixed.scaled(amplitudes))

@@ -1,6 +1,6 @@
 """Candidates tried where the answer is known: all earlier checkpoints of a run against all later ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -50,14 +50,23 @@ def trials(candidates: Candidates) -> list[Trial]:
     return found
 
 
-def products(found: Sequence[Trial], grams: Tensor, shares: Tensor | None = None) -> Products:
+def products(found: Sequence[Trial], grams: Iterable[Tensor], shares: Tensor | None = None) -> Products:
     """Score predictions from the Gram matrices of the increments.
 
     Args:
         found: one trial at least.
-        grams: (l, n, n) float64 by module.
+        grams: (l', n, n) float64, of some modules after others, l in all.
         shares: (l, q), mixes the candidates to one prediction a module; None scores each of them.
     """
+    some, first = [], 0
+    for chunk in grams:
+        end = first + len(chunk)
+        some.append(_products(found, chunk, None if shares is None else shares[first:end]))
+        first = end
+    return Products(*(torch.cat([getattr(each, part) for each in some]) for part in ("pp", "pt", "tt")))
+
+
+def _products(found: Sequence[Trial], grams: Tensor, shares: Tensor | None) -> Products:
     pp = pt = tt = torch.zeros((), dtype=grams.dtype)
     for trial in found:
         known, coming = slice(0, trial.known), slice(trial.known, trial.end)
