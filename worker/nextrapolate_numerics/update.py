@@ -81,6 +81,20 @@ class Combination(Update):
         points = self._points(module, trajectory)
         return combine(trajectory, module, points, self.weights[module][points])
 
+    def onto_last(self, module: str, trajectory: Trajectory, alpha: float) -> LowRank:
+        """B A of the last checkpoint with alpha times the update on top, over the LoRA scaling, float64.
+
+        The last checkpoint is a point like others: its factors, which most combinations have, come once, and
+        where the points make a full matrix there is no second one beside it.
+
+        Raises:
+            KeyError: the module gets no update.
+        """
+        weights = alpha * self.weights[module]
+        weights[trajectory.last] += 1
+        points = weights.nonzero().flatten().tolist() or [trajectory.last]
+        return combine(trajectory, module, points, weights[points] / trajectory.config.scaling(module))
+
     def _points(self, module: str, trajectory: Trajectory) -> list[int]:
         return self.weights[module].nonzero().flatten().tolist() or [trajectory.last]
 

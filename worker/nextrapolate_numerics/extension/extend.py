@@ -202,10 +202,13 @@ def _extended(
     rank: Rank,
 ) -> tuple[ExtendedModule, Refit]:
     """What is told of one module, and its new factors."""
-    added, update_norm, reached_norm = None, 0.0, extraction.drift_norms[name]
-    if gated is None and name in update.modules():
-        added, update_norm, reached_norm = _added(name, extraction, update, alpha)
-    refit = _refit(name, extraction, added, rank)
+    trajectory = extraction.trajectory
+    own = LowRank(*(factor.read() for factor in trajectory.layouts[trajectory.last].factors(name)))
+    if updated := gated is None and name in update.modules():
+        refit, update_norm, reached_norm = _refit(name, extraction, update, alpha, own, rank)
+    else:
+        refit = Refit(own, own.norm(), 0.0, None, in_gauge=True)
+        update_norm, reached_norm = 0.0, extraction.drift_norms[name]
     scores = backtest.modules.get(name) if backtest else None
     record = ExtendedModule(
         name=name,
@@ -217,45 +220,48 @@ def _extended(
         update_norm=update_norm,
         reached_norm=reached_norm,
         discarded_energy=refit.discarded,
-        update_discarded=update.discarded(name) if added else 0.0,
+        update_discarded=update.discarded(name) if updated else 0.0,
         gauge_condition=refit.gauge_condition,
         backtest_cosine=scores.cosine if scores else None,
     )
     return record, refit
 
 
-def _added(name: str, extraction: Extraction, update: Update, alpha: float) -> tuple[LowRank, float, float]:
-    """Alpha times the update, over the LoRA scaling; the norms of `_norms`."""
+def _refit(
+    name: str, extraction: Extraction, update: Update, alpha: float, own: LowRank, rank: Rank
+) -> tuple[Refit, float, float]:
+    """The last checkpoint's factors with alpha times the update; its norm, and the global delta's then."""
     trajectory = extraction.trajectory
-    delta = update.delta(name, trajectory)
-    norms = _norms(name, extraction, update, alpha, delta)
-    return delta.scaled(alpha / trajectory.config.scaling(name)), *norms
+    if rank == "same" and isinstance(update, Combination) and name in extraction.grams:
+        wanted = update.onto_last(name, trajectory, alpha)
+        device = _device(extraction, wanted)
+        refit = refit_same_rank(wanted.to(device), own.to(device))
+        return refit, *_norms_of_weights(name, extraction, alpha * update.weights[name])
+    delta = update.delta(name, trajectory).scaled(alpha)
+    norms = _norms(name, extraction, delta)
+    added = delta.scaled(1 / trajectory.config.scaling(name))
+    device = _device(extraction, added)
+    if rank == "grow":
+        return refit_grown(added.to(device), own.to(device)), *norms
+    return refit_same_rank((own.double() + added).to(device), own.to(device)), *norms
 
 
-def _refit(name: str, extraction: Extraction, added: LowRank | None, rank: Rank) -> Refit:
-    """The module's new factors; where nothing is added, those of the last checkpoint as they are."""
-    trajectory = extraction.trajectory
-    own = LowRank(*(factor.read() for factor in trajectory.layouts[trajectory.last].factors(name)))
-    if added is None:
-        return Refit(own, own.norm(), 0.0, None, in_gauge=True)
-    refit = refit_grown if rank == "grow" else refit_same_rank
-    device = extraction.device if added.rank >= _LARGE else torch.device("cpu")
-    return refit(added.to(device), own.to(device))
+def _device(extraction: Extraction, matrix: LowRank) -> torch.device:
+    return extraction.device if matrix.rank >= _LARGE else torch.device("cpu")
 
 
-def _norms(
-    name: str, extraction: Extraction, update: Update, alpha: float, delta: LowRank
-) -> tuple[float, float]:
-    """Of alpha times the update, and of the global delta with that on top."""
+def _norms_of_weights(name: str, extraction: Extraction, weights: Tensor) -> tuple[float, float]:
+    """Of the combination of points (p,), and of the global delta with that on top."""
+    gram, drift = extraction.grams[name], extraction.drift.coefficients[-1]
+    return squared_norm(weights, gram) ** 0.5, squared_norm(drift + weights, gram) ** 0.5
+
+
+def _norms(name: str, extraction: Extraction, delta: LowRank) -> tuple[float, float]:
+    """Of the delta, and of the global delta with that on top."""
     drift = extraction.drift.coefficients[-1]
-    if isinstance(update, Combination) and name in extraction.grams:
-        gram = extraction.grams[name]
-        added = alpha * update.weights[name]
-        return squared_norm(added, gram) ** 0.5, squared_norm(drift + added, gram) ** 0.5
     points = drift.nonzero().flatten().tolist()
     start = combine(extraction.trajectory, name, points, drift[points])
-    applied = delta.scaled(alpha)
-    return applied.norm(), (start + applied).norm()
+    return delta.norm(), (start + delta).norm()
 
 
 def _stored(name: str, factors: LowRank, dtype: torch.dtype) -> LowRank:

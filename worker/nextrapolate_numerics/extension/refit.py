@@ -50,17 +50,16 @@ class Refit:
     kept: int = 0
 
 
-def refit_same_rank(update: LowRank, own: LowRank) -> Refit:
-    """Truncate own + update to the rank of the run's `own` factors, in the run's gauge.
+def refit_same_rank(wanted: LowRank, own: LowRank) -> Refit:
+    """Truncate a matrix to the rank of the run's `own` factors, in the run's gauge.
 
     Args:
-        update: (m, n), what is added, over the LoRA scaling.
+        wanted: (m, n) float64, the last checkpoint with an update on top, over the LoRA scaling.
         own: (m, n), rank r: the last checkpoint's factors.
 
     Returns:
-        Factors of rank r. With an update of 0 they are `own`'s, as long as its A has full rank.
+        Factors of rank r. Of the matrix that `own` is they are `own`'s, as long as its A has full rank.
     """
-    wanted = own.double() + update
     A = own.A.double()
     rank = min(own.rank, own.shape[1])
     values = wanted.singular_values()[: rank + _BEYOND]
