@@ -4,14 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures.adapters import write_run
 from fixtures.grpo import tiny_parts
-from fixtures.server import EmbeddedServer, running_server
+from fixtures.server import EmbeddedServer
 from safetensors.torch import load_file, save_file
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -20,46 +20,16 @@ from nextrapolate.schemas import Report
 # TRL itself uses options that transformers is about to retire.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
+Shell = Callable[[list[str]], str]
+
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CURL, COMMAND = re.findall(r"^```bash\n(.*?)^```", README, flags=re.M | re.S)
 PYTHON, TRL = re.findall(r"^```python\n(.*?)^```", README, flags=re.M | re.S)
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
-    """A server started in a folder that holds a run, as the README tells."""
-    folder = tmp_path_factory.mktemp("readme")
-    write_run(folder / "grpo-run", range(10, 160, 10))
-    with running_server(folder) as server:
-        yield server
-
-
-@pytest.fixture
-def environment(server: EmbeddedServer) -> dict[str, str]:
-    """What a user's shell knows: the commands, the server's URL, and where the server noted its key."""
-    return {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "NEXTRAPOLATE_URL": server.url,
-        "XDG_CONFIG_HOME": str(server.config_home),
-    }
-
-
-def run(command: list[str], server: EmbeddedServer, environment: Mapping[str, str]) -> str:
-    done = subprocess.run(
-        command,
-        cwd=server.data_dir.parent,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def test_curl(server: EmbeddedServer, environment: Mapping[str, str]) -> None:
+def test_curl(server: EmbeddedServer, shell: Shell) -> None:
     snippet = CURL.replace("http://127.0.0.1:8008", server.url).replace("nextrapolate-data", "data")
-    report = Report.model_validate_json(run(["bash", "-euo", "pipefail", "-c", snippet], server, environment))
+    report = Report.model_validate_json(shell(["bash", "-euo", "pipefail", "-c", snippet]))
     assert report.target_step == 200
     adapter = server.data_dir.parent / "adapter"
     assert sorted(path.name for path in adapter.iterdir()) == [
@@ -91,14 +61,14 @@ def test_curl_says_what_is_refused_and_writes_nothing(
     assert [path.name for path in folder.iterdir()] == ["grpo-run"]
 
 
-def test_python(server: EmbeddedServer, environment: Mapping[str, str]) -> None:
-    verdict, path = run([sys.executable, "-c", PYTHON], server, environment).splitlines()
+def test_python(server: EmbeddedServer, shell: Shell) -> None:
+    verdict, path = shell([sys.executable, "-c", PYTHON]).splitlines()
     assert verdict.startswith("The run's own past speaks")
     assert (server.data_dir.parent / path / "adapter_model.safetensors").is_file()
 
 
-def test_command(server: EmbeddedServer, environment: Mapping[str, str]) -> None:
-    run(["bash", "-euo", "pipefail", "-c", COMMAND], server, environment)
+def test_command(server: EmbeddedServer, shell: Shell) -> None:
+    shell(["bash", "-euo", "pipefail", "-c", COMMAND])
     assert (server.data_dir.parent / "step-200" / "adapter_model.safetensors").is_file()
 
 
