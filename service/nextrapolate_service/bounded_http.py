@@ -1,4 +1,4 @@
-"""HTTP with a bound on what comes before a body. By itself uvicorn takes heads of any length, for any time.
+"""HTTP with a bound on what comes before and after a body. By itself uvicorn takes any length, for any time.
 
 Without it one caller who has no key could fill the memory with a header that never ends, and hold connections
 with requests that never begin.
@@ -11,17 +11,19 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MOST_HEAD_BYTES = 64 << 10
-"""Of a request's line and headers; checked as they arrive, so that a little more may have come."""
+"""Of what is no body: a request's line and headers, or trailers; checked as they arrive, a read at a time."""
 HEAD_SECONDS = 30.0
 """How long they may take to arrive."""
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Answers 400 to a head that is too long, and closes a connection on which none has arrived in time."""
+    """Answers 400 to what is too long, and closes a connection on which no head has arrived in time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self._head_bytes = 0
+        self._bare_bytes = 0  # since there was anything of a body, or its end
+        self._read_body = False
+        self._within = False  # a request whose end has not been read
         self._head_timer: TimerHandle | None = None
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
@@ -31,31 +33,51 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """Expect a head, on a connection that is used again, too."""
+        self._within = True
         self._expect_head()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """Take whatever comes now as a body."""
+        """Wait for no head."""
         self._stop_timer()
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """Take any length of it, for any time."""
+        self._read_body = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to count again."""
+        self._within, self._read_body = False, True
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head that is not complete."""
+        """Count what was read without anything of a body in it."""
+        self._read_body = False
         super().data_received(data)
-        if self._head_timer is not None and not self.transport.is_closing():
-            self._head_bytes += len(data)
-            if self._head_bytes > MOST_HEAD_BYTES:
-                self._stop_timer()
-                self.send_400_response(f"The request's head is longer than {MOST_HEAD_BYTES} bytes.")
+        if self.transport.is_closing():
+            return
+        self._bare_bytes = 0 if self._read_body else self._bare_bytes + len(data)
+        if self._bare_bytes > MOST_HEAD_BYTES:
+            self._stop_timer()
+            self.send_400_response(f"The request's head is longer than {MOST_HEAD_BYTES} bytes.")
+        elif self._is_idle():  # a line end alone: uvicorn waits no more, and nothing has begun
+            self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing more."""
         self._stop_timer()
         super().connection_lost(exc)
 
+    def _is_idle(self) -> bool:
+        """Whether nothing is on its way in or out, and nobody waits for that to change."""
+        answering = self.cycle is not None and not self.cycle.response_complete
+        waiting = self._head_timer is not None or self.timeout_keep_alive_task is not None
+        return not (self._within or answering or waiting)
+
     def _expect_head(self) -> None:
         self._stop_timer()
-        self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
 
     def _give_up(self) -> None:

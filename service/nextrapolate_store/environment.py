@@ -12,7 +12,7 @@ from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 Default = TypeVar("Default")
 
 _MOST = 1_000_000
-_SIZE = re.compile(r"\d+(\.\d+)?\s*[A-Za-z]*")
+_SIZE = re.compile(r"(\d+(\.\d*)?|\.\d+)\s*[A-Za-z]*")
 _BYTES = TypeAdapter(ByteSize)
 
 

@@ -55,8 +55,11 @@ def _read_redis_url() -> str:
     url = _required("NEXTRAPOLATE_REDIS_URL", "the URL of the Redis that holds the jobs")
     try:
         parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError as error:  # which may show the port, and never the password
-        raise ValueError(f"NEXTRAPOLATE_REDIS_URL is no URL of a Redis: {error}") from None
+    except ValueError:  # whose text may show what stands before a / in a password
+        raise ValueError(
+            "NEXTRAPOLATE_REDIS_URL is no URL of a Redis: write it as redis://user:password@host:6379/0, "
+            "/ @ : and # within a password as %2F %40 %3A %23"
+        ) from None
     return url
 
 

@@ -298,12 +298,15 @@ def test_overflow_is_answered_with_what_to_do(run_folder: Path, tmp_path: Path) 
         extended(run_folder, tmp_path / "out", alpha=1e8, dtype="float16")
 
 
-def test_other_tensors_keep_their_last_value(run_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float8_e4m3fn, torch.int8, torch.bool])
+def test_other_tensors_keep_their_last_value(run_folder: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     last = checkpoints(run_folder)[-1]
-    head = {"base_model.model.lm_head.weight": torch.arange(5).to(torch.bfloat16)}
+    head = {"base_model.model.lm_head.weight": torch.arange(5).to(dtype)}
     save_file(load_file(last.model) | head, last.model)
     extension, _ = extended(run_folder, tmp_path / "out")
-    assert torch.equal(load_file(extension.model)["base_model.model.lm_head.weight"], *head.values())
+    found = load_file(extension.model)["base_model.model.lm_head.weight"]
+    assert found.dtype is dtype
+    assert found.tolist() == torch.arange(5).to(dtype).tolist()
     assert any("lm_head" in warning for warning in extension.warnings)
 
 

@@ -1,8 +1,10 @@
 """A file of tensors: what is read of it, whatever becomes of it meanwhile."""
 
+import errno
 import gc
 import json
 import os
+import resource
 import struct
 from pathlib import Path
 
@@ -148,6 +150,27 @@ def test_a_file_is_closed_with_the_last_that_holds_it(tmp_path: Path) -> None:
     held.clear()
     gc.collect()
     assert times_open() == 0
+
+
+def test_more_files_than_the_system_allows_are_an_error_of_the_system(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    save_file(TENSORS, path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    refused = []
+    try:
+        for more in range(9):  # it takes some to be opened
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + more, hard))
+            try:
+                TensorFile(path)
+                break
+            except OSError as error:
+                refused.append(error.errno)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert 1 < len(refused) < 9
+    assert set(refused) == {errno.EMFILE}
 
 
 def test_no_page_of_a_run_is_ever_mapped(run_folder: Path) -> None:

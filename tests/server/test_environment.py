@@ -88,12 +88,13 @@ def test_a_device_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, device:
     assert WorkerSettings.from_environment().device == "cuda:1"
 
 
-@pytest.mark.parametrize("url", ["nonsense", "http://redis:6379", "redis://redis:port/0"])
+@pytest.mark.parametrize("url", ["nonsense", "http://redis:6379", "redis://:secret/word@redis:6379/0"])
 def test_what_is_no_url_of_a_redis_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("NEXTRAPOLATE_REDIS_URL", url)
     for settings in (ServiceSettings, WorkerSettings):
-        with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_REDIS_URL is no URL of a Redis: "):
+        with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_REDIS_URL is no URL of a Redis: ") as raised:
             settings.from_environment()
+        assert "secret" not in str(raised.value)
 
 
 def test_roots_are_absolute_and_may_be_mounted_later(

@@ -57,8 +57,13 @@ def answer(connection: socket.socket, body: bytes) -> bytes:
     return found
 
 
+LAST_CHUNK = b"Transfer-Encoding: chunked\r\n\r\n0\r\n"
+
+
 @pytest.mark.parametrize(
-    "begun", [REQUEST + b"a: ", b"GET /", REQUEST + b"a: b\r\n" * 10], ids=["header", "address", "many"]
+    "begun",
+    [REQUEST + b"a: ", b"GET /", REQUEST + b"a: b\r\n" * 10, REQUEST + LAST_CHUNK + b"a: "],
+    ids=["header", "address", "many", "trailer"],
 )
 def test_a_head_without_an_end_is_refused(port: int, begun: bytes) -> None:
     with connected(port) as connection:
@@ -85,6 +90,25 @@ def test_a_long_head_and_any_body_are_taken_one_request_after_the_other(port: in
         for _ in range(3):
             connection.sendall(head + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
             assert answer(connection, str(len(body)).encode()).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_request_may_begin_in_one_piece_with_the_end_of_a_long_body(port: int) -> None:
+    body = b"y" * (2 * MOST_HEAD_BYTES)
+    with connected(port) as connection:
+        connection.sendall(REQUEST + f"Content-Length: {len(body)}\r\n\r\n".encode())
+        connection.sendall(body + REQUEST)
+        assert answer(connection, str(len(body)).encode()).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\r\n")
+        assert answer(connection, b"\r\n\r\n0").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_line_end_after_an_answer_holds_no_connection(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    with connected(port) as connection:
+        connection.sendall(REQUEST + b"\r\n")
+        assert answer(connection, b"\r\n\r\n0").startswith(b"HTTP/1.1 200 ")
+        monkeypatch.setattr(bounded_http, "HEAD_SECONDS", 0.3)
+        connection.sendall(b"\r\n")
+        assert answer(connection, b"nothing of the kind") == b""
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HT", REQUEST], ids=["nothing", "a word", "some headers"])

@@ -46,6 +46,23 @@ def test_a_series_in_place_of_a_lost_one_begins_where_the_run_did(embedded_serve
         assert [info.step for info in client.get_series(str(series.id)).checkpoints] == [0, 510, 520]
 
 
+@pytest.mark.integration
+def test_a_resume_puts_no_start_before_what_goes_on_without(embedded_server: EmbeddedServer) -> None:
+    """A trainer reads it again; in a series that was begun anew after a jump it would be false drift."""
+    run = Run("jumped", None, CONFIG, START)
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        series = RunSeries(client, run, None)
+        series.post(2, moved(2))
+        series.add_jump(2, "01ARZ3NDEKTSV4RRFFQ69G5FAV")
+        client.delete_series(str(series.id))
+        series.post(4, moved(4))
+        state = RunState(step=4, series=series.id, from_base=series.from_base, jumps=series.jumps)
+        resumed = RunSeries(client, run, state)
+        resumed.post(6, moved(6))
+        assert resumed.id == series.id
+        assert [info.step for info in client.get_series(str(series.id)).checkpoints] == [4, 6]
+
+
 @pytest.mark.parametrize(
     ("run", "resumed", "says"),
     [

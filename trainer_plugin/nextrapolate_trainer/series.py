@@ -162,6 +162,8 @@ class RunSeries:
         if self._goes_on(old, step, digest):
             known = {jump.step for jump in old.jumps}
             self._unrecorded = [jump for jump in self._made_in(old) if jump.step not in known]
+            if old.checkpoints:  # its start went before them, or is none of its own
+                self._has_start = old.id
             return old.id
         return self._branched(old, step)
 

@@ -231,14 +231,15 @@ def _refit(
     name: str, extraction: Extraction, update: Update, alpha: float, own: LowRank, rank: Rank
 ) -> tuple[Refit, float, float]:
     """The last checkpoint's factors with alpha times the update; its norm, and the global delta's then."""
-    trajectory = extraction.trajectory
-    if rank == "same" and isinstance(update, Combination) and name in extraction.grams:
-        wanted = update.onto_last(name, trajectory, alpha)
-        device = _device(extraction, wanted)
-        refit = refit_same_rank(wanted.to(device), own.to(device))
-        return refit, *_norms_of_weights(name, extraction, alpha * update.weights[name])
+    trajectory, norms = extraction.trajectory, None
+    if isinstance(update, Combination) and name in extraction.grams:
+        norms = _norms_of_weights(name, extraction, alpha * update.weights[name])
+        if rank == "same":
+            wanted = update.onto_last(name, trajectory, alpha)
+            device = _device(extraction, wanted)
+            return refit_same_rank(wanted.to(device), own.to(device)), *norms
     delta = update.delta(name, trajectory).scaled(alpha)
-    norms = _norms(name, extraction, delta)
+    norms = norms or _norms(name, extraction, delta)
     added = delta.scaled(1 / trajectory.config.scaling(name))
     device = _device(extraction, added)
     if rank == "grow":

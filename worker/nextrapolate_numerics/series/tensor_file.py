@@ -5,6 +5,7 @@ files be more than a job may have; a file that is cut short would take the proce
 the system has in its cache takes no longer than to map it.
 """
 
+import errno
 import json
 import os
 import weakref
@@ -68,8 +69,11 @@ class TensorFile:
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
-        with safe_open(path, framework="pt"):
-            pass  # the header is sound, and all tensors lie within the file
+        try:
+            with safe_open(path, framework="pt"):
+                pass  # the header is sound, and all tensors lie within the file
+        except (FileNotFoundError, RuntimeError) as reason:  # so it calls what the system does not allow
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from reason
         length = int.from_bytes(self._bytes(0, 8), "little")
         self.entries = _entries(self._bytes(8, length))
 
