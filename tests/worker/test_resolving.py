@@ -19,6 +19,7 @@ from nextrapolate_store.blobs import BlobStore, uncounted
 from nextrapolate_store.records import FileSource, HubFile, InputAdapter, JobInputs, RemoteFile, Source
 from nextrapolate_store.remote.buckets import look_up
 from nextrapolate_store.remote.hub import snapshot
+from nextrapolate_worker import resolving
 from nextrapolate_worker.errors import (
     CheckpointChanged,
     CheckpointGone,
@@ -77,6 +78,8 @@ def resolved(work: Start) -> Resolved:
     told: list[float] = []
     found = resolve(work, told.append)
     assert told == sorted(told)
+    assert told[-1] == pytest.approx(1)
+    assert len(told) >= len(found.digests)
     assert list(work.folder.iterdir()) == [], "nothing stays behind among the artifacts"
     for step, checkpoint in zip(STEPS, found.checkpoints, strict=False):
         assert checkpoint.model.read_bytes() == model_bytes(step)
@@ -114,6 +117,16 @@ def test_weights_of_a_hub_are_fetched_once(hub: Hub, on_hub: list[RemoteFile], w
     assert tokens == {False: TOKEN, True: None}, "the token is for the Hub, not for its storage"
     resolved(work(*on_hub))
     assert len(hub.downloads()) == len(STEPS)
+
+
+def test_a_fetch_that_takes_long_says_that_it_goes_on(
+    on_hub: list[RemoteFile], work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the worker would take the child for one that hangs."""
+    monkeypatch.setattr(resolving, "_SPEAKS_EVERY_SECONDS", 0.0)
+    told: list[float] = []
+    resolve(work(*on_hub, token=TOKEN), told.append)
+    assert told[:2] == [0, 0]
 
 
 def test_weights_that_were_uploaded_are_not_fetched(

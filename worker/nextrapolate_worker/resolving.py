@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from nextrapolate.schemas import ADAPTER_MODEL
 from nextrapolate_numerics import AdapterFiles
+from nextrapolate_numerics.progress import part_of
 from nextrapolate_store.blobs import Blobs
 from nextrapolate_store.errors import (
     BlobNotFound,
@@ -32,6 +33,8 @@ from nextrapolate_worker.files import digest
 from nextrapolate_worker.messages import Start
 
 _AT_ONCE = 4
+_FETCHED = 0.9  # of the whole, where anything is: to hash what is there takes less
+_SPEAKS_EVERY_SECONDS = 60.0  # while files are on their way, each by a client that gives up by itself
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,8 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
         WorkerError: a file has gone, has changed, cannot be used or cannot be had.
     """
     blobs = Blobs(work.data_dir)
-    fetched = _fetch(work, on_progress)
+    fetched = _fetch(work, part_of(on_progress, 0.0, _FETCHED))
+    hashed = part_of(on_progress, _FETCHED, 1 - _FETCHED) if fetched else on_progress
 
     def path(step: int, source: Source) -> Path:
         try:
@@ -72,8 +76,11 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
 
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
     jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
+    models, digests = [adapter.model for adapter in (*checkpoints, *jumps)], list[str]()
     with ThreadPoolExecutor(work.threads) as pool:
-        digests = list(pool.map(digest, (adapter.model for adapter in (*checkpoints, *jumps))))
+        for found in pool.map(digest, models):
+            digests.append(found)
+            hashed(len(digests) / len(models))
     steps = (checkpoint.step for checkpoint in checkpoints)
     return Resolved(checkpoints, jumps, dict(zip(steps, digests, strict=False)), digests[len(checkpoints) :])
 
@@ -105,13 +112,14 @@ def _fetch(work: Start, on_progress: Callable[[float], None]) -> dict[RemoteFile
     pool = ThreadPoolExecutor(_AT_ONCE)
     try:
         fetching = {pool.submit(fetcher.fetch, file, ADAPTER_MODEL): file for file in adapters}
-        for future in as_completed(fetching):
-            file = fetching[future]
-            try:
-                sha256[file] = future.result().sha256
-            except (UnusableContent, RemoteNotFound, RemoteChanged, RemoteUnavailable) as error:
-                raise _in_the_jobs_terms(adapters[file], error) from error
-            done += file.bytes
+        while fetching:
+            for future in wait(fetching, _SPEAKS_EVERY_SECONDS, FIRST_COMPLETED).done:
+                file = fetching.pop(future)
+                try:
+                    sha256[file] = future.result().sha256
+                except (UnusableContent, RemoteNotFound, RemoteChanged, RemoteUnavailable) as error:
+                    raise _in_the_jobs_terms(adapters[file], error) from error
+                done += file.bytes
             on_progress(done / total)
     finally:
         pool.shutdown(cancel_futures=True)
