@@ -4,7 +4,7 @@ The report's page, the service's pages and the notebook show these four answers 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
@@ -79,6 +79,19 @@ def number(value: float | str | None) -> str:
 
 
 def _extrapolation(report: Report) -> Reading:
+    reading = _of_update(report)
+    if not report.modules or any(module.update_norm for module in report.modules):
+        return reading
+    last = report.steps[-1]
+    return replace(
+        reading,
+        tone="unknown" if report.recommended else reading.tone,
+        worked=f"No: no module got an update, and the adapter is checkpoint {last} as it was.",
+        following=f"Train on from checkpoint {last}." if report.recommended else reading.following,
+    )
+
+
+def _of_update(report: Report) -> Reading:
     last, tone = report.steps[-1], _TONES[report.recommended]
     what = f"for step {report.target_step}" if report.predicts_a_step else f"that goes on from step {last}"
     made = f"an adapter {what} was made from {len(report.steps)} checkpoints"

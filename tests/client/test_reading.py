@@ -95,6 +95,17 @@ def test_a_backtest_speaks_for_no_jump_beyond_a_break(end_step: int, tone: str) 
     assert ("From step 140 to 150" in inspected.why) is (tone == "bad")
 
 
+@pytest.mark.parametrize("relative_error", [0.6, 1.3])
+def test_an_adapter_that_nothing_was_added_to_says_so(relative_error: float) -> None:
+    report = extrapolation(relative_error=relative_error)
+    still = [module.model_copy(update={"update_norm": 0.0}) for module in report.modules]
+    reading = read(report.model_copy(update={"modules": still}))
+    assert reading.tone != "good"
+    assert reading.worked.startswith("No: no module got an update")
+    assert "Load it" not in reading.following
+    assert "Train on from checkpoint" in reading.following
+
+
 def test_an_average_is_not_held_against_a_forecast() -> None:
     report = extrapolation(relative_error=1.3)
     average = report.model_copy(update={"method": WsmMethod(), "target_step": report.steps[-1]})

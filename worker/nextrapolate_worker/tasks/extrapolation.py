@@ -202,7 +202,11 @@ def _verdict(report: Report) -> str:
         )
     speaks, did = _SPEAKS[report.recommended]
     gated = len(report.gated_modules)
-    kept = f" Gated, and left as in the last checkpoint: {gated} modules." if gated else ""
+    kept = (
+        f" Gated, and left as in the last checkpoint: {gated} of {len(report.modules)} modules."
+        if gated
+        else ""
+    )
     return (
         f"The run's own past speaks {speaks} the jump: asked at step {origin} for step "
         f"{report.backtest.target_step}, which is known, the method did {did} no jump (relative error "
