@@ -100,7 +100,7 @@ def _of_update(report: Report) -> Reading:
             tone,
             f"Yes: {made}. Whether to use it was not measured.",
             f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
-            _NOT_AT_ALL,
+            _from_shorter_ones(report),
             f"Evaluate the adapter against checkpoint {last} before you use it.",
         )
     if broken := report.unseen_break:
@@ -203,7 +203,7 @@ def _inspection(report: Inspection) -> Reading:
             "unknown",
             worked,
             f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
-            _NOT_AT_ALL,
+            _from_shorter_ones(report),
             "Inspect again when the run has gone on.",
         )
     if broken := report.broken_after(report.evidence.origin_step):
@@ -262,6 +262,16 @@ def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
     if best.relative_error < scores.relative_error:
         return f"{name} did better ({best.relative_error:.2f})."
     return f"None of {len(others)} others did better (best of them: {name}, {best.relative_error:.2f})."
+
+
+def _from_shorter_ones(report: Report) -> str:
+    choice = report.choice
+    if choice is None or choice.relative_error is None:
+        return _NOT_AT_ALL
+    return (
+        f"Hardly: {choice.backtests} backtests over shorter stretches of this run have a relative error of "
+        f"{choice.relative_error:.2f}, where no jump scores 1; none is as long as this jump."
+    )
 
 
 def _agreement(report: Report, backtest: BacktestReport) -> str:

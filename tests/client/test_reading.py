@@ -135,6 +135,9 @@ def test_auto_tells_of_all_its_backtests() -> None:
     choice = ChoiceReport(why="", backtests=28, relative_error=0.55, candidates=[], kinds=[])
     reading = read(extrapolation().model_copy(update={"choice": choice}))
     assert "In all 28 backtests together the relative error is 0.55." in reading.sure
+    alone = read(extrapolation().model_copy(update={"choice": choice, "backtest": None}))
+    assert alone.tone == "unknown"
+    assert "28 backtests over shorter stretches of this run have a relative error of 0.55" in alone.sure
 
 
 def test_a_method_that_names_no_step_is_read_without_one() -> None:
@@ -151,6 +154,7 @@ def test_without_other_methods_nobody_is_compared() -> None:
 
 def test_what_was_not_measured_is_not_judged() -> None:
     for report, evidence in ((extrapolation(), "backtest"), (inspection(), "evidence")):
+        report = report.model_copy(update={"choice": None})
         still = read(report.model_copy(update={evidence: None, "unmeasured": "no module changed"}))
         assert (still.tone, still.sure) == ("unknown", "Not at all: nothing was measured on this run.")
         assert still.why == "There is no backtest: no module changed."
