@@ -150,8 +150,10 @@ def main() -> None:
     console.print(make_table(demo.plans.values(), runs))
     console.print(f"{result['seconds']:.0f} s in all. The same as JSON: {arguments.result}", soft_wrap=True)
     console.print(
-        f"What each jump did, on what evidence, for a browser: {arguments.folder}/*/jump-*/report.html",
-        soft_wrap=True,
+        f"What each jump did, on what evidence: {arguments.folder}/*/jump-*/report.html", soft_wrap=True
+    )
+    console.print(
+        f"All jobs, as pages: nextrapolate-server --data-dir {arguments.folder}/server/data", soft_wrap=True
     )
 
 

@@ -203,7 +203,7 @@ def _inspection(report: Inspection) -> Reading:
             "unknown",
             worked,
             f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
-            _from_shorter_ones(report),
+            _NOT_AT_ALL,
             "Inspect again when the run has gone on.",
         )
     if broken := report.broken_after(report.evidence.origin_step):

@@ -64,7 +64,7 @@ class WatchPlan:
 
     Attributes:
         method: the method with its parameters.
-        jump_at: the first jump starts from the first checkpoint of this step or a later one.
+        jump_at: the first jump starts from this step, or from the newest checkpoint beyond it.
         jump_every: steps between further jumps; None jumps once.
         out: folder that takes the adapters, each in a folder `extrapolated-<step>`.
     """
@@ -164,7 +164,7 @@ class Watcher:
         if (jump := self._pending()) is not None:
             return f"the jump from step {jump.step} is job {jump.job}"
         which = "next" if self.notes.jumps else "first"
-        return f"the {which} jump is from step {self._next_jump()}, or the first checkpoint after it"
+        return f"the {which} jump is from step {self._next_jump()}, or the newest checkpoint beyond it"
 
     def _has_more(self) -> bool:
         return self._next_jump() is not None or self._pending() is not None

@@ -39,7 +39,8 @@ class SessionStore:
             SessionEnded: nobody's any more; or its key was replaced.
             KeyRevoked: its key was revoked.
         """
-        return self._key(cast(str | None, self._redis.get(RedisKey.SESSION + _digest(token))))
+        stands_for = cast(str | None, self._redis.get(RedisKey.SESSION + _digest(token)))
+        return self._key(stands_for, "this session has ended: sign in again with your API key")
 
     def end(self, token: str) -> None:
         """End a session, if there is one."""
@@ -56,17 +57,18 @@ class SessionStore:
             SessionEnded: it was taken, or is too old; or its key was replaced.
             KeyRevoked: its key was revoked.
         """
-        return self._key(cast(str | None, self._redis.getdel(RedisKey.INVITATION + _digest(invitation))))
+        stands_for = cast(str | None, self._redis.getdel(RedisKey.INVITATION + _digest(invitation)))
+        return self._key(stands_for, "this link was used before, or is too old: sign in with your API key")
 
     def _make(self, prefix: RedisKey, key: KeyRecord, seconds: int) -> str:
         token = secrets.token_urlsafe(32)
         self._redis.set(prefix + _digest(token), f"{key.id} {key.fingerprint}", ex=seconds)
         return token
 
-    def _key(self, stands_for: str | None) -> KeyRecord:
+    def _key(self, stands_for: str | None, otherwise: str) -> KeyRecord:
         if stands_for is None:
             self._redis.check_schema()
-            raise SessionEnded("this session has ended: sign in again with your API key")
+            raise SessionEnded(otherwise)
         key_id, fingerprint = stands_for.split(" ")
         try:
             key = self._keys.get(key_id)

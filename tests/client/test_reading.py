@@ -153,8 +153,8 @@ def test_without_other_methods_nobody_is_compared() -> None:
 
 
 def test_what_was_not_measured_is_not_judged() -> None:
-    for report, evidence in ((extrapolation(), "backtest"), (inspection(), "evidence")):
-        report = report.model_copy(update={"choice": None})
+    extrapolated = extrapolation().model_copy(update={"choice": None})
+    for report, evidence in ((extrapolated, "backtest"), (inspection(), "evidence")):
         still = read(report.model_copy(update={evidence: None, "unmeasured": "no module changed"}))
         assert (still.tone, still.sure) == ("unknown", "Not at all: nothing was measured on this run.")
         assert still.why == "There is no backtest: no module changed."

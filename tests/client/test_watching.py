@@ -56,7 +56,7 @@ def test_a_wrong_key_ends_it_before_the_first_checkpoint(
     plan = WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder)
     with NExtClient(embedded_server.url, "nx_local_wrong") as stranger, pytest.raises(AuthenticationError):
         Watcher(stranger, folder, plan, lines.append).run(every=0.01)
-    first_jump = "the first jump is from step 30, or the first checkpoint after it"
+    first_jump = "the first jump is from step 30, or the newest checkpoint beyond it"
     assert lines == [f"watching {folder} for {embedded_server.url}: {first_jump}"]
 
 
@@ -95,7 +95,7 @@ def test_a_watch_that_goes_on_says_what_comes_next(scripted: ScriptedServer, fol
         return lines[0].partition(f"{scripted.url}: ")[2]
 
     made = Jump(step=30, job="j1", path=folder / "extrapolated-40")
-    assert first_line(made) == "the next jump is from step 50, or the first checkpoint after it"
+    assert first_line(made) == "the next jump is from step 50, or the newest checkpoint beyond it"
     assert first_line(Jump(step=30, job="j1")) == "the jump from step 30 is job j1"
 
 

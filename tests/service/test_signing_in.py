@@ -62,4 +62,6 @@ def test_an_invitation_lets_a_browser_in_once(visitor: TestClient, store: Store,
     form = Forms(page.text).to("/login")
     assert visitor.post("/login", data=form).headers["Location"] == "/"
     assert visitor.get("/").status_code == 200
-    assert visitor.post("/login", data=form).status_code == 401
+    again = visitor.post("/login", data=form)
+    assert again.status_code == 401
+    assert "this link was used before" in again.text

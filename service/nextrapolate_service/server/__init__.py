@@ -1,5 +1,6 @@
 """The embedded server: Redis, worker and API as the children of one command; and the commands of operators.
 
+    installed.py       the way in, which says what is not installed
     cli.py             `nextrapolate-server`: all in one, or one part of a deployment
     embedded.py        all in one: a private Redis, the workers, the API
     supervisor.py      child processes that belong together; leash.py, none of which outlives its parent

@@ -74,7 +74,7 @@ class HeaderCheck:
             what = "is truncated" if total < expected else "has trailing bytes"
             raise broken(
                 "data_offsets",
-                f"the file {what}: it has {total} bytes, its header says {expected}; send all of it again",
+                f"the file {what}: it has {total} bytes, its header says {expected}; save or send it whole",
             )
 
 

@@ -58,7 +58,7 @@ def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
     if horizon_steps > seen:
         yield (
             f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
-            "were seen of the run: nothing measured on it says how far it holds. Shorten horizon_steps."
+            "were seen of the run: nothing measured on it says how far it holds: evaluate the adapter."
         )
 
 
