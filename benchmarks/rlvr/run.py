@@ -7,6 +7,7 @@ interrupted, to the bytes it would have had, and does not repeat one that is fin
 """
 
 import argparse
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import cast
@@ -92,6 +93,7 @@ def main() -> None:
     options = vars(parser.parse_args())
     out: Path = options.pop("out")
     settings = Settings(**options)
+    warnings.simplefilter("ignore", FutureWarning)  # of TRL and transformers about each other
     # Models this small gain nothing from a second thread.
     torch.set_num_threads(1)
     task = TASKS[settings.task]

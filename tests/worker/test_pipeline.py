@@ -158,7 +158,7 @@ def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
     gated = len(report.gated_modules)
     assert (report.recommended, gated) == ((True, 0) if gate == Gate() else (None, 2))
     assert (report.backtest.applied.relative_error < 1) is bool(report.recommended)
-    assert ("left as in the last checkpoint: 2 modules" in report.verdict) is (gated == 2)
+    assert ("left as in the last checkpoint: 2 of 3 modules" in report.verdict) is (gated == 2)
     errors = [scored.total.relative_error for scored in report.rivals if scored.total]
     assert (min(errors) < 1) is bool(report.recommended)
 
