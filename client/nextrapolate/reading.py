@@ -100,7 +100,7 @@ def _of_update(report: Report) -> Reading:
             tone,
             f"Yes: {made}. Whether to use it was not measured.",
             f"There is no backtest: {report.unmeasured}." if report.unmeasured else "There is no backtest.",
-            _from_shorter_ones(report),
+            _from_other_stretches(report),
             f"Evaluate the adapter against checkpoint {last} before you use it.",
         )
     if broken := report.unseen_break:
@@ -264,13 +264,13 @@ def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
     return f"None of {len(others)} others did better (best of them: {name}, {best.relative_error:.2f})."
 
 
-def _from_shorter_ones(report: Report) -> str:
+def _from_other_stretches(report: Report) -> str:
     choice = report.choice
     if choice is None or choice.relative_error is None:
         return _NOT_AT_ALL
     return (
-        f"Hardly: {choice.backtests} backtests over shorter stretches of this run have a relative error of "
-        f"{choice.relative_error:.2f}, where no jump scores 1; none is as long as this jump."
+        f"Hardly: {choice.backtests} backtests over other stretches of this run have a relative error of "
+        f"{choice.relative_error:.2f}, where no jump scores 1."
     )
 
 

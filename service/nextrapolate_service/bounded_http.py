@@ -61,7 +61,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._bare_bytes = 0 if self._read_body else self._bare_bytes + len(data)
         if self._bare_bytes > MOST_HEAD_BYTES:
             self._stop_timer()
-            self.send_400_response(f"The request's head is longer than {MOST_HEAD_BYTES} bytes.")
+            self.send_400_response(f"The request's head or trailer is longer than {MOST_HEAD_BYTES} bytes.")
         elif self._is_idle():  # a line end alone: uvicorn waits no more, and nothing has begun
             self._expect_head()
 

@@ -137,7 +137,7 @@ def test_auto_tells_of_all_its_backtests() -> None:
     assert "In all 28 backtests together the relative error is 0.55." in reading.sure
     alone = read(extrapolation().model_copy(update={"choice": choice, "backtest": None}))
     assert alone.tone == "unknown"
-    assert "28 backtests over shorter stretches of this run have a relative error of 0.55" in alone.sure
+    assert "28 backtests over other stretches of this run have a relative error of 0.55" in alone.sure
 
 
 def test_a_method_that_names_no_step_is_read_without_one() -> None:

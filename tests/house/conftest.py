@@ -3,14 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
-from fixtures.server import EmbeddedServer, running_server
-
-Shell = Callable[[list[str]], str]
+from fixtures.server import EmbeddedServer, Shell, running_server
 
 
 @pytest.fixture(scope="module")

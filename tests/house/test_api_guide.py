@@ -3,12 +3,12 @@
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
-from fixtures.server import EmbeddedServer
+from fixtures.server import EmbeddedServer, Shell
 
 from nextrapolate_numerics import NumericsError
 from nextrapolate_service.app import create_app
@@ -17,7 +17,6 @@ from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_worker.errors import WorkerError
 
-Shell = Callable[[list[str]], str]
 Raised = TypeVar("Raised", bound=Exception)
 
 ROOT = Path(__file__).parents[2]

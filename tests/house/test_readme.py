@@ -4,14 +4,14 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fixtures.adapters import write_run
 from fixtures.grpo import tiny_parts
-from fixtures.server import EmbeddedServer
+from fixtures.server import EmbeddedServer, Shell
 from safetensors.torch import load_file, save_file
 from trl.trainer.grpo_trainer import GRPOTrainer
 
@@ -20,7 +20,6 @@ from nextrapolate.schemas import Report
 # TRL itself uses options that transformers is about to retire.
 pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore::FutureWarning")]
 
-Shell = Callable[[list[str]], str]
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 CURL, COMMAND = re.findall(r"^```bash\n(.*?)^```", README, flags=re.M | re.S)

@@ -142,21 +142,9 @@ def extend(
     """
     trajectory = extraction.trajectory
     gated = gate.gated(extraction, backtest if update.horizon_steps else None)
-
-    def extended(name: str) -> tuple[ExtendedModule, Refit, float]:
-        record, refit = _extended(name, extraction, update, alpha, gated.get(name), backtest, rank)
-        stored = _stored(name, refit.factors, getattr(torch, dtype))
-        changed = _rounding(stored, refit.factors) if record.update_norm else 0.0
-        return record, replace(refit, factors=stored), changed * trajectory.config.scaling(name)
-
-    records, refits, changes = [], {}, []
-    for record, refit, changed in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
-        records.append(record)
-        refits[record.name] = refit
-        changes.append(changed)
-        on_progress(len(records) / len(trajectory.module_names))
-    added = math.hypot(*(record.update_norm for record in records))
-    rounding = math.hypot(*changes) / added if added else 0.0
+    records, refits, rounding = _all_extended(
+        extraction, update, alpha, gated, backtest, rank, dtype, on_progress
+    )
     if rounding >= _LOST:
         raise RoundedAwayError(dtype, rounding)
     model, config = write_adapter(folder, trajectory, _at_one_growth(refits, trajectory.config))
@@ -182,8 +170,37 @@ def extend(
     )
 
 
+def _all_extended(
+    extraction: Extraction,
+    update: Update,
+    alpha: float,
+    gated: Mapping[str, str],
+    backtest: Backtest | None,
+    rank: Rank,
+    dtype: DType,
+    on_progress: Progress,
+) -> tuple[list[ExtendedModule], dict[str, Refit], float]:
+    """What is told of each module, its new factors in their dtype, and what rounding cost (`Extension`)."""
+    trajectory = extraction.trajectory
+
+    def extended(name: str) -> tuple[ExtendedModule, Refit, float]:
+        record, refit = _extended(name, extraction, update, alpha, gated.get(name), backtest, rank)
+        stored = _stored(name, refit.factors, getattr(torch, dtype))
+        changed = _rounding(stored, refit.factors) if record.update_norm else 0.0
+        return record, replace(refit, factors=stored), changed * trajectory.config.scaling(name)
+
+    records, refits, changes = [], {}, []
+    for record, refit, changed in in_threads(extended, trajectory.module_names, _at_once(trajectory, update)):
+        records.append(record)
+        refits[record.name] = refit
+        changes.append(changed)
+        on_progress(len(records) / len(trajectory.module_names))
+    added = math.hypot(*(record.update_norm for record in records))
+    return records, refits, math.hypot(*changes) / added if added else 0.0
+
+
 def _at_once(trajectory: Trajectory, update: Update) -> int:
-    """How many modules are refitted at a time: a combination of many points is large, and more than once."""
+    """How many modules are refitted at a time: a combination of many points is large."""
     entries, largest = 0, 1
     for name, keys in trajectory.layouts[0].modules.items():
         entries += keys.r * (keys.m + keys.n)

@@ -28,9 +28,8 @@ def write_adapter(folder: Path, trajectory: Trajectory, factors: Mapping[str, Lo
     last = trajectory.layouts[trajectory.last]
     tensors: dict[str, Tensor] = last.other_tensors()
     for key, tensor in tensors.items():
-        if (
-            not (tensor.float() if tensor.itemsize == 1 else tensor).isfinite().all()
-        ):  # none is told of float8
+        widened = tensor.float() if tensor.itemsize == 1 else tensor  # torch cannot tell of float8
+        if not widened.isfinite().all():
             raise trajectory.not_finite(key, trajectory.last)
     for name, keys in last.modules.items():
         tensors[keys.B] = factors[name].B.contiguous()

@@ -5,7 +5,6 @@ files be more than a job may have; a file that is cut short would take the proce
 the system has in its cache takes no longer than to map it.
 """
 
-import errno
 import json
 import os
 import weakref
@@ -72,8 +71,11 @@ class TensorFile:
         try:
             with safe_open(path, framework="pt"):
                 pass  # the header is sound, and all tensors lie within the file
-        except (FileNotFoundError, RuntimeError) as reason:  # so it calls what the system does not allow
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path)) from reason
+        except FileNotFoundError:  # it says so of every file that the system does not open
+            os.close(os.open(path, os.O_RDONLY))
+            raise
+        except RuntimeError as reason:
+            raise OSError(str(reason)) from None
         length = int.from_bytes(self._bytes(0, 8), "little")
         self.entries = _entries(self._bytes(8, length))
 
