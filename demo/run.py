@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from demo.plans import PLANS, Plan
-from demo.server import Server, ServerFailedError, embedded_server
+from demo.server import COMMAND, Server, ServerFailedError, embedded_server
 from demo.table import Measured, make_table
 
 HERE = Path(__file__).parent
@@ -152,9 +152,7 @@ def main() -> None:
     console.print(
         f"What each jump did, on what evidence: {arguments.folder}/*/jump-*/report.html", soft_wrap=True
     )
-    console.print(
-        f"All jobs, as pages: nextrapolate-server --data-dir {arguments.folder}/server/data", soft_wrap=True
-    )
+    console.print(f"All jobs, as pages: {COMMAND} --data-dir {arguments.folder}/server/data", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+COMMAND = Path(sys.executable).with_name("nextrapolate-server")
 START_SECONDS = 180.0
 STOP_SECONDS = 90.0
 URL = re.compile(r"http://127\.0\.0\.1:\d+")
@@ -39,10 +40,9 @@ def embedded_server(folder: Path, workers: int) -> Iterator[Server]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / "server.log"
-    command = Path(sys.executable).with_name("nextrapolate-server")
     with log.open("w") as output:
         process = subprocess.Popen(  # noqa: S603 (our own command)
-            [command, "--port=0", f"--data-dir={folder / 'data'}", f"--workers={workers}"],
+            [COMMAND, "--port=0", f"--data-dir={folder / 'data'}", f"--workers={workers}"],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
