@@ -97,8 +97,9 @@ class Side:
 
     def _parts(self, begin: int, length: int, room: Tensor) -> Iterator[Tensor]:
         """The factors for one range of d, read into memory that is given."""
-        rooms = torch.split(room, length * self.rank)
-        for factor, own in zip(self.factors, rooms, strict=False):
+        each = length * self.rank
+        rooms = room[: len(self) * each].view(len(self), each)
+        for factor, own in zip(self.factors, rooms, strict=True):
             yield factor.part(self.long, begin, length, own)
 
     def _fitting(self, together: int) -> int:
