@@ -49,6 +49,7 @@ METHODS: list[Method] = [
     ExpoMethod(horizon_steps=20),
     MaecMethod(horizon_steps=20),
 ]
+RIVALS = {"auto", "autoregression", "weight-extrapolation", "relex", "expo", "none"}
 NO_FORECASTS: list[Method] = [
     SoupMethod(horizon_steps=20),
     SoupMethod(horizon_steps=20, selection="greedy", scores=tuple(-((i - 9) ** 2) for i in range(12))),
@@ -127,9 +128,7 @@ def test_every_method_leaves_an_adapter_and_its_report(
 def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Path, tmp_path: Path) -> None:
     pipeline.run(work(run_folder, tmp_path / "out", METHODS[0]), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
-    assert {scored.method.name for scored in report.rivals} == {
-        "none", "weight-extrapolation", "autoregression", "relex", "expo",
-    }  # fmt: skip
+    assert {scored.method.name for scored in report.rivals} == RIVALS - {"auto"}
     assert report.choice is not None
     page = unescape((tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert report.choice.why in page
@@ -143,6 +142,15 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum is not None
     assert report.recommended is ("speaks for" in report.verdict)
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
+
+
+@pytest.mark.parametrize("method", [NextMethod(horizon_steps=20), AutoregressionMethod(horizon_steps=20)])
+def test_a_report_says_whether_the_default_would_do_better(
+    method: Method, run_folder: Path, tmp_path: Path
+) -> None:
+    pipeline.run(work(run_folder, tmp_path / "out", method), ignore)
+    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
+    assert {scored.method.name for scored in report.rivals} == RIVALS - {method.name}
 
 
 @pytest.mark.parametrize("gate", [Gate(), Gate(min_energy_ratio=1.0), Gate(min_backtest_cosine=1.0)])

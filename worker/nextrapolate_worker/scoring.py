@@ -4,6 +4,7 @@ from contextlib import suppress
 from dataclasses import asdict
 
 from nextrapolate.schemas import (
+    AutoMethod,
     AutoregressionMethod,
     BacktestReport,
     ExpoMethod,
@@ -28,6 +29,7 @@ from nextrapolate_numerics import Scores as NumericsScores
 from nextrapolate_worker.methods import numerics_method
 
 _RIVALS: tuple[type[Method], ...] = (
+    AutoMethod,
     AutoregressionMethod,
     WeightExtrapolationMethod,
     RelexMethod,
