@@ -71,6 +71,8 @@ def test_every_page_runs_nothing_but_our_own_files(
         f"/jobs/{job_id}/again",
         f"/jobs/{job_id}/report",
         f"/series/{series_id}",
+        f"/series/{series_id}/ask",
+        f"/series/{series_id}/ask?task=backtest",
     ]
     pages += ["/series", "/methods", f"/compare?jobs={job_id},{job_id}", "/login", "/jobs/nope", "/nowhere"]
     for path in pages:
@@ -160,10 +162,12 @@ def test_a_key_that_may_not_write_is_offered_nothing_and_told_so(
         text = visitor.get(page).text
         assert Forms(text).forms == [("/logout", {})] + [("/compare", {})] * ("series" in page)
         assert "Run again" not in text
+        assert "/ask" not in text
     (token,) = visitor.cookies.values()
     form = {FORM_TOKEN: hmac.new(token.encode(), b"form", hashlib.sha256).hexdigest()}
     for refused in (
         visitor.get(f"/jobs/{job_id}/again"),
+        visitor.get(f"/series/{series_id}/ask"),
         visitor.post(f"/jobs/{job_id}/cancel", data=form),
     ):
         assert refused.status_code == 403
@@ -211,6 +215,47 @@ def test_a_job_is_run_again_with_other_parameters(
     assert again["steps"] == [10, 20]
     assert again["labels"] == {"run": HOSTILE}
     assert browser.post("/jobs", data=form).headers["Location"] == answer.headers["Location"], "sent twice"
+
+
+def test_the_first_job_on_a_run_is_asked_for_on_its_page(
+    browser: TestClient, client: TestClient, series_id: str
+) -> None:
+    asked = f"/series/{series_id}/ask"
+    assert f'href="{asked}"' in browser.get(f"/series/{series_id}").text
+    form = Forms(browser.get(f"{asked}?method=relex").text).to("/jobs")
+    assert (form["on"], form["method.name"], form["until"]) == (series_id, "relex", "")
+    form |= {"method.rank": "2", "until": "20"}
+    refused = browser.post("/jobs", data={**form, "until": "10"})
+    assert refused.status_code == 422
+    assert "needs at least 2 checkpoints" in refused.text
+    answer = browser.post("/jobs", data={**Forms(refused.text).to("/jobs"), "until": "20"})
+    job = client.get(answer.headers["Location"]).json()
+    assert (job["method"]["name"], job["method"]["rank"], job["steps"]) == ("relex", 2, [10, 20])
+
+
+def test_a_backtest_asked_for_on_a_run_holds_out_its_last_third(
+    browser: TestClient, client: TestClient, series_id: str
+) -> None:
+    asked = f"/series/{series_id}/ask?task=backtest"
+    assert f'href="{asked}"' in browser.get(f"/series/{series_id}").text
+    form = Forms(browser.get(asked).text).to("/jobs")
+    assert (form["at"], form["horizon_steps"]) == ("20", "40")
+    refused = browser.post("/jobs", data={**form, "horizon_steps": "7"})
+    assert refused.status_code == 422
+    answer = browser.post("/jobs", data={**Forms(refused.text).to("/jobs"), "horizon_steps": "40"})
+    job = client.get(answer.headers["Location"]).json()
+    assert (job["task"], job["steps"]) == ("backtest", [10, 20, 60])
+
+
+def test_a_run_without_checkpoints_has_nothing_to_ask_for(browser: TestClient, client: TestClient) -> None:
+    empty = client.post("/series", json={"name": "empty"}).json()["id"]
+    assert "/ask" not in browser.get(f"/series/{empty}").text
+    for task in ("extrapolate", "backtest"):
+        page = browser.get(f"/series/{empty}/ask?task={task}")
+        assert "Nothing has arrived yet" in page.text
+        assert browser.post("/jobs", data=Forms(page.text).to("/jobs")).status_code == 422
+    assert browser.get(f"/series/{empty}/ask?task=nonsense").status_code == 422
+    assert browser.get("/series/nope/ask").status_code == 404
 
 
 def test_what_cannot_be_run_is_asked_again_with_the_reason(browser: TestClient, job_id: str) -> None:

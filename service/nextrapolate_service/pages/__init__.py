@@ -9,7 +9,7 @@
     found.py         jobs by state and text, page by page
     runs.py          the runs that jobs are over, by name
     forms.py         what forms bring; parameters.py: a method's parameters as fields
-    again.py         the form in which a job is run again
+    asking.py        the form in which a job is asked for
     failures.py      a problem as a page
 
 An address that the API has as well gives its page to callers who ask for HTML, and to nobody else.

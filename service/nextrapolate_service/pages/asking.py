@@ -1,15 +1,58 @@
-"""The form in which a job is run again: what it shows, and what was entered in it."""
+"""The form in which a job is asked for, on a series or as another was: what it shows, and what was entered."""
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from nextrapolate.methods import METHODS, default_methods
-from nextrapolate.schemas import BacktestCreate, Gate, InspectCreate, JobCreate, JobRequest, Output
+from nextrapolate.schemas import (
+    HORIZON_STEPS,
+    BacktestCreate,
+    Gate,
+    InspectCreate,
+    JobCreate,
+    JobRequest,
+    Output,
+)
 from nextrapolate_service.pages.forms import SignedForm
 from nextrapolate_service.pages.parameters import departures, entered, fields_of
-from nextrapolate_store.records import JobRecord
+from nextrapolate_store.records import JobRecord, SeriesRecord
+
+AskedOfSeries = Literal["extrapolate", "backtest"]
+"""Tasks that have something to be entered; an inspection has a button."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What a form starts from.
+
+    Attributes:
+        request: what is asked for if nothing is changed.
+        steps: of the checkpoints there are.
+        source: the job that is run again, or the series.
+    """
+
+    request: JobRequest
+    steps: tuple[int, ...]
+    source: JobRecord | SeriesRecord
+
+    @classmethod
+    def again(cls, job: JobRecord) -> "Draft":
+        """As a job was asked for."""
+        return cls(job.request, tuple(job.steps), job)
+
+    @classmethod
+    def on(cls, series: SeriesRecord, task: AskedOfSeries) -> "Draft":
+        """With the defaults; a backtest holds out the last third of the run, as an inspection does."""
+        steps = tuple(series.checkpoints)
+        if task == "extrapolate":
+            return cls(JobCreate(series=series.id), steps, series)
+        first, last = (steps[0], steps[-1]) if steps else (0, 0)
+        at = max((step for step in steps if step <= last - (last - first) // 3), default=0)
+        horizon_steps = last - at or HORIZON_STEPS
+        return cls(BacktestCreate(series=series.id, at=at, horizon_steps=horizon_steps), steps, series)
 
 
 def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
@@ -37,19 +80,19 @@ def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:
     return body
 
 
-def shown(record: JobRecord, method: str | None, form: SignedForm | None) -> dict[str, Any]:
-    """Say what the form holds: what was asked of the job, or what was entered where that was refused.
+def shown(draft: Draft, method: str | None, form: SignedForm | None) -> dict[str, Any]:
+    """Say what the form holds: what the draft does, or what was entered where that was refused.
 
     Args:
-        record: the job.
+        draft: of the job.
         method: the method to ask for instead, if it is one.
         form: what was refused.
     """
-    steps = record.steps
-    # Checkpoints have arrived since, perhaps: without the step, the job would be run on those as well.
-    until = form.first("until") if form else str(steps[-1])
-    fields: dict[str, Any] = {"steps": steps, "until": until, "method": None, "backtest": None}
-    match record.request:
+    # Checkpoints have arrived since, perhaps: without the step, a job run again would be on those as well.
+    latest = str(draft.steps[-1]) if isinstance(draft.source, JobRecord) else ""
+    until = form.first("until") if form else latest
+    fields: dict[str, Any] = {"steps": draft.steps, "until": until, "method": None, "backtest": None}
+    match draft.request:
         case JobCreate() as asked:
             fields |= _extrapolation(asked, method, form)
         case BacktestCreate() as asked:
