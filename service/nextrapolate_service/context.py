@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nextrapolate_store.logs import about
+from nextrapolate_store.logs import about, only_about
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ class RequestId:
                 status, made = message["status"], headers.get("Location", "")
             await send(message)
 
-        with about(request_id=request_id):
-            try:
-                await self._app(scope, receive, send_with_id)
-            finally:
-                _note(scope, status, made, time.monotonic() - started)
+        only_about(request_id=request_id)  # its task's last line, uvicorn's of a mistake, comes after this
+        try:
+            await self._app(scope, receive, send_with_id)
+        finally:
+            _note(scope, status, made, time.monotonic() - started)
 
 
 def _note(scope: Scope, status: int, made: str, seconds: float) -> None:

@@ -49,7 +49,11 @@ def _of_jobs(found: Statistics) -> Iterator[Metric]:
     yield from (jobs, stages)
     yield _gauge("next_queue_depth", "Jobs that wait for a worker", found.queue_depth)
     oldest = found.queue_oldest_seconds
-    yield _gauge("next_queue_oldest_seconds", "How long the first of them has waited", oldest)
+    yield _gauge(
+        "next_queue_oldest_seconds",
+        "How long the first of them has waited since it came (back)",
+        oldest,
+    )
     yield _counter("next_lease_expired", "Claims whose worker stopped beating", found.lease_expired)
     yield _counter("next_fence_refused", "Writes of workers that had lost their claim", found.fence_refused)
     yield _counter("next_republished", "Wake-ups that were sent again", found.republished)

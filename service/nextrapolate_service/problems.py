@@ -40,6 +40,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.SeriesNotFound: (404, "series-not-found"),
     store_errors.BlobNotFound: (404, "file-not-found"),
     store_errors.ArtifactNotFound: (404, "file-not-found"),
+    store_errors.ResultLost: (500, "result-lost"),
     store_errors.JobFinished: (409, "job-finished"),
     store_errors.JobNotSucceeded: (409, "job-not-succeeded"),
     store_errors.FileTaken: (409, "file-conflict"),

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.schemas import REPORT, AnyReport, JobState
 from nextrapolate_service.errors import ResultsNotReadyError
+from nextrapolate_store.errors import ResultLost
 from nextrapolate_store.records import JobRecord, JobSummary
 from nextrapolate_store.store import Store
 
@@ -36,7 +37,7 @@ def report_of(store: Store, job: JobSummary) -> AnyReport | None:
         return None
     try:
         return _read(store.job_folders.result_path(job, REPORT))
-    except (ValidationError, OSError):  # and the next one who asks may have more luck with the disk
+    except (ValidationError, ResultLost, OSError):  # the next one who asks may have more luck with the disk
         return None
 
 

@@ -14,6 +14,7 @@ StoreError
 │   ├── BlobNotFound         no such blob of this tenant
 │   ├── ArtifactNotFound     the job has no such result
 │   └── KeyNotFound          no API key of that id
+├── ResultLost               a result that the job has made is not on the disk any more
 ├── KeyRefused               an API key that is not let in
 │   ├── KeyUnknown           it is none of this store's
 │   ├── KeyRevoked           it was revoked
@@ -96,6 +97,10 @@ class ArtifactNotFound(NotFound):
 
 class KeyNotFound(NotFound):
     """No API key of that id."""
+
+
+class ResultLost(StoreError):
+    """A result that the job has made is not on the disk any more."""
 
 
 class KeyRefused(StoreError):

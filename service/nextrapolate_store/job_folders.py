@@ -10,7 +10,7 @@ No other module puts these paths together.
 import shutil
 from pathlib import Path
 
-from nextrapolate_store.errors import ArtifactNotFound
+from nextrapolate_store.errors import ArtifactNotFound, ResultLost
 from nextrapolate_store.files import discard_folder, make_folder, remove_discarded
 from nextrapolate_store.ids import ids_in
 from nextrapolate_store.records import JobRecord, JobSummary
@@ -49,11 +49,18 @@ class JobFolders:
 
         Raises:
             ArtifactNotFound: it has no result of that name.
+            ResultLost: it had one, and the disk has it no longer.
         """
         if name not in job.artifacts:
             known = ", ".join(sorted(job.artifacts)) or f"nothing yet, it is {job.state}"
             raise ArtifactNotFound(f"job {job.id} has no {name}; it has: {known}")
-        return self.path(job.id) / str(job.fence) / name
+        path = self.path(job.id) / str(job.fence) / name
+        if not path.is_file():
+            raise ResultLost(
+                f"{name} of job {job.id} is not on the server's disk any more: run the job again, or have "
+                "the operator restore the data folder"
+            )
+        return path
 
     def stages_folder(self, job_id: str) -> Path:
         """Give the path of what a job's attempts leave to the next one, which need not be there."""

@@ -28,6 +28,11 @@ def about(**fields: Any) -> Iterator[None]:
         _about.reset(token)
 
 
+def only_about(**fields: Any) -> None:
+    """Have every line that is written from now on in this task carry these fields and no others."""
+    _about.set(fields)
+
+
 def configure_logging() -> None:
     """Log to stderr: for people where that is a terminal, as JSON where it is not.
 

@@ -68,7 +68,7 @@ class Rebuild:
             if not add_missing:
                 raise StoreNotEmpty(
                     "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
-                    "lacks, as after an older backup of it was restored"
+                    "lacks, and leaves alone what is there"
                 )
             self._deployment.join()
         else:

@@ -146,6 +146,7 @@ class SeriesStore:
             SeriesNotFound: there is no such series, or it is another tenant's.
             JobNotFound: so it is with the job.
             JobNotSucceeded: the job has no adapter.
+            ResultLost: the disk has it no longer.
             QuotaExceeded: the tenant has no room for the files.
             JumpTaken: another job's was, after this very step: what has happened does not change.
         """

@@ -1,14 +1,12 @@
 """What comes before a body is bounded, in bytes and in time, on a server that listens."""
 
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-import uvicorn
-from fixtures.ports import held_port
+from fixtures.listening import listening
 from starlette.types import Receive, Scope, Send
 
 from nextrapolate_service import bounded_http
@@ -31,18 +29,8 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @pytest.fixture
 def port() -> Iterator[int]:
-    with held_port() as port:
-        config = uvicorn.Config(app, port=port, http=BoundedHttp, log_config=None, lifespan="off")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run)
-        thread.start()
-        deadline = time.monotonic() + 60
-        while not server.started:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    with listening(app, http=BoundedHttp) as port:
         yield port
-        server.should_exit = True
-        thread.join()
 
 
 def connected(port: int) -> closing[socket.socket]:

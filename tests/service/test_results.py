@@ -1,17 +1,18 @@
 import errno
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from fixtures.client_examples import a_report
 from fixtures.problems import problem
+from fixtures.reports import extrapolation
 
-from nextrapolate_service.results import report_of
+from nextrapolate_service.results import _read, report_of
 from nextrapolate_store.store import Store
 
-Finish = Callable[[str], dict[str, bytes]]
+Finish = Callable[..., dict[str, bytes]]
 
 MODEL = "adapter_model.safetensors"
 
@@ -116,12 +117,34 @@ def test_a_result_that_is_none_is_404(client: TestClient, job_id: str, finish: F
     assert client.get(f"/jobs/{job_id}/adapter/%2e%2e%2fjob.json").status_code == 404
 
 
+def test_a_result_that_the_disk_has_lost_says_so(
+    client: TestClient, browser: TestClient, series_id: str, job_id: str, finish: Finish, store: Store
+) -> None:
+    finish(job_id, report=extrapolation())
+    shutil.rmtree(store.job_folders.path(job_id) / str(store.jobs.get("tests", job_id).fence))
+    jump = {"step": 60, "job": job_id}
+    for answer in (
+        client.get(f"/jobs/{job_id}/report"),
+        client.head(f"/jobs/{job_id}/adapter/{MODEL}"),
+        client.get(f"/jobs/{job_id}/adapter/{MODEL}"),
+        client.post(f"/series/{series_id}/jumps", json=jump),
+    ):
+        assert answer.status_code == 500
+        if answer.content:
+            found = problem(answer, 500, "result-lost", blame="server")
+            assert not found.retryable
+            assert "run the job again" in found.detail
+    assert browser.get(f"/jobs/{job_id}").status_code == 200
+    assert "run the job again" in browser.get(f"/jobs/{job_id}/report").text
+
+
 def test_a_report_that_could_not_be_read_once_is_read_the_next_time(
     client: TestClient, job_id: str, finish: Finish, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    finish(job_id)
+    finish(job_id, report=extrapolation())
     job = store.jobs.get("tests", job_id)
-    store.job_folders.result_path(job, "report.json").write_text(a_report().model_dump_json())
+    assert report_of(store, job) == extrapolation()
+    _read.cache_clear()
 
     def broken(path: Path) -> bytes:
         raise OSError(errno.ESTALE, "stale file handle")
@@ -129,4 +152,4 @@ def test_a_report_that_could_not_be_read_once_is_read_the_next_time(
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", broken)
         assert report_of(store, job) is None
-    assert report_of(store, job) == a_report()
+    assert report_of(store, job) == extrapolation()

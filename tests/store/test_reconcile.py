@@ -47,6 +47,22 @@ def test_a_worker_that_stops_beating_loses_its_job(store_settings: StoreSettings
     store.close()
 
 
+def test_a_job_that_comes_back_waits_from_then_on(store_settings: StoreSettings) -> None:
+    store = impatient(store_settings)
+    job = submit(store)
+    held = claim(store, job)
+    time.sleep(0.3)  # it runs, and nobody waits
+    store.jobs.release(job.id, held.fence, "the worker stops")
+    assert store.statistics.read().queue_oldest_seconds < 0.2
+    claim(store, job)
+    time.sleep(0.3)
+    assert store.jobs.reconcile().requeued == (job.id,)
+    assert store.statistics.read().queue_oldest_seconds < 0.2
+    time.sleep(0.3)
+    assert store.statistics.read().queue_oldest_seconds >= 0.3
+    store.close()
+
+
 def test_the_last_error_that_is_known_is_told(store_settings: StoreSettings) -> None:
     store = impatient(store_settings)
     job = submit(store)

@@ -23,6 +23,7 @@ from nextrapolate_worker import resolving
 from nextrapolate_worker.errors import (
     CheckpointChanged,
     CheckpointGone,
+    CheckpointLost,
     CheckpointUnsupported,
     CheckpointUnusable,
     SourceUnavailable,
@@ -246,6 +247,21 @@ def test_a_file_that_has_changed_since_submit_is_not_taken(on_disk: Path, work: 
     (on_disk / MODEL).unlink()
     with pytest.raises(CheckpointGone, match="is gone now"):
         resolve(work(pinned), lambda _: None)
+
+
+def test_an_upload_that_the_disk_has_lost_is_the_servers_fault(
+    blobs: BlobStore, work: Work, tmp_path: Path
+) -> None:
+    stored = blobs.put_bytes("default", model_bytes(10)).sha256
+    lost = FileSource("blob", stored)
+    blobs.path(lost, "default").unlink()
+    with pytest.raises(
+        CheckpointLost, match=r"checkpoint 10: .* upload it again, to the same series"
+    ) as error:
+        resolve(work(lost), lambda _: None)
+    assert not is_final(error.value)
+    blobs.put_bytes("default", model_bytes(10))
+    resolved(work(lost))
 
 
 def test_a_link_that_was_put_in_the_way_is_not_followed(on_disk: Path, work: Work, tmp_path: Path) -> None:

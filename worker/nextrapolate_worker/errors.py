@@ -2,6 +2,7 @@
 
 WorkerError
 ├── CheckpointGone        a file that was there at submit is not there any more
+├── CheckpointLost        an upload is not on the server's disk any more
 ├── CheckpointChanged     a file is not any more what it was at submit
 ├── CheckpointUnusable    what was fetched cannot be part of a checkpoint
 ├── CheckpointUnsupported what was fetched shows a feature whose delta is not B A
@@ -28,6 +29,13 @@ class CheckpointGone(WorkerError):
 
     code = "checkpoint-gone"
     blame = "user"
+
+
+class CheckpointLost(WorkerError):
+    """An upload, which stays while a job needs it, is not on the server's disk any more."""
+
+    code = "checkpoint-lost"
+    blame = "server"
 
 
 class CheckpointChanged(WorkerError):

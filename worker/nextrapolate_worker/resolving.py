@@ -24,6 +24,7 @@ from nextrapolate_store.remote.fetching import Fetcher
 from nextrapolate_worker.errors import (
     CheckpointChanged,
     CheckpointGone,
+    CheckpointLost,
     CheckpointUnsupported,
     CheckpointUnusable,
     SourceUnavailable,
@@ -65,7 +66,10 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
                 return blobs.path(FileSource("blob", fetched[source]), work.tenant)
             found = blobs.path(source, work.tenant)
         except BlobNotFound as error:
-            raise CheckpointGone(f"checkpoint {step}: {error}") from None
+            raise CheckpointLost(
+                f"checkpoint {step}: its upload is not on the server's disk any more: upload it again, to "
+                "the same series, or have the operator restore the data folder; then run the job again"
+            ) from error
         _check_unchanged(step, found, source.version)
         return found
 

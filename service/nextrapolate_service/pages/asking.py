@@ -1,4 +1,4 @@
-"""The form in which a job is asked for, on a series or as another was: what it shows, and what was entered."""
+"""The form in which a job is asked for, on a series or as another was: what it shows, what was entered."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

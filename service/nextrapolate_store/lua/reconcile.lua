@@ -41,7 +41,7 @@ for _, tenant in ipairs(redis.call('SMEMBERS', key.parking)) do
   local room = math.min(quota_of(tenant, 'running_jobs') - used(tenant, 'running_jobs'), limit)
   for _, id in ipairs(room > 0 and present(parked, redis.call('ZRANGE', parked, 0, room - 1)) or {}) do
     redis.call('ZREM', parked, id)
-    redis.call('ZADD', key.queued, get(id, 'created_at'), id)
+    enqueue(id)
     set(id, 'woken_at', 0)
   end
   if redis.call('EXISTS', parked) == 0 then

@@ -58,6 +58,12 @@ local function wants_webhook(id)
   return type(cjson.decode(get(id, 'request')).webhook) == 'table'
 end
 
+-- Put a job in its place in the queue, which goes by when it was submitted, however late it comes back.
+local function enqueue(id)
+  redis.call('ZADD', key.queued, get(id, 'created_at'), id)
+  set(id, 'queued_at', now_ms())
+end
+
 -- The one place where a state changes: the record, every index and the event move together.
 local function move(id, state, event, message)
   local tenant = get(id, 'tenant')
@@ -66,7 +72,7 @@ local function move(id, state, event, message)
   redis.call('ZADD', index .. state, 0, id)
   set(id, 'state', state)
   if state == 'queued' then
-    redis.call('ZADD', key.queued, get(id, 'created_at'), id)
+    enqueue(id)
   else
     redis.call('ZREM', key.queued, id)
     redis.call('ZREM', key.tenant_parked .. tenant, id)
