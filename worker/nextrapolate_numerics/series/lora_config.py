@@ -13,6 +13,9 @@ from typing import Any
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 
+_PLAIN_NAME = re.compile(r"[\w.]*")  # no repeats, and so nothing to try for ever
+_MATCH_SECONDS = 0.1  # of one pattern on one name, where microseconds are usual
+
 # field of adapter_config.json -> the feature's name, and why its effect is not s B A on a fixed base weight
 _REFUSED: Mapping[str, tuple[str, str]] = {
     "use_dora": ("DoRA (use_dora)", "its magnitude vector changes the weight beyond B A"),
@@ -94,12 +97,20 @@ class LoraConfig:
         return json.dumps(self.fields) == json.dumps(other.fields)
 
     def rank(self, module: str) -> int:
-        """The module's rank."""
-        return int(_by_pattern(self.rank_pattern, module, self.r))
+        """The module's rank.
+
+        Raises:
+            BrokenAdapterError: a pattern takes too long on the module's name.
+        """
+        return int(self._by_pattern(self.rank_pattern, module, self.r))
 
     def scaling(self, module: str) -> float:
-        """The module's s in dW = s B A: alpha / r, and alpha / sqrt(r) under rsLoRA (arXiv 2312.03732)."""
-        alpha = _by_pattern(self.alpha_pattern, module, self.lora_alpha)
+        """The module's s in dW = s B A: alpha / r, and alpha / sqrt(r) under rsLoRA (arXiv 2312.03732).
+
+        Raises:
+            BrokenAdapterError: as `rank`.
+        """
+        alpha = self._by_pattern(self.alpha_pattern, module, self.lora_alpha)
         rank = self.rank(module)
         return alpha / (math.sqrt(rank) if self.use_rslora else rank)
 
@@ -121,13 +132,32 @@ class LoraConfig:
                     self.path, f"the pattern {pattern!r} is no regular expression ({reason})"
                 ) from None
 
+    def _by_pattern(self, patterns: Mapping[str, float], module: str, default: float) -> float:
+        """The value of the first pattern that matches the module's name or a dotted tail of it."""
+        for pattern, value in patterns.items():
+            try:
+                if _matches(pattern, module):
+                    return value
+            except TimeoutError:
+                raise BrokenAdapterError(
+                    self.path,
+                    f"the pattern {pattern!r} takes too long to match {module}; write it without repeats of "
+                    "repeats, or name the modules",
+                ) from None
+        return default
 
-def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
-    """The value of the first pattern that matches the module's name or a dotted tail of it."""
-    for pattern, value in patterns.items():
-        if re.match(_whole(pattern), module):
-            return value
-    return default
+
+def _matches(pattern: str, module: str) -> bool:
+    """Whether a pattern matches a module's name or a dotted tail of it.
+
+    Raises:
+        TimeoutError: it would try for ever.
+    """
+    if _PLAIN_NAME.fullmatch(pattern):
+        return re.match(_whole(pattern), module) is not None
+    import regex  # benchmarks run where torch, numpy and safetensors are all there is
+
+    return regex.match(_whole(pattern), module, timeout=_MATCH_SECONDS) is not None
 
 
 def _whole(pattern: str) -> str:
