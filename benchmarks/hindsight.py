@@ -21,7 +21,7 @@ import torch
 
 from benchmarks.models import checkpoints_of
 from benchmarks.written import markdown_row, markdown_table
-from nextrapolate.methods import make_method
+from nextrapolate.methods import label, make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import Backtest, Trajectory, compare
 from nextrapolate_worker.methods import numerics_method
@@ -56,7 +56,7 @@ def main() -> None:
                 *(
                     cell
                     for best in (as_published, at_any)
-                    for cell in (told(best.method), f"{best.error:.3f}")
+                    for cell in (label(best.method), f"{best.error:.3f}")
                 ),
                 method.name,
                 f"{error:.3f}",
@@ -122,12 +122,6 @@ def published_methods(steps: Sequence[int], at: int) -> Iterator[Method]:
     for window in (20, 50, 100):
         yield make_method("soup", window_steps=window)
         yield make_method("wsm", window_steps=window)
-
-
-def told(method: Method) -> str:
-    """A method and what is not left at its default, as a caller would write it."""
-    given = method.model_dump(exclude={"name", "horizon_steps"}, exclude_defaults=True)
-    return " ".join([method.name, *(f"{name}={value}" for name, value in given.items())])
 
 
 if __name__ == "__main__":

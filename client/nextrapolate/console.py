@@ -23,6 +23,7 @@ from nextrapolate.errors import (
 )
 from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.invalid_requests import plain_words
+from nextrapolate.methods import label
 from nextrapolate.progress import OnProgress, Progress
 from nextrapolate.schemas import Job, MethodInfo, Series
 
@@ -189,7 +190,7 @@ def _values(name: str, schema: Mapping[str, Any]) -> str:
 def show_jobs(jobs: list[Job], runs: Mapping[str, str], *, more: bool) -> None:
     """List jobs, one a line, with the names that runs have; and say on stderr where that is not all."""
     for job in jobs:
-        what = job.method.name if job.method else job.task
+        what = label(job.method) if job.method else job.task
         run = runs.get(job.series or "", "-")
         facts = (job.id, f"{job.state:<10}", f"{job.progress:4.0%}", _when(job.created_at), f"{what:<20}")
         typer.echo("  ".join((*facts, f"steps {_span(job.steps):<9}", run)))

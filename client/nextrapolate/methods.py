@@ -1,8 +1,11 @@
-"""From a method's name and parameters to the method, or to a list of what there is."""
+"""From a method's name and parameters to the method, or to a list of what there is; and back to text."""
 
+import json
+import shlex
+from contextlib import suppress
 from typing import Any, get_args
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
 from nextrapolate.invalid_requests import field_path, plain
@@ -40,6 +43,49 @@ def make_method(method: str | Method, /, **parameters: Any) -> Method:
         return _METHOD.validate_python({**given, "name": name})
     except ValidationError as error:
         raise ParameterError(_short(name, error)) from None
+
+
+def departures(asked: BaseModel) -> dict[str, Any]:
+    """Give the parameters that have to be said to ask for the same; the others are defaults."""
+    said = asked.model_dump()
+    for name in type(asked).model_fields:
+        rest = {other: value for other, value in said.items() if other != name}
+        with suppress(ValidationError):
+            if type(asked).model_validate(rest) == asked:
+                said = rest
+    return said
+
+
+def label(method: Method) -> str:
+    """Name a method so that it is told from the same with other parameters: `next preset=paper`.
+
+    The horizon is left out, since methods that stand beside each other have the same.
+    """
+    return " ".join([method.name, *(f"{name}={_as_text(value)}" for name, value in _own(method).items())])
+
+
+def options(method: Method) -> str:
+    """Write a method as options of `nextrapolate extrapolate`, for a shell; the horizon is left out."""
+    said = _own(method)
+    parts = ["--method", method.name]
+    if "alpha" in said:
+        parts += ["--alpha", _as_text(said.pop("alpha"))]
+    for name, value in said.items():
+        parts += ["--set", f"{name}={_as_text(value)}"]
+    return shlex.join(parts)
+
+
+def _own(method: Method) -> dict[str, Any]:
+    return {
+        name: value for name, value in departures(method).items() if name not in ("name", "horizon_steps")
+    }
+
+
+def _as_text(value: Any) -> str:
+    """Write a value as `make_method` reads it."""
+    if isinstance(value, list | tuple):
+        return ",".join(map(_as_text, value))
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _short(name: str, error: ValidationError) -> str:

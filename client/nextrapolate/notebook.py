@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
+from nextrapolate.methods import label
 from nextrapolate.reading import read
 from nextrapolate.schemas import AnyReport, Comparison, Inspection, MethodScores, Report
 
@@ -23,7 +24,7 @@ def report_html(report: AnyReport, path: str | None = None) -> str:
         case Comparison():
             parts.append(_scores(report.methods, "Methods, the smallest error first"))
             parts += [
-                f"<p>{escape(scored.method.name)}: {escape(warning)}</p>"
+                f"<p>{escape(label(scored.method))}: {escape(warning)}</p>"
                 for scored in report.methods
                 for warning in scored.warnings
             ]
@@ -36,7 +37,7 @@ def report_html(report: AnyReport, path: str | None = None) -> str:
 
 def _scores(methods: Iterable[MethodScores], caption: str) -> str:
     rows = [
-        (method.method.name, f"{method.total.relative_error:.3f}", f"{method.total.cosine:.3f}")
+        (label(method.method), f"{method.total.relative_error:.3f}", f"{method.total.cosine:.3f}")
         for method in methods
         if method.total is not None
     ]

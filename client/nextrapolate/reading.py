@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
+from nextrapolate.methods import label
 from nextrapolate.schemas import (
     AnyReport,
     BacktestReport,
     Comparison,
     Inspection,
     MethodScores,
+    NoneMethod,
     Report,
     RunBreak,
     Scores,
@@ -112,7 +114,7 @@ def _of_update(report: Report) -> Reading:
             f"Look at the checkpoints around step {broken.end_step}, and extrapolate from those of one run.",
         )
     scores = report.backtest.applied
-    name, others = report.method.name, _forecasts(report.rivals)
+    name, others = label(report.method), _forecasts(report.rivals)
     why = f"{_asked(report.backtest)}, {name} {_against_no_jump(scores)}. {_beside(others, scores)}"
     sure = _agreement(report, report.backtest)
     if report.recommended:
@@ -155,7 +157,7 @@ def _repeating(report: Report) -> Reading:
 
 
 def _no_forecast(report: Report) -> Reading:
-    name, last = report.method.name, report.steps[-1]
+    name, last = label(report.method), report.steps[-1]
     back = ""
     if report.backtest is not None:
         back = (
@@ -291,8 +293,8 @@ def _agreement(report: Report, backtest: BacktestReport) -> str:
 
 
 def _scored(methods: Sequence[MethodScores]) -> list[tuple[str, Scores]]:
-    return [(method.method.name, method.total) for method in methods if method.total is not None]
+    return [(label(method.method), method.total) for method in methods if method.total is not None]
 
 
 def _forecasts(methods: Sequence[MethodScores]) -> list[tuple[str, Scores]]:
-    return [(name, scores) for name, scores in _scored(methods) if name != "none"]
+    return [(name, scores) for name, scores in _scored(methods) if name != NoneMethod().name]

@@ -8,6 +8,7 @@ from statistics import fmean, median
 from rich.console import Console
 from rich.table import Table
 
+from nextrapolate.methods import label
 from nextrapolate.schemas import Comparison, Inspection
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -25,12 +26,12 @@ def show_comparison(comparison: Comparison) -> None:
     notes = []
     for scored in comparison.methods:
         if scored.total is None:
-            notes.append(f"{scored.method.name} could not predict: {scored.reason}")
+            notes.append(f"{label(scored.method)} could not predict: {scored.reason}")
             continue
         worst = max((module.relative_error for module in scored.modules), default=0.0)
         numbers = (scored.total.relative_error, scored.total.cosine, scored.total.size_ratio, worst)
-        table.add_row(scored.method.name, *(f"{number:.3f}" for number in numbers), f"{scored.seconds:.2f}")
-        notes += (f"{scored.method.name}: {warning}" for warning in scored.warnings)
+        table.add_row(label(scored.method), *(f"{number:.3f}" for number in numbers), f"{scored.seconds:.2f}")
+        notes += (f"{label(scored.method)}: {warning}" for warning in scored.warnings)
     _print(comparison.verdict, table, notes + comparison.warnings)
 
 

@@ -1,9 +1,12 @@
 """Parameters of methods as text, which is how a command line has them."""
 
+import shlex
+from typing import Any
+
 import pytest
 
 from nextrapolate.errors import ParameterError
-from nextrapolate.methods import make_method
+from nextrapolate.methods import METHODS, label, make_method, options
 from nextrapolate.schemas import AlphaRlMethod, NextMethod, SoupMethod, WeightExtrapolationMethod
 
 
@@ -50,3 +53,32 @@ def test_a_value_out_of_range_is_named(method: str, parameters: dict[str, str]) 
     (name,) = parameters
     with pytest.raises(ParameterError, match=rf"{method}: {name}(\.1)?: "):
         make_method(method, **parameters)
+
+
+@pytest.mark.parametrize(
+    ("method", "said", "asked"),
+    [
+        (make_method("auto", horizon_steps=200), "auto", "--method auto"),
+        (make_method("next", preset="paper"), "next preset=paper", "--method next --set preset=paper"),
+        (
+            make_method("next", preset="paper", alpha=0.7),
+            "next alpha=0.7 preset=paper",
+            "--method next --alpha 0.7 --set preset=paper",
+        ),
+        (make_method("weight-extrapolation", window_steps="auto"), None, None),
+        (make_method("alpharl", rewards=[0.31, 0.35, 0.42], target_reward=0.5), None, None),
+        (make_method("soup", selection="greedy", scores=[1, 2, 3.5]), None, None),
+        *((make_method(name), name, f"--method {name}") for name in METHODS),
+    ],
+)
+def test_a_method_is_written_as_it_is_asked_for(method: Any, said: str | None, asked: str | None) -> None:
+    assert said in (None, label(method))
+    assert asked in (None, options(method))
+    words = iter(shlex.split(options(method)))
+    given: dict[str, str] = {}
+    for option in words:
+        name, value = option.removeprefix("--"), next(words)
+        if name == "set":
+            name, _, value = value.partition("=")
+        given[name] = value
+    assert make_method(given.pop("method"), horizon_steps=method.horizon_steps, **given) == method

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fixtures.reports import comparison, extrapolation, inspection
 
+from nextrapolate.methods import label, make_method
 from nextrapolate.schemas import AnyReport, Comparison, ExpoMethod, Inspection, WsmMethod
 from nextrapolate_worker.rendering import model_card, report_page
 from nextrapolate_worker.rendering.grid import Grid
@@ -118,12 +119,51 @@ def test_names_are_escaped_wherever_they_stand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("relative_error", "judgement"), [(0.5, "✓ Jump recommended"), (1.2, "✗ Jump not recommended")]
+    ("relative_error", "judgement"),
+    [(0.5, "✓ Jump recommended"), (1.001, "? As good as no jump"), (1.2, "✗ Jump not recommended")],
 )
 def test_the_verdict_stands_first(relative_error: float, judgement: str) -> None:
     html = report_page(extrapolation(relative_error=relative_error))
     assert judgement in html
     assert html.index(judgement) < html.index("<main>")
+    assert "Not measured" not in html
+
+
+def test_what_was_measured_is_not_said_to_be_unmeasured() -> None:
+    report = extrapolation(relative_error=0.5)
+    left = [module.model_copy(update={"update_norm": 0.0}) for module in report.modules]
+    html = report_page(report.model_copy(update={"modules": left}))
+    assert "? Nothing was added." in html
+    assert "Not measured" not in html
+    undecided: Inspection = inspection(relative_error=1.001)
+    html = report_page(undecided)
+    assert "? As good as no jump." in html
+    assert "Not measured" not in html
+
+
+def test_one_method_with_other_parameters_is_told_apart_by_them() -> None:
+    report: Comparison = comparison()
+    best = report.methods[0]
+    assert best.total is not None
+    methods = [
+        best.model_copy(
+            update={
+                "method": make_method("next", preset="paper", alpha=alpha),
+                "total": best.total.model_copy(update={"relative_error": error}),
+            }
+        )
+        for alpha, error in ((0.7, 0.6), (1.5, 0.7))
+    ]
+    html = report_page(report.model_copy(update={"methods": methods}))
+    first, second = (label(scored.method) for scored in methods)
+    assert first == "next alpha=0.7 preset=paper"
+    assert second == "next preset=paper"
+    assert "--method next --alpha 0.7 --set preset=paper --horizon-steps" in html
+    (chart,) = re.findall(
+        r'<svg role="img" aria-label="Bar chart of relative errors.*?</svg>', html, re.DOTALL
+    )
+    ticks = {float(text) for text in re.findall(r"<text[^>]*>(\d\.\d+)</text>", chart)}
+    assert max(ticks) <= 1.0
 
 
 def test_reports_without_evidence_say_so() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from nextrapolate.methods import METHODS, default_methods
+from nextrapolate.methods import METHODS, default_methods, departures
 from nextrapolate.schemas import (
     HORIZON_STEPS,
     BacktestCreate,
@@ -17,7 +17,7 @@ from nextrapolate.schemas import (
     Output,
 )
 from nextrapolate_service.pages.forms import SignedForm
-from nextrapolate_service.pages.parameters import departures, entered, fields_of
+from nextrapolate_service.pages.parameters import entered, fields_of
 from nextrapolate_store.records import JobRecord, SeriesRecord
 
 AskedOfSeries = Literal["extrapolate", "backtest"]

@@ -1,12 +1,11 @@
 """A method's parameters as the fields of a form, from their JSON schema; nothing here knows a method."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from nextrapolate_service.pages.forms import Fields
 
@@ -46,17 +45,6 @@ def fields_of(model: type[BaseModel], values: Mapping[str, Any], prefix: str) ->
         for name, schema in _properties(model).items()
         if "const" not in schema
     ]
-
-
-def departures(asked: BaseModel) -> dict[str, Any]:
-    """Give the parameters that have to be said to ask for the same; the others are defaults."""
-    said = asked.model_dump()
-    for name in type(asked).model_fields:
-        rest = {other: value for other, value in said.items() if other != name}
-        with suppress(ValidationError):
-            if type(asked).model_validate(rest) == asked:
-                said = rest
-    return said
 
 
 def entered(model: type[BaseModel], form: Fields, prefix: str) -> dict[str, Any]:

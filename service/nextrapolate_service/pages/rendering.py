@@ -8,6 +8,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nextrapolate.methods import label
 from nextrapolate.reading import number
 from nextrapolate_service.pages import wording
 from nextrapolate_service.pages.headers import SAFE_HEADERS
@@ -41,6 +42,7 @@ def page(request: Request, template: str, *, status: int = 200, **shown: Any) ->
 
 _templates.filters |= {
     "number": number,
+    "label": label,
     "ago": wording.ago,
     "state": wording.state,
     "stage": wording.stage,

@@ -2,6 +2,7 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nextrapolate.methods import label, options
 from nextrapolate.reading import number, read
 from nextrapolate.schemas import AnyReport, Report
 from nextrapolate_worker.rendering.illustration import figures_of
@@ -14,7 +15,7 @@ _templates = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters["number"] = number
+_templates.filters |= {"number": number, "label": label, "options": options}
 
 
 def report_page(report: AnyReport) -> str:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from nextrapolate.methods import label
 from nextrapolate.schemas import KindGeometry, MethodScores, RunGeometry, Scores, Spectrum, StepGeometry
 from nextrapolate_worker.rendering.figures import Cell, Figure, Table, draw
 from nextrapolate_worker.rendering.grid import Grid
@@ -14,22 +15,22 @@ Values = list[dict[str, Cell]]
 _LOWEST_R_SQUARED, _BIN, _BINS = -1.0, 0.1, 20
 
 
-def method_errors(scored: Sequence[tuple[MethodScores, Scores]], chosen: str, role: str) -> Figure:
+def method_errors(scored: Sequence[tuple[MethodScores, Scores]], chosen: MethodScores, role: str) -> Figure:
     """Bars: the relative error of each method where the answer is known.
 
     Args:
         scored: methods and their scores, the smallest error first.
-        chosen: name of the method to set apart.
+        chosen: the one of them to set apart.
         role: what it is, in words.
     """
     values: Values = [
-        {"method": method.method.name, "error": total.relative_error, "chosen": method.method.name == chosen}
+        {"method": label(method.method), "error": total.relative_error, "chosen": method is chosen}
         for method, total in scored
     ]
     (best, least), (worst, most) = scored[0], scored[-1]
     alternative = (
-        f"Bar chart of relative errors: {best.method.name} {least.relative_error:.2f} is the smallest, "
-        f"{worst.method.name} {most.relative_error:.2f} the largest; no jump is 1."
+        f"Bar chart of relative errors: {label(best.method)} {least.relative_error:.2f} is the smallest, "
+        f"{label(worst.method)} {most.relative_error:.2f} the largest; no jump is 1."
     )
     return Figure(
         "errors",
@@ -41,7 +42,7 @@ def method_errors(scored: Sequence[tuple[MethodScores, Scores]], chosen: str, ro
             ("method", "alpha", "relative error", "cosine", "size ratio", "seconds"),
             [
                 (
-                    method.method.name,
+                    label(method.method),
                     method.method.alpha,
                     total.relative_error,
                     total.cosine,

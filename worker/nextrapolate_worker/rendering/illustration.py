@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from nextrapolate.methods import label
 from nextrapolate.schemas import (
     AnyReport,
     Comparison,
@@ -36,7 +37,7 @@ def _extrapolation(report: Report) -> Iterator[Figure]:
             method=report.method, total=report.backtest.applied, seconds=report.backtest.seconds
         )
         scored = sorted([chosen, *report.rivals], key=by_error)
-        yield charts.method_errors(_scored(scored), report.method.name, "the method of this job")
+        yield charts.method_errors(_scored(scored), chosen, "the method of this job")
     yield from _geometry(report.geometry, report.jumps, _reached(report))
     cosines = {module.name: module.backtest_cosine for module in report.modules}
     if any(cosine is not None for cosine in cosines.values()):
@@ -58,10 +59,12 @@ def _comparison(report: Comparison) -> Iterator[Figure]:
     if not scored:
         return
     best = scored[0][0]
-    yield charts.method_errors(scored, best.method.name, "the smallest error")
+    yield charts.method_errors(scored, best, "the smallest error")
     cosines = {module.name: module.cosine for module in best.modules}
     if any(cosines.values()):
-        yield charts.heatmap("cosines", f"Cosine of {best.method.name} by module and layer", _COSINE, cosines)
+        yield charts.heatmap(
+            "cosines", f"Cosine of {label(best.method)} by module and layer", _COSINE, cosines
+        )
 
 
 def _scored(methods: Iterable[MethodScores]) -> list[tuple[MethodScores, Scores]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nextrapolate.methods import default_methods
+from nextrapolate.methods import default_methods, label
 from nextrapolate.schemas import BacktestCreate, Comparison, FileInfo, MethodScores, Stage
 from nextrapolate_numerics import compare
 from nextrapolate_worker.loading import Loaded
@@ -46,5 +46,5 @@ def _verdict(scored: Sequence[MethodScores], request: BacktestCreate) -> str:
         return f"Nothing was measured: {asked}, no method could predict; each says why."
     numbers = f"relative error {best.total.relative_error:.2f}, where no jump scores 1"
     if not best.total.beats_no_jump:
-        return f"No method beats no jump on this run, {asked} ({best.method.name}: {numbers})."
-    return f"{best.method.name} predicts best, {asked}: {numbers} (cosine {best.total.cosine:.2f})."
+        return f"No method beats no jump on this run, {asked} ({label(best.method)}: {numbers})."
+    return f"{label(best.method)} predicts best, {asked}: {numbers} (cosine {best.total.cosine:.2f})."

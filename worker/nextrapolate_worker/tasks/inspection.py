@@ -52,4 +52,6 @@ def _verdict(report: Inspection) -> str:
         return f"Extrapolation should pay on this run: {asked}."
     if evidence.total.beats_no_jump:
         return f"Extrapolation may pay a little on this run; keep jumps short and evaluate them: {asked}."
+    if evidence.total.beats_no_jump is None:
+        return f"Extrapolation should make no difference on this run: {asked}."
     return f"Extrapolation should not pay on this run: {asked}."
