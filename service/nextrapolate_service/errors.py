@@ -12,6 +12,7 @@ ServiceError                       base; `field` is what of the request is meant
 ├── ResultsNotReadyError       409 the job has no results yet, or never will
 ├── RangeRefusedError          416 ranges that cannot be served
 ├── DiskReserveError           507 the disk is nearly full
+├── DiskBrokenError            503 the disk is read-only, or does not answer
 └── UnusableError              422 well-formed, and yet it cannot be used:
     ├── RefusedUriError            a URI this server does not read
     ├── RefusedWebhookError        an address this server does not tell anything
@@ -140,6 +141,16 @@ class DiskReserveError(ServiceError):
 
     status = 507
     code = "disk-nearly-full"
+    retryable = True
+    blame = "server"
+    headers: Mapping[str, str] = {"Retry-After": "60"}
+
+
+class DiskBrokenError(ServiceError):
+    """The data folder's disk takes nothing, or does not answer."""
+
+    status = 503
+    code = "disk-broken"
     retryable = True
     blame = "server"
     headers: Mapping[str, str] = {"Retry-After": "60"}

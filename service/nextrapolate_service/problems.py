@@ -16,7 +16,7 @@ from starlette.routing import Match, Route
 
 from nextrapolate.schemas import Problem
 from nextrapolate_service.context import MAX_JSON_BYTES, REQUEST_ID
-from nextrapolate_service.errors import DiskReserveError, ServiceError, UploadBrokenOffError
+from nextrapolate_service.errors import DiskBrokenError, DiskReserveError, ServiceError, UploadBrokenOffError
 from nextrapolate_service.invalid_fields import explain
 from nextrapolate_service.pages.failures import failure_page
 from nextrapolate_service.pages.negotiation import asks_for_html
@@ -71,6 +71,9 @@ _AT_ONCE = {"digest-mismatch"}
 
 _QUOTA_RETRY_AFTER: Mapping[Quota, str] = {Quota.QUEUED_JOBS: "10", Quota.UPLOADS: "2"}
 """Quotas that free themselves, and when to look again; any other is a matter for people."""
+
+_BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE)
+"""What a disk says that is no more than a part of the data folder's machine."""
 
 _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "the request cannot be read: send valid HTTP with a JSON body"),
@@ -202,6 +205,12 @@ async def _on_client_gone(request: Request, _: ClientDisconnect) -> Response:
 
 
 async def _on_os_error(request: Request, error: OSError) -> Response:
+    if error.errno in _BROKEN:
+        broken = DiskBrokenError(
+            f"the disk of the server's data folder fails ({error.strerror}): the operator has to look at it; "
+            "then try again"
+        )
+        return await _on_service_error(request, broken)
     if error.errno not in (*NO_SPACE, errno.EFBIG):
         raise error
     full = DiskReserveError(

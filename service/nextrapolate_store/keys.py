@@ -160,10 +160,20 @@ class KeyStore:
 
         Raises:
             KeyNotFound: there is no key of this id.
+            OSError: it is refused, and the disk does not take the record of that.
         """
         digest = self._fields(key_id)["digest"]  # keys are never deleted: it is there from now on
         now = RevocationDocument(revoked_at=when(self._redis.now_ms()))
-        self._note_revocation(key_id, self._journal.write_revocation(key_id, digest, now).revoked_at)
+        try:
+            revoked_at = self._journal.write_revocation(key_id, digest, now).revoked_at
+        except OSError as error:  # a key that has leaked does not wait for a disk
+            self._note_revocation(key_id, now.revoked_at)
+            error.add_note(
+                f"(key {key_id} opens nothing any more, but a rebuild would let it in again: when the disk "
+                "can be written, revoke it once more)"
+            )
+            raise
+        self._note_revocation(key_id, revoked_at)
         return self.get(key_id)
 
     def _note_revocation(self, key_id: str, revoked_at: datetime) -> None:

@@ -1,5 +1,7 @@
 import base64
+import errno
 import hashlib
+import os
 import socket
 import time
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from fixtures.problems import problem
 
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.store import Store
 
 MODEL = "adapter_model.safetensors"
@@ -244,6 +247,19 @@ def test_a_full_disk_is_told_before_anything_is_written(
         assert "reserve" in answer.json()["checks"]["disk"]
         assert client.get(made).is_success
         assert client.delete(made).status_code == 204
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EIO, errno.ESTALE])
+def test_a_broken_disk_is_not_a_mistake_of_ours(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Journal, "write_series", failing)
+    found = problem(client.post("/series", json={"name": "run"}), 503, "disk-broken", blame="server")
+    assert found.retryable
+    assert os.strerror(code) in found.detail
 
 
 def test_twenty_uploads_of_one_file_at_once_are_one_blob(

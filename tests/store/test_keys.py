@@ -1,7 +1,9 @@
 """API keys: whose they are, what they open, how often, and that nothing of their secret is kept."""
 
+import errno
 import hashlib
 import hmac
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from redis import Redis
 
 from nextrapolate_store.errors import KeyNotFound, KeyRefused, KeyRevoked, KeyUnknown, StoreLost
+from nextrapolate_store.journal import Journal
 from nextrapolate_store.keys import KeyText, Scope, new_key
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -57,6 +60,24 @@ def test_a_key_from_a_file_is_adopted_once(store: Store) -> None:
     assert store.keys.adopt(first, "local", list(Scope)).revoked_at is not None
     assert store.keys.adopt(second, "local", list(Scope)).revoked_at is None
     assert [key.id for key in store.keys.list()] == ["local"]
+
+
+def test_a_key_is_refused_though_the_disk_takes_no_record_of_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, text = store.keys.create("lab", [Scope.READ])
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Journal, "write_revocation", failing)
+        with pytest.raises(OSError, match="Read-only") as error:
+            store.keys.revoke(made.id)
+    assert "revoke it once more" in error.value.__notes__[0]
+    with pytest.raises(KeyRevoked):
+        store.keys.verify(text)
+    assert store.keys.revoke(made.id).revoked_at is not None
 
 
 def test_a_key_that_was_revoked_is_not_let_in_again_by_a_redis_that_has_forgotten_it(

@@ -1,8 +1,10 @@
 """One attempt against a real Redis, with a real child."""
 
+import errno
 import json
 import logging
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from redis import Redis
 
 from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
 from nextrapolate_store.errors import StoreMismatched
+from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
@@ -250,6 +253,52 @@ def test_a_machine_that_lacks_something_costs_no_attempt(
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert "cuda:99" in (store.jobs.events(job.id, None)[-1].message or "")
+
+
+@pytest.mark.parametrize(
+    ("code", "attempts"), [(errno.EROFS, 0), (errno.EACCES, 0), (errno.EMFILE, 0), (errno.EIO, 1)]
+)
+def test_a_worker_that_cannot_begin_leaves_the_job_to_others_and_rests(
+    code: int,
+    attempts: int,
+    store: Store,
+    store_settings: StoreSettings,
+    nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stopping = threading.Event()
+
+    def failing(folders: JobFolders, job_id: str, fence: int) -> Path:
+        stopping.set()  # or it would rest for a minute
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(JobFolders, "result_folder", failing)
+    job = submit(store, run_folder, QUICK)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, stopping)
+    now = store.jobs.get("default", job.id)
+    assert (now.state, now.attempt) == (JobState.QUEUED, attempts)
+    assert os.strerror(code) in (store.jobs.events(job.id, None)[-1].message or "")
+    assert "takes no job for 60 s" in caplog.text
+
+
+def test_a_job_whose_folder_is_gone_fails_in_the_end(
+    store: Store,
+    store_settings: StoreSettings,
+    nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
+    job = submit(store, run_folder, QUICK)
+    shutil.rmtree(store.job_folders.path(job.id))
+    for _ in range(store_settings.max_attempts):
+        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    error = store.jobs.get("default", job.id).error
+    assert error is not None
+    assert (error.code, error.blame) == ("internal-error", "server")
+    assert "No such file or directory" in error.detail
 
 
 def test_a_job_waits_where_the_data_folder_is_not_mounted(

@@ -5,6 +5,7 @@ reconciler queues the job again, and a commit under an old fence is refused. A w
 does not let it come to that: it gives its job back at once.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -17,7 +18,6 @@ from nextrapolate_store.logs import about
 from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
-from nextrapolate_worker.files import is_for_want_of_room
 from nextrapolate_worker.lease import Lease, Stopped
 from nextrapolate_worker.messages import Done, Failed, Progress, Start
 from nextrapolate_worker.naming import in_the_callers_terms
@@ -35,6 +35,8 @@ _SPEAKS_WITHIN_SECONDS = 3600.0
 """And from then on, module after module and epoch after epoch: minutes, where they are many or large."""
 _REST_SECONDS = 60.0
 """How long a worker takes no job whose machine could not work on the last one: others come first."""
+_MAY_BE_THE_JOBS_OWN = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+"""What one job's folder may lack and others have: given back at no cost, such a job would never end."""
 
 
 def run_job(
@@ -61,17 +63,15 @@ def run_job(
         started = time.monotonic()
         _log.info("claimed, attempt %d", claim.attempt)
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
-        stopwatch = Stopwatch()
+        stopwatch, broken = Stopwatch(), False
         try:
             with nursery.take() as child:
                 outcome = _watch(child, _work(store, settings, claim), lease, stopwatch, stopping)
         except OSError as error:
-            if not is_for_want_of_room(error):
-                raise
-            outcome = _no_room(error)
+            outcome, broken = _not_begun(error), True
         ending = lease.settle(outcome, stopwatch.stop())
         _log.info("%s after %.1f s", ending, time.monotonic() - started)
-        if isinstance(outcome, Failed) and outcome.machine:
+        if isinstance(outcome, Failed) and (broken or outcome.machine):
             store.job_folders.discard_attempt(job_id, claim.fence)
             _log.error("this machine takes no job for %g s: %s", _REST_SECONDS, outcome.error.detail)
             stopping.wait(_REST_SECONDS)
@@ -133,10 +133,11 @@ def _hangs(progress: Progress | None) -> Failed:
     return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
 
 
-def _no_room(error: OSError) -> Failed:
-    """The worker's own, where it is the child's otherwise."""
-    job_error = JobError(code="internal-error", detail=str(error), blame="server")
-    return Failed(error=job_error, final=False, machine=True)
+def _not_begun(error: OSError) -> Failed:
+    """This worker has no folder or no process for the job: a disk that takes nothing, or is not there."""
+    detail = f"the worker could not begin: {error}; look at its data folder's disk, and at its machine"
+    job_error = JobError(code="internal-error", detail=detail, blame="server")
+    return Failed(error=job_error, final=False, machine=error.errno not in _MAY_BE_THE_JOBS_OWN)
 
 
 def _failure(code: int) -> Failed:

@@ -14,7 +14,7 @@ from typing import ClassVar, Literal
 
 from nextrapolate.schemas import JobError
 from nextrapolate_numerics import NumericsError
-from nextrapolate_worker.files import is_for_want_of_room
+from nextrapolate_worker.files import is_of_a_disk_that_takes_nothing
 
 
 class WorkerError(Exception):
@@ -91,4 +91,4 @@ def is_final(error: Exception) -> bool:
 
 def is_the_machines(error: Exception) -> bool:
     """Tell whether it is this machine that lacks something: the job is none the worse for it."""
-    return isinstance(error, NoSuchDevice) or (not is_final(error) and is_for_want_of_room(error))
+    return isinstance(error, NoSuchDevice) or (not is_final(error) and is_of_a_disk_that_takes_nothing(error))

@@ -1,5 +1,6 @@
 """Files of a job: their digests, and how they get to disk for good."""
 
+import errno
 import hashlib
 import os
 import re
@@ -10,8 +11,9 @@ from safetensors import SafetensorError
 from nextrapolate.schemas import FileInfo
 from nextrapolate_store.files import NO_SPACE, sync_folder
 
-_FULL_IN_WORDS = re.compile(
-    r"Error while serializing: I/O error: [^()]*\(os error ({}|{})\)".format(*NO_SPACE)
+_TAKES_NOTHING = (*NO_SPACE, errno.EROFS)
+_IN_WORDS = re.compile(
+    rf"Error while serializing: I/O error: [^()]*\(os error ({'|'.join(map(str, _TAKES_NOTHING))})\)"
 )
 """safetensors' errors have no errno."""
 
@@ -34,12 +36,12 @@ def flush(folder: Path, *names: str) -> dict[str, FileInfo]:
     return artifacts
 
 
-def is_for_want_of_room(error: BaseException | None) -> bool:
-    """Tell whether a full disk, or a quota that is used up, is behind an error."""
+def is_of_a_disk_that_takes_nothing(error: BaseException | None) -> bool:
+    """Tell whether a disk is behind an error that is full, beyond its quota, or read-only."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
+        if isinstance(error, OSError) and error.errno in _TAKES_NOTHING:
             return True
-        if isinstance(error, SafetensorError) and _FULL_IN_WORDS.match(str(error)):
+        if isinstance(error, SafetensorError) and _IN_WORDS.match(str(error)):
             return True
         error = error.__cause__
     return False

@@ -64,6 +64,8 @@ def open_store(data_dir: Path | None) -> Iterator[OperatedStore]:
 def failed(error: Exception) -> typer.Exit:
     """Say what went wrong."""
     typer.echo(f"nextrapolate-server: {error}", err=True)
+    for note in getattr(error, "__notes__", ()):
+        typer.echo(note, err=True)
     return typer.Exit(1)
 
 
