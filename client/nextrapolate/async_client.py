@@ -120,9 +120,11 @@ class AsyncNExtClient:
         files = await self._run(flows.upload_files(series_id, step, {name: Upload(data)}))
         return files[name]
 
-    async def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[CheckpointFile, FileInfo]:
+    async def put_checkpoint(
+        self, series_id: str, step: int, folder: str | Path
+    ) -> dict[CheckpointFile, FileInfo]:
         """As `NExtClient.put_checkpoint`."""
-        checkpoint = LocalCheckpoint(step, adapter_folder(folder))
+        checkpoint = LocalCheckpoint(step, adapter_folder(Path(folder)))
         return await self._run(flows.upload_checkpoint(series_id, checkpoint))
 
     async def announce(
@@ -206,8 +208,8 @@ class AsyncNExtClient:
         folder = folder_for(question, chosen, out)
         tracker = question.tracker(on_progress)
         job = await self._run(question.start(name, labels, tracker))
-        job = await self.wait(job.id, timeout=timeout, on_event=tracker.event)
         folder = folder or folder_here(job, chosen)
+        job = await self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = await self._run(flows.download_result(job.id, folder, tracker))
         return Extrapolation(job, path, await self.report(job.id))
 

@@ -143,13 +143,14 @@ class NExtClient:
         files = self._run(flows.upload_files(series_id, step, {name: Upload(data)}))
         return files[name]
 
-    def put_checkpoint(self, series_id: str, step: int, folder: Path) -> dict[CheckpointFile, FileInfo]:
+    def put_checkpoint(self, series_id: str, step: int, folder: str | Path) -> dict[CheckpointFile, FileInfo]:
         """Upload both files of a PEFT adapter, as far as the service does not have them; the config last.
 
         Raises:
             CheckpointError: the folder holds none, or not in safetensors.
         """
-        return self._run(flows.upload_checkpoint(series_id, LocalCheckpoint(step, adapter_folder(folder))))
+        checkpoint = LocalCheckpoint(step, adapter_folder(Path(folder)))
+        return self._run(flows.upload_checkpoint(series_id, checkpoint))
 
     def announce(
         self, series_id: str, step: int, digests: Mapping[CheckpointFile, str]
@@ -287,8 +288,8 @@ class NExtClient:
         folder = folder_for(question, chosen, out)
         tracker = question.tracker(on_progress)
         job = self._run(question.start(name, labels, tracker))
-        job = self.wait(job.id, timeout=timeout, on_event=tracker.event)
         folder = folder or folder_here(job, chosen)
+        job = self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = self._run(flows.download_result(job.id, folder, tracker))
         return Extrapolation(job, path, self.report(job.id))
 

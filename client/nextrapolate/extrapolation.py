@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from nextrapolate.evidence import Question
-from nextrapolate.flows import check_free
+from nextrapolate.flows import check_free, told_of
 from nextrapolate.notebook import report_html
 from nextrapolate.schemas import Gate, Job, JobCreate, Method, Output, Report
 from nextrapolate.sources import LocalRun, Source, resolve
@@ -57,8 +57,15 @@ def folder_for(question: Question[Report], method: Method, out: str | Path | Non
 
 
 def folder_here(job: Job, method: Method) -> Path:
-    """Name the folder of a result that nobody has chosen another for."""
-    return Path(result_name(method.target_step(job.steps[-1])))
+    """Tell where the result of a job goes that nobody has chosen a folder for, before it is waited for.
+
+    Raises:
+        CheckpointError: it cannot go there.
+    """
+    folder = Path(result_name(method.target_step(job.steps[-1])))
+    with told_of(job.id, folder):
+        check_free(folder)
+    return folder
 
 
 def result_name(target_step: int) -> str:

@@ -162,7 +162,7 @@ def submit_over(
 def download_result(job_id: str, out: Path, tracker: Tracker) -> Flow[Path]:
     """Download all files of a job's result to `out`, which appears only when they are complete."""
     job = succeeded((yield from ask(calls.get_job(job_id))))
-    with _told_of(job_id, out), _arriving(out) as folder:
+    with told_of(job_id, out), _arriving(out) as folder:
         before, total = 0, sum(file.bytes for file in job.artifacts.values())
         for name, expected in job.artifacts.items():
             if Path(name).name != name:
@@ -215,13 +215,13 @@ def check_free(out: Path) -> None:
 
 
 @contextmanager
-def _told_of(job_id: str, out: Path) -> Iterator[None]:
+def told_of(job_id: str, out: Path) -> Iterator[None]:
     """Have an error of this machine's files, such as a full disk, say what is left to do."""
     try:
         yield
-    except OSError as error:
+    except (CheckpointError, OSError) as error:
         error.add_note(
-            f"(while the result of job {job_id} was written to {out}; it is still there: "
+            f"(the result of job {job_id} was to go to {out}; nothing is lost: "
             f"`nextrapolate jobs download {job_id} --out DIR`)"
         )
         raise

@@ -17,6 +17,8 @@ from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, CheckpointFile
 
 _STEP = re.compile(r"(?:checkpoint-|(?:global_)?step_?)([0-9]{1,15})(?:_hf)?")
 _PICKLED = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
+REFERENCE = "ref"
+"""TRL keeps a reference model's adapter in a folder of this name."""
 _PLACES = (".", "actor/lora_adapter", "lora_adapters")  # the others are verl 0.7's, and prime-rl's
 
 
@@ -134,12 +136,36 @@ def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> 
 
 
 def _anything_like_an_adapter(checkpoint: Path) -> Path | None:
-    """Find where the adapter lies in a checkpoint's folder, whatever its format."""
+    """Find where the adapter lies in a checkpoint's folder, whatever its format.
+
+    Raises:
+        CheckpointError: there are several.
+    """
     for place in _PLACES:
-        folder = checkpoint / place
-        if any((folder / name).exists() for name in (ADAPTER_MODEL, ADAPTER_CONFIG, *_PICKLED)):
-            return folder
-    return None
+        if _is_like_an_adapter(checkpoint / place):
+            return checkpoint / place
+    # PEFT gives an adapter whose name is not "default" a folder of that name.
+    inner = sorted(checkpoint.iterdir()) if checkpoint.is_dir() else []
+    named = [folder for folder in inner if folder.name != REFERENCE and _is_like_an_adapter(folder)]
+    if len(named) > 1:
+        names = ", ".join(folder.name for folder in named)
+        raise CheckpointError(
+            f"{checkpoint} holds several adapters, {names}: give the folders of one of them"
+        )
+    return named[0] if named else None
+
+
+def _is_like_an_adapter(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (ADAPTER_MODEL, ADAPTER_CONFIG, *_PICKLED))
+
+
+def _of_verl(checkpoint: Path) -> str:
+    """What to do with the shards that verl writes."""
+    if next(checkpoint.rglob("model_world_size_*_rank_*.pt"), None) is None:
+        return ""
+    return (
+        "; `python -m nextrapolate_trainer.verl_export CHECKPOINTS OUT` takes them out of verl's checkpoints"
+    )
 
 
 def adapter_folder(checkpoint: Path) -> Path:
@@ -152,6 +178,7 @@ def adapter_folder(checkpoint: Path) -> Path:
     if folder is None:
         raise CheckpointError(
             f"{checkpoint} holds no PEFT adapter: {ADAPTER_MODEL} and {ADAPTER_CONFIG} are needed"
+            f"{_of_verl(checkpoint)}"
         )
     if not (folder / ADAPTER_MODEL).is_file():
         pickled = [name for name in _PICKLED if (folder / name).exists()]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from nextrapolate.errors import CheckpointError
 from nextrapolate.folders import LocalCheckpoint
-from nextrapolate.schemas import JumpInfo
+from nextrapolate.schemas import ADAPTER_MODEL, JumpInfo
 
 RUN_STATE = "nextrapolate.json"
 _LEVELS = 3  # the adapter's folder, and in verl's layout those around it
@@ -40,22 +40,31 @@ def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
     Raises:
         CheckpointError: it has; says where the run is as it was.
     """
-    note = _note(checkpoints[-1].folder) if checkpoints else None
+    if not checkpoints:
+        return
+    last = checkpoints[-1]
+    path, note = _note(last.folder)
     if note is None or not note.jumps:
         return
     steps = ", ".join(str(jump.step) for jump in note.jumps)
     series = f"its series, {note.series}," if note.series else "its series"
+    older = path.stat().st_mtime < last.files[ADAPTER_MODEL].stat().st_mtime
+    left_over = (
+        f" But {path} is older than the adapter there: if another run left it, remove it." if older else ""
+    )
     raise CheckpointError(
         f"this run has jumped after {steps}, and in its folders a jump cannot be told from training; give "
-        f"{series} instead, which has both apart, or only checkpoints before the first jump (until)"
+        f"{series} instead, which has both apart, or only checkpoints before the first jump (until)."
+        f"{left_over}"
     )
 
 
-def _note(folder: Path) -> RunNote | None:
-    """What the plugin has noted, and None of a run without it or of another's file by that name."""
+def _note(folder: Path) -> tuple[Path, RunNote | None]:
+    """What the plugin has noted, and where; None of a run without it or of another's file by that name."""
     for place in (folder, *folder.absolute().parents[: _LEVELS - 1]):
+        path = place / RUN_STATE
         try:
-            return RunNote.model_validate_json((place / RUN_STATE).read_bytes())
+            return path, RunNote.model_validate_json(path.read_bytes())
         except (OSError, ValidationError):
             continue
-    return None
+    return folder, None

@@ -3,8 +3,9 @@
 The trainer is told nothing and asked nothing. What a jump leaves is a folder with an adapter, for a restart.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,11 @@ from nextrapolate.errors import (
     ParameterError,
 )
 from nextrapolate.extrapolation import result_name
-from nextrapolate.folders import LocalCheckpoint, adapter_folder, step_of
+from nextrapolate.folders import REFERENCE, LocalCheckpoint, adapter_folder, named_step, step_of
 from nextrapolate.jumped import check_has_not_jumped
-from nextrapolate.schemas import ADAPTER_CONFIG, JobCreate, Method
+from nextrapolate.schemas import ADAPTER_CONFIG, REPORT, JobCreate, Method
 
 NOTES = ".nextrapolate-watch.json"
-_REFERENCE = "ref"  # TRL keeps a reference model's adapter in a folder of this name
 _OF_THE_CONTENT = {409, 413, 422}  # the same files, sent again, would be refused again
 _TOO_EARLY = {"too-few-checkpoints", "nothing-moved", "checkpoint-incomplete"}  # later checkpoints mend it
 
@@ -100,6 +100,7 @@ class Watcher:
         self._told: set[str] = set()
         self._stamps: dict[int, Stamp] = {}
         self._refused: dict[int, Stamp] = {}
+        self._without: set[Path] = set()
         self.notes = _read_notes(folder / NOTES)
 
     def run(self, every: float) -> bool:
@@ -179,25 +180,42 @@ class Watcher:
         for folder in sorted(path.parent for path in self._configs()):
             if (step := step_of(folder, self._folder)) is not None:
                 found.setdefault(step, []).append(folder)
+        self._tell_of_others(found)
         for step in sorted(found.keys() - set(self.notes.posted)):
             if len(found[step]) > 1:
                 both = " and ".join(map(str, found[step]))
                 self._tell_once(f"step {step} is left out for now: {both} are both of it; leave one there")
                 continue
-            try:
+            with self._leaving_out(step):
                 checkpoint = LocalCheckpoint(step, adapter_folder(found[step][0]))
-            except CheckpointError as error:
-                self._tell_once(f"step {step} is left out for now: {error}")
+                stats = [path.stat() for path in checkpoint.files.values()]
+                self._stamps[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+                if self._stamps[step] == before.get(step) and not self._is_left_out(step):
+                    yield checkpoint
+
+    def _tell_of_others(self, found: Collection[int]) -> None:
+        """Tell of checkpoints that have held no adapter since the last look: they will hardly come to one."""
+        before, self._without = self._without, set()
+        for folder in sorted(path for path in self._folder.iterdir() if path.is_dir()):
+            step = named_step(folder.name)
+            if step is None or step in found:
                 continue
-            stats = [path.stat() for path in checkpoint.files.values()]
-            self._stamps[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
-            if self._stamps[step] == before.get(step) and not self._is_left_out(step):
-                yield checkpoint
+            self._without.add(folder)
+            if folder in before:
+                with self._leaving_out(step):
+                    adapter_folder(folder)
+
+    @contextmanager
+    def _leaving_out(self, step: int) -> Iterator[None]:
+        try:
+            yield
+        except CheckpointError as error:
+            self._tell_once(f"step {step} is left out for now: {error}")
 
     def _configs(self) -> Iterator[Path]:
         for path in self._folder.rglob(ADAPTER_CONFIG):
             parts = path.relative_to(self._folder).parts
-            if _REFERENCE not in parts and not any(part.startswith(".") for part in parts):
+            if REFERENCE not in parts and not any(part.startswith(".") for part in parts):
                 yield path
 
     def _is_left_out(self, step: int) -> bool:
@@ -269,10 +287,22 @@ class Watcher:
     def _fetch(self, jump: Jump) -> None:
         self._client.wait(jump.job)
         report = self._client.report(jump.job)
-        path = self._client.download(jump.job, self._plan.out / result_name(report.target_step))
+        path = self._place(jump, result_name(report.target_step))
+        if not path.exists():
+            self._client.download(jump.job, path)
         self._note_jump(path=path)
         self._tell(f"extrapolated step {jump.step} to {report.target_step}: {report.verdict}")
+        for warning in report.warnings:
+            self._tell(f"note: {warning}")
         self._tell(restart_command(path, self._folder))
+
+    def _place(self, jump: Jump, name: str) -> Path:
+        """Where the result goes: beside one that an earlier watch has left, if there is one.
+
+        It is there already where this process was killed before it could note that.
+        """
+        places = self._plan.out / name, self._plan.out / f"{name}-{jump.job[-8:].lower()}"
+        return next((place for place in places if not place.exists() or _is_of(place, jump.job)), places[-1])
 
     def _next_jump(self) -> int | None:
         """Return the step that the next jump waits for; None after the last."""
@@ -303,18 +333,29 @@ class Watcher:
             self._tell(line)
 
 
+def _is_of(result: Path, job_id: str) -> bool:
+    """Whether a folder holds what this job made; a download appears there whole or not at all."""
+    try:
+        return bool(json.loads((result / REPORT).read_bytes())["job"] == job_id)
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def restart_command(adapter: Path, folder: Path) -> str:
     """Return what starts training anew from an adapter, in the words of trainers that write such a folder."""
+    again = "to jump from that run, too, copy the adapter to {} of its output folder: it begins there"
     if next(folder.rglob("global_step_*"), None) is not None:
         return (
             "start verl again, with a new default_local_dir and:\n"
-            f"  actor_rollout_ref.model.lora_adapter_path={adapter} trainer.resume_mode=disable"
+            f"  actor_rollout_ref.model.lora_adapter_path={adapter} trainer.resume_mode=disable\n"
+            f"{again.format('global_step_0')}"
         )
     return (
         "start the trainer again, with a new output folder and:\n"
         f'  TRL, Unsloth  model = PeftModel.from_pretrained(base_model, "{adapter}", is_trainable=True)\n'
         f"  Axolotl       lora_model_dir: {adapter}\n"
-        f"  ms-swift      --adapters {adapter}"
+        f"  ms-swift      --adapters {adapter}\n"
+        f"{again.format('checkpoint-0')}"
     )
 
 

@@ -176,7 +176,7 @@ def test_a_full_disk_while_the_result_arrives_names_job_and_folder(
     ended = run("extrapolate", folder, "--out", tmp_path / "out", "--url", service.url)
     assert ended.code == 1
     assert "No space left on device" in ended.err
-    assert f"the result of job j1 was written to {tmp_path / 'out'}" in ended.err
+    assert f"the result of job j1 was to go to {tmp_path / 'out'}" in ended.err
     assert "`nextrapolate jobs download j1 --out DIR`" in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["grpo"]
 

@@ -1,5 +1,6 @@
 """Following a job over broken streams, restarts and silence: the same for both clients."""
 
+import math
 import re
 import socket
 import threading
@@ -147,6 +148,15 @@ def test_the_rest_of_a_short_wait_is_told_in_seconds_that_are_left(
         make_client(scripted.url).wait("j1", timeout=0.6)
     (away,) = told(caplog)
     assert away.endswith("; job j1 is not lost; the server is waited for, up to 1 s")
+
+
+def test_patience_may_be_without_end(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on("GET", EVENTS, stream(QUEUED, then=hang_up), hang_up, stream(DONE))
+    scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
+    make_client(scripted.url, patience=math.inf).wait("j1")
+    assert told(caplog)[0].endswith("; job j1 is not lost; the server is waited for")
 
 
 def test_patience_ends(make_client: MakeClient, scripted: ScriptedServer) -> None:

@@ -109,6 +109,20 @@ def test_uris_and_series_upload_nothing(
     assert sent(service, "PUT") == []
 
 
+def test_a_folder_that_is_taken_is_told_of_before_the_job_is_waited_for(
+    make_client: MakeClient, service: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    client = make_client(service.url)
+    with monkeypatch.context() as waited:
+        waited.setattr("nextrapolate.wire.events.Listener.stream_options", lambda _: pytest.fail("it waits"))
+        (tmp_path / "extrapolated-100").mkdir()
+        (tmp_path / "extrapolated-100" / "adapter_model.safetensors").touch()
+        with pytest.raises(CheckpointError, match="extrapolated-100 is there already") as taken:
+            client.extrapolate("01JGFJJZ00ABCDEFGHJKMNPQRS", method=AutoMethod(horizon_steps=70))
+    assert "`nextrapolate jobs download j1 --out DIR`" in taken.value.__notes__[0]
+
+
 def test_nothing_is_sent_before_all_is_checked(
     make_client: MakeClient, service: ScriptedServer, tmp_path: Path
 ) -> None:

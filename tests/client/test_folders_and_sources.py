@@ -1,6 +1,8 @@
 """What may be named as a trajectory, and what is refused before anything is sent."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,34 @@ def test_a_run_that_has_jumped_is_in_its_series(tmp_path: Path, level: int) -> N
         resolve(run, None)
     notes.write_text("another program's")
     assert isinstance(resolve([run / "checkpoint-10", run / "checkpoint-30"], None), LocalRun)
+
+
+def test_a_note_that_another_run_has_left_is_named(tmp_path: Path) -> None:
+    run = write_checkpoints(tmp_path, 10, 20, 30)
+    note = run / "checkpoint-30" / RUN_STATE
+    note.write_text(json.dumps({"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j"}]}))
+    with pytest.raises(CheckpointError, match=r"before the first jump \(until\)\.$"):
+        resolve(run, None)
+    os.utime(note, (1, 1))
+    with pytest.raises(CheckpointError, match=f"But {note} is older .* if another run left it, remove it"):
+        resolve(run, None)
+
+
+def test_an_adapter_of_another_name_is_found(tmp_path: Path) -> None:
+    run = write_checkpoints(tmp_path, 10, 20)
+    for step in (10, 20):
+        checkpoint = run / f"checkpoint-{step}"
+        for inner in ("policy", "ref"):
+            (checkpoint / inner).mkdir()
+            for name in ("adapter_model.safetensors", "adapter_config.json"):
+                shutil.copy(checkpoint / name, checkpoint / inner)
+        for name in ("adapter_model.safetensors", "adapter_config.json"):
+            (checkpoint / name).unlink()
+    found = [checkpoint.folder for checkpoint in find_checkpoints(run)]
+    assert found == [run / f"checkpoint-{step}" / "policy" for step in (10, 20)]
+    shutil.copytree(run / "checkpoint-20" / "policy", run / "checkpoint-20" / "critic")
+    with pytest.raises(CheckpointError, match="several adapters, critic, policy: give the folders of one"):
+        find_checkpoints(run)
 
 
 def test_before_its_first_jump_a_run_is_as_any_other(tmp_path: Path) -> None:

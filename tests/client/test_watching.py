@@ -22,6 +22,7 @@ from nextrapolate.methods import make_method
 from nextrapolate.schemas import MethodInfo, Series
 from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
 
+NEEDED = "adapter_model.safetensors and adapter_config.json are needed"
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
 
 
@@ -143,8 +144,12 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     watcher.look()
     assert lines[0] == "posted step 30"
     assert lines[1].startswith("extrapolated step 30 to 40: ")
-    assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-40"' in lines[2]
-    assert f"lora_model_dir: {folder}/extrapolated-40" in lines[2]
+    assert lines[2:-1] == ["note: The line starts 30 steps before the last checkpoint, not 50."] * (
+        len(lines) - 3
+    )
+    assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-40"' in lines[-1]
+    assert f"lora_model_dir: {folder}/extrapolated-40" in lines[-1]
+    assert "copy the adapter to checkpoint-0" in lines[-1]
     assert (folder / "extrapolated-40" / "adapter_model.safetensors").is_file()
 
     lines.clear()
@@ -184,6 +189,34 @@ def test_a_job_on_its_way_is_fetched_after_a_restart(
     Watcher(client, folder, plan, lines.append).run(every=0.01)
     made, notes = folder / "extrapolated-30", folder / NOTES
     assert lines == [f"every jump is made: {made}; remove {notes} to begin anew"]
+
+
+@pytest.mark.integration
+def test_what_was_fetched_before_is_neither_overwritten_nor_fetched_again(
+    client: NExtClient, written: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    appear(written, folder, 10, 20)
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(client, folder, plan, print)
+    with monkeypatch.context() as killed:
+        killed.setattr(Watcher, "_note_jump", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        watcher.look()
+        with pytest.raises(KeyboardInterrupt):
+            watcher.look()
+    first = folder / "extrapolated-30"
+    (before,) = (path.stat().st_mtime_ns for path in [first / "adapter_model.safetensors"])
+    Watcher(client, folder, plan, print).look()
+    assert (first / "adapter_model.safetensors").stat().st_mtime_ns == before
+    assert sorted(path.name for path in folder.glob("extrapolated-*")) == ["extrapolated-30"]
+
+    (folder / NOTES).unlink()  # to begin anew, as its last line says
+    anew = Watcher(client, folder, plan, print)
+    anew.look()
+    assert not anew.look(), "the only jump is made"
+    (jump,) = anew.notes.jumps
+    assert jump.path == folder / f"extrapolated-30-{jump.job[-8:].lower()}"
+    assert (jump.path / "adapter_model.safetensors").is_file()
+    assert (first / "adapter_model.safetensors").stat().st_mtime_ns == before
 
 
 @pytest.mark.integration
@@ -369,11 +402,29 @@ def test_what_is_no_checkpoint_is_left_out(written: Path, folder: Path, scripted
     watcher = Watcher(NExtClient(scripted.url), folder, plan, lines.append)
     for _ in range(3):
         assert watcher.look()
-    pickled, unreachable = lines
+    pickled, without, unreachable = lines
     assert pickled.startswith("step 20 is left out for now: ")
     assert "is a pickle" in pickled
     assert unreachable.startswith("trying again: no nextrapolate server answers")
+    assert (
+        without == f"step 30 is left out for now: {folder / 'checkpoint-30'} holds no PEFT adapter: " + NEEDED
+    )
     assert watcher.notes.posted == []
+
+
+def test_checkpoints_of_verl_are_to_be_exported(folder: Path, scripted: ScriptedServer) -> None:
+    shard = folder / "global_step_10" / "actor" / "model_world_size_1_rank_0.pt"
+    shard.parent.mkdir(parents=True)
+    shard.touch()
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    watcher = Watcher(NExtClient(scripted.url), folder, plan, lines.append)
+    assert watcher.look()
+    assert lines == [], "its adapter may still come"
+    assert watcher.look()
+    (line,) = lines
+    assert line.startswith("step 10 is left out for now: ")
+    assert "python -m nextrapolate_trainer.verl_export" in line
 
 
 def test_of_two_folders_of_one_step_neither_is_taken(

@@ -66,11 +66,16 @@ def test_what_is_refused_at_the_upload_is_refused_in_a_job(field: str, tmp_path:
         assert late in early
 
 
-@pytest.mark.parametrize("init", [True, False, "gaussian", "pissa", "olora", "loftq", "eva", "corda"])
+@pytest.mark.parametrize(
+    "init", [True, False, "gaussian", "orthogonal", "eva", "pissa", "olora", "loftq", "corda", "lora_ga"]
+)
 def test_the_same_inits_are_refused_with_the_same_advice(init: bool | str, tmp_path: Path) -> None:
     fields = {"r": 8, "lora_alpha": 16, "init_lora_weights": init}
     early, late = why_at_upload(fields), why_in_a_job(fields, tmp_path)
-    assert (early is None) is (late is None) is (init in (True, False, "gaussian")), (early, late)
+    assert (early is None) is (late is None) is (init in (True, False, "gaussian", "orthogonal", "eva")), (
+        early,
+        late,
+    )
     if early is not None and late is not None:
         assert early.endswith(late)
 

@@ -48,7 +48,7 @@ def test_scaling_is_pefts(
     assert read.scaling(module) == alpha / (math.sqrt(rank) if use_rslora else rank)
 
 
-@pytest.mark.parametrize("init", [True, False, "gaussian"])
+@pytest.mark.parametrize("init", [True, False, "gaussian", "orthogonal", "eva"])
 def test_plain_inits_are_read(init: bool | str, tmp_path: Path) -> None:
     assert LoraConfig.read(config(tmp_path, init_lora_weights=init)).starts_at_base is (init is not False)
 
@@ -71,7 +71,7 @@ def test_plain_inits_are_read(init: bool | str, tmp_path: Path) -> None:
         ({"peft_type": "IA3"}, "peft_type IA3"),
         *(
             ({"init_lora_weights": init}, init)
-            for init in ("pissa", "pissa_niter_16", "olora", "loftq", "eva", "corda", "orthogonal", "lora_ga")
+            for init in ("pissa", "pissa_niter_16", "olora", "loftq", "corda", "lora_ga")
         ),
     ],
 )

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 CONFIGS: Mapping[str, dict[str, Any]] = {
     "plain": {"r": 4, "lora_alpha": 8},
     "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True},
+    "orthogonal": {"r": 4, "lora_alpha": 8, "init_lora_weights": "orthogonal"},
     "patterns": {
         "r": 4,
         "lora_alpha": 8,

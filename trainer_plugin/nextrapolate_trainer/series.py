@@ -22,7 +22,7 @@ logger = logging.getLogger("nextrapolate")
 _LONGEST_NAME = 256
 """Characters of a series' name. Trainers make up longer ones, of all that a sweep varies."""
 
-_INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal")
+_INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal", "eva")
 """PEFT's `init_lora_weights` that leave the base model as it is, with BA = 0."""
 
 _OF_EXPERTS = (

@@ -142,7 +142,8 @@ class Listener:
         longest = min(self._session.patience, self._remaining())
         if longest <= 0:
             return f"job {self.job_id} is not lost; this wait for it is over"
-        return f"job {self.job_id} is not lost; the server is waited for, up to {math.ceil(longest)} s"
+        limit = f", up to {math.ceil(longest)} s" if math.isfinite(longest) else ""
+        return f"job {self.job_id} is not lost; the server is waited for{limit}"
 
     def _remaining(self) -> float:
         if self._timeout is None:

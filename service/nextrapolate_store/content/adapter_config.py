@@ -25,6 +25,10 @@ _REFUSED_FIELDS: Mapping[str, str] = {
 }
 
 
+_INITS_BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
+"""They draw A, or both so that B A = 0, and leave the base model as it is."""
+
+
 @dataclass(frozen=True)
 class ConfigFacts:
     """What a configuration says of its run, as far as a request is judged by it.
@@ -109,13 +113,13 @@ def _refuse_features(fields: Mapping[str, Any]) -> None:
     if bias != "none":
         raise _unsupported("bias", bias, "trained biases of the base model are not part of B A")
     init = fields.get("init_lora_weights", True)
-    if not isinstance(init, bool) and init != "gaussian":
+    if not isinstance(init, bool) and init not in _INITS_BESIDE_THE_BASE:
         raise _unsupported(
             "init_lora_weights",
             init,
-            "such inits (PiSSA, OLoRA, LoftQ, EVA, CorDA) start from factors or base weights of their own, "
-            "so that B A is not the change since the base model; train with true, false or 'gaussian', or "
-            "convert the adapter with PEFT's path_initial_model_for_weight_conversion",
+            "such inits (PiSSA, OLoRA, LoftQ, CorDA) change the base model's weights, so that B A is not the "
+            "change since the base model; train with another, or convert the adapter with PEFT's "
+            "path_initial_model_for_weight_conversion",
         )
 
 

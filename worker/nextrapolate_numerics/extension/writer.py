@@ -55,6 +55,8 @@ def config_fields(config: LoraConfig, ranks: Mapping[str, int]) -> dict[str, Any
     alphas = {name: _alpha(config, name, rank) for name, rank in ranks.items()}
     name, rank = max(ranks.items(), key=lambda item: item[1])
     fields |= {"r": rank, "lora_alpha": alphas[name]}
+    if fields.get("init_lora_weights") == "orthogonal":  # PEFT draws so at even ranks alone, even to load
+        fields["init_lora_weights"] = True
     if config.rank_pattern or config.alpha_pattern:
         names = sorted(ranks, key=len, reverse=True)
         fields |= {

@@ -16,6 +16,9 @@ from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterE
 _PLAIN_NAME = re.compile(r"[\w.]*")  # no repeats, and so nothing to try for ever
 _MATCH_SECONDS = 0.1  # of one pattern on one name, where microseconds are usual
 
+_INITS_BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
+"""They draw A, or both so that B A = 0, and leave the base model as it is."""
+
 # field of adapter_config.json -> the feature's name, and why its effect is not s B A on a fixed base weight
 _REFUSED: Mapping[str, tuple[str, str]] = {
     "use_dora": ("DoRA (use_dora)", "its magnitude vector changes the weight beyond B A"),
@@ -177,11 +180,11 @@ def _refuse_features(fields: Mapping[str, Any], path: Path) -> None:
             f"bias={fields['bias']!r}", "trained biases of the base model are not part of B A", path
         )
     init = fields.get("init_lora_weights", True)
-    if not isinstance(init, bool) and init != "gaussian":
+    if not isinstance(init, bool) and init not in _INITS_BESIDE_THE_BASE:
         raise UnsupportedAdapterError(
             f"init_lora_weights={init!r}",
-            "such inits (PiSSA, OLoRA, LoftQ, EVA, CorDA) start from factors or base weights of their own, "
-            "so that B A is not the change since the base model; train with true, false or 'gaussian', or "
-            "convert the adapter with PEFT's path_initial_model_for_weight_conversion",
+            "such inits (PiSSA, OLoRA, LoftQ, CorDA) change the base model's weights, so that B A is not the "
+            "change since the base model; train with another, or convert the adapter with PEFT's "
+            "path_initial_model_for_weight_conversion",
             path,
         )
