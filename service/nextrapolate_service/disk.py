@@ -31,9 +31,10 @@ def require_space(settings: ServiceSettings, coming_bytes: int = 0) -> None:
     """
     free, reserve = free_bytes(settings), reserve_bytes(settings)
     if free - coming_bytes < reserve:
+        coming = f", and {coming_bytes >> 20} MiB are coming" if coming_bytes else ""
         raise DiskReserveError(
-            f"the server's disk has {free >> 20} MiB free and keeps {reserve >> 20} MiB in reserve: free "
-            "some space in its data folder, or lower NEXTRAPOLATE_DISK_RESERVE_BYTES, then try again"
+            f"the server's disk has {free >> 20} MiB free and keeps {reserve >> 20} MiB in reserve{coming}: "
+            "free some space in its data folder, or lower NEXTRAPOLATE_DISK_RESERVE_BYTES, then try again"
         )
 
 

@@ -19,7 +19,7 @@ _LEASE_SECONDS = 60.0
 _RENEW_SECONDS = 10.0
 _LIMITS = {
     Quota.BYTES: "{used} of the {limit} bytes it may store are in use, and this does not fit: delete series "
-    "that nobody needs any more; their files go within the hour, where no job needs them either",
+    "that nobody needs any more; their files go when the jobs that read them do, or a day after their upload",
     Quota.SERIES: "it has {used} series, of {limit}: delete some that nobody needs any more",
     Quota.QUEUED_JOBS: "{used} of its jobs are queued, of {limit}: submit more as they run",
     Quota.RUNNING_JOBS: "{used} of its jobs are running, of {limit}",

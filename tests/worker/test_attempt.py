@@ -283,6 +283,27 @@ def test_a_worker_that_cannot_begin_leaves_the_job_to_others_and_rests(
     assert "takes no job for 60 s" in caplog.text
 
 
+def test_a_machine_whose_children_cannot_start_costs_no_attempt(
+    store: Store,
+    store_settings: StoreSettings,
+    nursery: Nursery,
+    run_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "torch.py").write_text("raise ImportError('libcudart.so.12 is not there')")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'broken'}:{os.environ.get('PYTHONPATH', '')}")
+    job = submit(store, run_folder, QUICK)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    now = store.jobs.get("default", job.id)
+    assert (now.state, now.attempt) == (JobState.QUEUED, 0)
+    assert "had not read the work yet" in (store.jobs.events(job.id, None)[-1].message or "")
+    assert "takes no job" in caplog.text
+
+
 def test_a_job_whose_folder_is_gone_fails_in_the_end(
     store: Store,
     store_settings: StoreSettings,

@@ -13,7 +13,7 @@ from fixtures.jobs import job_over, run_inputs
 from nextrapolate.schemas import NoneMethod
 from nextrapolate_store.records import JobInputs
 from nextrapolate_worker import nursery
-from nextrapolate_worker.messages import Done, Progress, Start
+from nextrapolate_worker.messages import Done, Progress, Ready, Start
 from nextrapolate_worker.nursery import Child, ChildDied
 
 
@@ -56,6 +56,6 @@ def test_more_checkpoints_than_a_process_may_have_open_at_first(
     monkeypatch.setattr(nursery, "CHILD_COMMAND", ("sh", "-c", of_child))
     with Child() as child:
         child.start(start(run, run_inputs(run), tmp_path))
-        while isinstance(answer := child.answer(timeout=60), Progress):
+        while isinstance(answer := child.answer(timeout=60), Ready | Progress):
             pass
     assert isinstance(answer, Done)

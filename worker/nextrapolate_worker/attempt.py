@@ -19,7 +19,7 @@ from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
 from nextrapolate_worker.lease import Lease, Stopped
-from nextrapolate_worker.messages import Done, Failed, Progress, Start
+from nextrapolate_worker.messages import Done, Failed, Progress, Ready, Start
 from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
 from nextrapolate_worker.settings import WorkerSettings
@@ -98,6 +98,7 @@ def _watch(
 ) -> Done | Failed | Beat | Stopped:
     """Beat until the child is done or has died, or the lease or `stopping` says to stop it."""
     progress: Progress | None = None
+    is_ready = False
     hangs_at = time.monotonic() + _BEGINS_WITHIN_SECONDS
     child.start(work)
     try:
@@ -107,6 +108,9 @@ def _watch(
                 return answer.model_copy(update={"error": in_the_callers_terms(answer.error, work)})
             if isinstance(answer, Done):
                 return answer
+            if isinstance(answer, Ready):
+                is_ready = True
+                continue
             if stopping.is_set():
                 return Stopped()
             if answer is not None:
@@ -119,7 +123,7 @@ def _watch(
             if beat is not Beat.HELD:
                 return beat
     except ChildDied as death:
-        return _failure(death.code)
+        return _failure(death.code, is_ready)
 
 
 def _hangs(progress: Progress | None) -> Failed:
@@ -140,7 +144,7 @@ def _not_begun(error: OSError) -> Failed:
     return Failed(error=job_error, final=False, machine=error.errno not in _MAY_BE_THE_JOBS_OWN)
 
 
-def _failure(code: int) -> Failed:
+def _failure(code: int, is_ready: bool) -> Failed:
     if code == -signal.SIGKILL:
         reason = "was killed (SIGKILL), most often for want of memory: give the worker more"
     elif code == -signal.SIGBUS:
@@ -149,5 +153,7 @@ def _failure(code: int) -> Failed:
         reason = f"was killed by {signal.Signals(-code).name}"
     else:
         reason = f"exited with code {code} and no result; the worker's log has its last words"
+    if not is_ready:
+        reason += "; it had not read the work yet, so look at that machine's libraries and memory"
     error = JobError(code="child-died", detail=f"the process that did the work {reason}", blame="server")
-    return Failed(error=error, final=False)
+    return Failed(error=error, final=False, machine=not is_ready)

@@ -19,7 +19,7 @@ from nextrapolate.schemas import AS_KEPT, Stage
 from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final, is_the_machines
-from nextrapolate_worker.messages import Done, Failed, Progress, Start
+from nextrapolate_worker.messages import Done, Failed, Progress, Ready, Start
 from nextrapolate_worker.rendering.figures import warm_up
 
 _log = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ def main() -> None:
     _allow_open_files()
     answers = _claim_stdout()
     warm_up()
+    answers.write(Ready().line())
     line = sys.stdin.readline()
     if not line:
         return
@@ -41,16 +42,16 @@ def main() -> None:
 
     configure_logging()
     work = Start.model_validate_json(line, context=AS_KEPT)
-    try:
-        artifacts = pipeline.run(work, tell)
-    except Exception as error:  # noqa: BLE001 - whatever happened, the worker must hear of it
-        if not is_final(error):
-            with about(job_id=work.job, fence=work.fence):
+    with about(job_id=work.job, fence=work.fence):
+        try:
+            artifacts = pipeline.run(work, tell)
+        except Exception as error:  # noqa: BLE001 - whatever happened, the worker must hear of it
+            if not is_final(error):
                 _log.exception("the work failed")
-        failed = Failed(error=as_job_error(error), final=is_final(error), machine=is_the_machines(error))
-        answers.write(failed.line())
-    else:
-        answers.write(Done(artifacts=artifacts).line())
+            failed = Failed(error=as_job_error(error), final=is_final(error), machine=is_the_machines(error))
+            answers.write(failed.line())
+        else:
+            answers.write(Done(artifacts=artifacts).line())
 
 
 def _allow_open_files() -> None:

@@ -34,6 +34,12 @@ class Start(_Message):
     hub_token: str | None = Field(None, repr=False, description="the caller's own, for this job alone")
 
 
+class Ready(_Message):
+    """All is imported: whatever ends the child from now on may be the work's doing."""
+
+    type: Literal["ready"] = "ready"
+
+
 class Progress(_Message):
     """A stage has come this far; `fraction` is the share of the whole job."""
 
@@ -58,11 +64,11 @@ class Failed(_Message):
     machine: bool = False
 
 
-Answer = Annotated[Progress | Done | Failed, Field(discriminator="type")]
-_ANSWER: TypeAdapter[Progress | Done | Failed] = TypeAdapter(Answer)
+Answer = Ready | Progress | Done | Failed
+_ANSWER: TypeAdapter[Answer] = TypeAdapter(Annotated[Answer, Field(discriminator="type")])
 
 
-def parse_answer(line: str) -> Progress | Done | Failed:
+def parse_answer(line: str) -> Answer:
     """Parse one line of the child's stdout.
 
     Raises:

@@ -12,7 +12,7 @@ import threading
 from contextlib import suppress
 from typing import IO, Self
 
-from nextrapolate_worker.messages import Done, Failed, Progress, Start, parse_answer
+from nextrapolate_worker.messages import Answer, Start, parse_answer
 
 CHILD_COMMAND: tuple[str, ...] = (sys.executable, "-m", "nextrapolate_worker.child")
 
@@ -41,7 +41,7 @@ class Child:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._answers: queue.SimpleQueue[Progress | Done | Failed | _EndOfAnswers] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[Answer | _EndOfAnswers] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name="child-reader", daemon=True)
         self._reader.start()
         self._writer: threading.Thread | None = None
@@ -64,7 +64,7 @@ class Child:
         )
         self._writer.start()
 
-    def answer(self, timeout: float) -> Progress | Done | Failed | None:
+    def answer(self, timeout: float) -> Answer | None:
         """Wait for the next message; None where none came in `timeout` seconds.
 
         Raises:

@@ -70,7 +70,7 @@ def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
 
 @router.delete("/{series_id}", status_code=204, responses=problem_responses(404), summary="Delete a series")
 def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> None:
-    """Its files go within the hour, those that no job and no other series needs. Its jobs stay."""
+    """Its jobs stay. Its files go when no job and no other series needs them, after a day at the earliest."""
     store.series.delete(tenant, series_id)
 
 
