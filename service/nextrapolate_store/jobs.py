@@ -267,11 +267,9 @@ class JobStore(JobLists):
         job = job_record(self._redis.fields(RedisKey.JOB + job_id))
         return Claim(job=job, fence=fence, attempt=job.attempt)
 
-    def beat(
-        self, job_id: str, fence: int, *, stage: Stage | None, progress: float | None, message: str | None
-    ) -> Beat:
+    def beat(self, job_id: str, fence: int, *, stage: Stage | None, progress: float | None) -> Beat:
         """Prolong the lease of a claim; what is not None and new becomes a progress event."""
-        news = ["" if value is None else value for value in (stage, progress, message)]
+        news = ["" if value is None else value for value in (stage, progress)]
         return Beat(self._beat(args=[job_id, fence, self._lease_ms, *news]))
 
     def commit(

@@ -46,8 +46,8 @@ def test_windows_tell_what_all_products_tell(
     trajectory = Trajectory.open(run, made)
     whole, one = extracted(monkeypatch, trajectory, evidence, 10_000)
     found, windows = extracted(monkeypatch, trajectory, evidence, most)
-    assert one.is_one
-    assert not windows.is_one
+    assert (len(one.windows), len(one.others)) == (1, 0)
+    assert len(windows.windows) + len(windows.others) > 1
     assert windows.most_held < one.most_held
     assert [at for window in windows.windows for at in window.steps] == list(one.windows[0].steps)
     for name in sorted(whole.moved):

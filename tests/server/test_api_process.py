@@ -182,7 +182,7 @@ def test_who_follows_a_job_hears_all_of_it_over_a_restart(
             heard.extend(event.id for event in client.events(job))
 
     def beat(part: float) -> None:
-        assert store.jobs.beat(job, fence, stage=Stage.FIT, progress=part, message=None) is Beat.HELD
+        assert store.jobs.beat(job, fence, stage=Stage.FIT, progress=part) is Beat.HELD
 
     with running_api(url, tmp_path, port) as api:
         _, job = submit(api.client)

@@ -1,6 +1,7 @@
 """The operator's commands for keys, as they are typed."""
 
 import json
+import socket
 from datetime import datetime
 from pathlib import Path
 
@@ -73,6 +74,11 @@ def test_mistakes_are_told_in_a_sentence(
     assert "'a/b' is not the name of a tenant" in run("create", "--tenant", "a/b", code=1).stderr
     said = run("create", "--tenant", "lab", "--scope", "all", code=2).stderr
     assert "Invalid value for '--scope': 'all' is not one of 'read', 'write', 'metrics'" in said
+    assert "no server runs on" in run("list", "--data-dir", str(tmp_path), code=1).stderr
+    (tmp_path / "redis").mkdir()
+    (tmp_path / "redis" / "password").write_text("of a server that was killed")
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(tmp_path / "redis" / "redis.sock"))
     assert "no server runs on" in run("list", "--data-dir", str(tmp_path), code=1).stderr
     monkeypatch.delenv("NEXTRAPOLATE_REDIS_URL")
     monkeypatch.chdir(tmp_path)

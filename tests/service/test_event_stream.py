@@ -110,7 +110,7 @@ def work(store: Store, job_id: str) -> None:
     claim = store.jobs.claim(job_id, worker="test")
     assert claim is not None
     for done in range(STEPS):
-        store.jobs.beat(job_id, claim.fence, stage=Stage.FIT, progress=done / STEPS, message=None)
+        store.jobs.beat(job_id, claim.fence, stage=Stage.FIT, progress=done / STEPS)
         time.sleep(0.002)
     store.jobs.commit(job_id, claim.fence, {})
 

@@ -98,14 +98,14 @@ def test_progress_is_live_through_a_restart_of_the_server(
     expect(visit.page.get_by_role("status")).to_contain_text("Waiting for a worker. It is the next.")
     claim = store.jobs.claim(job, "test")
     assert claim is not None
-    store.jobs.beat(job, claim.fence, stage=Stage.EXTRACT, progress=0.3, message=None)
+    store.jobs.beat(job, claim.fence, stage=Stage.EXTRACT, progress=0.3)
     expect(visit.page.locator("#percent")).to_have_text("30 %")
     expect(visit.page.get_by_role("status")).to_contain_text("Reading the weights")
     visit.page.evaluate("document.body.dataset.mark = 'not reloaded'")
     visit.screenshot("job-running")
 
     site.stop()
-    store.jobs.beat(job, claim.fence, stage=Stage.FIT, progress=0.6, message=None)
+    store.jobs.beat(job, claim.fence, stage=Stage.FIT, progress=0.6)
     time.sleep(1.0)  # long enough for the page to notice that nobody is there
     site.start()
     expect(visit.page.locator("#percent")).to_have_text("60 %")

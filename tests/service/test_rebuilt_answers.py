@@ -43,7 +43,7 @@ def jobs(client: TestClient, store: Store, finish: Finish, series_id: str) -> Jo
     for state in (JobState.FAILED, JobState.RUNNING, JobState.CANCELLING):
         claim = store.jobs.claim(made[state], worker="test")
         assert claim is not None
-        store.jobs.beat(made[state], claim.fence, stage=Stage.FIT, progress=0.5, message=None)
+        store.jobs.beat(made[state], claim.fence, stage=Stage.FIT, progress=0.5)
         if state is JobState.FAILED:
             error = JobError(code="not-finite", detail="checkpoint 20 holds NaN", blame="user")
             assert store.jobs.fail(made[state], claim.fence, error)

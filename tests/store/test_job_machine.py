@@ -97,7 +97,7 @@ class JobMachine(RuleBasedStateMachine):
     def beat(self, job: str, age: int, progress: float | None) -> None:
         model = self.models[job]
         fence = model.fence - age
-        beat = self.store.jobs.beat(job, fence, stage=None, progress=progress, message=None)
+        beat = self.store.jobs.beat(job, fence, stage=None, progress=progress)
         if not model.holds(fence):
             assert beat is Beat.LOST
         else:

@@ -114,7 +114,7 @@ def test_a_stale_fence_is_refused_and_counted(store: Store) -> None:
     assert not store.jobs.fail(job.id, stopped.fence, OUT_OF_MEMORY)
     assert not store.jobs.confirm_cancelled(job.id, stopped.fence)
     assert store.jobs.give_up(job.id, stopped.fence, OUT_OF_MEMORY) is JobState.RUNNING
-    beat = store.jobs.beat(job.id, stopped.fence, stage=Stage.FIT, progress=0.9, message="late")
+    beat = store.jobs.beat(job.id, stopped.fence, stage=Stage.FIT, progress=0.9)
     assert beat is Beat.LOST
     assert store.statistics.read().fence_refused == 5
 
@@ -127,12 +127,10 @@ def test_beats_tell_news_only(store: Store) -> None:
     job = submit(store)
     fence = claim(store, job).fence
     for _ in range(3):
-        assert store.jobs.beat(job.id, fence, stage=Stage.FIT, progress=0.5, message="epoch 3") is Beat.HELD
-        assert store.jobs.beat(job.id, fence, stage=None, progress=None, message=None) is Beat.HELD
+        assert store.jobs.beat(job.id, fence, stage=Stage.FIT, progress=0.5) is Beat.HELD
+        assert store.jobs.beat(job.id, fence, stage=None, progress=None) is Beat.HELD
     progress = [event for event in store.jobs.events(job.id, None) if event.type == "progress"]
-    assert [(event.stage, event.progress, event.message) for event in progress] == [
-        (Stage.FIT, 0.5, "epoch 3")
-    ]
+    assert [(event.stage, event.progress) for event in progress] == [(Stage.FIT, 0.5)]
     assert store.jobs.get(TENANT, job.id).stage is Stage.FIT
 
 
@@ -143,7 +141,7 @@ def test_a_beat_keeps_the_lease(store_settings: StoreSettings) -> None:
     with Redis.from_url(store_settings.redis_url) as redis:
         ends = redis.zscore("next:leases", job.id)
         time.sleep(0.002)  # it is kept in milliseconds
-        store.jobs.beat(job.id, fence, stage=None, progress=None, message=None)
+        store.jobs.beat(job.id, fence, stage=None, progress=None)
         assert redis.zscore("next:leases", job.id) > ends
     store.close()
 
@@ -195,7 +193,7 @@ def test_a_running_job_is_cancelled_through_its_beat(store: Store) -> None:
     job = submit(store)
     fence = claim(store, job).fence
     assert store.jobs.cancel(TENANT, job.id).state is JobState.CANCELLING
-    assert store.jobs.beat(job.id, fence, stage=None, progress=None, message=None) is Beat.CANCEL
+    assert store.jobs.beat(job.id, fence, stage=None, progress=None) is Beat.CANCEL
     assert not store.jobs.commit(job.id, fence, ARTIFACTS)
     assert store.jobs.confirm_cancelled(job.id, fence)
     assert [event.type for event in store.jobs.events(job.id, None)] == [
@@ -251,7 +249,7 @@ def test_events_resume_after_any_of_them(store: Store) -> None:
     job = submit(store)
     fence = claim(store, job).fence
     for progress in (0.1, 0.2, 0.3):
-        store.jobs.beat(job.id, fence, stage=Stage.FIT, progress=progress, message=None)
+        store.jobs.beat(job.id, fence, stage=Stage.FIT, progress=progress)
     store.jobs.commit(job.id, fence, ARTIFACTS)
     events = store.jobs.events(job.id, None)
     assert [event.state for event in events] == ["queued", *4 * ["running"], "succeeded"]
@@ -295,7 +293,7 @@ def test_a_lost_reply_changes_nothing(
 
         alive = claim(far, job)
         proxy.lose_next_reply()
-        assert jobs.beat(job.id, alive.fence, stage=Stage.FIT, progress=0.5, message=None) is Beat.HELD
+        assert jobs.beat(job.id, alive.fence, stage=Stage.FIT, progress=0.5) is Beat.HELD
         proxy.lose_next_reply()
         assert jobs.commit(job.id, alive.fence, ARTIFACTS)
 

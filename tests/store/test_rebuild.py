@@ -142,7 +142,7 @@ def test_who_held_a_claim_before_holds_none_afterwards(
     before = claim(store, job)
     redis.flushall()
     Store.rebuild(store_settings, add_missing=False)
-    assert store.jobs.beat(job.id, before.fence, stage=None, progress=None, message=None) is Beat.LOST
+    assert store.jobs.beat(job.id, before.fence, stage=None, progress=None) is Beat.LOST
     after = claim(store, job)
     assert (after.fence > before.fence, after.attempt) == (True, 1)
     assert not store.jobs.commit(job.id, before.fence, ARTIFACTS)

@@ -43,7 +43,7 @@ def test_writes_say_what_to_do_and_reads_are_served(
         for write in (
             store.ping,
             lambda: submit(store),
-            lambda: store.jobs.beat(job.id, fence, stage=None, progress=0.5, message=None),
+            lambda: store.jobs.beat(job.id, fence, stage=None, progress=0.5),
             lambda: store.jobs.commit(job.id, fence, ARTIFACTS),
             lambda: store.series.create(TENANT, SeriesCreate(name="run")),
         ):

@@ -39,6 +39,28 @@ def test_a_jump_that_a_run_does_not_come_to_is_told(
 
 
 @pytest.mark.parametrize(
+    ("schedule", "end", "last", "enough"),
+    [
+        (Schedule(10, 150), 100_000, None, None),
+        (Schedule(10, 150, 100), 10_240, None, None),
+        (Schedule(10, 150, 100), 10_250, 10_250, 11),
+        (Schedule(10, 150, 100), 20_049, 19_950, 20),
+        (Schedule(10, None, finishes=True), 10_245, None, None),
+        (Schedule(1, 10, 10, finishes=True), 1_030, 1_030, 2),
+        (Schedule(1, 2_000), 1_999, None, None),
+    ],
+)
+def test_a_run_that_collects_more_than_a_job_takes_is_told(
+    schedule: Schedule, end: int, last: int | None, enough: int | None
+) -> None:
+    told = schedule.collects_too_many(end)
+    assert (told is None) is (last is None)
+    if told is not None:
+        assert f"after step {last}, and a job takes 1024 at most" in told
+        assert f"let collect_every be {enough} or more" in told
+
+
+@pytest.mark.parametrize(
     ("train_steps", "collect_every"), [(20, 10), (30, 10), (10, 5), (25, 5), (7, 1), (2, 1)]
 )
 def test_the_cycle_of_rl_extra(train_steps: int, collect_every: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from fixtures.adapters import MODULES, write_adapter, write_run
 from fixtures.jobs import input_adapter, job_over, run_inputs
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from nextrapolate.reading import read
 from nextrapolate.schemas import (
@@ -262,15 +263,24 @@ def test_the_same_job_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> 
 
 
 def test_a_jump_is_not_taken_for_drift(run_folder: Path, tmp_path: Path) -> None:
-    leap = {
-        key: tensor + 3.0 * torch.ones_like(tensor) if "lora_B" in key else tensor
-        for key, tensor in load_file(run_folder / "checkpoint-60" / "adapter_model.safetensors").items()
-    }
-    landed = write_adapter(tmp_path / "landed", leap)
-    inputs = run_inputs(run_folder, jumps=(input_adapter(landed, 60),))
-    pipeline.run(work(run_folder, tmp_path / "out", METHODS[1], inputs), ignore)
-    report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
-    assert report.jumps == [60]
+    def leapt(step: int) -> dict[str, Tensor]:
+        stored = load_file(run_folder / f"checkpoint-{step}" / "adapter_model.safetensors")
+        return {key: tensor + 3.0 if "lora_B" in key else tensor for key, tensor in stored.items()}
+
+    def drift(inputs: JobInputs, out: str) -> float:
+        pipeline.run(work(run_folder, tmp_path / out, METHODS[3], inputs), ignore)
+        report = Report.model_validate_json((tmp_path / out / "report.json").read_bytes())
+        assert report.geometry is not None
+        assert report.jumps == [jump.step for jump in inputs.jumps]
+        return report.geometry.track[-1].drift_norm
+
+    without = drift(run_inputs(run_folder), "without")
+    landed = write_adapter(tmp_path / "landed", leapt(60))
+    for step in range(70, 130, 10):
+        save_file(leapt(step), run_folder / f"checkpoint-{step}" / "adapter_model.safetensors")
+    told = drift(run_inputs(run_folder, jumps=(input_adapter(landed, 60),)), "told")
+    untold = drift(run_inputs(run_folder), "untold")
+    assert abs(told - without) < 0.1 * abs(untold - without)
 
 
 def test_a_file_that_went_away_is_named(run_folder: Path, tmp_path: Path) -> None:

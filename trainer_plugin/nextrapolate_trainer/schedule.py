@@ -1,7 +1,10 @@
 """After which steps a checkpoint is collected, and after which a jump is made."""
 
 from dataclasses import dataclass
+from math import ceil
 from typing import TypedDict
+
+from nextrapolate.schemas import MOST_CHECKPOINTS
 
 MAX_STEPS_BETWEEN_CHECKPOINTS = 10
 """Steps: what methods are tried out and measured with."""
@@ -73,6 +76,28 @@ class Schedule:
                 "and is not in it: let jump_at be more, or give jump_every"
             )
         return None
+
+    def collects_too_many(self, end: int) -> str | None:
+        """Return what to tell a run that will have collected more than a job takes by its last jump.
+
+        Args:
+            end: its last step; None is returned where there is nothing to tell.
+        """
+        last = end if self.finishes else self._last_until(end)
+        collected = last // self.collect_every
+        if collected <= MOST_CHECKPOINTS:
+            return None
+        return (
+            f"this run collects {collected} checkpoints up to its last jump, after step {last}, and a job "
+            f"takes {MOST_CHECKPOINTS} at most: later jumps will not be made; let collect_every be "
+            f"{ceil(last / MOST_CHECKPOINTS)} or more"
+        )
+
+    def _last_until(self, end: int) -> int:
+        """Return the last step up to `end` that a jump follows; 0 where there is none."""
+        if self.jump_at is None or end < self.jump_at:
+            return 0
+        return self.jump_at if self.jump_every is None else end - (end - self.jump_at) % self.jump_every
 
     def _first_from(self, jump_at: int, step: int) -> int | None:
         """Return the first step from `step` on that a jump follows; None where there is none."""

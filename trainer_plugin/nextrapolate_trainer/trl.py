@@ -282,6 +282,8 @@ class NExtCallback(TrainerCallback):
         has_jumped = resumed is not None and bool(resumed.jumps)
         if told := self.schedule.never_comes_to(step, state.max_steps, has_jumped=has_jumped):
             logger.warning("%s", told)
+        if told := self.schedule.collects_too_many(state.max_steps):
+            logger.warning("%s", told)
         if self._finish is not None and args.load_best_model_at_end:
             logger.warning("load_best_model_at_end chooses what this run ends with: finish will not")
         start = adapter if step == 0 and was_trained(adapter) else None

@@ -125,6 +125,8 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         end = trainer.total_training_steps
         if told := self._schedule.never_comes_to(step, end, has_jumped=has_jumped):
             logger.warning("%s", told)
+        if told := self._schedule.collects_too_many(end):
+            logger.warning("%s", told)
         name = self._settings.name or self.config.trainer.experiment_name
         base_model = self.config.actor_rollout_ref.model.path
         start, is_known = self._beginning

@@ -111,7 +111,7 @@ def _parts(actor: Path) -> list[dict[str, Tensor]]:
         world_size = json.loads((actor / "fsdp_config.json").read_text())["world_size"]
         files = [actor / f"model_world_size_{world_size}_rank_{rank}.pt" for rank in range(world_size)]
         return [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in files]
-    except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError) as error:
         raise ExportError(
             f"{actor} is no whole FSDP checkpoint ({error}): wait until the run has saved it, and where "
             "nodes have a disk each, bring all of their files together first"

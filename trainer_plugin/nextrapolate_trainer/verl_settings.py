@@ -61,13 +61,13 @@ class VerlSettings(JumpSettings):
         Raises:
             ValueError: a checkpoint or a jump does not fall on a step at which verl saves, or there is none.
         """
-        collect_every = self.collect_every or save_freq
+        collect_every = save_freq if self.collect_every is None else self.collect_every
         if collect_every % save_freq:
             raise ValueError(
                 f"{GROUP}.collect_every is {collect_every}, which is no multiple of trainer.save_freq "
                 f"({save_freq}): checkpoints are collected where verl saves"
             )
-        return Schedule(collect_every, self.jump_at, self.jump_every, finishes=self.finish is not None)
+        return Schedule(collect_every, self.jump_at, self.jump_every, finishes=bool(self.finish))
 
     def make_method(self) -> Method:
         """Return the method with its parameters.

@@ -56,7 +56,6 @@ class Lease:
                 self._fence,
                 stage=progress.stage if progress else None,
                 progress=progress.fraction if progress else None,
-                message=None,
             )
         except StoreUnavailable as error:
             _log.warning("a beat did not get through: %s", error)

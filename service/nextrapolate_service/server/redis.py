@@ -9,6 +9,8 @@ import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from socket import AF_UNIX
+from socket import socket as new_socket
 from urllib.parse import quote
 
 from nextrapolate_service.server.errors import RedisNotFound
@@ -85,7 +87,13 @@ def running_redis_url(data_dir: Path) -> str | None:
     """Give the URL of the embedded Redis that runs on this data; None where none does."""
     folder = data_dir.absolute() / "redis"
     password, socket = folder / "password", _socket(folder)
-    return _url(password.read_text(), socket) if socket.is_socket() else None
+    return _url(password.read_text(), socket) if _is_listened_to(socket) else None
+
+
+def _is_listened_to(path: Path) -> bool:
+    """Whether a process takes calls there: a socket stays behind where its server was killed."""
+    with new_socket(AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def _configuration(folder: Path, socket: Path, password: str) -> str:

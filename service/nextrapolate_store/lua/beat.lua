@@ -1,7 +1,6 @@
 -- Keep a claim alive, and say how far the job is.
 --
--- ARGV    1 id, 2 fence, 3 length of the lease (ms), 4 stage, 5 progress, 6 message;
---         '' where there is no news
+-- ARGV    1 id, 2 fence, 3 length of the lease (ms), 4 stage, 5 progress; '' where there is no news
 -- reply   'held', 'cancel' or 'lost'
 -- keeps   Only the newest claim can prolong its lease. An event tells of news, never of the beat alone.
 local id, fence, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
@@ -15,7 +14,7 @@ if state == 'cancelling' then
 end
 
 local news = false
-for position, field in ipairs({ 'stage', 'progress', 'message' }) do
+for position, field in ipairs({ 'stage', 'progress' }) do
   local value = ARGV[3 + position]
   if value ~= '' and value ~= get(id, field) then
     set(id, field, value)

@@ -78,11 +78,6 @@ class Windows:
         return cls(windows, _by_distance(others, most))
 
     @property
-    def is_one(self) -> bool:
-        """Whether all that is wanted is held at once."""
-        return len(self.windows) == 1 and not self.others
-
-    @property
     def most_held(self) -> int:
         """Of how many pairs of points the products are held at a time."""
         of_windows = [len(window.pairs.kept) for window in self.windows]

@@ -73,7 +73,7 @@ def _kind(kind: str, modules: list[int], candidates: Candidates, mixture: Mixtur
         kind,
         len(modules),
         _error(mixture, modules),
-        float(mixture.lengths[modules].mean()),
+        float(_mean(mixture, mixture.lengths, modules)),
         candidates.labels[int(_mean(mixture, mixture.parts, modules).argmax())],
     )
 
