@@ -280,7 +280,7 @@ def test_a_jump_is_not_taken_for_drift(run_folder: Path, tmp_path: Path) -> None
         save_file(leapt(step), run_folder / f"checkpoint-{step}" / "adapter_model.safetensors")
     told = drift(run_inputs(run_folder, jumps=(input_adapter(landed, 60),)), "told")
     untold = drift(run_inputs(run_folder), "untold")
-    assert abs(told - without) < 0.1 * abs(untold - without)
+    assert abs(told - without) < 0.2 * abs(untold - without)  # A goes on below the leap
 
 
 def test_a_file_that_went_away_is_named(run_folder: Path, tmp_path: Path) -> None:
