@@ -31,11 +31,14 @@ def test_what_redis_refuses_is_tried_again(
         ThreadPoolExecutor(1) as side,
     ):
         with refuses(redis):
+            deadline = time.monotonic() + 60
             while "a beat did not get through" not in caplog.text:
                 assert lease.keep(Progress(stage=Stage.FIT, fraction=0.5)) is Beat.HELD
+                assert time.monotonic() < deadline
                 time.sleep(0.02)
             settled = side.submit(lease.settle, Done(artifacts=ARTIFACTS), {})
             while "trying again" not in caplog.text:
                 assert not settled.done()
+                assert time.monotonic() < deadline
                 time.sleep(0.02)
         assert settled.result() == "committed"
