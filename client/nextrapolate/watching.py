@@ -55,6 +55,8 @@ class Notes(BaseModel):
 
     series: str | None = None
     posted: list[int] = []
+    stamps: dict[int, Stamp] = {}
+    """Of those that were posted, as they were then."""
     jumps: list[Jump] = []
 
 
@@ -181,17 +183,26 @@ class Watcher:
             if (step := step_of(folder, self._folder)) is not None:
                 found.setdefault(step, []).append(folder)
         self._tell_of_others(found)
-        for step in sorted(found.keys() - set(self.notes.posted)):
+        for step in sorted(found):
+            if step in self.notes.posted and not self._is_written_anew(step, found[step][0]):
+                continue
             if len(found[step]) > 1:
                 both = " and ".join(map(str, found[step]))
                 self._tell_once(f"step {step} is left out for now: {both} are both of it; leave one there")
                 continue
             with self._leaving_out(step):
                 checkpoint = LocalCheckpoint(step, adapter_folder(found[step][0]))
-                stats = [path.stat() for path in checkpoint.files.values()]
-                self._stamps[step] = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+                self._stamps[step] = _stamp(checkpoint)
                 if self._stamps[step] == before.get(step) and not self._is_left_out(step):
                     yield checkpoint
+
+    def _is_written_anew(self, step: int, folder: Path) -> bool:
+        """Whether a checkpoint is not as it was when it was posted; one that is being removed is."""
+        try:
+            stamp = _stamp(LocalCheckpoint(step, adapter_folder(folder)))
+        except (CheckpointError, OSError):
+            return False
+        return stamp != self.notes.stamps.get(step, stamp)
 
     def _tell_of_others(self, found: Collection[int]) -> None:
         """Tell of checkpoints that have held no adapter since the last look: they will hardly come to one."""
@@ -250,12 +261,24 @@ class Watcher:
             self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
         except NotFoundError:
             # The service has lost the series: all that is here goes into a new one.
-            self.notes.series, self.notes.posted = None, []
+            self.notes.series, self.notes.posted, self.notes.stamps = None, [], {}
             self._save()
             raise
-        self.notes.posted = sorted([*self.notes.posted, checkpoint.step])
+        except ConflictError:
+            if checkpoint.step not in self.notes.posted:
+                raise
+            self.notes = Notes()
+            self._save()
+            raise CheckpointError(
+                f"step {checkpoint.step} is not the checkpoint that was posted: another run writes here now, "
+                "and a new series begins, as its jumps do"
+            ) from None
+        is_new = checkpoint.step not in self.notes.posted
+        self.notes.posted = sorted({*self.notes.posted, checkpoint.step})
+        self.notes.stamps[checkpoint.step] = self._stamps[checkpoint.step]
         self._save()
-        self._tell(f"posted step {checkpoint.step}")
+        if is_new:
+            self._tell(f"posted step {checkpoint.step}")
 
     def _jump_if_due(self) -> None:
         """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
@@ -331,6 +354,11 @@ class Watcher:
         if line not in self._told:
             self._told.add(line)
             self._tell(line)
+
+
+def _stamp(checkpoint: LocalCheckpoint) -> Stamp:
+    stats = [path.stat() for path in checkpoint.files.values()]
+    return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
 
 def _is_of(result: Path, job_id: str) -> bool:

@@ -97,7 +97,7 @@ def test_uris_and_series_upload_nothing(
     uris = ["s3://b/checkpoint-10", "s3://b/checkpoint-20"]
     wanted = {"output": Output(rank="grow"), "gate": Gate(min_energy_ratio=0.2)}
     result = client.extrapolate(uris, until=20, method=AutoMethod(horizon_steps=70), **wanted)
-    assert result.path == Path("extrapolated-100")
+    assert result.path == Path("extrapolated-90")
     body = submitted(service)
     assert body["checkpoints"] == [{"uri": uri} for uri in uris]
     assert body["until"] == 20

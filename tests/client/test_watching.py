@@ -220,6 +220,41 @@ def test_what_was_fetched_before_is_neither_overwritten_nor_fetched_again(
 
 
 @pytest.mark.integration
+def test_a_run_that_is_started_again_in_the_folder_has_a_series_of_its_own(
+    client: NExtClient, written: Path, folder: Path, tmp_path: Path
+) -> None:
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=tmp_path / "out")
+    appear(written, folder, 10, 20)
+    watcher = Watcher(client, folder, plan, lines.append)
+    watcher.look()
+    assert not watcher.look()
+    first = str(watcher.notes.series)
+    for step in (10, 20):
+        os.utime(folder / f"checkpoint-{step}" / "adapter_config.json")  # a copy of it is it
+    again = Watcher(client, folder, WatchPlan(METHOD, jump_at=20, jump_every=20, out=plan.out), lines.append)
+    again.look()
+    again.look()
+    assert (again.notes.series, len(again.notes.jumps)) == (first, 1)
+
+    other = write_run(tmp_path / "other", range(10, 70, 10), seed=1)
+    for step in (10, 20):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    appear(other, folder, 10, 20, 30)
+    lines.clear()
+    for _ in range(4):
+        again.look()
+    assert lines[0].startswith("trying again: step 10 is not the checkpoint that was posted: another run")
+    assert again.notes.series != first
+    assert [info.step for info in client.get_series(str(again.notes.series)).checkpoints] == [10, 20, 30]
+    assert [info.step for info in client.get_series(first).checkpoints] == [10, 20]
+    (jump,) = again.notes.jumps
+    assert (jump.step, jump.failure) == (30, None)
+    assert jump.path is not None
+    assert jump.path.parent == plan.out
+
+
+@pytest.mark.integration
 def test_a_checkpoint_that_the_service_refuses_holds_up_no_other(
     client: NExtClient, written: Path, folder: Path
 ) -> None:

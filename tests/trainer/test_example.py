@@ -55,7 +55,9 @@ def test_grpo_jumps(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
     assert is_adapter(tmp_path / "run")
 
 
-def test_rloo_jumps_in_cycles_or_says_what_holds_it_back(embedded_server: EmbeddedServer, tmp_path: Path) -> None:
+def test_rloo_jumps_in_cycles_or_says_what_holds_it_back(
+    embedded_server: EmbeddedServer, tmp_path: Path
+) -> None:
     options = ("--steps=5", "--train-steps=4", "--jump-steps=4", "--out=run")
     said = run(embedded_server, tmp_path, "trl_rl_extra_cycle.py", *options)
     held_back = "no jump after step 4, training goes on from its own weights: the guard scores"

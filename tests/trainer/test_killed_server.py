@@ -10,6 +10,7 @@ from fixtures.client_examples import NOW, a_job, an_event
 from fixtures.deadly_proxy import Moment, deadly_proxy
 from fixtures.grpo import MakeTrainer, same
 from fixtures.hatched_server import running_hatched_server
+from fixtures.scripted_job import submitted_to
 from fixtures.scripted_server import Handler, ScriptedServer, answer, stream
 from hatchery.server import Hatchery
 from safetensors.torch import load_file
@@ -92,7 +93,7 @@ def script(server: ScriptedServer) -> None:
         server.on("POST", f"/series/s1/checkpoints/{step}", answer({"missing": [FILE]}))
         server.on("PUT", f"/series/s1/checkpoints/{step}/{FILE}", answer(FileInfo(bytes=1, sha256="-"), 201))
     artifacts = {FILE: FileInfo(bytes=1000, sha256="0" * 64)}
-    server.on("POST", "/jobs", answer(a_job(), 202))
+    server.on("POST", "/jobs", submitted_to(server))
     server.on("POST", "/jobs/j1/cancel", answer(a_job(JobState.CANCELLED)))
     server.on("GET", "/jobs/j1", answer(a_job(JobState.SUCCEEDED, artifacts=artifacts)))
     server.on("GET", "/jobs/j1/events", stream(an_event(1, JobState.SUCCEEDED)))

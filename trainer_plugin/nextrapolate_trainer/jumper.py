@@ -21,7 +21,7 @@ from torch import Tensor
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
-from nextrapolate.schemas import ADAPTER_MODEL, REPORT, JobCreate, Method, Report
+from nextrapolate.schemas import ADAPTER_MODEL, REPORT, Job, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import InvalidAdapterError, JumpRefusedError, TrainerPluginError, UploadError
@@ -245,22 +245,33 @@ class Jumper:
         self, step: int, methods: Sequence[Method], deadline: float
     ) -> list[tuple[Method, str]]:
         def submitted(method: Method) -> tuple[Method, str]:
-            request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
-            job = self._client.submit(request).id
+            job = self._submitted(step, method)
+            if self._series.is_shared(job.steps):
+                self._abandon(job.id)
+                self._series.part()
+                self._series.record_jumps()
+                job = self._submitted(step, method)
             self._note_answer()
-            return method, job
+            return method, job.id
 
         def finished(submission: tuple[Method, str]) -> tuple[Method, str]:
             try:
                 self._client.wait(submission[1], timeout=max(0.0, deadline - time.monotonic()))
             except NextrapolateError:
-                # Nobody will come for the result: leave the worker to others.
-                with suppress(NextrapolateError):
-                    self._client.cancel(submission[1])
+                self._abandon(submission[1])
                 raise
             return submission
 
         return _those_that_succeed(finished, _those_that_succeed(submitted, methods))
+
+    def _submitted(self, step: int, method: Method) -> Job:
+        request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
+        return self._client.submit(request)
+
+    def _abandon(self, job: str) -> None:
+        """Nobody will come for the result: leave the worker to others."""
+        with suppress(NextrapolateError):
+            self._client.cancel(job)
 
     def _result(self, job: str) -> tuple[dict[str, Tensor], Report | None]:
         with tempfile.TemporaryDirectory(prefix="nextrapolate-") as folder:

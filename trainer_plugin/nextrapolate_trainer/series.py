@@ -1,7 +1,8 @@
 """A run's series of checkpoints at the service: begun, continued after a resume, or branched off."""
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -11,7 +12,13 @@ from typing import Any
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
-from nextrapolate.errors import InvalidRequestError, NextrapolateError, NotFoundError, ParameterError
+from nextrapolate.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NextrapolateError,
+    NotFoundError,
+    ParameterError,
+)
 from nextrapolate.schemas import ADAPTER_MODEL, CheckpointInfo, JumpInfo, Series
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.errors import RunRefusedError
@@ -63,6 +70,8 @@ class RunSeries:
         self._jumps = list(resumed.jumps) if resumed else []
         self._unrecorded: list[JumpInfo] = []
         self._jumped_before = False
+        self._own: dict[int, str] = {}
+        """Digests of the checkpoints that this process has posted, by their steps."""
 
     @property
     def id(self) -> str | None:
@@ -101,21 +110,29 @@ class RunSeries:
     def post(self, step: int, adapter: Adapter) -> None:
         """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
 
-        Into a new series, where the service has lost the old one, or the job of a jump yet to be told.
+        Into a new series, where the service has lost the old one, or the job of a jump yet to be told, and
+        where another run, resumed from the same checkpoint, posts to the old one, too.
 
         Raises:
             NextrapolateError: the checkpoint is not at the service.
             RunRefusedError: it never will be.
         """
         content = save(dict(adapter))
+        digest = sha256(content).hexdigest()
         if self._id is None:
-            self._id = self._opened(step, sha256(content).hexdigest())
+            self._id = self._opened(step, digest)
         try:
-            self._put(self._id, step, content)
+            try:
+                self._put(self._id, step, content)
+            except ConflictError:
+                self.part()
+                self._put(self._id, step, content)
+            self._own[step] = digest
             self._record_or_log()
         except NotFoundError as error:
             self._id = self._begun_anew(step, error)
             self._put(self._id, step, content)
+            self._own[step] = digest
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
@@ -129,6 +146,35 @@ class RunSeries:
         Raises:
             NextrapolateError: it does not take them now.
         """
+        try:
+            self._record()
+        except ConflictError:
+            self.part()
+            self._record()
+
+    def is_shared(self, steps: Iterable[int]) -> bool:
+        """Tell whether another run has posted any of these checkpoints of the series."""
+        begun = self._resumed.step if self._resumed else 0
+        return any(step > begun and step not in self._own for step in steps)
+
+    def part(self) -> None:
+        """Go on in a new series with this run's own checkpoints: another run posts to the old one, too.
+
+        Raises:
+            NextrapolateError: that cannot be made now.
+        """
+        assert self._id is not None  # noqa: S101 (what is shared is there)
+        old = self._client.get_series(self._id)
+        begun = self._resumed.step if self._resumed else -1
+        past = {
+            info.step: digest for info in old.checkpoints if info.step <= begun and (digest := _digest(info))
+        }
+        self._id = self._copied(past | self._own)
+        logger.warning(
+            "another run posts to the series %s, too: this one goes on in a new one, %s", old.id, self._id
+        )
+
+    def _record(self) -> None:
         for jump in tuple(self._unrecorded):
             assert self._id is not None  # noqa: S101 (a jump starts from a checkpoint that was posted)
             self._client.record_jump(self._id, jump.step, jump.job)
@@ -161,7 +207,11 @@ class RunSeries:
             return self._begun_anew(step, error)
         if self._goes_on(old, step, digest):
             known = {jump.step for jump in old.jumps}
-            self._unrecorded = [jump for jump in self._made_in(old) if jump.step not in known]
+            self._unrecorded = [
+                jump
+                for jump in self._made_between(info.step for info in old.checkpoints)
+                if jump.step not in known
+            ]
             if old.checkpoints:  # its start went before them, or is none of its own
                 self._has_start = old.id
             return old.id
@@ -182,26 +232,35 @@ class RunSeries:
         return info.step <= self._resumed.step and info.step != step
 
     def _branched(self, old: Series, step: int) -> str:
-        """Return a new series with this run's part of an old one; its files are named, not sent."""
+        """Return a new series with this run's part of an old one."""
+        return self._copied(
+            {
+                info.step: digest
+                for info in old.checkpoints
+                if self._is_past(info, step) and (digest := _digest(info))
+            }
+        )
+
+    def _copied(self, digests: Mapping[int, str]) -> str:
+        """Return a new series with these checkpoints, by their steps; their files are named, not sent."""
         new = self._created()
-        for info in old.checkpoints:
-            if not self._is_past(info, step) or (digest := _digest(info)) is None:
-                continue
-            if self._client.announce(new, info.step, {ADAPTER_MODEL: digest}):
-                logger.warning("the service has lost the checkpoint of step %d: jumps do without", info.step)
-        self._unrecorded = self._made_in(old)
+        for step in sorted(digests):
+            if self._client.announce(new, step, {ADAPTER_MODEL: digests[step]}):
+                logger.warning("the service has lost the checkpoint of step %d: jumps do without", step)
+        self._unrecorded = self._made_between(digests)
         return new
 
-    def _made_in(self, series: Series) -> list[JumpInfo]:
-        """The jumps that lie between checkpoints of a series; others were made before it was begun."""
-        return [jump for jump in self._jumps if any(info.step <= jump.step for info in series.checkpoints)]
+    def _made_between(self, steps: Iterable[int]) -> list[JumpInfo]:
+        """The jumps that lie between a series' checkpoints; others were made before it was begun."""
+        first = min(steps, default=math.inf)
+        return [jump for jump in self._jumps if first <= jump.step]
 
     def _begun_anew(self, step: int, lost: NotFoundError) -> str:
         """Return a new series in place of one that is gone, or that cannot be told of a jump of its own.
 
         What lies before its first checkpoint is no drift, where the run has jumped.
         """
-        self._jumped_before, self._unrecorded = bool(self._jumps), []
+        self._jumped_before, self._unrecorded, self._own = bool(self._jumps), [], {}
         new = self._created()
         logger.warning(
             "the run goes on in a new series, %s, and jumps do without the checkpoints before step %d: %s",
