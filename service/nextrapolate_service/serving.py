@@ -5,6 +5,7 @@ callers come back to the next process, and lets every other request finish.
 """
 
 import argparse
+import logging
 import socket
 import sys
 import threading
@@ -15,7 +16,10 @@ import uvicorn
 from nextrapolate_service.app import create_app
 from nextrapolate_service.bounded_http import BoundedHttp
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store.environment import unknown_settings
 from nextrapolate_store.logs import configure_logging
+
+_log = logging.getLogger(__name__)
 
 DRAIN_SECONDS = 8
 """How long a request may take to finish. Whoever stops the process has to wait a little longer."""
@@ -46,6 +50,8 @@ def main() -> None:
         settings = ServiceSettings.from_environment()
     except ValueError as error:
         sys.exit(f"nextrapolate-server: {error}")
+    for unknown in unknown_settings():
+        _log.warning("%s", unknown)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

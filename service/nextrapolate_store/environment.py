@@ -5,15 +5,40 @@ A variable that is empty counts as one that is not set.
 
 import os
 import re
+from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar
 
 from pydantic import ByteSize, Field, TypeAdapter, ValidationError
 
 Default = TypeVar("Default")
 
+PREFIX = "NEXTRAPOLATE_"
+SETTINGS = frozenset(
+    PREFIX + name
+    for name in (
+        "API_KEY", "API_KEY_FILE", "AUDIT_DAYS", "DATA_DIR", "DEVICE", "DISK_RESERVE_BYTES",
+        "EVENT_STREAMS", "FILE_ROOTS", "HUB_ENDPOINT", "HUB_TOKEN", "KEEP_EVENTS_DAYS",
+        "KEEP_IDEMPOTENCY_KEYS_HOURS", "KEEP_JOBS_DAYS", "KEEP_UPLOADS_HOURS", "LEASE_SECONDS",
+        "LOG_FORMAT", "LOG_LEVEL", "MAX_ATTEMPTS", "QUOTA_BYTES", "QUOTA_QUEUED_JOBS",
+        "QUOTA_RUNNING_JOBS", "QUOTA_SERIES", "QUOTA_UPLOADS", "RATE_BURST", "RATE_LIMIT", "REDIS_URL",
+        "S3_BUCKETS", "SWEEP_MINUTES", "THREADS", "TRUSTED_PROXIES", "URL", "WEBHOOK_NETWORKS",
+    )
+)  # fmt: skip
+"""Those that any of our processes reads: service, worker, client or trainer."""
+
 _MOST = 1_000_000
 _SIZE = re.compile(r"(\d+(\.\d*)?|\.\d+)\s*[A-Za-z]*")
 _BYTES = TypeAdapter(ByteSize)
+
+
+def unknown_settings() -> list[str]:
+    """Say of each variable that is named like a setting, and is none, which one may be meant."""
+    return [
+        f"{name} is no setting"
+        + "".join(f": is {meant} meant?" for meant in get_close_matches(name, SETTINGS, n=1))
+        for name in sorted(os.environ)
+        if name.startswith(PREFIX) and name not in SETTINGS
+    ]
 
 
 def read_number(variable: str, default: float, *, least: float = 0.001) -> float:

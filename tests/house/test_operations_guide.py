@@ -8,6 +8,7 @@ from prometheus_client.core import Metric
 
 from nextrapolate.schemas import HORIZON_STEPS, JobState, Stage
 from nextrapolate_service.metrics import StoreMetrics
+from nextrapolate_store.environment import PREFIX, SETTINGS
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
 from nextrapolate_trainer.trl import NExtCallback
 
@@ -33,6 +34,10 @@ def test_every_variable_that_is_read_is_explained() -> None:
     read = {name for pattern in (READ, READ_BY_A_LIBRARY) for name in pattern.findall(CODE)}
     assert {"XDG_CONFIG_HOME", "AWS_REGION", "VERL_LOGGING_LEVEL"} <= read
     assert {name for name in read if not re.search(rf"\b{name}\b", GUIDE + TRAINERS)} == set()
+
+
+def test_every_setting_is_known_by_its_name() -> None:
+    assert {name for name in READ.findall(CODE) if name.startswith(PREFIX)} == SETTINGS
 
 
 def test_every_metric_is_explained() -> None:
