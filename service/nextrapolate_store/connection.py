@@ -10,8 +10,8 @@ from typing import Any, cast
 from redis import Redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.commands.core import Script
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -168,6 +168,11 @@ class Connection(Redis):
             refusal = _refusal(error)
             if refusal is not None:
                 raise StoreUnavailable(refusal) from error
+            if isinstance(error, AuthenticationError):
+                raise StoreUnavailable(
+                    f"Redis refuses the password of NEXTRAPOLATE_REDIS_URL, or wants one ({error}): write "
+                    "the right one there, and start this process again"
+                ) from error
             if not isinstance(error, (RedisConnectionError, RedisTimeoutError)):
                 raise
             raise StoreUnavailable(

@@ -31,6 +31,17 @@ def configured(store_settings: StoreSettings) -> Iterator[Callable[..., object]]
             redis.config_set(name, value)
 
 
+@pytest.mark.parametrize("password", ["", ":wrong@"])
+def test_a_password_that_is_not_that_of_redis_is_no_outage(
+    password: str, store_settings: StoreSettings
+) -> None:
+    scheme, _, rest = store_settings.redis_url.partition("://")
+    right, _, address = rest.rpartition("@")
+    with pytest.raises(StoreUnavailable, match="password of NEXTRAPOLATE_REDIS_URL") as refusal:
+        Store.open(replace(store_settings, redis_url=f"{scheme}://{password}{address}"))
+    assert right.strip(":") not in str(refusal.value)
+
+
 def test_a_store_opens_twice_and_answers(store: Store, store_settings: StoreSettings) -> None:
     second = Store.open(store_settings)
     store.ping()
