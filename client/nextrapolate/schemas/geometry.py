@@ -25,7 +25,7 @@ class ModuleLinearity(Response):
     name: str
     held_out_by_coordinate: float | None = Field(
         description="fitted on the earlier two thirds, judged on the rest, each coordinate about its own "
-        "mean; null where fewer than two checkpoints are left to judge on"
+        "mean, weighted by its variance; null where fewer than two checkpoints are left to judge on"
     )
     held_out_pooled: float | None = Field(description="the same, all coordinates about one mean")
     in_sample: float = Field(
