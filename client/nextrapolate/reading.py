@@ -213,14 +213,14 @@ def _inspection(report: Inspection) -> Reading:
             "bad",
             worked,
             _broken(broken),
-            "As sure as that the other increments are this run's.",
+            "As reliable as the assumption that the other increments belong to this run.",
             f"Look at the checkpoints around step {broken.end_step}, and inspect those of one run.",
         )
     scores = report.evidence.total
     steadiness = [step.steadiness for step in report.track if step.steadiness is not None]
     sure = "One held-out stretch of the run."
     if steadiness:
-        sure += f" From one increment to the next the way keeps a cosine of {fmean(steadiness):.2f}."
+        sure += f" The mean cosine between successive increments is {fmean(steadiness):.2f}."
     following = "Train on; do not jump on this run."
     if scores.beats_no_jump:
         following = "Extrapolate in short jumps, and evaluate each."
@@ -263,7 +263,10 @@ def _beside(others: Sequence[tuple[str, Scores]], scores: Scores) -> str:
     name, best = others[0]
     if best.relative_error < scores.relative_error:
         return f"{name} did better ({best.relative_error:.2f})."
-    return f"None of {len(others)} others did better (best of them: {name}, {best.relative_error:.2f})."
+    return (
+        f"None of the {len(others)} other methods did better (the best was {name}, "
+        f"{best.relative_error:.2f})."
+    )
 
 
 def _from_other_stretches(report: Report) -> str:
@@ -271,8 +274,8 @@ def _from_other_stretches(report: Report) -> str:
     if choice is None or choice.relative_error is None:
         return _NOT_AT_ALL
     return (
-        f"Hardly: {choice.backtests} backtests over other stretches of this run have a relative error of "
-        f"{choice.relative_error:.2f}, where no jump scores 1."
+        f"Not very: this jump has no backtest, only {choice.backtests} over other parts of this run, with "
+        f"a relative error of {choice.relative_error:.2f} (no jump: 1)."
     )
 
 

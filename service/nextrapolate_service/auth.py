@@ -112,8 +112,9 @@ def _check_scopes(key: KeyRecord, wanted: Sequence[str]) -> None:
     missing = [scope for scope in wanted if scope not in key.scopes]
     if missing:
         raise MissingScopeError(
-            f"this key opens {' and '.join(sorted(key.scopes))}, and this needs {missing[0]}: have another "
-            f"made with `nextrapolate-server keys create --tenant {key.tenant} --scope {missing[0]}`",
+            f"this key has the scope {' and '.join(sorted(key.scopes))}, and this call needs {missing[0]}: "
+            f"have the operator create a key with `nextrapolate-server keys create --tenant {key.tenant} "
+            f"--scope {missing[0]}`",
             scope=missing[0],
         )
 

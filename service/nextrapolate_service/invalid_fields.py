@@ -47,12 +47,12 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
         known = sorted(METHODS[str(method)].model_fields.keys() - {"name"})
         return _entry(field, f"{method} has no such parameter: it takes {', '.join(known)}", known)
     if kind == "extra_forbidden":
-        return _entry(field, "there is no such field: leave it out, or mend its name")
+        return _entry(field, "there is no such field: leave it out, or fix its name")
     if kind == "json_invalid":
         return _entry("body", f"this is not JSON ({error['ctx']['error']} at character {path[0]})")
     if kind == "too_short":
         least, came = error["ctx"]["min_length"], error["ctx"]["actual_length"]
-        return _entry(field, f"{least} at least are needed, {came} came")
+        return _entry(field, f"at least {least} are needed, got {came}")
     return _entry(field, plain_words(error["msg"]))
 
 

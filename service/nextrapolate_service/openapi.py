@@ -43,13 +43,14 @@ _PROBLEMS = {
     401: "No key, or a wrong one.",
     403: "The key does not open this, or a quota of its tenant is used up.",
     404: "There is no such thing, or it is another tenant's.",
-    409: "It contradicts what is there, or comes before what it needs has happened: that is `retryable`.",
+    409: "It conflicts with what is stored, or comes before something that it needs: then it is `retryable`.",
     413: "The body is too large; JSON may have 1 MiB, adapter_config.json 64 KiB.",
     416: "These byte ranges cannot be served.",
     422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
     424: "The Hub or the bucket does not answer; try again after Retry-After.",
     429: "The key came too often, or too much is under way; try again after Retry-After.",
-    503: "The store does not answer: try again after Retry-After. Or it wants the operator: not `retryable`.",
+    503: "The store is unavailable: try again after Retry-After. Where it is not `retryable`, the operator "
+    "has to act.",
     507: "The server's disk is nearly full; try again after Retry-After.",
 }
 

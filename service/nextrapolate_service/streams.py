@@ -35,8 +35,8 @@ class Streams:
         """
         if self._open[tenant] >= self._per_tenant:
             raise TooManyStreamsError(
-                f"{self._per_tenant} event streams of this tenant are open here, as many as may be: close "
-                "some, or ask for the job itself (GET /jobs/{job_id}) now and then"
+                f"this tenant has {self._per_tenant} event streams open here, which is the maximum: close "
+                "some, or poll the job itself (GET /jobs/{job_id}) from time to time"
             )
         self._open[tenant] += 1
         try:

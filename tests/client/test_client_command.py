@@ -366,7 +366,7 @@ def test_what_is_no_id_of_a_job_is_sent_nowhere(
 ) -> None:
     ended = run("jobs", command, job, "--url", scripted.url)
     assert ended.code == 2
-    assert f"nextrapolate: {job!r} is no id" in ended.err
+    assert f"nextrapolate: {job!r} is not an id" in ended.err
     assert scripted.received == []
 
 

@@ -18,7 +18,12 @@ from nextrapolate.schemas import ChoiceReport, ExpoMethod, RunBreak, WeightExtra
             "came 40% closer than no jump (relative error 0.60",
             "evaluate it against checkpoint 150",
         ),
-        (0.6, "good", "None of 2 others did better (best of them: weight-extrapolation", "train on from"),
+        (
+            0.6,
+            "good",
+            "None of the 2 other methods did better (the best was weight-extrapolation",
+            "train on from",
+        ),
         (0.8, "good", "weight-extrapolation did better (0.70)", "Load it"),
         (1.3, "bad", "was 30% further off than no jump", "run the job again with weight-extrapolation"),
     ],
@@ -137,7 +142,7 @@ def test_auto_tells_of_all_its_backtests() -> None:
     assert "In all 28 backtests together the relative error is 0.55." in reading.sure
     alone = read(extrapolation().model_copy(update={"choice": choice, "backtest": None}))
     assert alone.tone == "unknown"
-    assert "28 backtests over other stretches of this run have a relative error of 0.55" in alone.sure
+    assert "28 over other parts of this run, with a relative error of 0.55" in alone.sure
 
 
 def test_a_method_that_names_no_step_is_read_without_one() -> None:

@@ -256,7 +256,7 @@ def test_where_the_drift_begins_no_method_can_predict(steps: list[int], tmp_path
     outcomes = compare(Trajectory.open(checkpoints(run)), methods, at_step=steps[0], horizon_steps=10)
     assert {type(outcome) for outcome in outcomes} == {TooFewCheckpointsError}
     assert "at least 2 checkpoints" in str(outcomes[0])
-    assert "has 1 to learn from" in str(outcomes[0])
+    assert "to learn from at this spacing and horizon, but has 1" in str(outcomes[0])
 
 
 @pytest.mark.parametrize(("at", "horizon", "missing"), [(35, 5, 35), (40, 15, 55)])

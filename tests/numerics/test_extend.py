@@ -282,7 +282,7 @@ def test_a_backtest_that_was_asked_otherwise_is_told(
         100 if target == 160 else 90, target, (DOWN,), Products(one, one, one[0]), (), seconds=0.0
     )
     extension, _ = extended(run_folder, tmp_path / "out", backtest=scores)
-    assert any(warning.startswith("The backtest was asked ") for warning in extension.warnings) is told
+    assert any(warning.startswith("The backtest predicted ") for warning in extension.warnings) is told
 
 
 def test_numbers_that_are_none_beside_the_factors_are_refused(run_folder: Path, tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def test_a_tenant_may_follow_so_many_jobs_and_another_tenant_may_still(
         refused = caller.get(path)
         found = problem(refused, 429, "too-many-streams")
         assert (found.retryable, refused.headers["Retry-After"]) == (True, "10")
-        assert "3 event streams of this tenant are open" in found.detail
+        assert "this tenant has 3 event streams open here" in found.detail
         others = caller.get(path, headers={"Authorization": f"Bearer {key}"})
         problem(others, 404, "job-not-found")  # and not 429
     finish(job_id)

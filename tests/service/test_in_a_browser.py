@@ -164,7 +164,7 @@ def test_jobs_are_picked_and_compared(visit: Visit, submit: Submit, finish: Fini
     visit.open("/")
     for job in jobs:
         visit.page.get_by_label(f"Compare {job}").check()
-    visit.page.get_by_role("button", name="Compare those with a tick").click()
+    visit.page.get_by_role("button", name="Compare selected").click()
     expect(visit.page.locator("h1")).to_have_text("Comparison of 2 jobs")
     row = visit.page.get_by_role("row", name="relative error")
     expect(row).to_contain_text("0.6")
@@ -178,7 +178,7 @@ def test_a_job_is_run_again_by_another_method(visit: Visit, submit: Submit, fini
     visit.open(f"/jobs/{job}")
     visit.page.get_by_role("link", name="Run again with other parameters").click()
     visit.page.get_by_label("Method", exact=True).select_option("expo")
-    visit.page.get_by_role("button", name="Take this method").click()
+    visit.page.get_by_role("button", name="Use this method").click()
     visit.page.get_by_label("alpha").fill("0.25")
     visit.page.get_by_role("button", name="Run", exact=True).click()
     expect(visit.page.locator("h1")).to_contain_text("Extrapolate by expo")

@@ -116,8 +116,8 @@ def test_a_job_that_its_tenants_quota_holds_back_says_so(
     for _ in range(2):  # told twice, it is no more
         assert store.jobs.claim(waiting, worker="test") is None
     text = html.unescape(browser.get(f"/jobs/{waiting}").text)
-    assert "Waiting: as many jobs of its tenant are running as may." in text
-    assert text.count("It waits: 1 of its tenant's jobs are running, as many as may.") == 1
+    assert "Waiting: its tenant's maximum of running jobs is reached." in text
+    assert text.count("It waits: its tenant's maximum of running jobs (1) is reached.") == 1
 
 
 def test_a_job_that_is_claimed_while_its_page_is_made_is_not_said_to_be_held_back(

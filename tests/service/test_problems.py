@@ -138,7 +138,7 @@ def test_labels_are_bounded(client: TestClient, series_id: str) -> None:
     many = {str(number): "x" for number in range(33)}
     for path, body in (("/jobs", {"series": series_id}), ("/series", {"name": "run"})):
         found = problem(client.post(path, json={**body, "labels": many}), 422, "invalid-request")
-        assert found.detail == "labels: 32 at most are taken, 33 came"
+        assert found.detail == "labels: at most 32 labels are allowed, got 33"
         for long in ({"x" * 65: ""}, {"x": "y" * 257}):
             problem(client.post(path, json={**body, "labels": long}), 422, "invalid-request")
         del many["32"]
@@ -235,7 +235,7 @@ def test_a_single_checkpoint_is_told_how_many_are_needed(client: TestClient) -> 
     assert "there are 1" in found.detail
     body = {"checkpoints": [], "method": {"name": "next"}}
     found = problem(client.post("/jobs", json=body), 422, "invalid-request")
-    assert found.detail == "checkpoints: 1 at least are needed, 0 came"
+    assert found.detail == "checkpoints: at least 1 are needed, got 0"
 
 
 def test_every_reference_in_the_document_leads_somewhere(client: TestClient) -> None:

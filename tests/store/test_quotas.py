@@ -322,7 +322,7 @@ def test_a_tenant_with_enough_running_jobs_lets_others_pass(small: Store) -> Non
     assert small.jobs.claim(theirs.id, worker="test") is not None
     parked = small.jobs.events(second.id, None)[-1]
     assert (parked.type, parked.state) == ("progress", "queued")
-    assert parked.message == "waits: 1 of its tenant's jobs are running, as many as may"
+    assert parked.message == "waits: its tenant's maximum of running jobs (1) is reached"
     assert small.jobs.reconcile().wake == ()
     assert small.jobs.commit(first.id, held.fence, ARTIFACTS)
     assert small.jobs.reconcile().wake == (second.id,)

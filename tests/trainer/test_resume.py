@@ -59,7 +59,7 @@ def test_a_run_that_is_resumed_beyond_its_only_jump_and_has_not_made_it_is_told_
     trainer = make_trainer(max_steps=6)
     jumping(client).attach(trainer)
     trainer.train(resume_from_checkpoint=True)
-    assert "this run goes on from step 5, after the only jump, which was due after 4" in caplog.text
+    assert "this run resumes from step 5, but its only jump was due after step 4" in caplog.text
 
 
 def test_resumed_at_five_places_around_the_jump(

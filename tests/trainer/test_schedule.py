@@ -21,7 +21,7 @@ def test_cycles() -> None:
         (None, 0, 40, "ends after step 40, before a jump that is due when the step after 40 begins"),
         (None, 0, 30, "ends after step 30, before a jump that is due when the step after 40 begins"),
         (None, 40, 80, None),
-        (None, 50, 80, "goes on from step 50, after the only jump, which was due after 40"),
+        (None, 50, 80, "resumes from step 50, but its only jump was due after step 40"),
         (20, 0, 79, None),
         (20, 0, 80, "ends after step 80, before a jump that is due when the step after 80 begins"),
         (20, 50, 70, None),

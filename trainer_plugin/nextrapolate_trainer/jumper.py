@@ -106,7 +106,7 @@ class Jumper:
     ) -> None:
         if beside := [field for field in _BESIDE_THE_FACTORS if run.lora_config.get(field)]:
             logger.warning(
-                "a jump leaves %s at their last value: LoRA's factors go ahead of them", " and ".join(beside)
+                "jumps move the LoRA factors only: %s keep their last trained value", " and ".join(beside)
             )
         self._client = client
         self._settings = settings

@@ -29,8 +29,7 @@ class Schedule:
     def __post_init__(self) -> None:
         if self.jump_at is None and (self.jump_every is not None or not self.finishes):
             raise ValueError(
-                "jump_at is None: a run without it makes no jump but the one that finish asks for, without "
-                "jump_every"
+                "jump_at is None: then give finish (one jump after the last step), and leave jump_every out"
             )
         for name in ("collect_every", "jump_at", "jump_every"):
             steps = getattr(self, name)
@@ -68,12 +67,12 @@ class Schedule:
         if due == end or (due is not None and due > end and not has_jumped):
             return (
                 f"this run ends after step {end}, before a jump that is due when the step after {due} "
-                "begins: let jump_at be less, or give finish, which jumps from its end"
+                "begins: lower jump_at, or set finish to jump after the last step"
             )
         if due is None and not has_jumped:
             return (
-                f"this run goes on from step {step}, after the only jump, which was due after {self.jump_at} "
-                "and is not in it: let jump_at be more, or give jump_every"
+                f"this run resumes from step {step}, but its only jump was due after step {self.jump_at} "
+                "and was not made: raise jump_at, or give jump_every"
             )
         return None
 

@@ -80,7 +80,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
             self._after_save(trainer, global_step, Path(checkpoint_dir))
 
     def _try_service(self) -> None:
-        with fail_open("as things are no checkpoint will reach the service"):
+        with fail_open("at present, checkpoints cannot be sent to the service"):
             self._client.list_series(limit=1)
 
     def _after_save(self, trainer: PPOTrainer, step: int, checkpoint: Path) -> None:
@@ -100,7 +100,10 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
             with fail_open(f"no jump after step {step}, {follows} its own weights"):
                 self.jumps.append(run.jump(step, request))
                 logger.log(self.jumps[-1].log_level, "%s", self.jumps[-1])
-                with fail_open(f"the checkpoint of step {step} is one from before the jump, or not whole"):
+                with fail_open(
+                    f"the checkpoint of step {step} may be incomplete, or hold the weights from before the "
+                    "jump"
+                ):
                     run.save_again(step, checkpoint, previous)
         with fail_open(f"the metrics of step {step} are lost"):
             run.log_metrics(step)

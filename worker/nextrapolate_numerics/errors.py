@@ -145,8 +145,9 @@ class TooFewCheckpointsError(SeriesError):
 
     def __str__(self) -> str:
         return (
-            f"{self.method} needs at least {self.need} checkpoints at this spacing and horizon, and has "
-            f"{self.have} to learn from. Collect more of them, shorten horizon_steps, or ask at a later step."
+            f"{self.method} needs at least {self.need} checkpoints to learn from at this spacing and "
+            f"horizon, but has {self.have}. Collect more checkpoints, shorten horizon_steps, or ask at a "
+            "later step."
         )
 
 
@@ -198,8 +199,9 @@ class AbsentCheckpointError(MissingCheckpointError):
 
     def __str__(self) -> str:
         return (
-            f"The series has no checkpoint at step {self.step}, {self.why}. It has those at "
-            f"{', '.join(map(str, self.steps))}: choose two of them, and horizon_steps as what lies between."
+            f"The series has no checkpoint at step {self.step}, {self.why}. It has checkpoints at "
+            f"{', '.join(map(str, self.steps))}: choose two of them, and set horizon_steps to the "
+            "difference."
         )
 
 

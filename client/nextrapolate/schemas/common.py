@@ -21,7 +21,7 @@ def _check_step(step: int, info: ValidationInfo) -> int:
 
 def _check_labels(labels: dict[str, str], info: ValidationInfo) -> dict[str, str]:
     if len(labels) > MAX_LABELS and not info.context:
-        raise ValueError(f"{MAX_LABELS} at most are taken, {len(labels)} came")
+        raise ValueError(f"at most {MAX_LABELS} labels are allowed, got {len(labels)}")
     return labels
 
 

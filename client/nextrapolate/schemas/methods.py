@@ -240,7 +240,9 @@ class AlphaRlMethod(MethodParameters):
         if self.rewards is None and self.target_reward is not None:
             raise ValueError("target_reward asks for rewards: give the reward of each checkpoint")
         if self.rewards is not None and len(set(self.rewards)) == 1:
-            raise ValueError("the rewards are all the same: nothing tells which way is up; leave them out")
+            raise ValueError(
+                "all rewards are equal, so they give no direction of improvement; leave rewards out"
+            )
         return self
 
 

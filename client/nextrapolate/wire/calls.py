@@ -177,7 +177,7 @@ def _path(*parts: str) -> str:
     """
     for part in parts:
         if part in ("", ".", "..") or "/" in part:
-            raise ParameterError(f"{part!r} is no id: give that of a job or a series, whole")
+            raise ParameterError(f"{part!r} is not an id: give the full id of a job or a series")
     return "/" + "/".join(quote(part, safe="") for part in parts)
 
 

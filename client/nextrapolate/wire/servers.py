@@ -45,7 +45,8 @@ def find_server(url: str | None, api_key: str | None, hub_token: str | None = No
     ):
         if secret and not (secret.isascii() and secret.isprintable() and " " not in secret):
             raise ConfigurationError(
-                f"the key or token holds characters that none has: give the one line of {where}"
+                "the key or token contains characters that a key cannot have: paste exactly the one line "
+                f"from {where}"
             )
     return Server(chosen, key, token)
 

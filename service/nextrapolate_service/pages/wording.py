@@ -116,7 +116,7 @@ def _holds_back(event: JobEvent) -> bool:
 def _waiting(before: int | None, *, held_back: bool) -> str:
     """Say what a queued job waits for; it has no place if it is held back, or was claimed just now."""
     if before is None and held_back:
-        return "Waiting: as many jobs of its tenant are running as may."
+        return "Waiting: its tenant's maximum of running jobs is reached."
     if before is None:
         return "Waiting for a worker."
     if not before:

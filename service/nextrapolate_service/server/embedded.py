@@ -183,7 +183,7 @@ def _what_is_refused(url: str) -> list[str]:
     reasons = "; ".join(reason for reason in readiness.checks.values() if reason != "ok")
     return [
         f"nothing new is accepted: {reasons}",
-        "what is there can be read, downloaded and deleted; more is accepted again as soon as that is mended",
+        "existing data can still be read, downloaded and deleted; new work is accepted once this is fixed",
     ]
 
 

@@ -21,7 +21,7 @@ if used(tenant, 'running_jobs') >= most then
   redis.call('ZREM', key.queued, id)
   redis.call('ZADD', key.tenant_parked .. tenant, get(id, 'created_at'), id)
   redis.call('SADD', key.parking, tenant)
-  set(id, 'message', 'waits: ' .. most .. ' of its tenant\'s jobs are running, as many as may')
+  set(id, 'message', 'waits: its tenant\'s maximum of running jobs (' .. most .. ') is reached')
   tell(id, 'progress', get(id, 'message'))
   return nil
 end

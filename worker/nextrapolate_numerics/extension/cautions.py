@@ -42,8 +42,9 @@ def cautions(
         yield "Every module was gated: the adapter is the last checkpoint."
     if balanced := [name for name, refit in refits.items() if not refit.in_gauge]:
         yield (
-            f"{len(balanced)} modules have no gauge to keep (their A is 0), and have balanced factors: "
-            f"{', '.join(balanced[:3])}. Reset the optimizer's state before training on."
+            f"{len(balanced)} modules have A = 0, so their factors could not be kept in the run's own "
+            f"basis and were balanced instead: {', '.join(balanced[:3])}. Reset the optimizer's state "
+            "before training on."
         )
     if rounding > _MUCH_ROUNDED:
         yield (
@@ -57,8 +58,9 @@ def _beyond_the_evidence(drift: Drift, horizon_steps: int) -> Iterator[str]:
     seen = drift.last_step - drift.steps[0]
     if horizon_steps > seen:
         yield (
-            f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps that "
-            "were seen of the run: nothing measured on it says how far it holds: evaluate the adapter."
+            f"The horizon of {horizon_steps} steps is {horizon_steps / seen:.1f} times the {seen} steps "
+            "that this series covers; no backtest can say whether a jump that long holds. Evaluate the "
+            "adapter."
         )
 
 
@@ -69,6 +71,7 @@ def _asked_otherwise(backtest: Backtest | None, horizon_steps: int) -> Iterator[
     asked = backtest.target_step - backtest.origin_step
     if not 1 / _AS_FAR <= asked / horizon_steps <= _AS_FAR:
         yield (
-            f"The backtest was asked {asked} steps ahead, and the jump goes {horizon_steps}: it says little "
-            "of that. Save checkpoints closer to one another, or jump as far as it was asked."
+            f"The backtest predicted {asked} steps ahead, but this jump covers {horizon_steps}, so its "
+            f"score says little about the jump. Save checkpoints closer together, or jump about {asked} "
+            "steps."
         )

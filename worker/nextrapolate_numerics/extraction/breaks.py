@@ -48,17 +48,17 @@ class Break:
         """What it is, and what to do."""
         if self.from_base:
             return (
-                f"The first checkpoint, at step {self.end_step}, is {self.times:.0f} times further from the "
-                "base model than the later increments suggest: training seems to have begun with an adapter "
-                "that was trained before. What that holds counts as movement since step 0, and most "
-                "methods are misled by it. Post the adapter that training began with as the checkpoint at "
-                "step 0."
+                f"The first checkpoint, at step {self.end_step}, is {self.times:.0f} times further from "
+                "the base model than the later increments suggest: training seems to have started from an "
+                "adapter that was trained earlier. The change that this adapter already held is counted "
+                "as if it had happened after step 0, which misleads most methods. Post the starting "
+                "adapter as the checkpoint at step 0."
             )
         return (
-            f"From step {self.begin_step} to {self.end_step} the adapter moved {self.times:.0f} times as far "
-            "as the other increments suggest: these seem to be checkpoints of two runs, or training was "
-            "restarted or broke there. Methods follow such a break as if training had made it. "
-            f"Keep to the checkpoints of one run, or to those before step {self.end_step}."
+            f"From step {self.begin_step} to {self.end_step} the adapter moved {self.times:.0f} times as "
+            "far as the other increments suggest: these look like checkpoints of two runs, or training "
+            "was restarted or diverged there. Methods extrapolate such a break as if it were training. "
+            f"Use the checkpoints of one run, or those before step {self.end_step}."
         )
 
 

@@ -53,9 +53,9 @@ def with_loss_told(update: Fitted) -> Fitted:
     """The same, with a warning that says what it does not hold."""
     most = max(update.discarded(name) for name in sorted(update.modules()))
     warning = (
-        "What was selected has full rank, and an adapter has not: fitting it to the run's rank discards "
-        f"{update.discarded():.1%} of the squared norm of the wanted update, {most:.1%} in the module where "
-        "it discards most."
+        "The selected entries form a full-rank matrix; fitting it to the run's rank discards "
+        f"{update.discarded():.1%} of the squared norm of the wanted update, and {most:.1%} in the module "
+        "where it discards most."
     )
     return replace(update, warnings=(warning,))
 

@@ -120,7 +120,7 @@ class LoraConfig:
     def _check(self) -> None:
         for rank in (self.r, *self.rank_pattern.values()):
             if rank < 1:
-                raise BrokenAdapterError(self.path, f"a rank of {rank} is none; it has to be 1 or more")
+                raise BrokenAdapterError(self.path, f"the rank is {rank}; it must be at least 1")
         for alpha in (self.lora_alpha, *self.alpha_pattern.values()):
             if not 0 < alpha < math.inf:
                 raise BrokenAdapterError(

@@ -178,14 +178,13 @@ def _verdict(report: Report) -> str:
     """Say in a sentence why the jump is recommended, why not, or why nothing speaks for or against it."""
     if not report.is_forecast:
         return (
-            "No forecast: the adapter stands for the last checkpoint's step, which the run's own past speaks "
-            "neither for nor against; evaluate it beside that checkpoint before you trust it."
+            "Not a forecast: the adapter replaces the last checkpoint, and no backtest can judge that. "
+            "Compare the two before you use it."
         )
     if report.repeats_jumps:
         return (
-            "Not measured: with momentum the update holds the run's earlier jumps, too, and a backtest knows "
-            "only what training did, so nothing speaks for or against this jump; evaluate the adapter before "
-            "you trust it."
+            "Not measured: momentum repeats the run's earlier jumps, which a backtest on training alone "
+            "cannot judge. Evaluate the adapter before you use it."
         )
     if report.backtest is None:
         return (
@@ -202,11 +201,7 @@ def _verdict(report: Report) -> str:
         )
     speaks, did = _SPEAKS[report.recommended]
     gated = len(report.gated_modules)
-    kept = (
-        f" Gated, and left as in the last checkpoint: {gated} of {len(report.modules)} modules."
-        if gated
-        else ""
-    )
+    kept = f" The gate left {gated} of {len(report.modules)} modules at the last checkpoint." if gated else ""
     return (
         f"The run's own past speaks {speaks} the jump: asked at step {origin} for step "
         f"{report.backtest.target_step}, which is known, the method did {did} no jump (relative error "

@@ -62,9 +62,9 @@ def _why(
     length = float(_mean(mixture, mixture.lengths, every))
     return (
         f"In {asked}, the update's relative error is {error:.2f}, where no jump scores 1 and the best "
-        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. It is made by {kriging:.0%} "
-        f"of kriging, by {lines:.0%} of straight lines and by {none:.0%} of no jump, and goes {length:.2f} "
-        "times as far as their mean."
+        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. The update is {kriging:.0%} "
+        f"kriging, {lines:.0%} straight lines and {none:.0%} no jump, and {length:.2f} times as long as "
+        "the mean of the candidates that jump."
     )
 
 
