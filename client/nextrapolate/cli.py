@@ -28,9 +28,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-jobs = typer.Typer(help="Look after jobs.", no_args_is_help=True, rich_markup_mode=None)
+jobs = typer.Typer(
+    help="List, follow, cancel and download jobs.", no_args_is_help=True, rich_markup_mode=None
+)
 app.add_typer(jobs, name="jobs")
-series = typer.Typer(help="Look after runs that were posted.", no_args_is_help=True, rich_markup_mode=None)
+series = typer.Typer(
+    help="List and delete series: runs whose checkpoints were posted.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 app.add_typer(series, name="series")
 
 Sources = Annotated[
@@ -49,30 +55,35 @@ HorizonSteps = Annotated[
 Alpha = Annotated[float | None, typer.Option(help="extending coefficient; the default is the method's")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="any other parameter of the method; repeatable"),
+    typer.Option("--set", metavar="NAME=VALUE", help="set any other parameter of the method; repeatable"),
 ]
 Rank = Annotated[
     Literal["same", "grow"],
-    typer.Option(help="same: the run's own, loads in place; grow: larger, exact, for restarts only"),
+    typer.Option(
+        help="same: the run's own rank, loads in place; grow: a larger rank, exact, for restarts only"
+    ),
 ]
 Out = Annotated[
     Path | None,
     typer.Option(
-        help="folder for the adapter [default: extrapolated-<step> in the run's own folder, or in this one "
-        "for URIs and series]"
+        help="folder for the adapter [default: extrapolated-<step> in the run's own folder, or in the "
+        "current one for URIs and series]"
     ),
 ]
 JobId = Annotated[str, typer.Argument(metavar="JOB", help="a job's id")]
 SeriesIds = Annotated[list[str], typer.Argument(metavar="SERIES", help="ids of series")]
 State = Annotated[JobState | None, typer.Option(help="only jobs in this state")]
-Limit = Annotated[int, typer.Option(min=1, help="at most this many")]
+Limit = Annotated[int, typer.Option(min=1, help="list at most this many")]
 Url = Annotated[
     str | None,
-    typer.Option("--url", help=f"by default NEXTRAPOLATE_URL, or {DEFAULT_URL}"),
+    typer.Option("--url", help=f"the server's address; by default NEXTRAPOLATE_URL, or {DEFAULT_URL}"),
 ]
 ApiKey = Annotated[
     str | None,
-    typer.Option("--api-key", help="by default NEXTRAPOLATE_API_KEY, or that of the server on this machine"),
+    typer.Option(
+        "--api-key",
+        help="the API key; by default NEXTRAPOLATE_API_KEY, or the key of the server on this machine",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="print JSON on stdout")]
 
@@ -142,7 +153,7 @@ def backtest(
         typer.Option(min=0, metavar="STEP", help="the origin: methods see the checkpoints up to this step"),
     ],
     horizon_steps: Annotated[
-        int, typer.Option(min=1, help="they are asked for the checkpoint this many steps later")
+        int, typer.Option(min=1, help="methods predict the checkpoint this many steps later")
     ] = HORIZON_STEPS,
     methods: Annotated[
         list[str] | None,
@@ -152,7 +163,7 @@ def backtest(
     api_key: ApiKey = None,
     as_json: Json = False,
 ) -> None:
-    """Score every method on a part of the run that is known already."""
+    """Score every method on a part of the run whose checkpoints are known."""
     names = [name.strip() for group in methods for name in group.split(",")] if methods else None
     with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         comparison = client.backtest(
@@ -168,7 +179,7 @@ def backtest(
 def inspect(
     source: Sources, until: Until = None, url: Url = None, api_key: ApiKey = None, as_json: Json = False
 ) -> None:
-    """Show the geometry of a run, and whether extrapolation should pay on it."""
+    """Show the geometry of a run, and whether extrapolation is likely to pay off."""
     with NExtClient(url, api_key) as client, console.progress_display(url) as on_progress:
         inspection = client.inspect(source, until=until, on_progress=on_progress)
     if as_json:
@@ -181,17 +192,17 @@ def inspect(
 def watch_folder(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="where a trainer writes PEFT checkpoints")],
     jump_at: Annotated[int, typer.Option(min=1, metavar="STEP", help="jump from this step on")],
-    jump_every: Annotated[int | None, typer.Option(min=1, help="jump again after so many steps")] = None,
+    jump_every: Annotated[int | None, typer.Option(min=1, help="then jump again every so many steps")] = None,
     method: MethodName = "auto",
     horizon_steps: HorizonSteps = None,
     alpha: Alpha = None,
     settings: Settings = None,
     out: Annotated[Path | None, typer.Option(help="folder for the adapters [default: DIR]")] = None,
-    every: Annotated[float, typer.Option(min=0.01, help="seconds between two looks")] = 5.0,
+    every: Annotated[float, typer.Option(min=0.01, help="seconds between two checks of DIR")] = 5.0,
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
-    """Post what any trainer writes, jump on schedule, and say how to restart from there."""
+    """Post the checkpoints of any trainer, jump on schedule, and say how to restart from there."""
     plan = WatchPlan(_method(method, horizon_steps, alpha, settings), jump_at, jump_every, out or folder)
     with NExtClient(url, api_key) as client:
         made_all = Watcher(client, folder, plan, tell=typer.echo).run(every)
@@ -227,7 +238,7 @@ def list_jobs(
 
 @jobs.command()
 def show(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
-    """Show a job as it stands."""
+    """Show the current state of a job."""
     with NExtClient(url, api_key) as client:
         _print_job(client.get_job(job_id), as_json)
 
@@ -241,7 +252,7 @@ def cancel(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json
 
 @jobs.command()
 def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json = False) -> None:
-    """Follow a job to its end, over restarts of the server."""
+    """Follow a job until it ends, even if the server restarts."""
     with NExtClient(url, api_key) as client:
         with console.progress_display(url, job_id) as on_progress:
             job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False).event)
@@ -251,7 +262,7 @@ def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json 
 @jobs.command()
 def download(
     job_id: JobId,
-    out: Annotated[Path, typer.Option(help="folder for its files, which is not there yet, or empty")],
+    out: Annotated[Path, typer.Option(help="folder for its files; it must be empty, or not exist yet")],
     url: Url = None,
     api_key: ApiKey = None,
 ) -> None:
@@ -275,7 +286,7 @@ def list_series(limit: Limit = 20, url: Url = None, api_key: ApiKey = None, as_j
 
 @series.command("delete")
 def delete_series(series_ids: SeriesIds, url: Url = None, api_key: ApiKey = None) -> None:
-    """Delete series. Their jobs stay, and so do the files that a job or another series needs."""
+    """Delete series. Their jobs stay, and so do the files that a job or another series still needs."""
     with NExtClient(url, api_key) as client:
         for series_id in series_ids:
             client.delete_series(series_id)
@@ -298,7 +309,9 @@ def _method(name: str, horizon_steps: int | None, alpha: float | None, settings:
         if value is not None:
             if parameter in parameters:
                 option = f"'--{parameter.replace('_', '-')}'"
-                raise typer.BadParameter(f"--set gives {parameter}, too: give it once", param_hint=option)
+                raise typer.BadParameter(
+                    f"--set gives {parameter} as well: give it only once", param_hint=option
+                )
             parameters[parameter] = value
     return make_method(name, **parameters)
 
@@ -309,7 +322,7 @@ def _parsed(settings: list[str]) -> dict[str, str]:
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not (name and equals):
-            raise typer.BadParameter(f"it takes name=value, not {setting!r}", param_hint="'--set'")
+            raise typer.BadParameter(f"write name=value, not {setting!r}", param_hint="'--set'")
         parsed[name] = value
     return parsed
 

@@ -72,11 +72,10 @@ def progress_display(url: str | None, job: str | None = None) -> Iterator[OnProg
         if job:
             at = f" --url {url}" if url else ""
             advice = (
-                f"`nextrapolate jobs watch {job}{at}` follows it, "
-                f"`nextrapolate jobs cancel {job}{at}` ends it, "
-                f"`nextrapolate jobs download {job} --out DIR{at}` fetches its result"
+                f"`nextrapolate jobs watch {job}{at}` follows it, `nextrapolate jobs cancel {job}{at}` "
+                f"cancels it, `nextrapolate jobs download {job} --out DIR{at}` fetches its result"
             )
-            typer.echo(f"job {job} goes on: {advice}", err=True)
+            typer.echo(f"job {job} keeps running: {advice}", err=True)
         raise
 
 
@@ -167,7 +166,7 @@ def show_methods(methods: list[MethodInfo]) -> None:
     for method in methods:
         paper = f" ({method.paper})" if method.paper else ""
         typer.echo(f"{method.name}: {method.title}{paper}")
-        typer.echo(f"  needs {method.minimum_checkpoints} checkpoints at least")
+        typer.echo(f"  needs at least {method.minimum_checkpoints} checkpoints")
         for name, schema in method.parameters.get("properties", {}).items():
             if name != "name":
                 values = _values(name, schema)
@@ -195,7 +194,7 @@ def show_jobs(jobs: list[Job], runs: Mapping[str, str], *, more: bool) -> None:
         facts = (job.id, f"{job.state:<10}", f"{job.progress:4.0%}", _when(job.created_at), f"{what:<20}")
         typer.echo("  ".join((*facts, f"steps {_span(job.steps):<9}", run)))
     if not jobs:
-        typer.echo("there are no such jobs", err=True)
+        typer.echo("no jobs found", err=True)
     _say_whether_more(len(jobs), more)
 
 
@@ -206,7 +205,7 @@ def show_series(series: list[Series], *, more: bool) -> None:
         facts = (one.id, _when(one.created_at), f"{len(steps):3} checkpoints", f"steps {_span(steps):<9}")
         typer.echo("  ".join((*facts, one.name)))
     if not series:
-        typer.echo("there are no series", err=True)
+        typer.echo("no series found", err=True)
     _say_whether_more(len(series), more)
 
 
@@ -216,7 +215,7 @@ def _span(steps: Sequence[int]) -> str:
 
 def _say_whether_more(shown: int, more: bool) -> None:
     if more:
-        typer.echo(f"there are more than these {shown}: --limit shows them", err=True)
+        typer.echo(f"there are more than these {shown}: raise --limit to see them", err=True)
 
 
 def _when(moment: datetime) -> str:

@@ -76,7 +76,7 @@ class JobFailedError(_EndedJobError):
     """The job failed; `job.error` has the code, the reason and whose it is to mend."""
 
     def __str__(self) -> str:
-        reason = self.job.error.detail if self.job.error else "the service gives no reason"
+        reason = self.job.error.detail if self.job.error else "the service gave no reason"
         return f"job {self.job.id} failed: {reason}"
 
 

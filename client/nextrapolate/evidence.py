@@ -82,6 +82,7 @@ def _check_steps(run: LocalRun, *needed: int) -> None:
             known = {*steps, *steps_in(run.folder)}
             there = ", ".join(map(str, sorted(known)))
             raise CheckpointError(
-                f"{run.folder} has no checkpoint-{step}, and a backtest predicts one that is known from "
-                f"another; there are {there}: choose at and horizon_steps (--at, --horizon-steps) to fit"
+                f"{run.folder} has no checkpoint-{step}, and a backtest needs both the checkpoint it "
+                f"starts from and the one it predicts; there are {there}: choose at and horizon_steps "
+                "(--at, --horizon-steps) to match"
             )

@@ -122,10 +122,11 @@ def _withdraw(series_id: str, refusal: APIError) -> Flow[None]:
         yield from ask(calls.delete_series(series_id))
     except (APIError, ServiceUnreachable):
         refusal.add_note(
-            f"(its series is left, with no checkpoint: `nextrapolate series delete {series_id}`)"
+            "(its series is left without a checkpoint; delete it with `nextrapolate series delete "
+            f"{series_id}`)"
         )
     else:
-        refusal.add_note("(the series that was made for it is deleted again)")
+        refusal.add_note("(the series that was created for it has been deleted again)")
 
 
 def submit_over(
@@ -167,7 +168,7 @@ def download_result(job_id: str, out: Path, tracker: Tracker) -> Flow[Path]:
         for name, expected in job.artifacts.items():
             if Path(name).name != name:
                 raise DownloadError(
-                    f"job {job_id} names a file {name!r}, which is no plain name; nothing was written"
+                    f"job {job_id} lists a file {name!r}, which is not a plain file name; nothing was written"
                 )
             on_bytes = tracker.downloading(name, before, total)
             yield Download(calls.adapter_path(job_id, name), folder / name, expected, on_bytes)
@@ -200,7 +201,8 @@ def check_free(out: Path) -> None:
     """
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise CheckpointError(
-            f"{out} is there already and is not overwritten; remove it, or name another with out or --out"
+            f"{out} already exists and is not overwritten; remove it, or choose another folder with out or "
+            "--out"
         )
     parent = out.absolute().parent
     try:
@@ -209,8 +211,8 @@ def check_free(out: Path) -> None:
             pass
     except OSError as error:
         raise CheckpointError(
-            f"{out} cannot be made: {parent} is no folder that can be written to ({error.strerror}); "
-            "name another with out or --out"
+            f"{out} cannot be created: {parent} is not a writable folder ({error.strerror}); choose "
+            "another folder with out or --out"
         ) from error
 
 
@@ -221,7 +223,7 @@ def told_of(job_id: str, out: Path) -> Iterator[None]:
         yield
     except (CheckpointError, OSError) as error:
         error.add_note(
-            f"(the result of job {job_id} was to go to {out}; nothing is lost: "
+            f"(the result of job {job_id} was to be written to {out}; nothing is lost: "
             f"`nextrapolate jobs download {job_id} --out DIR`)"
         )
         raise

@@ -47,9 +47,9 @@ class LocalCheckpoint:
         try:
             config = json.loads(path.read_text())
         except ValueError as error:
-            raise CheckpointError(f"{path} is no JSON ({error}); save the checkpoint again") from error
+            raise CheckpointError(f"{path} is not JSON ({error}); save the checkpoint again") from error
         if not isinstance(config, dict):
-            raise CheckpointError(f"{path} holds no JSON object; save the checkpoint again")
+            raise CheckpointError(f"{path} does not contain a JSON object; save the checkpoint again")
         return config
 
 
@@ -66,11 +66,12 @@ def find_checkpoints(run: Path, until: int | None = None) -> tuple[LocalCheckpoi
     folders = [folder for folder in run.iterdir() if folder.is_dir() and named_step(folder.name) is not None]
     if not folders and step_of(run) is not None and _anything_like_an_adapter(run):
         raise CheckpointError(
-            f"{run} is a single checkpoint; give the folder that holds all of them, or several of them"
+            f"{run} is a single checkpoint; give the folder that contains all of the run's checkpoints, or "
+            "several checkpoint folders"
         )
     if not folders:
         raise CheckpointError(
-            f"{run} holds no checkpoints: no folder there is named like checkpoint-10 or global_step_10"
+            f"{run} contains no checkpoints: no folder there is named like checkpoint-10 or global_step_10"
         )
     return read_checkpoints(folders, until)
 
@@ -94,7 +95,7 @@ def read_checkpoints(folders: Iterable[Path], until: int | None = None) -> tuple
         if step is None:
             raise CheckpointError(_tells_no_step(folder))
         if step in by_step:
-            raise CheckpointError(f"{by_step[step]} and {folder} are both step {step}; give one of them")
+            raise CheckpointError(f"{by_step[step]} and {folder} are both step {step}; give only one of them")
         by_step[step] = folder
     chosen = sorted(step for step in by_step if until is None or step <= until)
     if len(chosen) < 2:
@@ -124,15 +125,17 @@ def _tells_no_step(folder: Path) -> str:
     if not folder.exists():
         return f"there is no folder {folder}"
     if folder.is_dir() and any(named_step(inner.name) is not None for inner in folder.iterdir()):
-        return f"{folder} is a run with checkpoints in it: give one run alone, or checkpoints' folders"
-    return f"{folder} tells no step: name it like checkpoint-10 or global_step_10"
+        return (
+            f"{folder} is a run that contains checkpoints: give a single run, or only folders of checkpoints"
+        )
+    return f"there is no step in the path {folder}: name it like checkpoint-10 or global_step_10"
 
 
 def _too_few(by_step: dict[int, Path], chosen: list[int], until: int | None) -> str:
     found = f"only {by_step[chosen[0]].name}" if chosen else "no checkpoint"
     limit = f" up to step {until} (there are {sorted(by_step)})" if until is not None else ""
     advice = "save more often" if len(by_step) < 2 else "choose a later step"
-    return f"found {found}{limit}; a trajectory needs two checkpoints at least: {advice}"
+    return f"found {found}{limit}; a trajectory needs at least two checkpoints: {advice}"
 
 
 def _anything_like_an_adapter(checkpoint: Path) -> Path | None:
@@ -177,7 +180,7 @@ def adapter_folder(checkpoint: Path) -> Path:
     folder = _anything_like_an_adapter(checkpoint)
     if folder is None:
         raise CheckpointError(
-            f"{checkpoint} holds no PEFT adapter: {ADAPTER_MODEL} and {ADAPTER_CONFIG} are needed"
+            f"{checkpoint} contains no PEFT adapter: {ADAPTER_MODEL} and {ADAPTER_CONFIG} are needed"
             f"{_of_verl(checkpoint)}"
         )
     if not (folder / ADAPTER_MODEL).is_file():
@@ -190,6 +193,6 @@ def adapter_folder(checkpoint: Path) -> Path:
         raise CheckpointError(f"{folder} has no {ADAPTER_MODEL}; was the run interrupted while saving it?")
     if not (folder / ADAPTER_CONFIG).is_file():
         raise CheckpointError(
-            f"{folder} has no {ADAPTER_CONFIG}; copy the run's there, it tells rank and scaling"
+            f"{folder} has no {ADAPTER_CONFIG}; copy the run's file there: it gives rank and scaling"
         )
     return folder

@@ -53,9 +53,9 @@ def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
         f" But {path} is older than the adapter there: if another run left it, remove it." if older else ""
     )
     raise CheckpointError(
-        f"this run has jumped after {steps}, and in its folders a jump cannot be told from training; give "
-        f"{series} instead, which has both apart, or only checkpoints before the first jump (until)."
-        f"{left_over}"
+        f"this run has jumped after step {steps}, and its folders alone do not show what was jump and what "
+        f"was training; give {series} instead, which keeps the two apart, or only checkpoints before the "
+        f"first jump (until).{left_over}"
     )
 
 

@@ -36,7 +36,7 @@ def make_method(method: str | Method, /, **parameters: Any) -> Method:
     else:
         name, given = method.name, method.model_dump(exclude_unset=True) | parameters
     if name not in METHODS:
-        raise ParameterError(f"there is no method {name!r}; known are {', '.join(sorted(METHODS))}")
+        raise ParameterError(f"there is no method {name!r}; the methods are {', '.join(sorted(METHODS))}")
     if "name" in parameters:
         raise ParameterError(_unknown(name, ["name"]))
     try:
@@ -104,4 +104,4 @@ def _short(name: str, error: ValidationError) -> str:
 
 def _unknown(name: str, parameters: list[str]) -> str:
     known = ", ".join(field for field in METHODS[name].model_fields if field != "name")
-    return f"{name} takes no {', '.join(parameters)}; known are {known}"
+    return f"{name} does not take {', '.join(parameters)}; its parameters are {known}"

@@ -22,7 +22,7 @@ def report_html(report: AnyReport, path: str | None = None) -> str:
         case Report():
             parts.append(_scores(report.rivals, "Other methods, in the same backtest"))
         case Comparison():
-            parts.append(_scores(report.methods, "Methods, the smallest error first"))
+            parts.append(_scores(report.methods, "Methods, smallest error first"))
             parts += [
                 f"<p>{escape(label(scored.method))}: {escape(warning)}</p>"
                 for scored in report.methods

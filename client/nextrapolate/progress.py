@@ -61,7 +61,9 @@ class Tracker:
                 self._done = self._done if event.progress is None else event.progress
         fraction = self._job_starts + self._done * (self._job_ends - self._job_starts)
         doing = STAGE_WORDS[event.stage] if event.stage else event.type
-        message = f"worker {event.message} has it" if event.type == "claimed" else event.message or doing
+        message = (
+            (f"worker {event.message} is running it") if event.type == "claimed" else event.message or doing
+        )
         self._tell(self._stage, fraction, message)
 
     def downloading(self, message: str, before: int, total: int) -> OnBytes:

@@ -59,7 +59,7 @@ def resolve(source: Source, until: int | None) -> Resolved:
         case str():
             return _named(source, until)
     if not source:
-        raise CheckpointError("no checkpoints were given: name a run's folder, or two checkpoints at least")
+        raise CheckpointError("no checkpoints were given: give a run's folder, or at least two checkpoints")
     if len(source) == 1:
         return resolve(source[0], until)
     uris = [str(item) for item in source if _is_uri(item)]
@@ -69,7 +69,7 @@ def resolve(source: Source, until: int | None) -> Resolved:
         return _local(folders[-1].absolute().parent, read_checkpoints(folders, until))
     if len(uris) < len(source):
         raise CheckpointError(
-            f"{uris[0]} is a URI, others are folders here; give either all as URIs or all as folders"
+            f"{uris[0]} is a URI, but others are local folders; give all as URIs or all as folders"
         )
     return RemoteCheckpoints(tuple(CheckpointRef(uri=uri) for uri in uris))
 
@@ -78,11 +78,14 @@ def _named(source: str, until: int | None) -> Resolved:
     if _is_uri(source):
         if "{" not in source:
             raise CheckpointError(
-                f"{source} is one checkpoint; give the URIs of two at least, or a range as {{10..150..10}}"
+                f"{source} is one checkpoint; give the URIs of at least two, or a range such as "
+                "{10..150..10}"
             )
         return RemoteCheckpoints((CheckpointRef(uri=source),))
     if not source:
-        raise CheckpointError("an empty name was given, and no folder, URI or series: is a variable unset?")
+        raise CheckpointError(
+            "an empty name was given instead of a folder, URI or series: is a variable unset?"
+        )
     folder = Path(source)
     if not folder.exists() and _SERIES_ID.fullmatch(source):
         return StoredSeries(source)

@@ -93,7 +93,7 @@ def test_a_series_goes_again_whose_first_checkpoint_is_refused(
     config.write_text(json.dumps(json.loads(config.read_bytes()) | {"lora_alpha": -1}))
     with pytest.raises(InvalidRequestError, match="lora_alpha") as refusal:
         client.extrapolate(run)
-    deleted = ["(the series that was made for it is deleted again)"] if refused_step == 10 else []
+    deleted = ["(the series that was created for it has been deleted again)"] if refused_step == 10 else []
     assert refusal.value.__notes__[1:] == deleted  # the first names the file
     left = [series.name for series in client.list_series() if series.name == run.name]
     assert left == ([] if deleted else [run.name])

@@ -66,7 +66,7 @@ def test_a_server_that_is_away_between_calls_is_told_of(
     client.get_job("j1")
     told = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
     assert [line.partition(scripted.url)[0] for line in told] == ["no nextrapolate server answers at ", ""]
-    assert told[0].endswith("; trying 5 times more")
+    assert told[0].endswith("; trying 5 more times")
 
 
 @pytest.mark.parametrize("status", [400, 409, 422, 500, 507])
@@ -171,7 +171,7 @@ def test_an_address_that_stays_silent_is_told_of_before_it_is_tried_again(
     with pytest.raises(ServiceUnreachable, match="no nextrapolate server answers"):
         make_client(scripted.url, timeout=0.1).methods()
     (told,) = [record.getMessage() for record in caplog.records if record.name == "nextrapolate"]
-    assert told.endswith("; trying 2 times more")
+    assert told.endswith("; trying 2 more times")
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(

@@ -176,7 +176,7 @@ def test_a_full_disk_while_the_result_arrives_names_job_and_folder(
     ended = run("extrapolate", folder, "--out", tmp_path / "out", "--url", service.url)
     assert ended.code == 1
     assert "No space left on device" in ended.err
-    assert f"the result of job j1 was to go to {tmp_path / 'out'}" in ended.err
+    assert f"the result of job j1 was to be written to {tmp_path / 'out'}" in ended.err
     assert "`nextrapolate jobs download j1 --out DIR`" in ended.err
     assert [path.name for path in tmp_path.iterdir()] == ["grpo"]
 
@@ -199,17 +199,17 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
             "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extr",
         ),
         (["{run}", "--set", "apha=1"], "auto takes no apha; known are horizon_steps, seed, alpha"),
-        (["{run}", "--set", "epochs"], "for '--set': it takes name=value, not 'epochs'"),
+        (["{run}", "--set", "epochs"], "for '--set': write name=value, not 'epochs'"),
         (
             ["{run}", "--set", "alpha=1", "--alpha", "2"],
-            "for '--alpha': --set gives alpha, too: give it once",
+            "for '--alpha': --set gives alpha as well: give it only once",
         ),
         (["{run}", "--rank", "huge"], "for '--rank': 'huge' is not one of 'same', 'grow'"),
         (["{run}", "--set", "name=none"], "auto takes no name; known are horizon_steps"),
         (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
         (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
-        (["{run}", "--out", "/proc/out"], "/proc/out cannot be made: /proc is no folder that can be written"),
+        (["{run}", "--out", "/proc/out"], "/proc/out cannot be created: /proc is not a writable folder"),
         (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
@@ -327,9 +327,9 @@ def test_jobs_are_listed_with_their_runs_as_far_as_the_limit_goes(run: Run, serv
     assert [received.path for received in service.received].count("/series/s1") == 1
     limited = run("jobs", "list", "--limit", 2, "--url", service.url)
     assert len(limited.out.splitlines()) == 2
-    assert limited.err == "there are more than these 2: --limit shows them\n"
+    assert limited.err == "there are more than these 2: raise --limit to see them\n"
     service.on("GET", "/jobs", answer({"items": [], "next_cursor": None}))
-    assert run("jobs", "list", "--url", service.url) == Ended(0, "", "there are no such jobs\n")
+    assert run("jobs", "list", "--url", service.url) == Ended(0, "", "no jobs found\n")
 
 
 def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> None:
@@ -349,9 +349,9 @@ def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> No
     limited = run("series", "list", "--limit", 1, "--json", "--url", scripted.url)
     assert [item["id"] for item in json.loads(limited.out)] == ["s1"]
     limited = run("series", "list", "--limit", 1, "--url", scripted.url)
-    assert limited.err == "there are more than these 1: --limit shows them\n"
+    assert limited.err == "there are more than these 1: raise --limit to see them\n"
     scripted.on("GET", "/series", answer({"items": [], "next_cursor": None}))
-    assert run("series", "list", "--url", scripted.url) == Ended(0, "", "there are no series\n")
+    assert run("series", "list", "--url", scripted.url) == Ended(0, "", "no series found\n")
     scripted.on("DELETE", "/series/s1", answer(b"", 204))
     gone = problem(404, detail="there is no series s2: GET /series lists those there are")
     scripted.on("DELETE", "/series/s2", gone)

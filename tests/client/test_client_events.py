@@ -136,7 +136,7 @@ def test_a_server_that_hangs_until_a_short_wait_ends_is_told_once(
     with pytest.raises(WaitTimeoutError):
         make_client(scripted.url).wait("j1", timeout=0.6)
     (away,) = told(caplog)
-    assert away.endswith("; job j1 is not lost; this wait for it is over")
+    assert away.endswith("; job j1 is not lost, but this wait for it has ended")
 
 
 def test_the_rest_of_a_short_wait_is_told_in_seconds_that_are_left(

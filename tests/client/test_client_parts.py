@@ -87,8 +87,8 @@ def test_a_method_may_be_changed() -> None:
             {"preset": "paper", "use_global": False, "use_local": False},
             "the predictor needs one input",
         ),
-        ("next", {"epochs": 10}, "epochs belongs to preset=paper, and preset is default"),
-        ("next", {"preset": "paper", "rank": 2}, "rank belongs to preset=default, and preset is paper"),
+        ("next", {"epochs": 10}, "epochs belongs to preset=paper, but preset is default"),
+        ("next", {"preset": "paper", "rank": 2}, "rank belongs to preset=default, but preset is paper"),
     ],
 )
 def test_wrong_methods_say_what_is_right(name: str, parameters: dict[str, object], message: str) -> None:

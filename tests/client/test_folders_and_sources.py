@@ -90,7 +90,7 @@ def test_verl_names(tmp_path: Path) -> None:
     ("steps", "until", "message"),
     [
         ((), None, "no checkpoints: no folder there is named like checkpoint-10"),
-        ((10,), None, "only checkpoint-10; a trajectory needs two checkpoints at least: save more often"),
+        ((10,), None, "only checkpoint-10; a trajectory needs at least two checkpoints: save more often"),
         ((10, 20), 10, r"only checkpoint-10 up to step 10 \(there are \[10, 20\]\)"),
         ((10, 20), 5, "no checkpoint up to step 5 .* at least: choose a later step"),
         ((10,), 5, "no checkpoint up to step 5 .* at least: save more often"),
@@ -120,7 +120,7 @@ def test_a_full_checkpoint_is_refused(tmp_path: Path) -> None:
     run = write_checkpoints(tmp_path, 10, 20)
     (run / "checkpoint-30").mkdir()
     (run / "checkpoint-30" / "model.safetensors").touch()
-    with pytest.raises(CheckpointError, match="checkpoint-30 holds no PEFT adapter"):
+    with pytest.raises(CheckpointError, match="checkpoint-30 contains no PEFT adapter"):
         find_checkpoints(run)
 
 
@@ -152,7 +152,7 @@ def test_folders_one_by_one(tmp_path: Path) -> None:
         read_checkpoints([a / "checkpoint-10", b / "checkpoint-10"])
     with pytest.raises(CheckpointError, match="a is a run with checkpoints in it: give one run alone"):
         read_checkpoints([a, b])
-    with pytest.raises(CheckpointError, match="tells no step: name it like checkpoint-10"):
+    with pytest.raises(CheckpointError, match="there is no step in the path .*: name it like checkpoint-10"):
         read_checkpoints([tmp_path, b / "checkpoint-20"])
 
 

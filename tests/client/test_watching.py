@@ -325,7 +325,7 @@ def test_a_checkpoint_that_is_away_for_a_moment_is_posted_when_it_is_back(
         for _ in range(2):
             watcher.look()
         (told,) = lines
-        assert told.startswith(f"trying again: {checkpoint} holds no PEFT adapter")
+        assert told.startswith(f"trying again: {checkpoint} contains no PEFT adapter")
         away.rename(checkpoint)
         for _ in range(2):
             watcher.look()

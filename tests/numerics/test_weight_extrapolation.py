@@ -178,5 +178,5 @@ def test_steps_that_were_not_saved_are_named(line: WeightExtrapolation, message:
 
 @pytest.mark.parametrize("from_step", [None, 20])
 def test_a_line_needs_a_start_before_its_end(from_step: int | None) -> None:
-    with pytest.raises(ValueError, match="to_step asks for a from_step before it"):
+    with pytest.raises(ValueError, match="to_step needs a from_step that is smaller"):
         WeightExtrapolation(from_step=from_step, to_step=20)

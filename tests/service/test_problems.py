@@ -131,7 +131,7 @@ def test_a_step_that_not_every_reader_can_tell_from_the_next_is_refused(
         ("/jobs", {"checkpoints": references}, "checkpoints.1.step"),
     ):
         found = problem(client.post(path, json=body), 422, "invalid-request")
-        assert found.detail == f"{field}: a step is less than {2**53}"
+        assert found.detail == f"{field}: a step must be less than {2**53}"
 
 
 def test_labels_are_bounded(client: TestClient, series_id: str) -> None:

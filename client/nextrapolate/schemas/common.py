@@ -15,7 +15,7 @@ MAX_LABELS = 32
 
 def _check_step(step: int, info: ValidationInfo) -> int:
     if step >= STEPS_END and not info.context:
-        raise ValueError(f"a step is less than {STEPS_END}")
+        raise ValueError(f"a step must be less than {STEPS_END}")
     return step
 
 

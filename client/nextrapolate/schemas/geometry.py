@@ -9,11 +9,14 @@ class KindGeometry(Response):
     """Modules of one kind, such as q_proj, over the run."""
 
     kind: str = Field(description="last part of the modules' names")
-    modules: int = Field(description="how many of them moved")
+    modules: int = Field(description="number of these modules that moved")
     energy_ratio: list[float] = Field(
-        description="sigma_1 / sum sigma of the global delta at each step, in the mean (NExt, Fig. 2)"
+        description="sigma_1 / sum sigma of the global delta at each step, averaged over the modules "
+        "(NExt, Fig. 2)"
     )
-    drift_norm: list[float] = Field(description="norm of the global delta at each step, over all of them")
+    drift_norm: list[float] = Field(
+        description="norm of the global delta at each step, over all these modules"
+    )
     variance_explained: list[float] = Field(
         description="share of the deltas' squared norm in the leading 1, 2, ... directions in time (RELEX)"
     )
@@ -47,25 +50,28 @@ class StepGeometry(Response):
 
 
 class RunBreak(Response):
-    """An increment that is too long for its run: checkpoints of two runs meet, or training broke there."""
+    """An increment that is too long for its run: checkpoints of two runs meet there, or training diverged."""
 
-    begin_step: int = Field(description="of the checkpoint before; 0 where that is the base model")
-    end_step: int = Field(description="of the checkpoint that is too far away")
+    begin_step: int = Field(
+        description="step of the checkpoint before the break; 0 if that is the base model"
+    )
+    end_step: int = Field(description="step of the checkpoint that is too far away")
     times: float = Field(
-        description="how many times as long as the other increments suggest; where there are five and more, "
-        "the one that suggests the longest is left out of that"
+        description="how many times as long as the other increments suggest; with five or more increments, "
+        "the one that suggests the longest is ignored"
     )
 
 
 class RunGeometry(Response):
-    """How a run's deltas lie, how straight and how steady its way is."""
+    """The geometry of a run: how large its deltas are, and how straight and steady its path is."""
 
     still_modules: list[str] = Field(description="modules that never moved")
     track: list[StepGeometry]
     kinds: list[KindGeometry]
     linearity: list[ModuleLinearity]
     breaks: list[RunBreak] = Field(
-        default_factory=list, description="where the series is not the way of one run, by their steps"
+        default_factory=list,
+        description="where the series does not look like a single run, in the order of steps",
     )
 
     def broken_after(self, step: int) -> RunBreak | None:
@@ -94,5 +100,7 @@ class Spectrum(Response):
     The i-th number stands for the i-th singular value of each: the root of their mean square.
     """
 
-    wanted: list[float] = Field(description="of the last checkpoint with the update on top, descending")
-    kept: list[float] = Field(description="of what the adapter holds of it")
+    wanted: list[float] = Field(
+        description="singular values of the last checkpoint plus the update, descending"
+    )
+    kept: list[float] = Field(description="singular values of what the adapter keeps of it")

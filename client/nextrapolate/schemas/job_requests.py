@@ -10,7 +10,7 @@ from nextrapolate.schemas.methods import AutoMethod, Method
 
 
 class CheckpointRef(Request):
-    """A checkpoint by URI, or several by one whose path or revision holds a range: {10..150..10}."""
+    """A checkpoint by URI, or several by one URI whose path or revision contains a range: {10..150..10}."""
 
     uri: str = Field(
         min_length=1,
@@ -20,22 +20,23 @@ class CheckpointRef(Request):
     )
     step: Step | None = Field(
         None,
-        description="else the number of the range, or what the path says (checkpoint-10, global_step_10)",
+        description="if not given: the number from the range, or the one in the path (checkpoint-10, "
+        "global_step_10)",
     )
 
 
 class Output(Request):
-    """The adapter that is wanted."""
+    """What the adapter should look like."""
 
     rank: Literal["same", "grow"] = Field(
         "same",
-        description="same: the run's own rank, loads in place; grow: rank larger, exact, for restarts only",
+        description="same: the run's own rank, loads in place; grow: a larger rank, exact, for restarts only",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
 
 
 class Gate(Request):
-    """A module below a threshold keeps the last checkpoint."""
+    """Thresholds: a module below one of them keeps the weights of the last checkpoint."""
 
     min_energy_ratio: float = Field(
         0.0, ge=0, le=1, description="sigma_1 / sum sigma of the last global delta"
@@ -44,23 +45,24 @@ class Gate(Request):
         0.0,
         ge=-1,
         le=1,
-        description="cosine of the predicted with the true update of the module, in the backtest; not asked "
-        "of methods that average. -1 turns this gate off",
+        description="cosine between the module's predicted and true update in the backtest; not applied to "
+        "methods that average. -1 turns this gate off",
     )
 
 
 class Webhook(Request):
-    """Whom to tell of the job's end."""
+    """Where to send a message when the job has ended."""
 
     url: str = Field(
         max_length=2048,
         pattern=r"^https://[^\s/?#@\\]+(?:[/?][^\s#\\]*)?$",
-        description="https:// only; asked once for each attempt, redirects are not followed",
+        description="https:// only; called once per attempt; redirects are not followed",
     )
     secret: str | None = Field(
         None,
         repr=False,
-        description="whsec_ and 24 to 64 random bytes in base64, to sign with; deleted when it has served",
+        description="whsec_ followed by 24 to 64 random bytes in base64, for signing; deleted when it is no "
+        "longer needed",
     )
 
     @field_validator("secret")
@@ -74,24 +76,24 @@ class Webhook(Request):
         except ValueError:
             length = 0
         if encoded == secret or not 24 <= length <= 64:
-            raise ValueError("write it as whsec_ and 24 to 64 bytes in base64, as Standard Webhooks do")
+            raise ValueError(
+                "write it as whsec_ followed by 24 to 64 bytes in base64, as in Standard Webhooks"
+            )
         return secret
 
 
 class _OnTrajectory(Request):
-    """What every job works on: a trajectory, by the URIs of its checkpoints or by its series."""
+    """What every job works on: a trajectory, given by the URIs of its checkpoints or by its series."""
 
     checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
     series: str | None = None
     labels: NewLabels = Field(default_factory=dict)
-    webhook: Webhook | None = Field(None, description="told once the job has ended, however it did")
+    webhook: Webhook | None = Field(None, description="called once the job has ended, whatever the outcome")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         if (self.checkpoints is None) == (self.series is None):
-            raise ValueError(
-                "give either `checkpoints` (a list of URIs) or `series` (an id), not both and not neither"
-            )
+            raise ValueError("give exactly one of `checkpoints` (a list of URIs) and `series` (an id)")
         return self
 
 
@@ -106,16 +108,17 @@ class JobCreate(_OnTrajectory):
 
 
 class BacktestCreate(_OnTrajectory):
-    """Predict what is known: methods see the checkpoints up to `at`, and are scored `horizon_steps` later."""
+    """Predict a known checkpoint: methods see those up to `at`, and are scored `horizon_steps` later."""
 
     task: Literal["backtest"] = "backtest"
     at: Step = Field(description="the origin: step of the last checkpoint that the methods see")
-    horizon_steps: Steps = Field(HORIZON_STEPS, description="training steps to predict ahead of `at`")
+    horizon_steps: Steps = Field(HORIZON_STEPS, description="training steps to predict beyond `at`")
     methods: list[Method] | None = Field(
         None,
         min_length=1,
         max_length=64,
-        description="methods to score, all over the backtest's own horizon; null: all, with their defaults",
+        description="methods to score, all with the backtest's horizon; null: all methods, with their "
+        "defaults",
     )
 
     @property
@@ -125,7 +128,7 @@ class BacktestCreate(_OnTrajectory):
 
 
 class InspectCreate(_OnTrajectory):
-    """Show the geometry of a run, and whether it is one where extrapolation should pay."""
+    """Show the geometry of a run, and whether extrapolation is likely to pay off on it."""
 
     task: Literal["inspect"] = "inspect"
     until: Step | None = Field(None, description="use the checkpoints up to this step only")

@@ -53,7 +53,7 @@ STAGE_WORDS: Mapping[Stage, str] = {
 
 
 class JobError(Response):
-    """Why a job failed, and whose it is to mend."""
+    """Why a job failed, and who has to fix it."""
 
     code: str
     detail: str
@@ -61,17 +61,19 @@ class JobError(Response):
 
 
 class Delivery(Response):
-    """One attempt to tell a webhook of the job's end."""
+    """One attempt to tell a webhook that the job has ended."""
 
     attempt: int
     at: datetime
-    status: int | None = Field(None, description="the answer's; null where there was none")
-    error: str | None = Field(None, description="why it has to be told again, or will not be")
-    next_at: datetime | None = Field(None, description="null where this was the last attempt")
+    status: int | None = Field(None, description="HTTP status of the answer; null if there was none")
+    error: str | None = Field(None, description="why this attempt failed, and whether there will be another")
+    next_at: datetime | None = Field(
+        None, description="time of the next attempt; null if this was the last one"
+    )
 
 
 class WebhookState(Response):
-    """How far the job's webhook is."""
+    """The state of the job's webhook."""
 
     url: str
     state: Literal["waiting", "sending", "delivered", "given-up"]
@@ -79,7 +81,7 @@ class WebhookState(Response):
 
 
 class Job(Response):
-    """A job as the service knows it."""
+    """A job, with its current state."""
 
     id: str
     state: JobState
@@ -88,8 +90,8 @@ class Job(Response):
     attempt: int = 0
     queue_position: int | None = Field(
         None,
-        description="0 is next; null if the job is not queued, or is held back because its tenant has as "
-        "many jobs running as it may",
+        description="0 is next; null if the job is not queued, or is held back because its tenant has its "
+        "maximum of running jobs",
     )
     task: Task = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
@@ -107,7 +109,7 @@ class Job(Response):
 
 
 class EndedJob(Response):
-    """What a webhook says of a job; GET /jobs/{id} says the rest."""
+    """What a webhook says about a job; GET /jobs/{id} gives the rest."""
 
     id: str
     task: Task

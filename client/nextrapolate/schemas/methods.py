@@ -35,7 +35,7 @@ class MethodParameters(BaseModel):
     """Whether it learns from the origin, too: where training is measured from, if that is in the series."""
 
     horizon_steps: Steps = Field(
-        HORIZON_STEPS, description="training steps to predict ahead of the last checkpoint"
+        HORIZON_STEPS, description="training steps to predict beyond the last checkpoint"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
     alpha: Alpha = Field(1.0, description="factor on the predicted update")
@@ -84,18 +84,17 @@ class NextMethod(MethodParameters):
     learns_from_base: ClassVar[bool] = False
     alpha: Alpha = Field(
         1.0,
-        description=f"factor on the predicted update; under preset=paper {_PAPER_ALPHA} unless it is given "
-        "(Eq. 10; 0.5 to 2.5 is safe in the paper)",
+        description=f"factor on the predicted update; with preset=paper the default is {_PAPER_ALPHA} (Eq. "
+        "10; 0.5 to 2.5 is safe in the paper)",
     )
     preset: Literal["default", "paper"] = Field(
         "default",
-        description="default: regression on the leading triples of each module, in a moment; paper: the "
-        "encoder-decoder of Algorithm 1 as published, signs of the triples aligned, in a minute or two",
+        description="default: regression on the leading triples of each module, takes a moment; paper: the "
+        "encoder-decoder of Algorithm 1 as published, with the signs of the triples aligned, takes a "
+        "minute or two",
     )
-    use_global: bool = Field(True, description="look at the global delta W_i - W_0; off: ablation without G")
-    use_local: bool = Field(
-        True, description="look at the local delta W_i - W_{i-1}; off: ablation without L"
-    )
+    use_global: bool = Field(True, description="use the global delta W_i - W_0; off: ablation without G")
+    use_local: bool = Field(True, description="use the local delta W_i - W_{i-1}; off: ablation without L")
     rank: int = Field(8, ge=1, le=8, description="preset=default: leading triples of each delta")
     decay: float = Field(
         0.5,
@@ -137,24 +136,24 @@ class NextMethod(MethodParameters):
         for name in sorted(self.foreign):
             if getattr(self, name) != type(self).model_fields[name].default:
                 other = "default" if self.preset == "paper" else "paper"
-                raise ValueError(f"{name} belongs to preset={other}, and preset is {self.preset}")
+                raise ValueError(f"{name} belongs to preset={other}, but preset is {self.preset}")
         return self
 
 
 class WeightExtrapolationMethod(MethodParameters):
-    """The straight line through two checkpoints, followed on (arXiv 2601.04537)."""
+    """The straight line through two checkpoints, continued (arXiv 2601.04537)."""
 
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
     window_steps: Steps | Literal["auto"] = Field(
         50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to "
-        "it; auto: where backtests on the run's own tail put it",
+        "it; auto: backtests on the end of the run choose it",
     )
     from_step: int | None = Field(
-        None, ge=0, description="the line starts at this checkpoint instead; 0 is the base model"
+        None, ge=0, description="step of the checkpoint at which the line starts instead; 0 is the base model"
     )
     to_step: int | None = Field(
-        None, ge=1, description="the line ends at this checkpoint; null: at the last one"
+        None, ge=1, description="step of the checkpoint at which the line ends; null: the last one"
     )
     momentum: bool = Field(
         False,
@@ -170,7 +169,7 @@ class WeightExtrapolationMethod(MethodParameters):
     @model_validator(mode="after")
     def _a_start_before_the_end(self) -> Self:
         if self.to_step is not None and (self.from_step is None or self.from_step >= self.to_step):
-            raise ValueError("to_step asks for a from_step before it")
+            raise ValueError("to_step needs a from_step that is smaller")
         return self
 
 
@@ -193,16 +192,18 @@ class RelexMethod(MethodParameters):
 
     name: Literal["relex"] = "relex"
     learns_from_base: ClassVar[bool] = False
-    rank: int = Field(1, ge=1, le=1024, description="directions in time that are kept; the paper's is 1")
+    rank: int = Field(
+        1, ge=1, le=1024, description="number of directions in time that are kept; 1 in the paper"
+    )
     window_steps: Steps | None = Field(
         None, description="steps before the last checkpoint to learn from; null: all"
     )
     mode: Literal["last", "line"] = Field(
         "last",
-        description="last: the last checkpoint and the fitted change; line: the fitted value, as published",
+        description="last: the last checkpoint plus the fitted change; line: the fitted value, as published",
     )
     degree: int = Field(
-        1, ge=1, le=8, description="of the polynomial over the steps; 1 is a line, as published"
+        1, ge=1, le=8, description="degree of the polynomial over the steps; 1 is a line, as published"
     )
 
     @property
@@ -217,17 +218,17 @@ class AlphaRlMethod(MethodParameters):
     name: Literal["alpharl"] = "alpharl"
     learns_from_base: ClassVar[bool] = False
     rewards: PerCheckpoint | None = Field(
-        None, description="reward of each checkpoint used, in order; null: the steps stand in for them"
+        None, description="reward of each checkpoint used, in order; null: the steps are used instead"
     )
     target_reward: float | None = Field(
         None,
         allow_inf_nan=False,
-        description="reward to solve for; null: where the rewards' line leads at the horizon",
+        description="reward to solve for; null: the value of the rewards' line at the horizon",
     )
     mode: Literal["last", "line"] = Field(
         "last",
-        description="last: the last checkpoint and the change along the line; line: the rank-one matrix "
-        "alone, as published",
+        description="last: the last checkpoint plus the change along the line; line: only the rank-one "
+        "matrix, as published",
     )
 
     @property
@@ -238,7 +239,7 @@ class AlphaRlMethod(MethodParameters):
     @model_validator(mode="after")
     def _rewards_to_learn_from(self) -> Self:
         if self.rewards is None and self.target_reward is not None:
-            raise ValueError("target_reward asks for rewards: give the reward of each checkpoint")
+            raise ValueError("target_reward needs rewards: give the reward of each checkpoint")
         if self.rewards is not None and len(set(self.rewards)) == 1:
             raise ValueError(
                 "all rewards are equal, so they give no direction of improvement; leave rewards out"
@@ -250,7 +251,9 @@ class MaecMethod(MethodParameters):
     """MAEC: weight extrapolation of the key neurons, the weights that moved most (arXiv 2410.07825)."""
 
     name: Literal["maec"] = "maec"
-    share: float = Field(0.1, gt=0, le=1, description="of each module's weights that are key neurons")
+    share: float = Field(
+        0.1, gt=0, le=1, description="share of each module's weights that count as key neurons"
+    )
     window_steps: Steps = Field(
         50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to it",
@@ -262,15 +265,19 @@ class HorizonFreeParameters(MethodParameters):
 
     horizon_steps: Steps = Field(
         HORIZON_STEPS,
-        description="does not enter the update; the backtest scores it as if it were for that many steps",
+        description="does not change the update; the backtest scores the update as if it covered that many "
+        "steps",
     )
 
 
 class ExpoMethod(HorizonFreeParameters):
-    """ExPO: W_c + alpha (W_c - W_0), the model as it is and the base model (arXiv 2404.16792)."""
+    """ExPO: W_c + alpha (W_c - W_0), from the base model through the current one (arXiv 2404.16792)."""
 
     name: Literal["expo"] = "expo"
-    alpha: Alpha = Field(0.3, description="share of the way from the base model; 0.1 to 0.5 in the paper")
+    alpha: Alpha = Field(
+        0.3,
+        description="how far to go on, as a share of the way from the base model; 0.1 to 0.5 in the paper",
+    )
 
 
 class NoForecastParameters(HorizonFreeParameters):
@@ -282,7 +289,7 @@ class NoForecastParameters(HorizonFreeParameters):
 
 
 class SoupMethod(NoForecastParameters):
-    """The mean of the last checkpoints, of all or of those that score (arXiv 2203.05482)."""
+    """The mean of the last checkpoints: of all, or of those that score well (arXiv 2203.05482)."""
 
     name: Literal["soup"] = "soup"
     alpha: Alpha = Field(
@@ -294,8 +301,8 @@ class SoupMethod(NoForecastParameters):
     )
     selection: Literal["uniform", "greedy"] = Field(
         "uniform",
-        description="uniform: all checkpoints of the window; greedy: those of them that do not lower the "
-        "mean's score, which is predicted from the checkpoints' own",
+        description="uniform: all checkpoints of the window; greedy: only those that do not lower the mean's "
+        "score, which is predicted from the checkpoints' scores",
     )
     scores: PerCheckpoint | None = Field(
         None, description="for greedy: the score of each checkpoint used, in order; higher is better"
@@ -309,7 +316,10 @@ class SoupMethod(NoForecastParameters):
     @model_validator(mode="after")
     def _scores_are_for_the_greedy(self) -> Self:
         if (self.selection == "greedy") != (self.scores is not None):
-            raise ValueError("scores belong to selection='greedy', which asks for one of each checkpoint")
+            raise ValueError(
+                "selection='greedy' and scores go together: give one score for each checkpoint, or leave "
+                "both out"
+            )
         return self
 
 
@@ -327,10 +337,12 @@ class DareMethod(NoForecastParameters):
 
 
 class WsmMethod(NoForecastParameters):
-    """WSM: the average of checkpoints that stands in for a linear decay of the rate (arXiv 2507.17634)."""
+    """WSM: an average of checkpoints that replaces a linear decay of the rate (arXiv 2507.17634)."""
 
     name: Literal["wsm"] = "wsm"
-    alpha: Alpha = Field(1.0, description="share of the way from the last checkpoint to the average; 1 is it")
+    alpha: Alpha = Field(
+        1.0, description="share of the way from the last checkpoint to the average; 1 is the average"
+    )
     window_steps: Steps = Field(
         50,
         description="the decay starts at the checkpoint this many steps before the last, or nearest to it",
@@ -341,7 +353,7 @@ class NoneMethod(NoForecastParameters):
     """No update: the last checkpoint as it is, the baseline that every backtest is read against."""
 
     name: Literal["none"] = "none"
-    alpha: Alpha = Field(1.0, description="of no effect: there is no update to scale")
+    alpha: Alpha = Field(1.0, description="has no effect: there is no update to scale")
 
 
 Method = Annotated[

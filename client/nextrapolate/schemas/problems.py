@@ -1,4 +1,4 @@
-"""What the service says where it cannot do what was asked."""
+"""What the service answers when it cannot do what was asked."""
 
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ _ENTRY: dict[str, JsonValue] = {
     "properties": {
         "field": _TEXT,
         "message": _TEXT,
-        "known": {"type": "array", "items": _TEXT, "description": "what may be there instead"},
+        "known": {"type": "array", "items": _TEXT, "description": "the values that are allowed there"},
         "quota": _TEXT,
         "used": _NUMBER,
         "limit": _NUMBER,
@@ -23,7 +23,7 @@ _ENTRY: dict[str, JsonValue] = {
 
 
 class Problem(Response):
-    """RFC 9457 problem+json: what went wrong, whose it is, and what to do."""
+    """RFC 9457 problem+json: what went wrong, who has to fix it, and what to do."""
 
     type: str = "about:blank"
     title: str

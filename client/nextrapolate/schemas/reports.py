@@ -14,17 +14,18 @@ from nextrapolate.schemas.scores import BacktestReport, ChoiceReport, MethodScor
 
 
 class StageProfile(Response):
-    """What one stage took."""
+    """The cost of one stage."""
 
     stage: Stage
     seconds: float
     bytes_read: int | None = Field(
-        None, description="of the checkpoints' weights; null where the stage did not count them"
+        None,
+        description="bytes of the checkpoints' weights that were read; null if the stage did not count them",
     )
     flop_rate: float | None = Field(
         None,
-        description="floating-point operations of its large matrix products, told from their shapes, over "
-        "all of its seconds; null where it did not count them",
+        description="floating-point operations of its large matrix products, computed from their shapes, "
+        "divided by all of its seconds; null if it did not count them",
     )
 
 
@@ -34,35 +35,33 @@ class ModuleReport(Response):
     name: str
     shape: tuple[int, int] = Field(description="(out_features, in_features)")
     moved: bool = Field(description="false: the module never trained, and got exactly no update")
-    gated: str | None = Field(
-        None, description="why the gate kept the last checkpoint; null where it did not"
-    )
+    gated: str | None = Field(None, description="why the gate kept the last checkpoint; null if it did not")
     energy_ratio: float = Field(description="sigma_1 / sum sigma of the last global delta")
     drift_norm: float = Field(description="Frobenius norm of the last global delta")
     update_norm: float = Field(description="Frobenius norm of alpha times the update")
-    reached_norm: float = Field(description="Frobenius norm of the drift with the update on top of it")
+    reached_norm: float = Field(description="Frobenius norm of the drift plus the update")
     discarded_energy: float = Field(
         description="share of the squared norm that the refit to the wanted rank cut off"
     )
     update_discarded: float = Field(
         0.0,
-        description="share of the squared norm of what the method wanted that its low-rank update does not "
-        "hold; 0 but for methods that act on the full matrix",
+        description="share of the squared norm of the wanted update that the low-rank update does not "
+        "hold; 0 except for methods that act on the full matrix",
     )
     gauge_condition: float | None = Field(
         None,
-        description="condition number of the refit's gauge, before it was bounded; null under grow, and "
-        "where the gauge is singular",
+        description="condition number of the refit's gauge, before it was bounded; null with rank=grow, "
+        "and if the gauge is singular",
     )
     backtest_cosine: float | None = None
 
 
 class _JobReport(Response):
-    """What every report.json says: which files, what it cost, by what."""
+    """What every report.json says: the files used, what the job cost, and what made it."""
 
     job: str = Field(description="id of the job")
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
-    jumps: list[int] = Field(description="steps after which an extrapolated adapter had been swapped in")
+    jumps: list[int] = Field(description="steps after which an extrapolated adapter was swapped in")
     warnings: list[str]
     stages: list[StageProfile]
     peak_memory_bytes: int = Field(description="peak resident memory of the worker's child process")
@@ -82,37 +81,41 @@ class Report(_JobReport):
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
     method: Method
     target_step: int = Field(
-        description="step the update leads to; of an average, the last checkpoint's; of `expo`, which goes "
-        "as far as its alpha, the step that its backtest takes it for"
+        description="step the update leads to; for an average, the step of the last checkpoint; for "
+        "`expo`, whose length depends on alpha, the step that its backtest assumes"
     )
     output: Output
     gate: Gate
-    backtest: BacktestReport | None = Field(description="null where nothing could be held out")
+    backtest: BacktestReport | None = Field(description="null if nothing could be held out")
     unmeasured: str | None = Field(
         None,
-        description="why there is no backtest, and which horizon has one; null where there is one",
+        description="why there is no backtest, and which horizon could have one; null if there is one",
     )
-    choice: ChoiceReport | None = Field(None, description="of `auto` alone: what it weighed, and why")
+    choice: ChoiceReport | None = Field(
+        None, description="only with `auto`: which candidates it weighed, and why it chose as it did"
+    )
     rivals: list[MethodScores] = Field(
         default_factory=list,
-        description="other methods in the same backtest, those that combine checkpoints; without modules",
+        description="other methods in the same backtest (those that combine checkpoints), without scores per "
+        "module",
     )
-    geometry: RunGeometry = Field(description="of the run")
-    spectrum: Spectrum | None = Field(None, description="null where no module got an update")
+    geometry: RunGeometry = Field(description="geometry of the run")
+    spectrum: Spectrum | None = Field(None, description="null if no module got an update")
     discarded_energy: float = Field(description="over all modules, as in ModuleReport")
     update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
     rounding: float = Field(
         0.0,
-        description="norm of what rounding to output.dtype changed in modules that got an update, over that "
-        "of the update; 0 of float32, which changes some 1e-7 of the adapter",
+        description="norm of what rounding to output.dtype changed in modules that got an update, divided "
+        "by the norm of the update; 0 for float32, which changes about 1e-7 of the adapter",
     )
     gated_modules: list[str]
     modules: list[ModuleReport]
 
     @computed_field(  # type: ignore[prop-decorator]  # the way pydantic documents
-        description="true where the evidence speaks for the jump, false where it speaks against it or the "
-        "series is not the way of one run; null where there is none (no backtest, no forecast, or one that "
-        "repeats earlier jumps), and where the method came as close as no jump: relative error .995 to 1.005",
+        description="true if the evidence speaks for the jump; false if it speaks against it, or if the "
+        "series does not look like a single run; null if there is no evidence (no backtest, no "
+        "forecast, or one that repeats earlier jumps), and if the method came as close as no jump: "
+        "relative error .995 to 1.005",
     )
     @property
     def recommended(self) -> bool | None:
@@ -143,12 +146,12 @@ class Report(_JobReport):
 
 
 class Comparison(_JobReport):
-    """A backtest's report.json: each method, asked at `at` for a checkpoint that is known."""
+    """A backtest's report.json: each method predicted, from `at`, a checkpoint that is known."""
 
     task: Literal["backtest"] = "backtest"
     verdict: str = Field(description="one sentence: which method did best, and whether any beat no jump")
     at: int = Field(description="the origin: step of the last checkpoint that the methods saw")
-    target_step: int = Field(description="step of the checkpoint they were asked for")
+    target_step: int = Field(description="step of the checkpoint that the methods predicted")
     methods: list[MethodScores] = Field(description="the smallest relative error first")
 
 
@@ -156,14 +159,18 @@ class Inspection(_JobReport, RunGeometry):
     """An inspection's report.json: the geometry of a run."""
 
     task: Literal["inspect"] = "inspect"
-    verdict: str = Field(description="one sentence: whether extrapolation should pay on this run, and why")
+    verdict: str = Field(
+        description="one sentence: whether extrapolation is likely to pay off on this run, and why"
+    )
     evidence: BacktestReport | None = Field(
-        None, description="a method, asked for the last third of the run; null where there is none"
+        None, description="backtest of one method over the last third of the run; null if there is none"
     )
     asked_method: str = Field(
-        "autoregression", description="which one; that of extrapolations by default, but in early reports"
+        "autoregression",
+        description="the method of that backtest: the default method of extrapolations, except in early "
+        "reports",
     )
-    unmeasured: str | None = Field(None, description="why there is none; null where there is one")
+    unmeasured: str | None = Field(None, description="why there is no backtest; null if there is one")
 
 
 AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]

@@ -10,7 +10,7 @@ _AS_CLOSE = 0.005
 
 
 class Scores(Response):
-    """A predicted update P against the true one T, over all modules that moved."""
+    """A predicted update P compared with the true one T, over all modules that moved."""
 
     cosine: float = Field(description="sum <P,T> / sqrt(sum |P|^2 sum |T|^2)")
     relative_error: float = Field(description="sqrt(sum |P-T|^2 / sum |T|^2); no jump scores 1")
@@ -29,7 +29,7 @@ class Scores(Response):
 
 
 class ModuleScores(Scores):
-    """A predicted update against the true one, of one module."""
+    """A predicted update compared with the true one, for one module."""
 
     name: str
 
@@ -41,52 +41,63 @@ class MethodScores(Response):
     """
 
     method: Method
-    total: Scores | None = Field(description="over all modules that moved; null where it could not predict")
-    reason: str | None = Field(None, description="why it could not predict, and what it would need")
-    warnings: list[str] = Field(default_factory=list, description="what to know about its prediction")
-    seconds: float = Field(description="to fit and to score, without the reading that all methods share")
+    total: Scores | None = Field(
+        description="over all modules that moved; null if the method could not predict"
+    )
+    reason: str | None = Field(None, description="why the method could not predict, and what it would need")
+    warnings: list[str] = Field(default_factory=list, description="warnings about its prediction")
+    seconds: float = Field(
+        description="time to fit and to score, without the reading of checkpoints that all methods share"
+    )
     modules: list[ModuleScores] = Field(default_factory=list)
 
 
 class BacktestReport(Response):
-    """The method, asked at an earlier checkpoint for one that is already known."""
+    """The method's score when it predicts, from an earlier checkpoint, one that is already known."""
 
-    origin_step: int = Field(description="last checkpoint the method was shown")
-    target_step: int = Field(description="checkpoint it was asked for")
-    total: Scores = Field(description="of the prediction itself, at alpha 1")
+    origin_step: int = Field(description="step of the last checkpoint that the method was shown")
+    target_step: int = Field(description="step of the checkpoint that it predicted")
+    total: Scores = Field(description="scores of the prediction itself, at alpha 1")
     applied: Scores = Field(
-        description="of the update as it is applied: times alpha, and without the modules that the gate held "
-        "back. Where the gate went by the cosines of this same backtest, they are left out only if that "
-        "makes the score worse: to drop what is known to have done badly makes even noise look good"
+        description="scores of the update as it is applied: times alpha, and without the modules that the "
+        "gate held back. If the gate used the cosines of this same backtest, those modules are left "
+        "out only if that makes the score worse: dropping what is known to have done badly makes even "
+        "noise look good"
     )
     seconds: float
 
 
 class CandidateReport(Response):
-    """One way to predict that `auto` tried, and what became of it."""
+    """One way to predict that `auto` tried, and the share that it got."""
 
     label: str
     relative_error: float | None = Field(
-        description="over all its backtests, weighted; no jump scores 1; null where nothing was held out"
+        description="over all its backtests, weighted; no jump scores 1; null if nothing was held out"
     )
-    share: float = Field(description="of the update, over all modules; all shares sum to 1")
+    share: float = Field(description="share of the update, over all modules; all shares sum to 1")
 
 
 class KindReport(Response):
-    """What `auto` took for the modules of one kind."""
+    """What `auto` chose for the modules of one kind."""
 
     kind: str = Field(description="last part of the modules' names, such as q_proj")
-    modules: int = Field(description="how many of them moved")
-    relative_error: float | None = Field(description="of what was taken, in the same backtests")
-    amplitude: float = Field(description="length of the update over that of the mean of candidates that jump")
-    leading: str = Field(description="label of the candidate of the largest share")
+    modules: int = Field(description="number of these modules that moved")
+    relative_error: float | None = Field(
+        description="relative error of what was chosen, in the same backtests"
+    )
+    amplitude: float = Field(
+        description="length of the update, divided by the length of the mean of the candidates that jump"
+    )
+    leading: str = Field(description="label of the candidate with the largest share")
 
 
 class ChoiceReport(Response):
     """Why `auto` predicts what it predicts."""
 
-    why: str = Field(description="in words and numbers")
+    why: str = Field(description="the reason, in words and numbers")
     backtests: int = Field(description="pairs of an earlier and a later checkpoint that were predicted")
-    relative_error: float | None = Field(description="of what was taken, over all backtests, weighted")
-    candidates: list[CandidateReport] = Field(description="the best first")
+    relative_error: float | None = Field(
+        description="relative error of what was chosen, over all backtests, weighted"
+    )
+    candidates: list[CandidateReport] = Field(description="best first")
     kinds: list[KindReport]

@@ -21,7 +21,7 @@ def _check_name(name: str, info: ValidationInfo) -> str:
     if info.context:
         return name
     if not any(sign.isprintable() and not sign.isspace() for sign in name):
-        raise ValueError("a name has at least one letter, digit or other sign that can be seen")
+        raise ValueError("a name needs at least one visible character")
     return name.strip()
 
 
@@ -38,13 +38,13 @@ class SeriesCreate(Request):
     )
     lora_config: dict[str, Any] | None = Field(
         None,
-        description="the run's adapter_config.json; stands in for checkpoints that bring none of their own",
+        description="the run's adapter_config.json; used for checkpoints that have none of their own",
     )
     labels: NewLabels = Field(default_factory=dict)
 
 
 class Announcement(Request):
-    """The files of a checkpoint by their digests: what the service has already need not be sent."""
+    """The files of a checkpoint by their digests: files that the service already has need not be sent."""
 
     files: dict[CheckpointFile, Sha256] = Field(min_length=1)
 
@@ -56,11 +56,13 @@ class Missing(Response):
 
 
 class CheckpointInfo(Response):
-    """What has arrived of one checkpoint, and what stands in its way."""
+    """Which files of one checkpoint have arrived, and what keeps it from being used."""
 
     step: int
     files: dict[str, FileInfo]
-    problems: list[str] = Field(default_factory=list, description="empty when all that it needs has arrived")
+    problems: list[str] = Field(
+        default_factory=list, description="empty once everything that the checkpoint needs has arrived"
+    )
 
 
 class JumpCreate(Request):
@@ -78,7 +80,7 @@ class JumpInfo(Response):
 
 
 class Series(Response):
-    """A run, and what has arrived of it."""
+    """A run, and the checkpoints of it that have arrived."""
 
     id: str
     name: str

@@ -66,8 +66,8 @@ def _foreign_problem(response: httpx.Response) -> Problem:
         title=response.reason_phrase,
         status=status,
         detail=(
-            f"{response.url.copy_with(query=None)} answered {status} {response.reason_phrase}, "
-            "and not as nextrapolate does: is a proxy in between, or another server at this address?"
+            f"{response.url.copy_with(query=None)} answered {status} {response.reason_phrase}, which is "
+            "not how nextrapolate answers: is there a proxy in between, or another server at this address?"
         ),
         code=f"http-{status}",
         retryable=status in _PASSING,

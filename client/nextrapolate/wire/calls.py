@@ -148,7 +148,7 @@ def report(job_id: str, kind: type[ReportT]) -> Call[ReportT]:
         there = _REPORTS[reader(_OfTask)(response).task]
         if not issubclass(kind, there):
             raise ParameterError(
-                f"the report of job {job_id} is no {kind.__name__}: ask for kind={there.__name__}"
+                f"the report of job {job_id} is not of kind {kind.__name__}: ask for kind={there.__name__}"
             )
         return reader(kind)(response)
 

@@ -124,8 +124,8 @@ class Listener:
             if alone > self._session.patience:
                 raise ServiceUnreachable(
                     f"no nextrapolate server has answered at {self._session.server.url} for {alone:.0f} s; "
-                    f"job {self.job_id} is not lost: "
-                    f"`nextrapolate jobs watch {self.job_id}` follows it when the server is back"
+                    f"job {self.job_id} is not lost: `nextrapolate jobs watch {self.job_id}` follows it "
+                    "once the server is back"
                 ) from error
             self._session.away(error, self._waiting_for())
         self._breaks += 1
@@ -141,9 +141,9 @@ class Listener:
     def _waiting_for(self) -> str:
         longest = min(self._session.patience, self._remaining())
         if longest <= 0:
-            return f"job {self.job_id} is not lost; this wait for it is over"
-        limit = f", up to {math.ceil(longest)} s" if math.isfinite(longest) else ""
-        return f"job {self.job_id} is not lost; the server is waited for{limit}"
+            return f"job {self.job_id} is not lost, but this wait for it has ended"
+        limit = f" for up to {math.ceil(longest)} s" if math.isfinite(longest) else ""
+        return f"job {self.job_id} is not lost; waiting for the server{limit}"
 
     def _remaining(self) -> float:
         if self._timeout is None:

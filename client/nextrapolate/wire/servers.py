@@ -57,7 +57,7 @@ def _checked(url: str) -> str:
     except httpx.InvalidURL:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise ConfigurationError(f"{url!r} is no server's address; write it like {DEFAULT_URL}")
+        raise ConfigurationError(f"{url!r} is not a server's address; write it like {DEFAULT_URL}")
     return url.rstrip("/")
 
 
@@ -79,6 +79,6 @@ def _noted_key(url: str) -> str | None:
         return None
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ConfigurationError(
-            f"the key of {url} cannot be read by way of {notes} ({error}); "
-            "give api_key, --api-key or NEXTRAPOLATE_API_KEY"
+            f"{notes} says where the key of {url} is, but it cannot be read ({error}); give api_key, "
+            "--api-key or NEXTRAPOLATE_API_KEY"
         ) from error

@@ -70,7 +70,7 @@ class Session:
     def _before_another_try(self, state: RetryCallState) -> None:
         assert state.outcome is not None  # noqa: S101 (an attempt has just failed)
         left = self._attempts - state.attempt_number
-        self.away(state.outcome.exception(), f"trying {left} times more")
+        self.away(state.outcome.exception(), f"trying {left} more times")
 
     def away(self, error: BaseException | None, meanwhile: str) -> None:
         """Warn, once until it is back, that the server is away and what is done: else a wait is silence.
@@ -114,7 +114,7 @@ class Session:
             self.check(response)
         except APIError as error:
             if isinstance(call.body, Upload) and isinstance(call.body.source, Path):
-                error.add_note(f"(while {call.body.source} was uploaded)")
+                error.add_note(f"(while uploading {call.body.source})")
             raise
         return call.read(response)
 

@@ -118,8 +118,8 @@ class Download:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if digest != self.expected.sha256:
             raise DownloadError(
-                f"{self.target.name} arrived with sha256 {digest}, but the job left {self.expected.sha256}; "
-                "download it again"
+                f"{self.target.name} arrived with sha256 {digest}, but the job's file has "
+                f"{self.expected.sha256}; download it again"
             )
 
     def _arrived(self) -> int:

@@ -51,7 +51,7 @@ class AlphaRl:
 
     def __post_init__(self) -> None:
         if self.rewards is None and self.target_reward is not None:
-            raise ValueError("target_reward asks for rewards: give the reward of each checkpoint")
+            raise ValueError("target_reward needs rewards: give the reward of each checkpoint")
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """A line needs two checkpoints after the origin, whose delta is 0 and has no direction."""

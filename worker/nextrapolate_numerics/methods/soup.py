@@ -47,7 +47,10 @@ class Soup:
 
     def __post_init__(self) -> None:
         if (self.selection == "greedy") != (self.scores is not None):
-            raise ValueError("scores belong to selection='greedy', which asks for one of each checkpoint")
+            raise ValueError(
+                "selection='greedy' and scores go together: give one score for each checkpoint, or leave "
+                "both out"
+            )
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """A mean of two checkpoints is the least that is not the last one."""

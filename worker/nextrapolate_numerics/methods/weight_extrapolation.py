@@ -54,7 +54,7 @@ class WeightExtrapolation:
 
     def __post_init__(self) -> None:
         if self.to_step is not None and (self.from_step is None or self.from_step >= self.to_step):
-            raise ValueError("to_step asks for a from_step before it")
+            raise ValueError("to_step needs a from_step that is smaller")
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any two checkpoints will do.
