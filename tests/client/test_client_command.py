@@ -210,7 +210,7 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
         (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
         (["{run}", "--out", "/proc/out"], "/proc/out cannot be created: /proc is not a writable folder"),
-        (["{run}", "--api-key", "schlüssel"], "the one line of the server's api_key file"),
+        (["{run}", "--api-key", "schlüssel"], "the one line from the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
         (["{run}", "--method", "soup", "--set", "scores=1,2"], "nextrapolate: soup: scores belong to"),

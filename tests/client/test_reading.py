@@ -197,7 +197,7 @@ def test_an_inspection_says_whether_it_pays(relative_error: float, following: st
     assert "1 more never moved" in reading.worked
     assert "known, autoregression " in reading.why
     assert "known, auto " in read(report.model_copy(update={"asked_method": "auto"})).why
-    assert "a cosine of 0.90" in reading.sure
+    assert "mean cosine between successive increments is 0.90" in reading.sure
 
 
 def test_every_reading_answers_the_same_four_questions() -> None:

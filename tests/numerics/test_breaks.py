@@ -22,7 +22,7 @@ from nextrapolate_numerics import (
     inspect,
 )
 
-SAID = "Post the adapter that training began with as the checkpoint at step 0"
+SAID = "Post the starting adapter as the checkpoint at step 0"
 
 
 def write_continued(folder: Path) -> list[AdapterFiles]:

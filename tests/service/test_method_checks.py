@@ -149,7 +149,7 @@ def test_a_line_from_a_base_model_at_which_the_run_did_not_start() -> None:
     ("method", "code", "says"),
     [
         ({"name": "alpharl", "rewards": [0.1, 0.2]}, "score-count", "there are 2 rewards, and 3 checkpoints"),
-        ({"name": "alpharl", "rewards": [0.1, 0.1, 0.1]}, "invalid-request", "all the same"),
+        ({"name": "alpharl", "rewards": [0.1, 0.1, 0.1]}, "invalid-request", "all rewards are equal"),
         ({"name": "alpharl", "target_reward": 0.9}, "invalid-request", "target_reward asks for rewards"),
         ({"name": "soup", "selection": "greedy"}, "invalid-request", "scores belong to selection"),
         ({"name": "relex", "degree": 3}, "too-few-checkpoints", "relex needs at least 4 checkpoints"),

@@ -172,7 +172,7 @@ def test_a_key_that_may_not_write_is_offered_nothing_and_told_so(
         visitor.post(f"/jobs/{job_id}/cancel", data=form),
     ):
         assert refused.status_code == 403
-        assert "this needs write" in refused.text
+        assert "this call needs write" in refused.text
 
 
 def test_a_key_that_may_not_read_is_not_let_in(visitor: TestClient, store: Store) -> None:

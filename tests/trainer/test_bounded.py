@@ -34,7 +34,7 @@ def test_what_comes_as_the_wait_ends_is_returned(monkeypatch: pytest.MonkeyPatch
 def test_what_hangs_is_left_behind() -> None:
     never = threading.Event()
     begun = time.monotonic()
-    with pytest.raises(JumpTimeoutError, match=r"not delivered within 0\.05 s"):
+    with pytest.raises(JumpTimeoutError, match=r"not delivered a result within 0\.05 s"):
         within(0.05, lambda: never.wait(30))
     assert time.monotonic() - begun < 20
     never.set()

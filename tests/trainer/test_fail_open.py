@@ -56,7 +56,7 @@ def test_a_dead_server_changes_nothing(
     messages = [(r.levelno, r.getMessage()) for r in caplog.records if r.name == "nextrapolate"]
     levels, texts = zip(*messages, strict=True)
     assert levels == (logging.WARNING, logging.WARNING, logging.WARNING, logging.ERROR)
-    assert texts[0].startswith("nothing of this run can be posted, and no jump made: ")
+    assert texts[0].startswith("for now, no checkpoint of this run can be posted and no jump made: ")
     assert texts[1].startswith("the checkpoint of step 2 did not reach the service: ")
     assert texts[3].startswith("no jump after step 4, training goes on from its own weights: ")
 
@@ -113,7 +113,7 @@ def test_a_run_with_a_schedule_free_optimizer_is_left_alone(make_trainer: MakeTr
     trainer = make_trainer(max_steps=2)
     model = supported_model(trainer)
     trainer.optimizer = ScheduleFree(model.parameters(), lr=0.1)
-    with pytest.raises(UnsupportedRunError, match="a schedule-free optimizer trains from weights of its own"):
+    with pytest.raises(UnsupportedRunError, match="a schedule-free optimizer trains weights of its own"):
         supported_model(trainer)
 
 
@@ -123,7 +123,7 @@ def test_a_callback_that_is_not_attached_says_so(
     trainer = make_trainer(max_steps=1)
     trainer.add_callback(NExtCallback(dead_client))
     trainer.train()
-    assert "add the callback by .attach(trainer)" in caplog.text
+    assert "add the callback with .attach(trainer)" in caplog.text
 
 
 def test_attached_twice_it_takes_part_once(make_trainer: MakeTrainer, dead_client: NExtClient) -> None:
@@ -134,7 +134,7 @@ def test_attached_twice_it_takes_part_once(make_trainer: MakeTrainer, dead_clien
     assert trainer.callback_handler.callbacks.count(plugin) == 1
     with pytest.raises(ValueError, match="the trainer has a NExtCallback already"):
         NExtCallback(dead_client).attach(trainer)
-    with pytest.raises(ValueError, match="another trainer's runs: make one for each trainer"):
+    with pytest.raises(ValueError, match="attached to another trainer already: make one for each trainer"):
         plugin.attach(make_trainer(max_steps=1, name="other"))
     trainer.remove_callback(NExtCallback)
     other = NExtCallback(dead_client).attach(trainer)
@@ -142,12 +142,12 @@ def test_attached_twice_it_takes_part_once(make_trainer: MakeTrainer, dead_clien
 
 
 def test_a_full_disk_is_told_in_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    with fail_open("a run resumed from step 5 will know nothing of its series"):
+    with fail_open("a run resumed from step 5 will not know its series"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     [record] = caplog.records
     assert record.levelno == logging.ERROR
     assert record.exc_info is None
-    assert record.getMessage().endswith("nothing of its series: [Errno 28] No space left on device")
+    assert record.getMessage().endswith("will not know its series: [Errno 28] No space left on device")
 
 
 def test_a_defect_in_the_plugin_is_logged_whole(
@@ -166,7 +166,7 @@ def test_a_defect_in_the_plugin_is_logged_whole(
 
 
 def test_a_wrong_parameter_is_refused_before_training(dead_client: NExtClient) -> None:
-    with pytest.raises(ParameterError, match="auto takes no epoch; known are"):
+    with pytest.raises(ParameterError, match="auto does not take epoch; its parameters are"):
         NExtCallback(dead_client, epoch=10)
     with pytest.raises(ParameterError, match="no method 'nexxt'"):
         NExtCallback(dead_client, method="nexxt")

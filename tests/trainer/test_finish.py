@@ -153,8 +153,8 @@ def test_the_checkpoint_that_the_trainer_found_best_stays(
     assert same(finished(trainer), load_file(Path(best) / "adapter_model.safetensors"))
     told = [record.getMessage() for record in caplog.records]
     assert told == [
-        "load_best_model_at_end chooses what this run ends with: finish will not",
-        f"no last jump: load_best_model_at_end has chosen {best} to end with",
+        "load_best_model_at_end, not finish, chooses the weights that this run ends with",
+        f"no last jump: load_best_model_at_end has chosen {best} as the end of the run",
     ]
 
 
@@ -184,7 +184,7 @@ def test_a_run_that_is_stopped_before_its_last_step_makes_none(
     trainer.train()
     assert plugin.jumps == []
     assert same(finished(trainer), way.after[4])
-    assert "no last jump: the run was stopped after step 4, before its last, 8" in caplog.text
+    assert "no last jump: the run was stopped after step 4, before its last step, 8" in caplog.text
 
 
 def test_without_the_service_a_run_ends_with_its_own_weights(

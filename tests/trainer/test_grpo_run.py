@@ -273,7 +273,7 @@ def test_a_jump_is_noted_unless_the_old_weights_are_seen_to_come_back(
     series = next(series for series in client.list_series() if series.name == name)
     seen = written_back and alpha > 1
     assert [made.job for made in series.jumps] == ([] if seen else [jump.job])
-    assert ("the optimizer's step went from the old weights" in caplog.text) == seen
+    assert ("the optimizer's step started from the old weights" in caplog.text) == seen
 
 
 def test_a_run_that_ends_before_its_jump_is_told_so(

@@ -154,7 +154,7 @@ def test_several_adapters_need_a_guard(several: dict[str, Any], make_trainer: Ma
 @pytest.mark.parametrize("alphas", [(), (0,), (0.0, 0)])
 def test_alphas_without_a_factor_to_try_are_refused(alphas: tuple[float, ...]) -> None:
     client = NExtClient("http://127.0.0.1:9", "nx_none_none")
-    with pytest.raises(ValueError, match="0 is the run's own adapter: name a factor to try"):
+    with pytest.raises(ValueError, match="0 is the run's own adapter: give another factor to try"):
         guarded(client, guard=length, alphas=alphas, others=("wsm",))
 
 

@@ -120,5 +120,5 @@ def test_a_download_that_trickles_is_given_up(
         begun = time.monotonic()
         trainer.train()
         assert time.monotonic() - begun < 60
-    assert "the service has not delivered within 5 s" in caplog.text
+    assert "the service has not delivered a result within 5 s" in caplog.text
     assert any(received.path == f"/jobs/j1/adapter/{FILE}" for received in scripted.received)

@@ -58,7 +58,7 @@ def test_a_run_that_cannot_be_served_says_so_once(
     assert plugin.jumps == []
     [line] = said(caplog)
     assert line.startswith(
-        "nextrapolate takes no further part in this run: the service extrapolates no such run"
+        "nextrapolate takes no further part in this run: the service cannot extrapolate such a run"
     )
     assert named in line
 
@@ -85,7 +85,7 @@ def test_what_is_wrong_is_told_long_before_the_first_checkpoint(
         NExtCallback(wrong_key, collect_every=10).attach(trainer)
         trainer.train()
     [line] = said(caplog)
-    assert line.startswith("nothing of this run can be posted, and no jump made: ")
+    assert line.startswith("for now, no checkpoint of this run can be posted and no jump made: ")
     assert "NEXTRAPOLATE_API_KEY" in line
     caplog.clear()
     trainer = make_trainer(max_steps=1)

@@ -32,7 +32,7 @@ def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
     torch.save({"layers.0.weight": torch.zeros(1000)}, part)
     content = part.read_bytes()
     part.write_bytes(content.replace(b"ctorch._utils", b"\xff" * 13))
-    with pytest.raises(ExportError, match="global_step_10/actor is no whole FSDP checkpoint"):
+    with pytest.raises(ExportError, match="global_step_10/actor is not a complete FSDP checkpoint"):
         export(tmp_path / "run", tmp_path / "out")
 
 

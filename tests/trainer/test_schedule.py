@@ -56,8 +56,8 @@ def test_a_run_that_collects_more_than_a_job_takes_is_told(
     told = schedule.collects_too_many(end)
     assert (told is None) is (last is None)
     if told is not None:
-        assert f"after step {last}, and a job takes 1024 at most" in told
-        assert f"let collect_every be {enough} or more" in told
+        assert f"after step {last}, and a job takes at most 1024" in told
+        assert f"set collect_every to {enough} or more" in told
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_the_cycle_of_rl_extra(train_steps: int, collect_every: int) -> None:
 
 
 def test_a_stretch_of_one_step_is_no_trajectory() -> None:
-    with pytest.raises(ValueError, match="at least 2 steps"):
+    with pytest.raises(ValueError, match="must be at least 2"):
         rl_extra(train_steps=1, jump_steps=10)
 
 
@@ -92,7 +92,7 @@ def test_a_run_may_jump_at_its_end_alone() -> None:
     assert Schedule(10, jump_at=40, finishes=True).never_comes_to(0, 40, has_jumped=False) is None
     assert Schedule(10, jump_at=50, finishes=True).never_comes_to(0, 40, has_jumped=False) is not None
     for jump_every, finishes in ((None, False), (10, True)):
-        with pytest.raises(ValueError, match="jump_at is None: a run without it makes no jump but"):
+        with pytest.raises(ValueError, match="jump_at is None: then give finish"):
             Schedule(10, None, jump_every, finishes)
 
 

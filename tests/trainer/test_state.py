@@ -16,10 +16,10 @@ def test_a_state_reads_back(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match=r"holds no nextrapolate\.json"):
+    with pytest.raises(StateError, match=r"contains no readable nextrapolate\.json"):
         RunState.read(tmp_path)
     (tmp_path / RUN_STATE).write_text('{"step": ')
-    with pytest.raises(StateError, match=r"can be read \(Invalid JSON: [^\n]*\)$"):
+    with pytest.raises(StateError, match=r"contains no readable nextrapolate\.json \(Invalid JSON: [^\n]*\)$"):
         RunState.read(tmp_path)
 
 
@@ -37,7 +37,7 @@ def test_the_state_of_a_resumed_run_is_found_by_step_and_adapter(tmp_path: Path)
     RunState(step=9, series="another", adapter="a" * 64).write(named)
     RunState(step=10, series="this", adapter="b" * 64).write(own)
     assert RunState.find([named, own], 10, "b" * 64).series == "this"
-    with pytest.raises(StateError, match=r"named is of step 9; .*own was saved with another adapter"):
+    with pytest.raises(StateError, match=r"named is of step 9, .*own was saved with a different adapter"):
         RunState.find([named, own], 10, "c" * 64)
 
 

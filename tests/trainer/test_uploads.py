@@ -127,7 +127,7 @@ def test_the_wait_is_bounded() -> None:
     receiver = Receiver()
     uploads = Uploads(receiver, begin)
     uploads.put(10, ADAPTER)
-    with pytest.raises(UploadError, match=r"still on their way after 0\.05 s: 1"):
+    with pytest.raises(UploadError, match=r"still not uploaded after 0\.05 s: 1"):
         uploads.wait_for(10, timeout=0.05)
     receiver.open.set()
     uploads.close(timeout=60)

@@ -66,7 +66,7 @@ def test_an_adapter_that_the_driver_cannot_read_is_told_and_left_out(
     run = tmp_path / "run"
     elsewhere = "actor_rollout_ref.model.lora_adapter_path=/another/node"
     make_trainer(run, *JUMPING, elsewhere).train(until=4)
-    assert "does without the adapter that the run begins with" in caplog.text
+    assert "does not include the adapter that the run starts from" in caplog.text
     state = RunState.read(run / "global_step_4")
     assert not state.from_base
     assert sorted(steps_of(state, server)) == [1, 2, 3, 4]
@@ -82,6 +82,6 @@ def test_a_wrong_key_is_told_before_the_first_save(
     monkeypatch.setenv("NEXTRAPOLATE_API_KEY", "nx_of_another_server")
     NExtCheckpointCallback(config)
     deadline = time.monotonic() + 30
-    while "no checkpoint will reach the service: " not in caplog.text:
+    while "checkpoints cannot be sent to the service: " not in caplog.text:
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -169,7 +169,7 @@ def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
     gated = len(report.gated_modules)
     assert (report.recommended, gated) == ((True, 0) if gate == Gate() else (None, 2))
     assert (report.backtest.applied.relative_error < 1) is bool(report.recommended)
-    assert ("left as in the last checkpoint: 2 of 3 modules" in report.verdict) is (gated == 2)
+    assert ("The gate left 2 of 3 modules at the last checkpoint" in report.verdict) is (gated == 2)
     errors = [scored.total.relative_error for scored in report.rivals if scored.total]
     assert (min(errors) < 1) is bool(report.recommended)
 
@@ -253,7 +253,7 @@ def test_a_horizon_beyond_the_evidence_is_said_whatever_the_method(run_folder: P
         folder = tmp_path / f"out-{horizon}"
         pipeline.run(work(run_folder, folder, ExpoMethod(horizon_steps=horizon)), ignore)
         report = Report.model_validate_json((folder / "report.json").read_bytes())
-        said = "180 steps is 1.5 times the 120 steps that were seen" in " ".join(report.warnings)
+        said = "180 steps is 1.5 times the 120 steps that this series covers" in " ".join(report.warnings)
         assert said == beyond
 
 

@@ -33,4 +33,4 @@ def within(seconds: float, call: Callable[[], T]) -> T:
     except TimeoutError:
         if answer.done():  # it has failed with such an error, or it has ended a moment ago
             return answer.result()
-        raise JumpTimeoutError(f"the service has not delivered within {seconds:g} s") from None
+        raise JumpTimeoutError(f"the service has not delivered a result within {seconds:g} s") from None

@@ -199,7 +199,7 @@ class Jumper:
         """
         atexit.unregister(self._uploads.close)
         if not self._uploads.close(LAST_UPLOADS_SECONDS):
-            raise UploadError(f"the last checkpoints are not through after {LAST_UPLOADS_SECONDS:g} s")
+            raise UploadError(f"the last checkpoints were not uploaded within {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
     def _waited_for(self, step: int, methods: Sequence[Method]) -> tuple[list[_Result], Pause]:
@@ -217,7 +217,7 @@ class Jumper:
                 least = min(LEAST_PATIENCE_SECONDS, self._settings.timeout)
                 self._patience = max(least, patience / 2)
                 logger.warning(
-                    "the service answers nothing: until it does, a jump waits %g s at most", self._patience
+                    "the service does not answer: until it does, a jump waits at most %g s", self._patience
                 )
             raise
 
@@ -288,8 +288,8 @@ class Jumper:
         ratio = update_ratio(before, after, self._start)
         if ratio > (limit := self._settings.max_update_ratio):
             raise InvalidAdapterError(
-                f"the update is {ratio:.1f} times the drift so far, {limit:g} is the limit: ask for "
-                "a shorter horizon or a smaller alpha, or raise max_update_ratio"
+                f"the update is {ratio:.1f} times the drift so far, and the limit is {limit:g}: ask for a "
+                "shorter horizon or a smaller alpha, or raise max_update_ratio"
             )
         return ratio
 
@@ -310,5 +310,7 @@ def _those_that_succeed(act: Callable[[T], R], each: Sequence[T]) -> list[R]:
     if not made:
         raise failures[0]
     for failure in failures:
-        logger.warning("the jump is made without one of those that were asked for: %s", failure)
+        logger.warning(
+            "one of the requested results is missing, and the jump is made without it: %s", failure
+        )
     return made

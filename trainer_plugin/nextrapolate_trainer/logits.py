@@ -132,13 +132,14 @@ class LogitsExtrapolation(LogitsProcessor):
         past = input_ids[:, :-1]
         if past.shape != before.shape:
             raise UnsupportedGenerationError(
-                "the extrapolation follows one call of generate() a token at a time: give each its own"
+                "this extrapolation follows a single call of generate(), token by token: make a new one "
+                "for each call"
             )
         if not torch.equal(past, before):
             came_from = (past[:, None] == before).all(dim=-1)
             came_from &= (self._prompt_mask[:, None] == self._prompt_mask).all(dim=-1)
             if not came_from.any(dim=-1).all():
-                raise UnsupportedGenerationError("the tokens do not go on from those of the call before")
+                raise UnsupportedGenerationError("the tokens do not continue those of the previous call")
             self._cache.reorder_cache(cast(LongTensor, came_from.int().argmax(dim=-1)))
         return 1
 
@@ -197,11 +198,11 @@ def _check(
             )
     if not earlier.step < later.step <= target_step:
         raise UnsupportedGenerationError(
-            f"the steps have to ascend, from the earlier adapter's over the later one's to the target: they "
-            f"are {earlier.step}, {later.step} and {target_step}"
+            "the steps must ascend from the earlier adapter to the later one to the target: they are "
+            f"{earlier.step}, {later.step} and {target_step}"
         )
     if model.config.is_encoder_decoder:
-        raise UnsupportedGenerationError("only causal language models are supported, no encoder-decoders")
+        raise UnsupportedGenerationError("only causal language models are supported, not encoder-decoders")
     config = options.get("generation_config") or model.generation_config
     for name, neutral in _REFUSED.items():
         value = options.get(name, getattr(config, name, None))

@@ -69,7 +69,7 @@ def write_adapter(model: PeftModel, adapter: Adapter) -> None:
             raise SwapError(f"{name}: {error}") from error
     for name, tensor in read_adapter(model).items():
         if not torch.equal(tensor, adapter[name].to(tensor.device, tensor.dtype)):
-            raise SwapError(f"{name} reads back with other values than were written")
+            raise SwapError(f"{name} reads back with different values from those that were written")
 
 
 @contextmanager

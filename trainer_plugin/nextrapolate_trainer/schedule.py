@@ -34,12 +34,12 @@ class Schedule:
         for name in ("collect_every", "jump_at", "jump_every"):
             steps = getattr(self, name)
             if steps is not None and steps < 1:
-                raise ValueError(f"{name} is {steps}: it counts training steps and has to be at least 1")
+                raise ValueError(f"{name} is {steps}: it counts training steps and must be at least 1")
         for name in ("jump_at", "jump_every"):
             steps = getattr(self, name)
             if steps is not None and steps % self.collect_every:
                 raise ValueError(
-                    f"{name} is {steps}, which is no multiple of collect_every ({self.collect_every}): "
+                    f"{name} is {steps}, which is not a multiple of collect_every ({self.collect_every}): "
                     "a jump starts from a collected checkpoint"
                 )
 
@@ -88,7 +88,7 @@ class Schedule:
             return None
         return (
             f"this run collects {collected} checkpoints up to its last jump, after step {last}, and a job "
-            f"takes {MOST_CHECKPOINTS} at most: later jumps will not be made; let collect_every be "
+            f"takes at most {MOST_CHECKPOINTS}: later jumps will not be made; set collect_every to "
             f"{ceil(last / MOST_CHECKPOINTS)} or more"
         )
 
@@ -129,7 +129,7 @@ def rl_extra(train_steps: int, jump_steps: int) -> Cycle:
     """
     if train_steps < 2:
         raise ValueError(
-            f"train_steps is {train_steps}: two checkpoints, at least 2 steps, make a trajectory"
+            f"train_steps is {train_steps}, but must be at least 2: a trajectory needs two checkpoints"
         )
     longest = min(MAX_STEPS_BETWEEN_CHECKPOINTS, train_steps // 2)
     collect_every = next(steps for steps in range(longest, 0, -1) if train_steps % steps == 0)

@@ -33,8 +33,9 @@ _INITS_BESIDE_THE_BASE = (True, "gaussian", "orthogonal", "eva")
 """PEFT's `init_lora_weights` that leave the base model as it is, with BA = 0."""
 
 _OF_EXPERTS = (
-    '. PEFT makes these of the experts and the router of a mixture, where "all-linear" is asked for, too: '
-    'name layers of the attention, such as target_modules=["q_proj", "k_proj", "v_proj", "o_proj"]'
+    ". PEFT sets target_parameters for the experts and the router of a mixture of experts, also if "
+    'target_modules is "all-linear": name attention layers instead, such as target_modules=["q_proj", '
+    '"k_proj", "v_proj", "o_proj"]'
 )
 
 
@@ -195,7 +196,7 @@ class RunSeries:
         except NotFoundError:
             raise
         except NextrapolateError as error:
-            logger.warning("the series does not know of the last jump yet: %s", error)
+            logger.warning("the last jump is not recorded in the series yet: %s", error)
 
     def _opened(self, step: int, digest: str) -> str:
         """Return the series to post to, where the first file to be posted is this one."""
@@ -246,7 +247,7 @@ class RunSeries:
         new = self._created()
         for step in sorted(digests):
             if self._client.announce(new, step, {ADAPTER_MODEL: digests[step]}):
-                logger.warning("the service has lost the checkpoint of step %d: jumps do without", step)
+                logger.warning("the service has lost the checkpoint of step %d: jumps do without it", step)
         self._unrecorded = self._made_between(digests)
         return new
 
@@ -263,7 +264,7 @@ class RunSeries:
         self._jumped_before, self._unrecorded, self._own = bool(self._jumps), [], {}
         new = self._created()
         logger.warning(
-            "the run goes on in a new series, %s, and jumps do without the checkpoints before step %d: %s",
+            "the run continues in a new series, %s, and jumps do without the checkpoints before step %d: %s",
             new,
             step,
             lost,
@@ -281,12 +282,14 @@ class RunSeries:
                 self._run.name[:_LONGEST_NAME], base_model=self._run.base_model, lora_config=config
             )
         except ParameterError as error:
-            raise RunRefusedError(f"the service takes no series such as this run's: {error}") from error
+            raise RunRefusedError(
+                f"the service does not accept a series such as this run's: {error}"
+            ) from error
         except InvalidRequestError as error:
             if error.problem.status != UNPROCESSABLE_ENTITY:
                 raise
             advice = _OF_EXPERTS if config.get("target_parameters") else ""
-            raise RunRefusedError(f"the service extrapolates no such run: {error}{advice}") from error
+            raise RunRefusedError(f"the service cannot extrapolate such a run: {error}{advice}") from error
         return series.id
 
 

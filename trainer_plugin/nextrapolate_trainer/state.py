@@ -32,7 +32,7 @@ class RunState(RunNote):
             return cls.model_validate_json((checkpoint / RUN_STATE).read_bytes())
         except (OSError, ValidationError) as error:
             reason = error if isinstance(error, OSError) else error.errors(include_url=False)[0]["msg"]
-            raise StateError(f"{checkpoint} holds no {RUN_STATE} that can be read ({reason})") from error
+            raise StateError(f"{checkpoint} contains no readable {RUN_STATE} ({reason})") from error
 
     @classmethod
     def find(cls, checkpoints: Iterable[Path], step: int, adapter: str) -> "RunState":
@@ -54,6 +54,8 @@ class RunState(RunNote):
 
     def _check(self, checkpoint: Path, step: int, adapter: str) -> None:
         if self.step != step:
-            raise StateError(f"{checkpoint} is of step {self.step}")
+            raise StateError(f"the state in {checkpoint} is of step {self.step}, not {step}")
         if self.adapter not in (None, adapter):
-            raise StateError(f"{checkpoint} was saved with another adapter than the run goes on with")
+            raise StateError(
+                f"{checkpoint} was saved with a different adapter from the one that the run continues with"
+            )

@@ -121,7 +121,9 @@ class NExtCallback(TrainerCallback):
             }
         )
         if not (guard is None or guard == "evaluate" or callable(guard)):
-            raise ValueError(f'guard is {guard!r}: it is "evaluate", or a function from a model to its score')
+            raise ValueError(
+                f'guard is {guard!r}: it must be "evaluate", or a function that returns a model\'s score'
+            )
         if (alphas is not None or others) and guard is None:
             raise ValueError("several alphas or methods need a guard to choose among them: give guard=")
         own = {"horizon_steps": horizon_steps, "alpha": alpha}
@@ -150,10 +152,12 @@ class NExtCallback(TrainerCallback):
         callbacks = trainer.callback_handler.callbacks
         if any(isinstance(callback, NExtCallback) and callback is not self for callback in callbacks):
             raise ValueError(
-                "the trainer has a NExtCallback already: trainer.remove_callback(NExtCallback) takes it away"
+                "the trainer has a NExtCallback already: trainer.remove_callback(NExtCallback) removes it"
             )
         if self._trainer not in (None, trainer):
-            raise ValueError("this callback takes part in another trainer's runs: make one for each trainer")
+            raise ValueError(
+                "this callback is attached to another trainer already: make one for each trainer"
+            )
         if self._guard == "evaluate":
             if trainer.eval_dataset is None:
                 raise ValueError('guard="evaluate" needs held-out prompts: give the trainer an eval_dataset')
@@ -171,7 +175,9 @@ class NExtCallback(TrainerCallback):
         self._leave()
         with fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
-                raise UnsupportedRunError("add the callback by .attach(trainer): it needs the trainer itself")
+                raise UnsupportedRunError(
+                    "add the callback with .attach(trainer): it needs the trainer itself"
+                )
             trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
             step = state.global_step
             run = ranks.together(lambda: self._begun(trainer, ranks, args, state))
@@ -208,7 +214,7 @@ class NExtCallback(TrainerCallback):
         """Put a file of our own beside the trainer's, so that the run can be resumed from this checkpoint."""
         step = state.global_step
         if self._run is not None:
-            with fail_open(f"a run resumed from step {step} will know nothing of its series"):
+            with fail_open(f"a run resumed from step {step} will not know its series"):
                 self._run.save_state(step, _checkpoint(args, step))
 
     def on_train_end(
@@ -236,7 +242,7 @@ class NExtCallback(TrainerCallback):
                 run.collect(step)
         with fail_open(f"no jump after step {step}, the last: the run ends with its own weights"):
             self._jump(run, finish, args, state, optimizer)
-        with fail_open("what the last jump measured is not logged"):
+        with fail_open("the measurements of the last jump are not logged"):
             run.log_metrics()
 
     def _jump(
@@ -268,8 +274,8 @@ class NExtCallback(TrainerCallback):
         jumper = self._jumper(model, args, state, adapter) if ranks.leads else None
         if ranks.leads and any(tensor.itemsize < 4 for name, tensor in live.items() if ".lora_" in name):
             logger.warning(
-                "the adapter is trained in 16 bits, as TRL does on a base that is quantised: steps are small "
-                "against its rounding, and so is what a jump can learn from them and change"
+                "the adapter is trained in 16 bits, as TRL does on a quantised base: training steps are "
+                "small compared with its rounding, and so is what a jump can learn from them and change"
             )
         return TrlRun(trainer, model, ranks, jumper, self._rules)
 
@@ -285,7 +291,7 @@ class NExtCallback(TrainerCallback):
         if told := self.schedule.collects_too_many(state.max_steps):
             logger.warning("%s", told)
         if self._finish is not None and args.load_best_model_at_end:
-            logger.warning("load_best_model_at_end chooses what this run ends with: finish will not")
+            logger.warning("load_best_model_at_end, not finish, chooses the weights that this run ends with")
         start = adapter if step == 0 and was_trained(adapter) else None
         name = self._settings.name or args.run_name or Path(args.output_dir or ".").resolve().name
         settings = self._settings
@@ -303,9 +309,9 @@ class NExtCallback(TrainerCallback):
 def _ends_otherwise(args: TrainingArguments, state: TrainerState) -> str | None:
     """Return why a run that is over has not come to the end at which it was to make one more jump."""
     if state.global_step < state.max_steps:
-        return f"the run was stopped after step {state.global_step}, before its last, {state.max_steps}"
+        return f"the run was stopped after step {state.global_step}, before its last step, {state.max_steps}"
     if args.load_best_model_at_end and state.best_model_checkpoint is not None:
-        return f"load_best_model_at_end has chosen {state.best_model_checkpoint} to end with"
+        return f"load_best_model_at_end has chosen {state.best_model_checkpoint} as the end of the run"
     return None
 
 
@@ -321,7 +327,8 @@ def _at_alphas(method: Method, alphas: Sequence[float] | None) -> list[Method]:
     tried = [factor for factor in alphas if factor]
     if not tried:
         raise ValueError(
-            f"alphas is {alphas!r}, and 0 is the run's own adapter: name a factor to try, or leave it out"
+            f"alphas is {alphas!r}, but 0 is the run's own adapter: give another factor to try, or leave "
+            "alphas out"
         )
     return [make_method(method, alpha=factor) for factor in tried]
 
@@ -350,8 +357,8 @@ def _resumed(args: TrainingArguments, step: int, loaded: Adapter) -> RunState | 
         return RunState.find(dict.fromkeys(folders), step, fingerprint(loaded))
     except StateError as error:
         logger.warning(
-            "a new series begins at step %d: %s. To go on with the run's own, name the checkpoint that is "
-            "resumed from in the trainer's arguments, too (resume_from_checkpoint)",
+            "a new series begins at step %d: %s. To continue the run's own series, give the checkpoint to "
+            "resume from in the trainer's arguments as well (resume_from_checkpoint)",
             step,
             error,
         )

@@ -57,23 +57,24 @@ def supported_model(trainer: trl_internals.Trainer) -> PeftModel:
         )
     if trl_internals.keeps_other_weights(trainer):
         raise UnsupportedRunError(
-            "a schedule-free optimizer trains from weights of its own, which no swap reaches: use another"
+            "a schedule-free optimizer trains weights of its own, which a swap of the adapter does not "
+            "reach: use another optimizer"
         )
     if any(".lora_embedding_" in name for name, _ in model.named_parameters()):
         raise UnsupportedRunError(
-            "LoRA on an embedding cannot be extrapolated: name linear layers alone in target_modules"
+            "LoRA on an embedding cannot be extrapolated: name only linear layers in target_modules"
         )
     if len(model.active_adapters) != 1:
-        raise UnsupportedRunError(f"one adapter has to be active, not {model.active_adapters}")
+        raise UnsupportedRunError(f"exactly one adapter must be active, not {model.active_adapters}")
     if not isinstance(trainer, trl_internals.Trainer):
         raise UnsupportedRunError(
             f"{type(trainer).__name__} is neither GRPOTrainer nor RLOOTrainer, nor a subclass of one: "
-            "`nextrapolate watch` serves any other trainer"
+            "`nextrapolate watch` works with any other trainer"
         )
     if missing := trl_internals.missing_names(trainer):
         raise UnsupportedRunError(
-            f"{type(trainer).__name__} has no {', '.join(missing)} in this version of TRL, which the plugin "
-            "does not know: use `nextrapolate watch`"
+            f"{type(trainer).__name__} has no {', '.join(missing)} in this version of TRL, which the "
+            "plugin does not support: use `nextrapolate watch`"
         )
     return model
 
@@ -155,7 +156,7 @@ class TrlRun:
         self._unproven = None
         now = copied(read_adapter(self._model))
         if distance(now, own) < min(distance(now, jump.after), distance(own, jump.after)):
-            raise SwapError("the optimizer's step went from the old weights: it keeps a copy of them")
+            raise SwapError("the optimizer's step started from the old weights: it keeps a copy of them")
         if self._jumper is not None:
             self._jumper.record(jump)
 

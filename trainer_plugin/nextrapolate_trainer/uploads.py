@@ -64,7 +64,7 @@ class Uploads:
         """
         if not self._idle(timeout):
             late = len(self._waiting) + self._posting
-            raise UploadError(f"checkpoints still on their way after {timeout:g} s: {late}")
+            raise UploadError(f"checkpoints still not uploaded after {timeout:g} s: {late}")
         self.check()
         if reason := self._failures.get(step):
             raise UploadError(reason)
@@ -104,7 +104,7 @@ class Uploads:
         except RunRefusedError as error:
             self._refuse(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the first checkpoint tries again
-            logger.warning("nothing of this run can be posted, and no jump made: %s", error)
+            logger.warning("for now, no checkpoint of this run can be posted and no jump made: %s", error)
 
     def _refuse(self, error: RunRefusedError) -> None:
         logger.error("nextrapolate takes no further part in this run: %s", error)

@@ -76,7 +76,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
 
     def on_save(self, trainer: PPOTrainer, global_step: int, checkpoint_dir: str, **_: Any) -> None:
         """Collect what verl has just saved, and jump from there where the schedule says so."""
-        with fail_open(f"nextrapolate takes no part in what follows the save of step {global_step}"):
+        with fail_open(f"nextrapolate does nothing more after the save of step {global_step}"):
             self._after_save(trainer, global_step, Path(checkpoint_dir))
 
     def _try_service(self) -> None:
@@ -92,7 +92,7 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
                 self._run.collect(step)
         if (run := self._run) is None:
             return
-        with fail_open(f"a run resumed from step {step} will know nothing of its series"):
+        with fail_open(f"a run resumed from step {step} will not know its series"):
             run.save_state(step, checkpoint)
         request = self._finish if last else self._due_after(step)
         if request is not None:
@@ -146,7 +146,7 @@ def _beginning(config: DictConfig) -> tuple[Adapter | None, bool]:
     try:
         adapter = copied(load_file(Path(folder) / ADAPTER_MODEL))
     except (OSError, SafetensorError) as error:
-        logger.warning("the series does without the adapter that the run begins with: %s", error)
+        logger.warning("the series does not include the adapter that the run starts from: %s", error)
         return None, False
     return (adapter if was_trained(adapter) else None), True
 

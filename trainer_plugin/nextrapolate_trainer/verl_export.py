@@ -42,10 +42,10 @@ _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<factor>[AB])\.[^.]+\.weight")
 _TRAINED = re.compile(r"\.(lora_\w+|modules_to_save)\.")
 
 _ASSUMED = (
-    "the adapters are exported as of a run that began from none: verl saves neither use_rslora nor "
-    "alpha_pattern, and with either the run trained another model than this; if it began from an adapter "
-    "(actor_rollout_ref.model.lora_adapter_path), export into another folder, with that one's "
-    "adapter_config.json (--adapter-config)"
+    "the adapters are exported as if the run had started from no adapter: verl saves neither use_rslora "
+    "nor alpha_pattern, and with either of them the run trained a different model from this; if it "
+    "started from an adapter (actor_rollout_ref.model.lora_adapter_path), export into another folder, "
+    "with that adapter's adapter_config.json (--adapter-config)"
 )
 
 
@@ -73,7 +73,9 @@ def export(checkpoints: Path, out: Path, adapter_config: Path | None = None) -> 
         ) from error
     found = {int(match[1]): path for path in names if (match := _STEP.fullmatch(path.name))}
     if not found:
-        raise ExportError(f"{checkpoints} holds no global_step_<n>: give the run's trainer.default_local_dir")
+        raise ExportError(
+            f"{checkpoints} contains no global_step_<n>: give the run's trainer.default_local_dir"
+        )
     missing = [found[step] for step in sorted(found) if not (out / found[step].name).exists()]
     if missing and adapter_config is None:
         logger.warning("%s", _ASSUMED)
@@ -86,9 +88,9 @@ def _export_one(actor: Path, target: Path, adapter_config: Path | None) -> Path:
     parts = _parts(actor)
     factors = {name: match for name in parts[0] if (match := _FACTOR.fullmatch(name))}
     if not factors:
-        raise ExportError(f"{actor} holds no LoRA adapter: was actor_rollout_ref.model.lora_rank set?")
+        raise ExportError(f"{actor} contains no LoRA adapter: was actor_rollout_ref.model.lora_rank set?")
     if others := [name for name in parts[0] if _TRAINED.search(name) and name not in factors]:
-        raise ExportError(f"{actor} holds {others[0]}: LoRA's factors A and B can be exported, and no more")
+        raise ExportError(f"{actor} contains {others[0]}: only LoRA's factors A and B can be exported")
     adapter = {
         f"{match['module']}.lora_{match['factor']}.weight": _whole([part[name] for part in parts])
         for name, match in factors.items()
@@ -113,8 +115,8 @@ def _parts(actor: Path) -> list[dict[str, Tensor]]:
         return [torch.load(file, map_location="cpu", mmap=True, weights_only=True) for file in files]
     except (OSError, ValueError, LookupError, TypeError, RuntimeError, UnpicklingError) as error:
         raise ExportError(
-            f"{actor} is no whole FSDP checkpoint ({error}): wait until the run has saved it, and where "
-            "nodes have a disk each, bring all of their files together first"
+            f"{actor} is not a complete FSDP checkpoint ({error}): wait until the run has saved it; if "
+            "each node has its own disk, bring all of their files together first"
         ) from error
 
 
@@ -130,7 +132,7 @@ def _whole(parts: list[Tensor]) -> Tensor:
     local = [part.to_local() for rank in one_of_each.tolist() if isinstance(part := parts[rank], DTensor)]
     whole = torch.cat(local, dim=sharded.dim)
     if whole.shape != first.shape:
-        raise ExportError(f"parts make up {tuple(whole.shape)}, and not {tuple(first.shape)}")
+        raise ExportError(f"its parts make up {tuple(whole.shape)}, not {tuple(first.shape)}")
     return whole.contiguous()
 
 
@@ -140,7 +142,7 @@ def _config(actor: Path, adapter: dict[str, Tensor], target_modules: list[str]) 
         if ".lora_A." in name and tensor.shape[0] != meta["r"]:
             raise ExportError(
                 f"{name} has rank {tensor.shape[0]}, the run {meta['r']}: verl does not save the ranks and "
-                "alphas of single modules, so give the adapter_config.json that the run began from"
+                "alphas of single modules, so give the adapter_config.json that the run started from"
             )
     return LoraConfig(**meta, target_modules=target_modules, inference_mode=True)
 
@@ -152,8 +154,9 @@ def _trained_with(actor: Path) -> dict[str, Any]:
         return {key: meta[key] for key in ("r", "lora_alpha", "task_type")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExportError(
-            f"{actor} does not say with which rank and alpha it was trained ({error!r}): wait until the run "
-            "has saved it; where its verl saves no lora_train_meta.json, give an adapter_config.json"
+            f"{actor} does not say with which rank and alpha it was trained ({error!r}): wait until the "
+            "run has saved it; if this version of verl saves no lora_train_meta.json, give an "
+            "adapter_config.json"
         ) from error
 
 
@@ -180,7 +183,8 @@ def command(
     checkpoints: Annotated[Path, typer.Argument(metavar="CHECKPOINTS", help="trainer.default_local_dir")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="folder for the adapters")],
     adapter_config: Annotated[
-        Path | None, typer.Option(help="adapter_config.json that the run began from, if it began from one")
+        Path | None,
+        typer.Option(help="adapter_config.json of the adapter that the run started from, if there was one"),
     ] = None,
 ) -> None:
     """Write the adapters of a verl run's checkpoints as PEFT saves them."""
