@@ -73,7 +73,7 @@ def test_a_factor_without_its_partner(missing: str, tmp_path: Path) -> None:
         ({"base_model.model.lm_head.weight": torch.ones(3)}, "no lora_A and lora_B"),
         ({f"{NAME}.lora_A.default.weight": torch.ones(4, 5)}, "not named as PEFT saves it"),
         ({key: tensor.to(torch.int8) for key, tensor in FACTORS.items()}, "dtype I8"),
-        (FACTORS | {f"{NAME}.lora_B.weight": torch.ones(6, 3)}, "do not make a product"),
+        (FACTORS | {f"{NAME}.lora_B.weight": torch.ones(6, 3)}, "cannot be multiplied"),
     ],
 )
 def test_unusable_tensors(tensors: dict[str, torch.Tensor], reason: str, tmp_path: Path) -> None:

@@ -172,7 +172,7 @@ def test_a_module_that_has_rested_since_the_first_checkpoint_gets_no_update(
 @pytest.mark.parametrize("count", [5, 7])
 def test_one_reward_for_each_checkpoint_is_asked_for(count: int, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", EVEN)
-    with pytest.raises(ScoreCountError, match=rf"There are {count} rewards, and 6 checkpoints"):
+    with pytest.raises(ScoreCountError, match=rf"There are {count} rewards, but 6 checkpoints"):
         fitted(AlphaRl(rewards=tuple(range(count))), run, 10)
 
 

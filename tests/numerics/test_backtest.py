@@ -223,7 +223,7 @@ def test_a_comparison_asks_for_the_scores_that_its_methods_learn_from(run_folder
     trajectory = Trajectory.open(checkpoints(run_folder))
     (outcome,) = compare(trajectory, [AlphaRl(rewards=(0.1, 0.2, 0.3))], at_step=70, horizon_steps=30)
     assert isinstance(outcome, ScoreCountError)
-    assert "There are 3 rewards, and 7 checkpoints" in str(outcome)
+    assert "There are 3 rewards, but 7 checkpoints" in str(outcome)
 
 
 def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_module_that_rested_in_the_backtest_is_not_moved_unless_the_gate_is_of
     one = torch.ones(1, 1, dtype=torch.float64)
     at_rest = Backtest(90, 120, (DOWN,), Products(one, 0 * one, 0 * one[0]), (), seconds=0.0)
     for least, gated in (
-        (0.0, "it rested in the backtest, and the method would have moved it"),
+        (0.0, "it did not move in the backtest, but the method would have moved it"),
         (-1.0, None),
     ):
         gate = GateThresholds(0.0, least)

@@ -105,7 +105,7 @@ def test_scores_that_never_differ_make_the_uniform_soup(tmp_path: Path) -> None:
 
 def test_one_score_for_each_checkpoint_is_asked_for(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", STEPS)
-    with pytest.raises(ScoreCountError, match="There are 3 scores, and 6 checkpoints"):
+    with pytest.raises(ScoreCountError, match="There are 3 scores, but 6 checkpoints"):
         fitted(Soup(selection="greedy", scores=(0.1, 0.2, 0.3)), run, 30)
 
 

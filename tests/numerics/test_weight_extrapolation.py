@@ -161,11 +161,11 @@ def test_steps_that_a_backtest_hides_move_back_together(run_folder: Path) -> Non
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (WeightExtrapolation(from_step=35), "from_step cannot be 35: choose it among 0, 10, 20."),
-        (WeightExtrapolation(from_step=30), "from_step cannot be 30: choose it among 0, 10, 20."),
+        (WeightExtrapolation(from_step=35), "from_step cannot be 35: choose one of 0, 10, 20."),
+        (WeightExtrapolation(from_step=30), "from_step cannot be 30: choose one of 0, 10, 20."),
         (
             WeightExtrapolation(from_step=10, to_step=25),
-            "to_step cannot be 25: choose it among 0, 10, 20, 30.",
+            "to_step cannot be 25: choose one of 0, 10, 20, 30.",
         ),
     ],
 )

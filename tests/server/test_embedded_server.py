@@ -163,7 +163,7 @@ def test_short_of_its_reserve_it_starts_and_says_what_it_refuses(tmp_path: Path,
         assert refusal.json()["code"] == "disk-nearly-full"
         assert client.get("/readyz").status_code == 503
         eventually(partial(says, server, "nothing new is accepted: the server's disk has "))
-        eventually(partial(says, server, "accepted again as soon as that is mended"))
+        eventually(partial(says, server, "new work is accepted once this is fixed"))
 
 
 def test_while_redis_takes_no_writes_it_says_so_and_waits(

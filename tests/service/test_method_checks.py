@@ -120,12 +120,12 @@ def test_one_number_for_each_checkpoint_is_asked_for(method: Method) -> None:
 @pytest.mark.parametrize(
     ("ends", "steps", "says"),
     [
-        ({"from_step": 15}, [10, 20, 30], "from_step cannot be 15: choose it among 0, 10, 20"),
+        ({"from_step": 15}, [10, 20, 30], "from_step cannot be 15: choose one of 0, 10, 20"),
         ({"from_step": 30}, [10, 20, 30], "from_step cannot be 30"),
         (
             {"from_step": 0, "to_step": 25},
             [10, 20, 30],
-            "to_step cannot be 25: choose it among 0, 10, 20, 30",
+            "to_step cannot be 25: choose one of 0, 10, 20, 30",
         ),
     ],
 )
@@ -139,7 +139,7 @@ def test_a_line_goes_through_checkpoints(ends: dict[str, int], steps: Sequence[i
 
 
 def test_a_line_from_a_base_model_at_which_the_run_did_not_start() -> None:
-    with pytest.raises(MissingCheckpointError, match=r"from_step cannot be 0: choose it among 10, 20$"):
+    with pytest.raises(MissingCheckpointError, match=r"from_step cannot be 0: choose one of 10, 20$"):
         check_method(
             WeightExtrapolationMethod(from_step=0), [10, 20, 30], "checkpoints", starts_at_base=False
         )

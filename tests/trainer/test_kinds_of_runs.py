@@ -142,4 +142,4 @@ def test_what_is_trained_beside_the_factors_stays_as_it_is(
     assert caplog.messages.index(warning) == 0, "as the run begins"
     assert next(iter(beside)) in warning
     assert "\nnote: " in caplog.text
-    assert "tensors that are no LoRA factors (modules_to_save or trainable tokens)" in caplog.text
+    assert "tensors that are not LoRA factors (modules_to_save or trainable tokens)" in caplog.text

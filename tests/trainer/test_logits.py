@@ -194,8 +194,8 @@ def test_the_model_is_as_it_was() -> None:
     ("changes", "says"),
     [
         ({"earlier": AdapterAt("third", 100)}, "no adapter 'third'.* first, second"),
-        ({"earlier": AdapterAt("first", 150)}, "steps have to ascend.* 150, 150 and 200"),
-        ({"target_step": 140}, "steps have to ascend.* 100, 150 and 140"),
+        ({"earlier": AdapterAt("first", 150)}, "steps must ascend.* 150, 150 and 200"),
+        ({"target_step": 140}, "steps must ascend.* 100, 150 and 140"),
         ({"repetition_penalty": 1.2}, "repetition_penalty=1.2 cannot be extrapolated: leave it out"),
         ({"prompt_lookup_num_tokens": 3}, "prompt_lookup_num_tokens=3 cannot be extrapolated"),
     ],

@@ -180,7 +180,7 @@ def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
         (200, "the series is too short to hold out 200 steps (horizon 110 could be measured on this run)"),
         (
             20,
-            "no module changed from step 100 to step 120: there is nothing to hold a prediction against",
+            "no module changed from step 100 to step 120: there is nothing to compare a prediction with",
         ),
     ],
 )

@@ -93,13 +93,13 @@ def backtest(
             return backtest_at(method, extraction, *pairs[-1], on_progress)
         except TooFewCheckpointsError as error:
             why = (
-                f"{error.method} needs {error.need} checkpoints to learn from, and has {error.have} where "
+                f"{error.method} needs {error.need} checkpoints to learn from, but has {error.have} when "
                 f"{horizon_steps} steps are held out"
             )
         except NothingToPredictError as error:
             why = (
                 f"no module changed from step {error.origin_step} to step {error.target_step}: there is "
-                "nothing to hold a prediction against"
+                "nothing to compare a prediction with"
             )
     raise NoBacktestError(why, _measurable_steps(method, extraction, horizon_steps))
 
@@ -204,9 +204,9 @@ def _held_out(trajectory: Trajectory, at_step: int, target_step: int) -> Traject
     """The checkpoints up to one step and the later one, with the jumps between and what tells them apart."""
     steps = trajectory.steps
     if at_step not in steps:
-        raise AbsentCheckpointError(at_step, "at which the methods are to be asked", steps)
+        raise AbsentCheckpointError(at_step, "from which the methods are to predict", steps)
     if target_step not in steps:
-        raise AbsentCheckpointError(target_step, "which the methods are to be held against", steps)
+        raise AbsentCheckpointError(target_step, "which the methods are to predict", steps)
     jumps = [files for files in trajectory.jumps if files.step < target_step]
     kept = {step for step in steps if step <= at_step} | {target_step} | {files.step for files in jumps}
     return Trajectory.open([files for files in trajectory.checkpoints if files.step in kept], jumps)

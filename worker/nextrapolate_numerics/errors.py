@@ -128,7 +128,7 @@ class JumpWithoutCheckpointError(SeriesError):
     def __str__(self) -> str:
         return (
             f"An adapter was swapped in after step {self.step}, but the series has no checkpoint at step "
-            f"{self.step}: without it the jump cannot be told from the drift. Add that checkpoint."
+            f"{self.step}: without it, the jump cannot be separated from the drift. Add that checkpoint."
         )
 
 
@@ -164,8 +164,8 @@ class ScoreCountError(SeriesError):
 
     def __str__(self) -> str:
         return (
-            f"There are {self.have} {self.name}, and {self.need} checkpoints to learn from. Give one for "
-            "each of them, in the order of their steps."
+            f"There are {self.have} {self.name}, but {self.need} checkpoints to learn from. Give one for "
+            "each checkpoint, in the order of their steps."
         )
 
 
@@ -185,7 +185,7 @@ class LineStepError(MissingCheckpointError):
         self.steps = steps
 
     def __str__(self) -> str:
-        return f"{self.name} cannot be {self.step}: choose it among {', '.join(map(str, self.steps))}."
+        return f"{self.name} cannot be {self.step}: choose one of {', '.join(map(str, self.steps))}."
 
 
 class AbsentCheckpointError(MissingCheckpointError):
@@ -218,7 +218,7 @@ class NothingToPredictError(SeriesError):
     def __str__(self) -> str:
         return (
             f"No module changed between step {self.origin_step} and step {self.target_step}: there is "
-            "nothing to hold a prediction against. Choose steps between which the run was training."
+            "nothing to compare a prediction with. Choose steps between which the run was training."
         )
 
 

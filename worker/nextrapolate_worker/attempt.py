@@ -131,8 +131,8 @@ def _hangs(progress: Progress | None) -> Failed:
     if progress is not None:
         did = f"has said nothing for {_SPEAKS_WITHIN_SECONDS:g} s, in the stage {progress.stage}"
     detail = (
-        f"the process that does the work {did}: look at the worker's log, and whether that machine's disks "
-        "and GPU answer"
+        f"the process that does the work {did}: check the worker's log, and whether the disks and the GPU "
+        "of that machine respond"
     )
     return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
 
@@ -146,14 +146,14 @@ def _not_begun(error: OSError) -> Failed:
 
 def _failure(code: int, is_ready: bool) -> Failed:
     if code == -signal.SIGKILL:
-        reason = "was killed (SIGKILL), most often for want of memory: give the worker more"
+        reason = "was killed (SIGKILL), most often because memory ran out: give the worker more memory"
     elif code == -signal.SIGBUS:
         reason = "was killed by SIGBUS: a checkpoint was cut short while it was read; save it again"
     elif code < 0:
         reason = f"was killed by {signal.Signals(-code).name}"
     else:
-        reason = f"exited with code {code} and no result; the worker's log has its last words"
+        reason = f"exited with code {code} and no result; the worker's log has its last output"
     if not is_ready:
-        reason += "; it had not read the work yet, so look at that machine's libraries and memory"
+        reason += "; it had not read the work yet, so check that machine's libraries and memory"
     error = JobError(code="child-died", detail=f"the process that did the work {reason}", blame="server")
     return Failed(error=error, final=False, machine=not is_ready)

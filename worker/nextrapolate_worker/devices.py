@@ -21,8 +21,8 @@ def find_device(configured: str) -> str:
         return "cuda" if count else "cpu"
     if configured != "cpu" and int(configured.partition(":")[2] or 0) >= count:
         raise NoSuchDevice(
-            f"NEXTRAPOLATE_DEVICE is {configured}, but torch sees {count} GPUs: set it to one that is there, "
-            "or to auto, or mend the driver"
+            f"NEXTRAPOLATE_DEVICE is {configured}, but torch sees {count} GPUs: set it to one that is "
+            "there, or to auto, or fix the driver"
         )
     return configured
 

@@ -67,8 +67,8 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
             found = blobs.path(source, work.tenant)
         except BlobNotFound as error:
             raise CheckpointLost(
-                f"checkpoint {step}: its upload is not on the server's disk any more: upload it again, to "
-                "the same series, or have the operator restore the data folder; then run the job again"
+                f"checkpoint {step}: its upload is no longer on the server's disk: upload it again, to the "
+                "same series, or have the operator restore the data folder; then run the job again"
             ) from error
         _check_unchanged(step, found, source.version)
         return found
@@ -92,8 +92,8 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
 def _check_unchanged(step: int, path: Path, version: str | None) -> None:
     if not path.is_file():
         raise CheckpointGone(
-            f"checkpoint {step}: {path.name} was there at submit and is gone now: submit without it, or "
-            "upload the checkpoints to a series, which keeps them"
+            f"checkpoint {step}: {path.name} was there when the job was submitted, but is gone now: submit "
+            "without it, or upload the checkpoints to a series, which keeps them"
         )
     # At submit all links were followed: one that is on the way now has been put there since.
     if version is not None and (version_of(path.stat()) != version or os.path.realpath(path) != str(path)):

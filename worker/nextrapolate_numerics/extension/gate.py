@@ -38,7 +38,7 @@ class GateThresholds:
             elif name in scores and (cosine := scores[name].cosine) < self.min_backtest_cosine:
                 reasons[name] = f"backtest cosine {cosine:.3f} is below {self.min_backtest_cosine:g}"
             elif name in disturbed:
-                reasons[name] = "it rested in the backtest, and the method would have moved it"
+                reasons[name] = "it did not move in the backtest, but the method would have moved it"
         return reasons
 
     def applied(self, extraction: Extraction, backtest: Backtest, alpha: float) -> Scores:

@@ -104,12 +104,12 @@ class AlphaRl:
     def _summary(self, explained: list[float], target: float) -> str:
         if not explained:
             return (
-                "All visible scores are the same, or no module moved between checkpoints: nothing tells "
-                "which way is up, and there is no update."
+                "All visible scores are equal, or no module moved between checkpoints: there is no "
+                "direction of improvement, and no update."
             )
         share = sum(explained) / len(explained)
         what = "the steps" if self.rewards is None else f"the rewards (solved for {target:.3g})"
-        return f"AlphaRL's component explains {share:.1%} of {what} in the mean over modules."
+        return f"AlphaRL's component explains {share:.1%} of {what}, averaged over the modules."
 
 
 @dataclass(frozen=True)

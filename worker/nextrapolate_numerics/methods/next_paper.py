@@ -190,8 +190,8 @@ def _warnings(spans: Tensor, horizon_steps: int, vanished: int) -> tuple[str, ..
     warnings = []
     if bool((spans != horizon_steps).any()):
         warnings.append(
-            f"The checkpoints do not lie {horizon_steps} steps apart: NExt learnt from pairs "
-            f"{int(spans.min())} to {int(spans.max())} steps apart, sigma scaled to the horizon."
+            f"The checkpoints are not {horizon_steps} steps apart: NExt learned from pairs "
+            f"{int(spans.min())} to {int(spans.max())} steps apart, with sigma scaled to the horizon."
         )
     if vanished:
         warnings.append(

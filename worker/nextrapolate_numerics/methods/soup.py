@@ -116,7 +116,7 @@ def _greedy_soup(
     chosen = sorted(greedy_selection(order, predicted))
     steps = ", ".join(str(drift.steps[index]) for index in chosen)
     return chosen, (
-        f"The soup is of the checkpoints at step {steps}. Its score is predicted from those of the "
-        f"checkpoints, not measured: {predicted(chosen):.3g}, where the best checkpoint alone is predicted "
+        f"The soup averages the checkpoints at step {steps}. Its score is predicted from their scores, not "
+        f"measured: {predicted(chosen):.3g}, where the prediction for the best checkpoint alone is "
         f"{predicted(order[:1]):.3g}.",
     )

@@ -132,7 +132,7 @@ class AdapterLayout:
         _refuse_tensors(others, path)
         names = sorted({found["module"] for found in factors.values()})
         if not names:
-            raise BrokenAdapterError(path, "it holds no lora_A and lora_B; save the adapter with PEFT")
+            raise BrokenAdapterError(path, "it contains no lora_A and lora_B; save the adapter with PEFT")
         modules = {}
         for name in names:
             module = name.removeprefix(_BASE_PREFIX)
@@ -183,7 +183,7 @@ def _diagnosis(path: Path, reason: str) -> str:
     with path.open("rb") as file:
         if file.read(8).startswith(_PICKLE_MAGIC):
             return _PICKLE
-    return f"it is truncated or no safetensors file ({reason}); copy or save it again"
+    return f"it is truncated or not a safetensors file ({reason}); copy or save it again"
 
 
 def _refuse_tensors(keys: tuple[str, ...], path: Path) -> None:
@@ -202,7 +202,7 @@ def _factor_keys(
     for key in (B, A):
         if key not in shapes:
             raise BrokenAdapterError(
-                path, f"{key} is missing, though its partner is there; save the adapter again"
+                path, f"{key} is missing, but its partner is there; save the adapter again"
             )
         if 0 in shapes[key]:
             raise BrokenAdapterError(path, f"{key} is empty; gather sharded weights before they are saved")
@@ -214,10 +214,11 @@ def _factor_keys(
             )
     (m, r), (rank, n) = shapes[B], shapes[A]
     if r != rank:
-        raise BrokenAdapterError(path, f"{B} of rank {r} and {A} of rank {rank} do not make a product")
+        raise BrokenAdapterError(path, f"{B} of rank {r} and {A} of rank {rank} cannot be multiplied")
     if r != config.rank(module):
         raise BrokenAdapterError(
             path,
-            f"{module} has rank {r}, but {config.path.name} says {config.rank(module)}; they are of two runs",
+            f"{module} has rank {r}, but {config.path.name} says {config.rank(module)}; they come from two "
+            "different runs",
         )
     return FactorKeys(B, A, m, n, r)

@@ -125,14 +125,14 @@ class LoraConfig:
             if not 0 < alpha < math.inf:
                 raise BrokenAdapterError(
                     self.path,
-                    f"lora_alpha is {alpha:g}, and has to be positive; write the run's own lora_alpha",
+                    f"lora_alpha is {alpha:g}, but must be positive; write the run's own lora_alpha",
                 )
         for pattern in (*self.rank_pattern, *self.alpha_pattern):
             try:
                 re.compile(_whole(pattern))
             except (re.error, OverflowError, RecursionError) as reason:
                 raise BrokenAdapterError(
-                    self.path, f"the pattern {pattern!r} is no regular expression ({reason})"
+                    self.path, f"the pattern {pattern!r} is not a regular expression ({reason})"
                 ) from None
 
     def _by_pattern(self, patterns: Mapping[str, float], module: str, default: float) -> float:

@@ -232,8 +232,8 @@ def _check_ascending(steps: Sequence[int], what: str) -> None:
     for earlier, later in pairwise(steps):
         if later <= earlier:
             raise StepOrderError(
-                f"The steps of the {what} have to ascend, and {later} follows {earlier}. "
-                "Give each step once, in the order of training."
+                f"The steps of the {what} must ascend, but {later} follows {earlier}. Give each step once, "
+                "in the order of training."
             )
 
 
@@ -273,7 +273,7 @@ def _warnings(last: AdapterLayout, layouts: Sequence[AdapterLayout]) -> tuple[st
     warnings = []
     if last.others:
         warnings.append(
-            f"{len(last.others)} tensors that are no LoRA factors (modules_to_save or trainable tokens) "
+            f"{len(last.others)} tensors that are not LoRA factors (modules_to_save or trainable tokens) "
             f"keep the value of the last checkpoint: {', '.join(last.others[:3])}."
         )
     if blurred := {"BF16", "F16"} & {dtype for layout in layouts for dtype in layout.dtypes}:

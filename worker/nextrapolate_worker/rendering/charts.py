@@ -35,8 +35,8 @@ def method_errors(scored: Sequence[tuple[MethodScores, Scores]], chosen: MethodS
     return Figure(
         "errors",
         "Backtest: how far off each method was",
-        "Every method is asked for a checkpoint that is known. Left of the dashed line it came closer than "
-        f"no jump. The coloured bar is {role}.",
+        "Every method predicts a checkpoint that is known. A bar that ends left of the dashed line came "
+        f"closer than no jump. The coloured bar is {role}.",
         draw("errors", values, alternative),
         Table(
             ("method", "alpha", "relative error", "cosine", "size ratio", "seconds"),
@@ -70,8 +70,8 @@ def energy_ratios(steps: Sequence[int], kinds: Sequence[KindGeometry]) -> Figure
     return Figure(
         "energy",
         "Energy ratio by kind of module",
-        "The first singular value of a delta as a share of their sum, in the mean over the modules of a "
-        "kind. Near 1 the change is of rank one.",
+        "The first singular value of a delta as a share of the sum of all, averaged over the modules of a "
+        "kind. Near 1, the change has rank one.",
         draw("energy", values, alternative),
         Table(("kind", *map(str, steps)), [(kind.kind, *kind.energy_ratio) for kind in kinds]),
     )
@@ -98,8 +98,8 @@ def drift(track: Sequence[StepGeometry], jumps: Sequence[int], reached: tuple[in
     return Figure(
         "drift",
         "Drift since the base model",
-        "Norm of all that training changed, over all modules, jumps taken out."
-        + (" Dotted lines stand where a jump was made." if jumps else ""),
+        "Norm of everything that training changed, over all modules, without the jumps."
+        + (" Dotted lines mark jumps." if jumps else ""),
         draw("drift", values, f"{alternative}."),
         Table(("step", "norm of the drift", "speed (norm per step)", "steadiness (cosine)"), rows),
     )
@@ -116,9 +116,9 @@ def linearity(geometry: RunGeometry) -> Figure:
     alternative = f"Histograms of R squared over {len(geometry.linearity)} modules; medians: {medians}."
     return Figure(
         "linearity",
-        "How straight the way is: R² of a line, module by module",
-        "Three definitions that disagree, so each is named. Below 0 a line is worse than the mean; "
-        f"whatever is below {_LOWEST_R_SQUARED:g} is counted in the first bar.",
+        "How straight the path is: R² of a line, module by module",
+        "Three definitions that give different values, so each is named. Below 0, a line is worse than "
+        f"the mean; everything below {_LOWEST_R_SQUARED:g} is counted in the first bar.",
         draw("linearity", values, alternative),
         Table(("definition", "modules", "smallest", "median", "largest"), rows),
     )
@@ -159,8 +159,8 @@ def spectrum(found: Spectrum) -> Figure:
     return Figure(
         "spectrum",
         "Singular values before and after the refit",
-        "Of the last checkpoint with the update on top: the root of the modules' mean square. What the "
-        "adapter's rank cannot hold lies right of where the second line ends.",
+        "Of the last checkpoint plus the update, as the root mean square over the modules. Whatever lies "
+        "to the right of the second line's end does not fit into the adapter's rank.",
         draw("spectrum", values, alternative),
         Table(("index", "wanted", "kept by the refit"), rows),
     )

@@ -16,7 +16,10 @@ from nextrapolate_worker.rendering import charts
 from nextrapolate_worker.rendering.figures import Figure
 from nextrapolate_worker.scoring import by_error
 
-_COSINE = "1: the prediction points exactly where the module went; 0: anywhere; below 0: away from it."
+_COSINE = (
+    "1: the prediction points exactly where the module went; 0: in an unrelated direction; below 0: away "
+    "from it."
+)
 
 
 def figures_of(report: AnyReport) -> Mapping[str, Figure]:
@@ -47,7 +50,8 @@ def _extrapolation(report: Report) -> Iterator[Figure]:
         yield charts.heatmap(
             "sizes",
             "Size of the update by module and layer",
-            f"Frobenius norm of what is added to each module, alpha included.{_left_out(report, len(sizes))}",
+            "Frobenius norm of what is added to each module, including "
+            f"alpha.{_left_out(report, len(sizes))}",
             sizes,
         )
     if report.spectrum is not None:
@@ -83,7 +87,7 @@ def _left_out(report: Report, shown: int) -> str:
     """Why cells are empty, where any are."""
     if shown == len(report.modules):
         return ""
-    return " An empty cell is a module to which nothing is added: gated, or never trained."
+    return " An empty cell is a module to which nothing is added, because it was gated or never trained."
 
 
 def _reached(report: Report) -> tuple[int, float] | None:

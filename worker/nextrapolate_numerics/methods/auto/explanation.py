@@ -51,8 +51,8 @@ def _why(
     steps = candidates.drift.steps
     farthest = max(steps[trial.end] - steps[trial.known] for trial in tried)
     asked = (
-        f"{len(tried)} backtests on this run's own past, up to {farthest} steps ahead, "
-        "the recent ones weighing most"
+        f"{len(tried)} backtests on this run's own past, up to {farthest} steps ahead, in which recent "
+        "steps weigh most"
     )
     if not mixture.amplitudes.any():
         return f"Nothing predicts this run: in {asked}, no module was predicted better than by no jump."
