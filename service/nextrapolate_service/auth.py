@@ -22,8 +22,8 @@ _log = logging.getLogger(__name__)
 bearer = HTTPBearer(
     auto_error=False,
     scheme_name="ApiKey",
-    description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server has one in DATA_DIR/api_key, "
-    "and `nextrapolate-server keys create` makes more",
+    description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server keeps one in "
+    "DATA_DIR/api_key, and `nextrapolate-server keys create` makes more",
 )
 
 
@@ -38,7 +38,7 @@ def read_key_file(path: Path) -> KeyText:
     except OSError as error:
         raise ValueError(f"the API key cannot be read from {path} ({error.strerror})") from error
     except ValueError as error:
-        raise ValueError(f"{path} holds no key: {error}") from None
+        raise ValueError(f"{path} does not contain a key: {error}") from None
 
 
 def authenticate(
@@ -102,8 +102,8 @@ def _check_rate(store: Store, settings: ServiceSettings, key: KeyRecord) -> None
     wait = store.keys.admit(key.id, per_second=rate.per_second, at_once=rate.at_once)
     if wait > 0:
         raise RateLimitedError(
-            f"this key may send {rate.per_second:g} requests a second, {rate.at_once} at once, and sent "
-            "more: wait as long as Retry-After says, and ask less often",
+            f"this key may send {rate.per_second:g} requests per second, {rate.at_once} at once, and has "
+            "sent more: wait as long as Retry-After says, and send requests less often",
             retry_after_seconds=math.ceil(wait),
         )
 

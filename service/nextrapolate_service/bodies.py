@@ -17,11 +17,11 @@ _DEEPEST = 100
 def _writable(body: _Model) -> _Model:
     """Refuse what could not be written down and read again."""
     if _is_deeper(dict(body), _DEEPEST):
-        raise ValueError(f"this is nested too deep: use {_DEEPEST} levels of lists and objects at most")
+        raise ValueError(f"this is nested too deeply: use at most {_DEEPEST} levels of lists and objects")
     try:
         body.model_dump_json()
     except PydanticSerializationError as error:  # JSON can spell half of a surrogate pair, UTF-8 cannot
-        raise ValueError(f"this holds text that is no Unicode ({error}): mend the text") from None
+        raise ValueError(f"this contains text that is not valid Unicode ({error}): fix the text") from None
     return body
 
 

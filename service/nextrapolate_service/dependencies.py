@@ -67,4 +67,4 @@ Settings = Annotated[ServiceSettings, Depends(_settings)]
 Wake = Annotated[WakeUps, Depends(_wake_ups)]
 
 Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the page before")]
+Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page")]

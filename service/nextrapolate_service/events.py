@@ -69,7 +69,8 @@ async def open_events(
     store: OpenStore,
     streams: OpenStreams,
     last_event_id: Annotated[
-        str | None, Header(description="id of the last event that was received; the stream goes on after it")
+        str | None,
+        Header(description="id of the last event that was received; the stream continues after it"),
     ] = None,
 ) -> AsyncIterator[EventReader | None]:
     """Refuse what can be refused while there is still a status to refuse it with; keep a place meanwhile.

@@ -45,7 +45,7 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
         return _entry(f"{field}.name", f"the method has no name: use {_either(known)}", known)
     if kind == "extra_forbidden" and method:
         known = sorted(METHODS[str(method)].model_fields.keys() - {"name"})
-        return _entry(field, f"{method} has no such parameter: it takes {', '.join(known)}", known)
+        return _entry(field, f"{method} has no such parameter: its parameters are {', '.join(known)}", known)
     if kind == "extra_forbidden":
         return _entry(field, "there is no such field: leave it out, or fix its name")
     if kind == "json_invalid":

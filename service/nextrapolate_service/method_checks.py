@@ -39,21 +39,22 @@ def check_task(request: JobRequest, steps: Sequence[int], *, starts_at_base: boo
             for step, name in ((at, "at"), (target, "at + horizon_steps")):
                 if step not in steps:
                     raise MissingCheckpointError(
-                        f"there is no checkpoint at step {step} ({name}): a backtest predicts one that is "
-                        f"known from another; there are {', '.join(map(str, steps)) or 'none'}",
+                        f"there is no checkpoint at step {step} ({name}): a backtest needs both the "
+                        "checkpoint it starts from and the one it predicts; there are "
+                        f"{', '.join(map(str, steps)) or 'none'}",
                         field=field,
                     )
             if at == steps[0] and _first_is_origin(steps, starts_at_base=starts_at_base):
                 raise TooFewCheckpointsError(
-                    f"a backtest at step {at} shows the methods one checkpoint, and nothing has moved yet: "
-                    "ask at a later one",
+                    f"a backtest at step {at} shows the methods a single checkpoint, in which nothing has "
+                    "moved yet: choose a later step",
                     field="at",
                 )
         case InspectCreate():
             if len(steps) < _INSPECTED:
                 raise TooFewCheckpointsError(
-                    f"an inspection needs at least {_INSPECTED} checkpoints, there are {len(steps)}: "
-                    "collect more of them",
+                    f"an inspection needs at least {_INSPECTED} checkpoints, but there are {len(steps)}: "
+                    "collect more",
                     field=field,
                 )
 
@@ -78,15 +79,15 @@ def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_
         if method.learns_from_pairs:
             asked, instead = " at this spacing and horizon", ", or shorten horizon_steps"
         raise TooFewCheckpointsError(
-            f"{method.name} needs at least {needed} checkpoints{asked}, there are {len(steps)}: collect more "
-            f"of them{instead}",
+            f"{method.name} needs at least {needed} checkpoints{asked}, but there are {len(steps)}: "
+            f"collect more{instead}",
             field=field,
         )
     for name, numbers in method.per_checkpoint.items():
         if len(numbers) != len(steps):
             raise ScoreCountError(
-                f"there are {len(numbers)} {name}, and {len(steps)} checkpoints: give one for each of them, "
-                "in the order of their steps",
+                f"there are {len(numbers)} {name}, but {len(steps)} checkpoints: give one for each "
+                "checkpoint, in the order of their steps",
                 field=f"method.{name}",
             )
     if isinstance(method, WeightExtrapolationMethod):
@@ -117,6 +118,6 @@ def _check_ends(method: WeightExtrapolationMethod, known: Sequence[int]) -> None
     ):
         if step is not None and step not in choice:
             raise MissingCheckpointError(
-                f"{name} cannot be {step}: choose it among {', '.join(map(str, choice))}",
+                f"{name} cannot be {step}: choose one of {', '.join(map(str, choice))}",
                 field=f"method.{name}",
             )

@@ -19,13 +19,15 @@ class StoreMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give each metric once."""
         works = self._statistics is not None and self._statistics.takes_writes
-        yield _gauge("next_redis_up", "1 where Redis answers and takes writes, else 0", works)
-        yield _gauge("next_disk_free_bytes", "Space left where the data folder is", self._disk_free_bytes)
+        yield _gauge("next_redis_up", "1 if Redis answers and accepts writes, else 0", works)
+        yield _gauge(
+            "next_disk_free_bytes", "Free space on the disk of the data folder", self._disk_free_bytes
+        )
         if self._statistics is not None:
             yield from _of_jobs(self._statistics)
             used, limit = self._statistics.memory_bytes, self._statistics.memory_limit_bytes
             yield _gauge("next_redis_memory_bytes", "Memory that Redis uses", used)
-            yield _gauge("next_redis_memory_limit_bytes", "Its maxmemory; 0 is none", limit)
+            yield _gauge("next_redis_memory_limit_bytes", "The maxmemory of Redis; 0 means no limit", limit)
             arrived = self._statistics.upload_bytes
             yield _counter("next_upload_bytes", "Bytes of checkpoints that arrived", arrived)
 
@@ -38,7 +40,7 @@ def registry_of(metrics: StoreMetrics) -> CollectorRegistry:
 
 
 def _of_jobs(found: Statistics) -> Iterator[Metric]:
-    jobs = CounterMetricFamily("next_jobs", "Jobs that came to a state", labels=["state"])
+    jobs = CounterMetricFamily("next_jobs", "Jobs that reached a state", labels=["state"])
     for state, count in found.jobs.items():
         jobs.add_metric([state], count)
     stages = HistogramMetricFamily(
@@ -51,11 +53,17 @@ def _of_jobs(found: Statistics) -> Iterator[Metric]:
     oldest = found.queue_oldest_seconds
     yield _gauge(
         "next_queue_oldest_seconds",
-        "How long the first of them has waited since it came (back)",
+        "How long the first waiting job has waited since it was queued (again)",
         oldest,
     )
-    yield _counter("next_lease_expired", "Claims whose worker stopped beating", found.lease_expired)
-    yield _counter("next_fence_refused", "Writes of workers that had lost their claim", found.fence_refused)
+    yield _counter(
+        "next_lease_expired",
+        "Claims that expired because their worker's heartbeat stopped",
+        found.lease_expired,
+    )
+    yield _counter(
+        "next_fence_refused", "Refused writes of workers that had lost their claim", found.fence_refused
+    )
     yield _counter("next_republished", "Wake-ups that were sent again", found.republished)
 
 

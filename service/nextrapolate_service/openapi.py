@@ -15,40 +15,40 @@ DESCRIPTION = """
 RLVR is slow because every step rolls out many answers. Its weights move along a trajectory that can be
 predicted: post the LoRA checkpoints of a run, get back an extrapolated adapter, and train on from there.
 
-1. `POST /series`, then `PUT` the two files of each checkpoint (or let `checkpoints` name them by URI).
+1. `POST /series`, then `PUT` the two files of each checkpoint (or give them as URIs in `checkpoints`).
 2. `POST /jobs` answers 202 at once; `Prefer: wait=30` waits for the result, and
-   `GET /jobs/{job_id}/events` tells how far it is.
+   `GET /jobs/{job_id}/events` reports its progress.
 3. `GET /jobs/{job_id}/adapter/adapter_model.safetensors` and `.../adapter_config.json` load with PEFT and
    vLLM as they are.
 
-Every error is `application/problem+json` (RFC 9457) with a `code`, whether it is `retryable`, whose it is
-(`blame`), and a `detail` that says what to do. One that is `retryable` may pass: try the same again, after
-Retry-After where there is one, else after a second and then longer. Every answer has an X-Request-Id.
+Every error is `application/problem+json` (RFC 9457) with a `code`, whether it is `retryable`, who has to
+fix it (`blame`), and a `detail` that says what to do. One that is `retryable` may pass: try the same again,
+after Retry-After if there is one, else after a second, then longer. Every answer has an X-Request-Id.
 """
 
 TAGS = [
-    {"name": "series", "description": "Runs, and the checkpoints that have arrived of them."},
+    {"name": "series", "description": "Runs, and those of their checkpoints that have arrived."},
     {"name": "jobs", "description": "Extrapolations, backtests and inspections: submit, follow, cancel."},
     {
         "name": "results",
         "description": "The report of a job that succeeded, and the adapter of an extrapolation.",
     },
     {"name": "methods", "description": "What this server can compute."},
-    {"name": "health", "description": "For probes; no key needed."},
+    {"name": "health", "description": "For health probes; no key needed."},
     {"name": "metrics", "description": "For Prometheus, with a key of scope `metrics`."},
 ]
 
 _PROBLEMS = {
     400: "The request cannot be read.",
     401: "No key, or a wrong one.",
-    403: "The key does not open this, or a quota of its tenant is used up.",
-    404: "There is no such thing, or it is another tenant's.",
+    403: "The key does not allow this, or a quota of its tenant is used up.",
+    404: "There is no such thing, or it belongs to another tenant.",
     409: "It conflicts with what is stored, or comes before something that it needs: then it is `retryable`.",
-    413: "The body is too large; JSON may have 1 MiB, adapter_config.json 64 KiB.",
+    413: "The body is too large; the limit is 1 MiB for JSON, and 64 KiB for adapter_config.json.",
     416: "These byte ranges cannot be served.",
-    422: "Well-formed, and yet it cannot be used; `errors` has one entry for each field.",
+    422: "Well-formed, but it cannot be used; `errors` has one entry for each field.",
     424: "The Hub or the bucket does not answer; try again after Retry-After.",
-    429: "The key came too often, or too much is under way; try again after Retry-After.",
+    429: "Too many requests with this key, or too much in progress; try again after Retry-After.",
     503: "The store is unavailable: try again after Retry-After. Where it is not `retryable`, the operator "
     "has to act.",
     507: "The server's disk is nearly full; try again after Retry-After.",
@@ -62,7 +62,7 @@ def header(description: str, schema_type: str = "string") -> dict[str, Any]:
 
 _RETRY_AFTER = {"Retry-After": header("seconds to wait", "integer")}
 _PROBLEM_HEADERS = {
-    401: {"WWW-Authenticate": header("how to say who calls: `Bearer`")},
+    401: {"WWW-Authenticate": header("how to authenticate: `Bearer`")},
     **dict.fromkeys((409, 424, 429, 503, 507), _RETRY_AFTER),
     416: {"Content-Range": header("`bytes */size`")},
 }
@@ -97,13 +97,14 @@ webhooks = APIRouter(generate_unique_id_function=operation_id)
     "job-ended",
     status_code=204,
     responses={
-        204: {"description": "Any 2xx: it was heard."},
-        410: {"description": "Nobody listens any more; it is not tried again."},
+        204: {"description": "Any 2xx: the message was received."},
+        410: {"description": "Nobody listens any more; it is not sent again."},
         "default": {
-            "description": "Anything else, or none within 15 s: tried again, 8 attempts in most of a day."
+            "description": "Any other answer, or none within 15 s: it is sent again, in 8 attempts over "
+            "most of a day."
         },
     },
-    summary="Hear of a job's end",
+    summary="Receive the end of a job",
 )
 def job_ended(message: WebhookMessage) -> None:
     """What the service posts to a job's `webhook.url`, signed as Standard Webhooks are."""

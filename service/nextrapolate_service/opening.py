@@ -62,7 +62,9 @@ class Opening:
 
     def _note(self, error: Exception) -> None:
         foreseen = isinstance(error, StoreError | OSError)
-        text = str(error) if foreseen else f"the store does not open ({error!r}); the server's log has more"
+        text = (
+            str(error) if foreseen else (f"the store cannot be opened ({error!r}); the server's log has more")
+        )
         if text != str(self._problem):
             _log.error("not ready: %s", text, exc_info=None if foreseen else error)
         self._problem = error if isinstance(error, StoreError) else StoreUnavailable(text)
@@ -79,12 +81,12 @@ def _let_in(key: KeyText, store: Store) -> None:
     """Adopt the key of the file, whose id is its tenant's, and say what whoever changed it may not expect."""
     adopted = store.keys.adopt(key, key.id, list(Scope))
     if adopted.revoked_at is not None:
-        _log.warning("the key %s in the API key's file was revoked, and opens nothing: make another", key.id)
+        _log.warning("the key %s in the API key file was revoked and allows nothing: create another", key.id)
     before = [each for each in store.keys.list() if each.id == each.tenant != key.id]
     if still_open := [each.id for each in before if each.revoked_at is None]:
         _log.warning(
-            "keys that were in the API key's file before are still open: %s. The one there now, %s, is of "
-            "another tenant; `nextrapolate-server keys revoke` closes a key",
+            "keys that were in the API key file before are still valid: %s. The one there now, %s, "
+            "belongs to another tenant; `nextrapolate-server keys revoke` revokes a key",
             ", ".join(still_open),
             key.id,
         )

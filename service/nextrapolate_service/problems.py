@@ -80,9 +80,9 @@ _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     404: ("route-not-found", "there is nothing at this address: GET /openapi.json lists what there is"),
     405: (
         "method-not-allowed",
-        "this address does not take this method: GET /openapi.json lists those it does",
+        "this address does not support this method: GET /openapi.json lists the methods that it supports",
     ),
-    413: ("body-too-large", f"the body is larger than {MAX_JSON_BYTES} bytes: send less at once"),
+    413: ("body-too-large", f"the body is larger than {MAX_JSON_BYTES} bytes: send less in one request"),
 }
 
 
@@ -200,7 +200,7 @@ def _methods_at(request: Request) -> set[str]:
 
 
 async def _on_client_gone(request: Request, _: ClientDisconnect) -> Response:
-    gone = UploadBrokenOffError("the connection ended before the body did: send it again")
+    gone = UploadBrokenOffError("the connection ended before the whole body had arrived: send it again")
     return await _on_service_error(request, gone)
 
 

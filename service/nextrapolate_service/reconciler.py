@@ -45,7 +45,7 @@ def _reconcile(store: Store, wake_ups: WakeUps, quotas: Quotas) -> None:
     done = store.jobs.reconcile()
     for what in ("requeued", "failed", "cancelled"):
         for job_id in getattr(done, what):
-            _log.warning("%s: its worker stopped beating", what, extra={"job_id": job_id})
+            _log.warning("%s: the heartbeat of its worker stopped", what, extra={"job_id": job_id})
     for job_id in done.gone:
         _log.error(
             "Redis has lost the record of this job: see that its maxmemory-policy is noeviction, and bring "

@@ -28,8 +28,8 @@ class RateLimit:
     def __post_init__(self) -> None:
         if self.per_second <= 0 or self.at_once < 1:
             raise ValueError(
-                f"a rate limit of {self.per_second:g} requests a second and {self.at_once} at once lets "
-                "nobody in: give positive numbers, or 0 requests a second for no limit"
+                f"a rate limit of {self.per_second:g} requests per second and {self.at_once} at once would "
+                "refuse everybody: give positive numbers, or 0 requests per second for no limit"
             )
 
     @classmethod
@@ -134,8 +134,8 @@ def _read_file_roots() -> tuple[Path, ...]:
     for root in roots:
         if not root.is_absolute():
             raise ValueError(
-                f"NEXTRAPOLATE_FILE_ROOTS: {str(root)!r} is no absolute path; write folders such as /runs, "
-                f"separated by {os.pathsep!r}"
+                f"NEXTRAPOLATE_FILE_ROOTS: {str(root)!r} is not an absolute path; write folders such as "
+                f"/runs, separated by {os.pathsep!r}"
             )
         if not root.is_dir():  # it may be mounted later
             _log.warning("NEXTRAPOLATE_FILE_ROOTS: there is no folder %s yet", root)

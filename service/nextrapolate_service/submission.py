@@ -130,8 +130,8 @@ def _without_secret(request: JobRequest) -> JobRequest:
 def _check_steps(request: JobRequest, steps: list[int]) -> None:
     if len(steps) > MOST_CHECKPOINTS:
         raise TooManyCheckpointsError(
-            f"a job takes at most {MOST_CHECKPOINTS} checkpoints, there are {len(steps)}: end at an earlier "
-            "step (`until`), or post every second one to another series",
+            f"a job takes at most {MOST_CHECKPOINTS} checkpoints, but there are {len(steps)}: end at an "
+            "earlier step (`until`), or post every second checkpoint to another series",
             field="series" if request.series else "checkpoints",
         )
     for before, after in pairwise(steps):
@@ -148,8 +148,8 @@ def _check_movement(inputs: JobInputs) -> None:
     first, *others = inputs.checkpoints
     if others and all(adapter.model == first.model for adapter in others):
         raise StillSeriesError(
-            f"the checkpoints at steps {first.step} to {others[-1].step} are all the same file: nothing "
-            "moved; check that the run trains its adapter, and which file is posted at each step",
+            f"the checkpoints at steps {first.step} to {others[-1].step} are all the same file, so nothing "
+            "has moved: check that the run trains its adapter, and which file is posted at each step",
             field="checkpoints",
         )
 
@@ -164,8 +164,8 @@ def _check_configs(store: Store, tenant: str, inputs: JobInputs) -> ConfigFacts:
         rank, expected = read[adapter.config].rank, read[first.config].rank
         if rank != expected:
             raise MismatchedAdaptersError(
-                f"the checkpoint at step {adapter.step} has rank {rank}, the one at step {first.step} has "
-                f"{expected}: a series has to come from one run",
+                f"the checkpoint at step {adapter.step} has rank {rank}, but the one at step {first.step} "
+                f"has {expected}: all checkpoints of a series must come from one run",
                 field="checkpoints",
             )
     return read[first.config]

@@ -35,7 +35,7 @@ def accepted_name(name: str) -> str:
     if name in (ADAPTER_MODEL, ADAPTER_CONFIG):
         return name
     advice = "convert it to safetensors" if name.endswith((".bin", ".pt", ".pth")) else "send one of these"
-    raise ValueError(f"{name!r:.80} is not taken, only {ADAPTER_MODEL} and {ADAPTER_CONFIG}: {advice}")
+    raise ValueError(f"{name!r:.80} is not accepted, only {ADAPTER_MODEL} and {ADAPTER_CONFIG}: {advice}")
 
 
 def announced_digest(header: str | None) -> str | None:

@@ -80,6 +80,6 @@ def _checkpoint(series: SeriesRecord, step: int) -> CheckpointInfo:
         problems.append(f"{ADAPTER_MODEL} has not arrived")
     if ADAPTER_CONFIG not in files and series.lora_config is None:
         problems.append(
-            f"{ADAPTER_CONFIG} has not arrived, and the series has no lora_config to stand in for it"
+            f"{ADAPTER_CONFIG} has not arrived, and the series has no lora_config that could be used instead"
         )
     return CheckpointInfo(step=step, files=files, problems=problems)

@@ -24,13 +24,13 @@ SCHEMA_VERSION = 2
 _OLDEST_REDIS = (6, 2)  # ZRANGE ... BYLEX REV, and XRANGE from an exclusive id
 _REFUSALS = {
     "OOM": "its memory is full: raise its maxmemory, delete series, or keep jobs for a shorter time",
-    "MISCONF": "it could not write to its disk, as its log says: make room there, or mend it; beside an "
+    "MISCONF": "it could not write to its disk, as its log says: make room there, or fix it; next to an "
     'append-only file it needs no snapshots (CONFIG SET save "")',
-    "NOREPLICAS": "too few of its replicas are in reach: bring them back, or lower min-replicas-to-write",
+    "NOREPLICAS": "too few of its replicas can be reached: bring them back, or lower min-replicas-to-write",
     "READONLY": "it is a replica: give the URL of its primary, or wait until it takes over",
     "MASTERDOWN": "it is a replica that has lost its primary: bring that back",
-    "LOADING": "it still reads its data from the disk: wait until it has",
-    "BUSY": "a script runs in it for too long: wait, or end the script with SCRIPT KILL",
+    "LOADING": "it is still loading its data from disk: wait until it has finished",
+    "BUSY": "a script has been running in it for too long: wait, or end the script with SCRIPT KILL",
 }
 """For what state of its own Redis refuses commands, and what to do, by the code of its error."""
 _REFUSAL = re.compile(rf"(?:^|: -)({'|'.join(_REFUSALS)}) ")
@@ -216,8 +216,8 @@ class Connection(Redis):
             )
         if info.get("aof_enabled") == 0:
             _log.warning(
-                "this Redis has no append-only file: what it loses when it restarts has to be brought back "
-                "with `nextrapolate-server rebuild`; set appendonly to yes and appendfsync to always"
+                "this Redis has no append-only file: what it loses at a restart has to be restored with "
+                "`nextrapolate-server rebuild`; set appendonly to yes and appendfsync to always"
             )
 
     def mark(self) -> None:
@@ -238,21 +238,22 @@ class Connection(Redis):
         schema = int(self.get(RedisKey.SCHEMA_VERSION) or 0)
         if not schema:
             raise StoreLost(
-                "Redis is empty, but the data folder holds records of jobs, series, keys or quotas: bring "
-                "them back with `nextrapolate-server rebuild`, or begin anew in another folder"
+                "Redis is empty, but the data folder holds records of jobs, series, keys or quotas: "
+                "restore them with `nextrapolate-server rebuild`, or start fresh in another folder"
             )
         if schema != SCHEMA_VERSION:
             whose = "a newer" if schema > SCHEMA_VERSION else "an older"
             raise StoreIncompatible(
                 f"the data was written by {whose} nextrapolate (schema {schema}, this one knows "
-                f"{SCHEMA_VERSION}): run that one, or give this one a Redis and a data folder of its own"
+                f"{SCHEMA_VERSION}): run that version, or give this one a Redis and a data folder of its "
+                "own"
             )
 
 
 def _refusal(error: RedisError) -> str | None:
     """Say why Redis refuses what it would take at another time, and what to do; None for all other errors."""
     found = _REFUSAL.search(f"{error.status_code or ''} {error}".lstrip())  # redis-py cuts off codes it knows
-    return f"Redis refuses this just now ({found[1]}): {_REFUSALS[found[1]]}" if found else None
+    return f"Redis refuses this at the moment ({found[1]}): {_REFUSALS[found[1]]}" if found else None
 
 
 @cache

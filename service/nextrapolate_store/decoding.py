@@ -87,8 +87,8 @@ def _of_this_version(fields: Fields) -> Iterator[None]:
     except (KeyError, ValueError) as error:
         why = " ".join(repr(error).split())
         raise RecordUnreadable(
-            f"the record of the job {fields.get('id', 'without an id')} in Redis is damaged, or of another "
-            f"version than this nextrapolate can read: {why:.200}"
+            f"the record of the job {fields.get('id', 'without an id')} in Redis is damaged, or written "
+            f"by a version that this nextrapolate cannot read: {why:.200}"
         ) from error
 
 

@@ -59,7 +59,7 @@ class DeliveryStore:
 
     def _put_off(self, job_id: str, attempt: int, error: RecordUnreadable) -> None:
         """Leave one to a process of the version that can read it, if there is any; give it up in the end."""
-        _log.error("its webhook is not told: %s", error, extra={"job_id": job_id, "attempt": attempt})
+        _log.error("its webhook is not sent: %s", error, extra={"job_id": job_id, "attempt": attempt})
         wait_seconds = _PUT_OFF_SECONDS if attempt < _MOST_ATTEMPTS_UNREAD else None
         self._note(job_id, attempt, (), status=None, error=str(error), wait_seconds=wait_seconds)
 
@@ -104,6 +104,6 @@ def without_old_webhook(job: JobRecord, now: datetime) -> JobRecord:
     if not job.awaits_delivery or job.finished_at is None or job.finished_at > now - _DELIVERED_WITHIN:
         return job
     attempt = job.deliveries[-1].attempt + 1 if job.deliveries else 1
-    error = "nobody knows whether it was told: Redis was rebuilt more than a day after the job's end"
+    error = "it is not known whether it was sent: Redis was rebuilt more than a day after the job's end"
     given_up = Delivery(attempt=attempt, at=now, status=None, error=error, next_at=None)
     return replace(job, deliveries=(*job.deliveries, given_up))

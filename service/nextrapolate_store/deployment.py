@@ -49,8 +49,8 @@ class Deployment:
         if known is not None and known != here:
             raise StoreMismatched(
                 f"{self._data_dir} is not the data folder of this Redis (it is of deployment "
-                f"{here or 'none'}, Redis of {known}): mount the right one, or give this one a Redis of its "
-                f"own; to have this one used from now on, write {known} into {self._path}"
+                f"{here or 'none'}, Redis of {known}): mount the right one, or give this one a Redis of "
+                f"its own; to use this one from now on, write {known} into {self._path}"
             )
 
     def join(self) -> None:

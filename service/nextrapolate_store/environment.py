@@ -80,11 +80,11 @@ def parse_size(text: str) -> int:
         ValueError: it is none.
     """
     if not _SIZE.fullmatch(text):  # of "5%" or "1,000" pydantic takes what it knows, and leaves the rest
-        raise ValueError(f"{text!r} is no size")
+        raise ValueError(f"{text!r} is not a size")
     try:
         return int(_BYTES.validate_python(text))  # redis-py packs no subclasses of int
     except OverflowError:
-        raise ValueError(f"{text!r} is too large a size") from None
+        raise ValueError(f"{text!r} is too large") from None
 
 
 def read_text(variable: str, default: str, pattern: str, wanted: str) -> str:

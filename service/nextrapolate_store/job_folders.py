@@ -57,8 +57,8 @@ class JobFolders:
         path = self.path(job.id) / str(job.fence) / name
         if not path.is_file():
             raise ResultLost(
-                f"{name} of job {job.id} is not on the server's disk any more: run the job again, or have "
-                "the operator restore the data folder"
+                f"{name} of job {job.id} is no longer on the server's disk: run the job again, or have the "
+                "operator restore the data folder"
             )
         return path
 

@@ -57,7 +57,8 @@ _LONGEST_REST_MS = 600_000
 
 _WORKER_LOST = JobError(
     code="worker-lost",
-    detail="the worker stopped beating: it died, hung, or lost its way to Redis; its log may say why",
+    detail="the worker's heartbeat stopped: it died, hung, or lost its connection to Redis; its log may "
+    "say why",
     blame="server",
 )
 
@@ -211,7 +212,9 @@ class JobStore(JobLists):
             InvalidCursor: no event can have this id.
         """
         if after is not None and not _EVENT_ID.fullmatch(after):
-            raise InvalidCursor(f"{after!r} is no event id: use the id of the last event that was received")
+            raise InvalidCursor(
+                f"{after!r} is not an event id: use the id of the last event that was received"
+            )
         start = f"({after}" if after else "-"
         entries = self._redis.xrange(RedisKey.EVENTS + job_id, start, count=_EVENTS_A_CALL)
         return [job_event(event_id, fields) for event_id, fields in cast(_Entries, entries)]
@@ -231,7 +234,7 @@ class JobStore(JobLists):
         if state is None:
             raise _not_found(job_id)
         if state in (JobState.SUCCEEDED, JobState.FAILED):
-            raise JobFinished(f"job {job_id} has {state} already: nothing is left to stop")
+            raise JobFinished(f"job {job_id} has already {state}: there is nothing left to stop")
         return self.get(tenant, job_id)
 
     # By workers -----------------------------------------------------------------------------------
@@ -370,7 +373,7 @@ class JobStore(JobLists):
 
 
 def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id}: GET /jobs lists those there are")
+    return JobNotFound(f"there is no job {job_id}: GET /jobs lists the existing ones")
 
 
 def _mismatch(key: str) -> IdempotencyMismatch:

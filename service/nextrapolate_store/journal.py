@@ -85,7 +85,11 @@ class Journal:
             return self._write(path, document)
         except RecordDamaged:
             kept = path.with_suffix(_DAMAGED)
-            _log.error("%s was damaged: it says again what Redis knows, the old one is %s", path, kept.name)
+            _log.error(
+                "%s was damaged: it was written again from what Redis knows, and the old file is now %s",
+                path,
+                kept.name,
+            )
             with suppress(FileExistsError):  # kept by a process that was killed before the next line
                 kept.hardlink_to(path)
             write_over(path, _text(document))
@@ -286,7 +290,7 @@ def _parse(path: Path, text: str, kind: type[_D]) -> _D:
         errors = error.errors()
         if any(found["loc"] == ("format",) for found in errors):
             raise RecordUnreadable(
-                f"{path} is a record of another version than this nextrapolate can read: upgrade, or restore "
+                f"{path} was written by a version that this nextrapolate cannot read: upgrade, or restore "
                 "it from a backup"
             ) from error
         where = "".join(f"{part}: " for part in errors[0]["loc"])

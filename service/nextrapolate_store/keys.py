@@ -196,12 +196,12 @@ class KeyStore:
         try:
             key = KeyText.parse(presented)
         except ValueError as error:
-            raise KeyUnknown(f"this is no key: {error}") from None
+            raise KeyUnknown(f"this is not a key: {error}") from None
         fields = self._redis.fields(RedisKey.API_KEY + key.id)
         if not hmac.compare_digest(fields.get("digest", _NOBODYS_DIGEST), key.digest):
             self._redis.check_schema()
             raise KeyUnknown(
-                "this is none of the server's keys: check that all of it is there, or get another"
+                "this is not one of the server's keys: check that it is complete, or get another one"
             )
         record = _record(fields)
         _check_revoked(record)

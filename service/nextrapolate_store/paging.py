@@ -37,5 +37,5 @@ def page_start(cursor: str | None) -> str:
         InvalidCursor: the cursor is no id.
     """
     if cursor is not None and not is_id(cursor):
-        raise InvalidCursor(f"{cursor!r} is no cursor: use next_cursor of the page before, or none")
+        raise InvalidCursor(f"{cursor!r} is not a cursor: use next_cursor of the previous page, or none")
     return "+" if cursor is None else f"({cursor}"

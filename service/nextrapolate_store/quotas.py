@@ -18,12 +18,13 @@ _LEASE_SECONDS = 60.0
 """How long a hold outlives its process."""
 _RENEW_SECONDS = 10.0
 _LIMITS = {
-    Quota.BYTES: "{used} of the {limit} bytes it may store are in use, and this does not fit: delete series "
-    "that nobody needs any more; their files go when the jobs that read them do, or a day after their upload",
-    Quota.SERIES: "it has {used} series, of {limit}: delete some that nobody needs any more",
-    Quota.QUEUED_JOBS: "{used} of its jobs are queued, of {limit}: submit more as they run",
-    Quota.RUNNING_JOBS: "{used} of its jobs are running, of {limit}",
-    Quota.UPLOADS: "{used} of its uploads are under way, of {limit}: send fewer at once",
+    Quota.BYTES: "{used} of the {limit} bytes it may store are in use, and this does not fit: delete "
+    "series that are no longer needed; their files are deleted when no job that read them is kept, "
+    "and a day after their upload at the earliest",
+    Quota.SERIES: "it has {used} series, and the limit is {limit}: delete some that are no longer needed",
+    Quota.QUEUED_JOBS: "{used} of its jobs are queued, and the limit is {limit}: submit more as they run",
+    Quota.RUNNING_JOBS: "{used} of its jobs are running, and the limit is {limit}",
+    Quota.UPLOADS: "{used} of its uploads are in progress, and the limit is {limit}: send fewer at once",
 }
 
 

@@ -67,8 +67,8 @@ class Rebuild:
             self._redis.check_schema()
             if not add_missing:
                 raise StoreNotEmpty(
-                    "Redis has its data, there is nothing to rebuild; --add-missing brings back what it "
-                    "lacks, and leaves alone what is there"
+                    "Redis has its data, so there is nothing to rebuild; --add-missing restores what it "
+                    "lacks, and leaves the rest as it is"
                 )
             self._deployment.join()
         else:

@@ -155,7 +155,7 @@ class SeriesStore:
         if job.state is not JobState.SUCCEEDED:
             raise JobNotSucceeded(f"job {job_id} is {job.state}: only a succeeded job has an adapter")
         if ADAPTER_MODEL not in job.artifacts:
-            raise JobNotSucceeded(f"job {job_id} is of task {job.request.task}, which makes no adapter")
+            raise JobNotSucceeded(f"job {job_id} has the task {job.request.task}, which makes no adapter")
         files = {
             name: self._blobs.put_file(tenant, self._job_folders.result_path(job, name), job.artifacts[name])
             for name in (ADAPTER_MODEL, ADAPTER_CONFIG)
@@ -248,7 +248,7 @@ def _unless_deleted(series_id: str) -> Iterator[None]:
 
 
 def _not_found(series_id: str) -> SeriesNotFound:
-    return SeriesNotFound(f"there is no series {series_id}: GET /series lists those there are")
+    return SeriesNotFound(f"there is no series {series_id}: GET /series lists the existing ones")
 
 
 def _file(series: SeriesRecord, step: int, name: str) -> FileSource:

@@ -57,8 +57,8 @@ def _read_redis_url() -> str:
         parse_url(url)  # type: ignore[no-untyped-call]
     except ValueError:  # whose text may show what stands before a / in a password
         raise ValueError(
-            "NEXTRAPOLATE_REDIS_URL is no URL of a Redis: write it as redis://user:password@host:6379/0, "
-            "/ @ : and # within a password as %2F %40 %3A %23"
+            "NEXTRAPOLATE_REDIS_URL is not the URL of a Redis: write it as "
+            "redis://user:password@host:6379/0, / @ : and # within a password as %2F %40 %3A %23"
         ) from None
     return url
 

@@ -132,8 +132,8 @@ class Sweeper:
         until = now if last is None else min(now, when(last) + _FOLLOWS * self._retention.sweep_every)
         if now - until > _SUSPECT:
             _log.error(
-                "Redis' clock says %s, and this sweep goes by %s, as none was made for long before it: set "
-                "the clock right where it is wrong, later sweeps follow it slowly",
+                "Redis' clock says %s, but this sweep uses %s, because no sweep ran for a long time "
+                "before: correct Redis' clock if it is wrong; later sweeps follow it slowly",
                 *(f"{time:%Y-%m-%d %H:%M}" for time in (now, until)),
             )
         try:
@@ -197,7 +197,7 @@ class Sweeper:
                     if not unused[tenant]:
                         del unused[tenant]
         except RecordUnreadable as error:
-            _log.error("no blobs are swept, as nobody knows which are in use: %s", error)
+            _log.error("no blobs are swept, because it is not known which are in use: %s", error)
             return 0
         self._deployment.check()  # reading all records takes a while
         return self._blobs.remove_unused(unused, older_than_seconds)

@@ -34,7 +34,7 @@ def checked_quota(name: str, most: int) -> int:
         ValueError: it is less than nothing.
     """
     if most < 0:
-        raise ValueError(f"a quota of {most} {name} is none: give 0 or more")
+        raise ValueError(f"a quota of {most} {name} is not valid: give 0 or more")
     return most
 
 

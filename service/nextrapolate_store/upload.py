@@ -66,7 +66,7 @@ class Upload:
         sha256 = self.sha256
         if expected_sha256 is not None and sha256 != expected_sha256.lower():
             raise DigestMismatch(
-                f"what arrived has sha256 {sha256}, announced was {expected_sha256}: send the file again"
+                f"what arrived has sha256 {sha256}, but {expected_sha256} was announced: send the file again"
             )
         info = FileInfo(bytes=self._written, sha256=sha256)
         self._file.flush()

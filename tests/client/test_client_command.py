@@ -353,9 +353,9 @@ def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> No
     scripted.on("GET", "/series", answer({"items": [], "next_cursor": None}))
     assert run("series", "list", "--url", scripted.url) == Ended(0, "", "no series found\n")
     scripted.on("DELETE", "/series/s1", answer(b"", 204))
-    gone = problem(404, detail="there is no series s2: GET /series lists those there are")
+    gone = problem(404, detail="there is no series s2: GET /series lists the existing ones")
     scripted.on("DELETE", "/series/s2", gone)
-    said = "nextrapolate: there is no series s2: `nextrapolate series list` lists those there are\n"
+    said = "nextrapolate: there is no series s2: `nextrapolate series list` lists the existing ones\n"
     assert run("series", "delete", "s1", "s2", "--url", scripted.url) == Ended(2, "deleted s1\n", said)
 
 
@@ -373,10 +373,10 @@ def test_what_is_no_id_of_a_job_is_sent_nowhere(
 def test_a_job_that_does_not_exist_is_told_in_words_of_the_command(
     run: Run, scripted: ScriptedServer
 ) -> None:
-    detail = "there is no job j9: GET /jobs lists those there are"
+    detail = "there is no job j9: GET /jobs lists the existing ones"
     scripted.on("GET", "/jobs/j9", problem(404, detail=detail))
     ended = run("jobs", "show", "j9", "--url", scripted.url)
-    said = "there is no job j9: `nextrapolate jobs list` lists those there are"
+    said = "there is no job j9: `nextrapolate jobs list` lists the existing ones"
     assert ended == Ended(2, "", f"nextrapolate: {said}\n")
 
 

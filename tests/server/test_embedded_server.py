@@ -177,7 +177,7 @@ def test_while_redis_takes_no_writes_it_says_so_and_waits(
 
     def tell(sentence: str) -> None:
         said.append(sentence)
-        if "Redis refuses this just now (OOM)" in sentence:
+        if "Redis refuses this at the moment (OOM)" in sentence:
             with Redis.from_url(running_redis_url(data) or "") as client:
                 client.config_set("maxmemory", 0)
         if "nextrapolate is ready" in sentence:
@@ -186,7 +186,7 @@ def test_while_redis_takes_no_writes_it_says_so_and_waits(
     run_embedded(data_dir=data, port=0, workers=1, redis_server=redis, tell=tell)
     (reason,) = [sentence for sentence in said if "OOM" in sentence]
     assert reason.startswith("redis is not ready yet: ")
-    assert reason.endswith(f"; waiting for that, see {data}/logs/redis.log")
+    assert reason.endswith(f"; waiting for it, see {data}/logs/redis.log")
     assert any(sentence.startswith("worker-1 is not ready yet: it does not answer; ") for sentence in said)
     assert any(sentence.startswith("nextrapolate is ready on ") for sentence in said)
 

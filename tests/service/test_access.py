@@ -100,7 +100,7 @@ def test_without_a_key_file_only_keys_that_were_made_are_let_in(
 def test_a_key_file_without_a_key_is_told_at_the_start(settings: ServiceSettings) -> None:
     assert settings.api_key_file is not None
     settings.api_key_file.write_text("password")
-    with pytest.raises(ValueError, match="holds no key: a key is written nx_<id>_<secret>"):
+    with pytest.raises(ValueError, match="does not contain a key: a key is written nx_<id>_<secret>"):
         create_app(settings)
     settings.api_key_file.unlink()
     with pytest.raises(ValueError, match="cannot be read"):
@@ -117,7 +117,7 @@ def test_who_comes_too_often_is_told_when_to_come_back(
         found = problem(answer, 429, "rate-limited")
         assert found.retryable
         assert 900 < int(answer.headers["Retry-After"]) <= 1000
-        assert "0.001 requests a second, 3 at once" in found.detail
+        assert "0.001 requests per second, 3 at once" in found.detail
         _, other = store.keys.create("tests", [Scope.READ])
         assert client.get("/jobs", headers=bearer(other)).is_success
         assert client.get("/livez").is_success

@@ -50,7 +50,7 @@ def test_every_page_shows_what_it_should_and_does_nothing_else(
         "jobs": ("/", "waiting"),
         "job": (f"/jobs/{done}", "came 40% closer than no jump"),
         "job-failed": (f"/jobs/{failed}", "checkpoint 20 has NaN"),
-        "job-queued": (f"/jobs/{queued}", "It is the next"),
+        "job-queued": (f"/jobs/{queued}", "It is next"),
         "job-backtest": (f"/jobs/{tested}", "autoregression predicts best"),
         "job-inspection": (f"/jobs/{inspected}", "Extrapolation should pay"),
         "again": (f"/jobs/{done}/again", "Parameters of weight-extrapolation"),
@@ -95,7 +95,7 @@ def test_progress_is_live_through_a_restart_of_the_server(
 ) -> None:
     job = submit(method=LINE)
     visit.open(f"/jobs/{job}")
-    expect(visit.page.get_by_role("status")).to_contain_text("Waiting for a worker. It is the next.")
+    expect(visit.page.get_by_role("status")).to_contain_text("Waiting for a worker. It is next.")
     claim = store.jobs.claim(job, "test")
     assert claim is not None
     store.jobs.beat(job, claim.fence, stage=Stage.EXTRACT, progress=0.3)

@@ -213,7 +213,7 @@ def test_a_series_may_have_more_checkpoints_than_a_job(
     store.series.restore(replace(history, checkpoints=weights))  # uploading them would take long
     answer = client.post("/jobs", json={"series": series, "method": LINE})
     found = problem(answer, 422, "too-many-checkpoints")
-    assert f"at most {MOST_CHECKPOINTS} checkpoints, there are {MOST_CHECKPOINTS + 1}" in found.detail
+    assert f"at most {MOST_CHECKPOINTS} checkpoints, but there are {MOST_CHECKPOINTS + 1}" in found.detail
     until = {"series": series, "method": LINE, "until": MOST_CHECKPOINTS - 1}
     assert len(client.post("/jobs", json=until).json()["steps"]) == MOST_CHECKPOINTS
 

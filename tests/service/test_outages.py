@@ -128,7 +128,7 @@ def test_where_redis_takes_no_writes_what_needs_none_is_answered(
         assert client.get(series).is_success
         readiness = client.get("/readyz")
         assert readiness.status_code == 503
-        assert "Redis refuses this just now" in readiness.json()["checks"]["redis"]
+        assert "Redis refuses this at the moment" in readiness.json()["checks"]["redis"]
         assert problem(
             client.post("/series", json={"name": "run"}), 503, "store-unavailable", blame="server"
         ).retryable
@@ -237,7 +237,7 @@ def test_what_nobody_foresaw_is_said_so_and_waited_out(
     with Redis.from_url(settings.store.redis_url) as redis:
         redis.set("next:schema_version", "two")
         with TestClient(app, headers={"Authorization": f"Bearer {api_key}"}) as client:
-            eventually(lambda: "not ready: the store does not open (ValueError(" in caplog.text)
+            eventually(lambda: "not ready: the store cannot be opened (ValueError(" in caplog.text)
             assert "Traceback" in caplog.text
             found = problem(client.get("/series"), 503, "store-unavailable", blame="server")
             assert "invalid literal for int() with base 10: 'two'" in found.detail

@@ -110,9 +110,9 @@ def test_a_job_that_its_tenants_quota_holds_back_says_so(
 ) -> None:
     store.quotas.set("tests", {Quota.RUNNING_JOBS: 1})
     waiting = client.post("/jobs", json={"series": series_id}).json()["id"]
-    assert "Waiting for a worker. 1 job is before it." in browser.get(f"/jobs/{waiting}").text
+    assert "Waiting for a worker. 1 job is ahead of it." in browser.get(f"/jobs/{waiting}").text
     assert store.jobs.claim(job_id, worker="test") is not None
-    assert "Waiting for a worker. It is the next." in browser.get(f"/jobs/{waiting}").text
+    assert "Waiting for a worker. It is next." in browser.get(f"/jobs/{waiting}").text
     for _ in range(2):  # told twice, it is no more
         assert store.jobs.claim(waiting, worker="test") is None
     text = html.unescape(browser.get(f"/jobs/{waiting}").text)
@@ -179,7 +179,7 @@ def test_a_key_that_may_not_read_is_not_let_in(visitor: TestClient, store: Store
     _, monitor = store.keys.create("tests", [Scope.METRICS])
     answer = visitor.post("/login", data={"key": monitor})
     assert answer.status_code == 403
-    assert "This key opens metrics alone, and no page" in answer.text
+    assert "This key allows only metrics, and no page" in answer.text
     assert "Set-Cookie" not in answer.headers
 
 

@@ -35,7 +35,7 @@ def quota_problem(answer: Any, status: int, quota: Quota, used: int, limit: int)
 def test_too_many_series(client: TestClient, store: Store, series_id: str) -> None:
     store.quotas.set("tests", {Quota.SERIES: 1})
     detail = quota_problem(client.post("/series", json={"name": "run"}), 403, Quota.SERIES, 1, 1)
-    assert "it has 1 series, of 1: delete some" in detail
+    assert "it has 1 series, and the limit is 1: delete some" in detail
     assert [series["id"] for series in client.get("/series").json()["items"]] == [series_id]
     _, key = store.keys.create("others", [Scope.WRITE])
     others = {"Authorization": f"Bearer {key}"}
@@ -51,7 +51,9 @@ def test_too_many_queued_jobs(client: TestClient, store: Store, series_id: str, 
     first = client.post("/jobs", json=body, headers={"Idempotency-Key": "1"}).json()
     assert client.post("/jobs", json=body, headers={"Idempotency-Key": "1"}).json()["id"] == first["id"]
     answer = client.post("/jobs", json=body, headers={"Idempotency-Key": "2"})
-    assert "1 of its jobs are queued, of 1" in quota_problem(answer, 429, Quota.QUEUED_JOBS, 1, 1)
+    assert "1 of its jobs are queued, and the limit is 1" in quota_problem(
+        answer, 429, Quota.QUEUED_JOBS, 1, 1
+    )
     quota_problem(client.post("/jobs", json=body), 429, Quota.QUEUED_JOBS, 1, 1)
     finish(first["id"])
     assert client.post("/jobs", json=body, headers={"Idempotency-Key": "2"}).status_code == 202

@@ -141,7 +141,7 @@ def test_a_configuration_that_changes_while_it_is_read_is_told(
         bucket.put(f"grpo/{key}", content)
     monkeypatch.setattr("nextrapolate_service.uris.buckets.look_up", look_up)
     answer = submit(reader, checkpoints(f"s3://{bucket.name}/grpo/checkpoint-{{}}"))
-    assert "is not any more what it was" in problem(answer, 422, "checkpoint-changed").detail
+    assert "is no longer what it was" in problem(answer, 422, "checkpoint-changed").detail
 
 
 def test_objects_are_pinned_by_their_tags(reader: TestClient, bucket: Bucket, store: Store) -> None:

@@ -207,7 +207,8 @@ def test_what_cannot_be_extrapolated_is_refused(model: PeftModel, changes: dict[
 
 
 @pytest.mark.parametrize(
-    ("tokens", "says"), [(PROMPTS, "make a new one for each call"), (torch.full((3, 5), EOS), "do not continue")]
+    ("tokens", "says"),
+    [(PROMPTS, "make a new one for each call"), (torch.full((3, 5), EOS), "do not continue")],
 )
 def test_a_processor_is_for_one_generation(model: PeftModel, tokens: Tensor, says: str) -> None:
     model.set_adapter(LATER.name)

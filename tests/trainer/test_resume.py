@@ -149,7 +149,9 @@ def test_another_runs_state_is_not_taken_on(
     trainer = make_trainer(name="other", max_steps=6, save_steps=6)
     jumping(client).attach(trainer)
     trainer.train(resume_from_checkpoint=str(tmp_path / "one" / "checkpoint-5"))
-    assert "checkpoint-5 was saved with a different adapter from the one that the run continues with" in caplog.text
+    assert (
+        "checkpoint-5 was saved with a different adapter from the one that the run continues with"
+    ) in caplog.text
     assert "give the checkpoint to resume from in the trainer's arguments" in caplog.text
     assert state(tmp_path / "other", 6).jumps == ()
     (newest,) = client.list_series(limit=1)

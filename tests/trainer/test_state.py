@@ -19,7 +19,9 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"contains no readable nextrapolate\.json"):
         RunState.read(tmp_path)
     (tmp_path / RUN_STATE).write_text('{"step": ')
-    with pytest.raises(StateError, match=r"contains no readable nextrapolate\.json \(Invalid JSON: [^\n]*\)$"):
+    with pytest.raises(
+        StateError, match=r"contains no readable nextrapolate\.json \(Invalid JSON: [^\n]*\)$"
+    ):
         RunState.read(tmp_path)
 
 

@@ -100,7 +100,9 @@ def test_a_module_without_an_update_is_no_hole_without_a_reason() -> None:
     gated, *others = report.modules
     modules = [gated.model_copy(update={"update_norm": 0.0, "gated": "energy ratio"}), *others]
     html = report_page(report.model_copy(update={"modules": modules}))
-    assert "An empty cell is a module to which nothing is added, because it was gated or never trained." in html
+    assert (
+        "An empty cell is a module to which nothing is added, because it was gated or never trained."
+    ) in html
 
 
 def test_wide_tables_and_charts_scroll_by_themselves(report: AnyReport) -> None:

@@ -183,7 +183,7 @@ def test_an_object_that_was_replaced_is_not_taken(
     bucket: Bucket, in_bucket: list[RemoteFile], work: Work
 ) -> None:
     bucket.put(f"20/{MODEL}", model_bytes(99))
-    with pytest.raises(CheckpointChanged, match=r"checkpoint 20: s3://.* is not any more") as changed:
+    with pytest.raises(CheckpointChanged, match=r"checkpoint 20: s3://.* is no longer") as changed:
         resolve(work(*in_bucket), lambda _: None)
     assert is_final(changed.value)
     bucket.delete(f"20/{MODEL}")

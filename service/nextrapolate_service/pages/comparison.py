@@ -93,8 +93,8 @@ def _tables(compared: Sequence[_Compared]) -> list[tuple[str, list[Row]]]:
     """Rows by what they are about, without those that say nothing of any job."""
     captioned = (
         ("What was asked", _asked(compared)),
-        ("What the backtest says", _scores(compared)),
-        ("What it did, and what it took", _effects(compared)),
+        ("What the backtest shows", _scores(compared)),
+        ("What it did, and what it cost", _effects(compared)),
     )
     told = [
         (caption, [row for row in rows if any(value is not None for value in row.values)])

@@ -44,13 +44,16 @@ async def read_fields(request: Request) -> Fields:
         MalformedFormError: it has more fields than any of ours.
     """
     if not is_own_origin(request):
-        raise ForeignFormError("this form was sent by another site: open the page here, and send it again")
+        raise ForeignFormError(
+            "this form was sent from another site: open the page here, and send the form again"
+        )
     body = (await request.body()).decode("utf-8", "replace")
     try:
         return parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise MalformedFormError(
-            f"this form has more than {_MOST_FIELDS} fields: open the page again, and send it then"
+            f"this form has more than {_MOST_FIELDS} fields: open the page again, and send the form from "
+            "there"
         ) from None
 
 
@@ -66,7 +69,7 @@ def _signed(
     key = store.sessions.find(token)
     if not is_own_form(request, fields.get(FORM_TOKEN, [""])[0]):
         raise ForeignFormError(
-            "this form was made for another session: open the page again, and send it then"
+            "this form was made for another session: open the page again, and send the form from there"
         )
     return SignedForm(let_in(request, store, settings, key, [Scope.WRITE]), fields)
 

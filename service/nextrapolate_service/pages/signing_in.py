@@ -43,7 +43,7 @@ async def sign_in(request: Request, fields: AnyForm, store: OpenStore) -> Respon
             request,
             403,
             following,
-            f"This key opens {opened} alone, and no page: sign in with one that may read.",
+            f"This key allows only {opened}, and no page: sign in with a key that may read.",
         )
     token = await run_in_threadpool(store.sessions.begin, key)
     request.state.key = key

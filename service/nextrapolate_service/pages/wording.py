@@ -17,7 +17,7 @@ _STATES = {
 _EVENTS = {
     "queued": "Submitted.",
     "claimed": "Attempt {attempt}.",
-    "requeued": "The attempt broke off; it waits for the next one.",
+    "requeued": "The attempt broke off; the job waits for the next attempt.",
     "cancelling": "Asked to stop.",
     "succeeded": "Done.",
     "failed": "Failed.",
@@ -64,7 +64,7 @@ def situation(job: Job, events: Sequence[JobEvent]) -> str:
         case JobState.RUNNING:
             return f"{stage(job.stage).capitalize()}."
         case JobState.CANCELLING:
-            return "It was asked to stop, and will within seconds."
+            return "It was asked to stop, and will do so within seconds."
         case JobState.SUCCEEDED:
             return f"Done{_took(job)}."
         case JobState.FAILED:
@@ -78,10 +78,10 @@ def advice(job: Job) -> str | None:
     if job.error is None:
         return None
     if job.error.blame == "user":
-        return "Another attempt would end the same way: mend what is named here, then run it again."
+        return "Another attempt would end the same way: fix what is named here, then run it again."
     return (
-        "This was the server's fault and not your checkpoints': run it again, and tell the operator if it "
-        "fails again. The worker's log has more under the job's id."
+        "The server caused this, not your checkpoints: run it again, and tell the operator if it fails "
+        "again. The worker's log has more under the job's id."
     )
 
 
@@ -120,8 +120,8 @@ def _waiting(before: int | None, *, held_back: bool) -> str:
     if before is None:
         return "Waiting for a worker."
     if not before:
-        return "Waiting for a worker. It is the next."
-    return f"Waiting for a worker. {before} {'job is' if before == 1 else 'jobs are'} before it."
+        return "Waiting for a worker. It is next."
+    return f"Waiting for a worker. {before} {'job is' if before == 1 else 'jobs are'} ahead of it."
 
 
 def _took(job: Job) -> str:

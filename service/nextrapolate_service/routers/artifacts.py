@@ -40,7 +40,7 @@ def _file_responses(whole: dict[str, Any]) -> Responses:
             "content": _RANGES,
             "headers": _OF_A_FILE | {"Content-Range": header("`bytes first-last/size`, of a single range")},
         },
-        304: {"description": "The caller has this file already.", "headers": {"ETag": _OF_A_FILE["ETag"]}},
+        304: {"description": "The caller already has this file.", "headers": {"ETag": _OF_A_FILE["ETag"]}},
         **problem_responses(404, 409, 416),
     }
 
@@ -50,17 +50,20 @@ class Asked:
     """How much of a file is wanted."""
 
     if_none_match: Annotated[
-        str | None, Header(description="ETags the caller has; an ETag is the file's sha256")
+        str | None, Header(description="ETags of what the caller has; an ETag is the file's sha256")
     ] = None
     if_range: Annotated[
         str | None,
-        Header(description="the ETag or Last-Modified that Range is meant for; all of another file is sent"),
+        Header(
+            description="the ETag or Last-Modified for which Range is meant; if the file is a different "
+            "one, all of it is sent"
+        ),
     ] = None
     range: Annotated[
         str | None,
         Header(
-            description=f"`bytes=first-last`; at most {MOST_RANGES} ranges. One that begins at the end of "
-            "the file is answered with 416: the caller has all of it"
+            description=f"`bytes=first-last`; at most {MOST_RANGES} ranges. A range that begins at the end "
+            "of the file is answered with 416: the caller already has all of it"
         ),
     ] = None
 
@@ -70,10 +73,10 @@ class Asked:
     name="head_adapter_file",
     response_class=Response,
     responses={
-        200: {"description": "It is there.", "headers": _OF_A_FILE},
+        200: {"description": "The file exists.", "headers": _OF_A_FILE},
         **problem_responses(404, 409, 416),
     },
-    summary="Ask for a file that the job made",
+    summary="Ask whether a file that the job made exists",
 )
 @router.get(
     "/adapter/{file}",
@@ -84,7 +87,7 @@ class Asked:
 def get_adapter_file(
     job_id: str, file: str, tenant: Tenant, store: OpenStore, asked: Annotated[Asked, Depends()]
 ) -> Response:
-    """One that the job's `artifacts` name: what PEFT and vLLM load is adapter_model and adapter_config."""
+    """A file listed in the job's `artifacts`. PEFT and vLLM load adapter_model and adapter_config."""
     return _result(store, tenant, job_id, file, asked)
 
 
@@ -95,7 +98,7 @@ def get_adapter_file(
     summary="Show the report",
 )
 def get_report(job_id: str, tenant: Tenant, store: OpenStore, asked: Annotated[Asked, Depends()]) -> Response:
-    """What was done, on what evidence, and what it cost; by the job's task."""
+    """What was done, on what evidence, and at what cost; its form depends on the job's task."""
     return _result(store, tenant, job_id, REPORT, asked)
 
 

@@ -17,7 +17,7 @@ router = APIRouter(tags=["health"], generate_unique_id_function=operation_id)
 @router.head("/livez", include_in_schema=False)
 @router.get("/livez", summary="Is the process alive?")
 async def livez() -> dict[str, bool]:
-    """Answers as long as the process does."""
+    """Answers as long as the process is alive."""
     return {"alive": True}
 
 
@@ -28,7 +28,7 @@ async def livez() -> dict[str, bool]:
     summary="Can jobs be accepted?",
 )
 async def readyz(opening: PerhapsStore, settings: Settings, probes: Probing, response: Response) -> Readiness:
-    """Does what every job needs: writes to Redis, and to the disk that holds the blobs, which has room."""
+    """Checks what every job needs: writes to Redis and to the disk with the blobs, which has room."""
 
     def look() -> dict[str, str]:
         return {

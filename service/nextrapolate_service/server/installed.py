@@ -13,7 +13,7 @@ def main() -> None:
         if missing.name is None or missing.name.startswith("nextrapolate"):
             raise
         raise SystemExit(
-            f"nextrapolate-server: {missing.name} is not installed: client and plugin do without it. Where "
-            "the server is to run, pip install -c constraints.txt '.[server]' in a clone of nextrapolate"
+            f"nextrapolate-server: {missing.name} is not installed; the client and the plugin do not need "
+            "it. To run the server, pip install -c constraints.txt '.[server]' in a clone of nextrapolate"
         ) from None
     command()

@@ -11,25 +11,25 @@ from nextrapolate_service.server.tables import print_table
 from nextrapolate_store.keys import KeyRecord, Scope
 
 keys = typer.Typer(
-    help="Make, list and revoke API keys, on a running server.", no_args_is_help=True, rich_markup_mode=None
+    help="Create, list and revoke API keys of a running server.", no_args_is_help=True, rich_markup_mode=None
 )
 
 
 @keys.command()
 def create(
-    tenant: Annotated[str, typer.Option(help="Whose series and jobs the key opens.")],
+    tenant: Annotated[str, typer.Option(help="The tenant whose series and jobs the key gives access to.")],
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
             metavar="SCOPE",
-            help="What it opens: read, write (with read) or metrics; repeatable. [default: write]",
+            help="What the key allows: read, write (includes read) or metrics; repeatable. [default: write]",
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="What the key is for, to tell it by.")] = "",
+    name: Annotated[str, typer.Option(help="A name for the key, to recognise it by.")] = "",
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key and show it, this once: only a digest of it is kept."""
+    """Create a key and show it, this once: only a digest of it is kept."""
     with open_store(data_dir) as operated:
         record, text = operated.store.keys.create(tenant, scope or [Scope.WRITE], name)
         operated.note("create_key", tenant, ids={"key_id": record.id}, scopes=sorted(record.scopes))
@@ -38,7 +38,9 @@ def create(
         return
     typer.echo(text)
     opens = " and ".join(sorted(record.scopes))
-    typer.echo(f"key {record.id} of tenant {tenant}, to {opens}: keep it, it cannot be shown again", err=True)
+    typer.echo(
+        f"key {record.id} of tenant {tenant}, scope {opens}: keep it, it cannot be shown again", err=True
+    )
 
 
 @keys.command("list")
@@ -47,7 +49,7 @@ def list_keys(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """List all keys, the revoked among them, oldest first."""
+    """List all keys, including revoked ones, oldest first."""
     with open_store(data_dir) as operated:
         found = [key for key in operated.store.keys.list() if tenant in (None, key.tenant)]
     if as_json:
@@ -72,14 +74,14 @@ def revoke(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Refuse a key from now on, for ever; requests that are under way still end."""
+    """Refuse a key from now on, permanently; requests in progress still complete."""
     with open_store(data_dir) as operated:
         record = operated.store.keys.revoke(key_id)
         operated.note("revoke_key", record.tenant, ids={"key_id": record.id})
     if as_json:
         typer.echo(json.dumps(_as_json(record)))
     else:
-        typer.echo(f"key {record.id} of tenant {record.tenant} opens nothing any more")
+        typer.echo(f"key {record.id} of tenant {record.tenant} is no longer accepted")
 
 
 def _as_json(key: KeyRecord) -> dict[str, Any]:

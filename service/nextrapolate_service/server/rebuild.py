@@ -34,7 +34,7 @@ def rebuild_store(data_dir: Path | None, redis_server: Path | None, *, add_missi
         return Store.rebuild(StoreSettings.from_environment(), add_missing=add_missing)
     folder = DataFolder((data_dir or DEFAULT_DATA_DIR).absolute())
     if not folder.path.is_dir():
-        raise ValueError(f"{folder.path} is no folder: give the --data-dir that the server had")
+        raise ValueError(f"{folder.path} is not a folder: give the --data-dir that the server used")
     with folder.locked():
         redis = EmbeddedRedis.prepare(find_redis_server(redis_server), folder.path)
         with _running(redis, folder.logs / "redis.log"):

@@ -29,7 +29,9 @@ def find_redis_server(configured: Path | None) -> Path:
     """
     if configured is not None:
         if not os.access(configured, os.X_OK) or configured.is_dir():
-            raise RedisNotFound(f"{configured} is no program that can be run: give the path of redis-server")
+            raise RedisNotFound(
+                f"{configured} is not a program that can be run: give the path of redis-server"
+            )
         return configured.absolute()
     for program in _PROGRAMS:
         found = shutil.which(program)
@@ -139,5 +141,5 @@ def _make_private(folder: Path) -> None:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise PermissionError(f"{folder} belongs to somebody else: choose another --data-dir")
+        raise PermissionError(f"{folder} belongs to another user: choose another --data-dir")
     folder.chmod(0o700)

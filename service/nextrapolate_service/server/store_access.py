@@ -21,7 +21,8 @@ from nextrapolate_store.store import Store
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of a running nextrapolate-server; else NEXTRAPOLATE_REDIS_URL, else nextrapolate-data.",
+        help="Folder of a running nextrapolate-server; by default NEXTRAPOLATE_REDIS_URL, else "
+        "nextrapolate-data.",
         show_default=False,
     ),
 ]
@@ -76,7 +77,8 @@ def _settings(data_dir: Path | None) -> StoreSettings:
     url = running_redis_url(folder)
     if url is None:
         raise ValueError(
-            f"no server runs on {folder.absolute()}: start `nextrapolate-server --data-dir {folder}` first, "
-            "or set NEXTRAPOLATE_REDIS_URL and NEXTRAPOLATE_DATA_DIR as the API has them"
+            f"no server runs on {folder.absolute()}: start `nextrapolate-server --data-dir {folder}` "
+            "first, or set NEXTRAPOLATE_REDIS_URL and NEXTRAPOLATE_DATA_DIR to the same values as for the "
+            "API"
         )
     return StoreSettings(url, folder)

@@ -114,7 +114,7 @@ class _Child:
             if obstacle not in told and time.monotonic() - started > _SILENT_SECONDS:
                 told.add(obstacle)
                 self._tell(
-                    f"{self._part.name} is not ready yet: {obstacle}; waiting for that, see {self._part.log}"
+                    f"{self._part.name} is not ready yet: {obstacle}; waiting for it, see {self._part.log}"
                 )
             await asyncio.sleep(_ASK_SELDOM_SECONDS if told else _ASK_AGAIN_SECONDS)
 
@@ -128,7 +128,7 @@ class _Child:
             if time.monotonic() - started > _STEADY_SECONDS:
                 pause = _FIRST_PAUSE
             self._tell(
-                f"{self._part.name} {_how(code)}, it starts again in {pause:g} s: see {self._part.log}"
+                f"{self._part.name} {_how(code)}, it is restarted in {pause:g} s: see {self._part.log}"
             )
             await asyncio.sleep(pause)
             pause = min(_LONGEST_PAUSE, 2 * pause)

@@ -13,22 +13,22 @@ from nextrapolate_store.store import Store
 from nextrapolate_store.tenants import Quota, Usage
 
 tenants = typer.Typer(
-    help="Show what tenants use, and set how much they may.", no_args_is_help=True, rich_markup_mode=None
+    help="Show what tenants use, and set their quotas.", no_args_is_help=True, rich_markup_mode=None
 )
 
-Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="Whose quotas.")]
+Tenant = Annotated[str, typer.Argument(metavar="TENANT", help="The tenant.")]
 
 
 def _size(text: str) -> int:
     try:
         return parse_size(text)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no size: write it as 500GiB") from None
+        raise typer.BadParameter(f"{text!r} is not a size: write it like 500GiB") from None
 
 
 @tenants.command("list")
 def list_tenants(data_dir: DataDir = None, as_json: Json = False) -> None:
-    """List all tenants that ever had a key, with what they use of how much they may."""
+    """List all tenants that ever had a key, with their use and their quotas."""
     with open_store(data_dir) as operated:
         names = _names(operated.store)
         usages = {name: operated.store.quotas.usage(name) for name in names}
@@ -46,15 +46,26 @@ def set_quotas(
     tenant: Tenant,
     size: Annotated[
         int | None,
-        typer.Option("--bytes", parser=_size, metavar="SIZE", help="Uploads and results, such as 500GiB."),
+        typer.Option(
+            "--bytes",
+            parser=_size,
+            metavar="SIZE",
+            help="Maximum size of uploads and results, such as 500GiB.",
+        ),
     ] = None,
     series: Annotated[int | None, typer.Option(min=0, help="Series.")] = None,
-    queued_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that wait; more are refused.")] = None,
-    running_jobs: Annotated[int | None, typer.Option(min=0, help="Jobs that run; more wait.")] = None,
-    uploads: Annotated[int | None, typer.Option(min=0, help="Uploads at the same time.")] = None,
+    queued_jobs: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of queued jobs; more are refused.")
+    ] = None,
+    running_jobs: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of running jobs; more have to wait.")
+    ] = None,
+    uploads: Annotated[
+        int | None, typer.Option(min=0, help="Maximum number of simultaneous uploads.")
+    ] = None,
     data_dir: DataDir = None,
 ) -> None:
-    """Give a tenant quotas of its own; those that are not named stay as they are."""
+    """Give a tenant quotas of its own; quotas that are not named stay as they are."""
     given = {
         Quota.BYTES: size,
         Quota.SERIES: series,
@@ -64,7 +75,7 @@ def set_quotas(
     }
     quotas = {quota: most for quota, most in given.items() if most is not None}
     if not quotas:
-        raise typer.BadParameter("name a quota to set, such as --bytes 500GiB")
+        raise typer.BadParameter("give a quota to set, such as --bytes 500GiB")
     with open_store(data_dir) as operated:
         _check_known(tenant, operated.store)
         operated.store.quotas.set(tenant, quotas)
@@ -75,12 +86,12 @@ def set_quotas(
 
 @tenants.command()
 def reset(tenant: Tenant, data_dir: DataDir = None) -> None:
-    """Give a tenant the quotas that all tenants have."""
+    """Give a tenant the default quotas of all tenants."""
     with open_store(data_dir) as operated:
         _check_known(tenant, operated.store)
         operated.store.quotas.reset(tenant)
         operated.note("reset_quotas", tenant)
-    typer.echo(f"the tenant {tenant} has no quotas of its own any more")
+    typer.echo(f"the tenant {tenant} no longer has quotas of its own")
 
 
 def _names(store: Store) -> list[str]:
@@ -95,8 +106,10 @@ def _check_known(tenant: str, store: Store) -> None:
         ValueError: no tenant has this name.
     """
     if tenant not in (names := _names(store)):
-        there_are = f"there are {', '.join(names)}" if names else "there are none yet"
-        raise ValueError(f"there is no tenant {tenant!r}: {there_are}; the first key of one makes it")
+        there_are = f"the tenants are {', '.join(names)}" if names else "there are none yet"
+        raise ValueError(
+            f"there is no tenant {tenant!r}: {there_are}; a tenant is created with its first key"
+        )
 
 
 def _as_json(usage: dict[Quota, Usage]) -> dict[str, dict[str, int]]:

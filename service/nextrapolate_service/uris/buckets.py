@@ -24,8 +24,8 @@ def pin(uri: S3Uri, buckets: frozenset[str]) -> Pinned:
     if uri.bucket not in buckets:
         listed = ", ".join(sorted(buckets)) or "none, so that s3:// is off"
         raise RefusedUriError(
-            f"s3://{uri.bucket} is refused: it is none of the buckets this server reads from ({listed}): "
-            "ask its operator to list it, or upload to a series",
+            f"s3://{uri.bucket} is refused: it is not one of the buckets that this server reads from "
+            f"({listed}): ask its operator to add it, or upload to a series",
             field="checkpoints",
         )
     return Pinned(_model(uri), look_up(uri.bucket, f"{uri.key}/{ADAPTER_CONFIG}"))

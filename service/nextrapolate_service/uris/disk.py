@@ -65,8 +65,8 @@ def resolve_below(roots: FileRoots, path: Path) -> Path:
     listed = ", ".join(str(folder) for folder in roots.folders) or "none, so that file:// is off"
     raise _refused(
         path,
-        f"there is no such file below the folders this server reads from ({listed}): "
-        "mend the path, or upload to a series",
+        f"there is no such file below the folders this server reads from ({listed}): fix the path, or "
+        "upload to a series",
     )
 
 
@@ -79,7 +79,10 @@ def open_resolved(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        why = f"the server cannot read it ({error.strerror}): let it, or upload to a series"
+        why = (
+            f"the server cannot read it ({error.strerror}): make it readable for the server, or upload to "
+            "a series"
+        )
         raise _refused(path, why) from None
     return os.fdopen(descriptor, "rb")
 

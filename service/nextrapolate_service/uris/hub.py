@@ -48,5 +48,5 @@ class Hub:
         if name == ADAPTER_MODEL and folder + PICKLED_MODEL in files:
             raise pickled(PICKLED_MODEL)
         raise RemoteNotFound(
-            f"there is no {folder}{name} in {uri.repo} at {uri.revision}: mend the URI, or push it there"
+            f"there is no {folder}{name} in {uri.repo} at {uri.revision}: fix the URI, or push the file there"
         )

@@ -86,16 +86,16 @@ def parse(text: str) -> Uri:
     """
     for character, what in _FORBIDDEN.items():
         if character in text:
-            raise _refused(text, f"it holds {what}: give the plain path")
+            raise _refused(text, f"it contains {what}: give the plain path")
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
-        raise _refused(text, "it holds a control character: give the plain path")
+        raise _refused(text, "it contains a control character: give the plain path")
     if "{" in text or "}" in text:
-        raise _refused(text, "write a range of steps as {10..150..10}, and one of them at most")
+        raise _refused(text, "write a range of steps as {10..150..10}, and at most one range")
     scheme, separator, rest = text.partition("://")
     if not separator or scheme not in _PARSERS:
         raise _refused(text, "only file://, hf:// and s3:// are read: upload to a series instead")
     if not {".", ".."}.isdisjoint(rest.split("/")):
-        raise _refused(text, "it holds '.' or '..' as a folder: give the plain path")
+        raise _refused(text, "it contains '.' or '..' as a folder: give the plain path")
     return _PARSERS[scheme](text, rest)
 
 
@@ -108,7 +108,7 @@ def step_of(text: str) -> int:
     steps = [step for part in re.split("[/@]", text) if (step := named_step(part)) is not None]
     if not steps:
         raise UnknownStepError(
-            f"{shown(text)} names no step: give `step`, or a path with checkpoint-N or global_step_N",
+            f"{shown(text)} contains no step: give `step`, or a path with checkpoint-N or global_step_N",
             field="checkpoints",
         )
     return steps[-1]
@@ -129,7 +129,8 @@ def _expanded(text: str) -> Iterator[tuple[str, int | None]]:
     numbers = range(first, last + 1, stride) if stride else ()
     if not 1 <= len(numbers) <= MOST_CHECKPOINTS:
         raise _refused(
-            text, f"the range {found[0]} has to ascend, to 1 up to {MOST_CHECKPOINTS} steps: mend its numbers"
+            text,
+            f"the range {found[0]} has to ascend, and to give 1 to {MOST_CHECKPOINTS} steps: fix its numbers",
         )
     for number in numbers:
         yield f"{text[: found.start()]}{number}{text[found.end() :]}", number

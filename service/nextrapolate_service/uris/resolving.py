@@ -55,7 +55,8 @@ def _pin(checkpoint: Checkpoint, settings: ServiceSettings, hub: Hub) -> Pinned:
         limit = largest(name, settings.max_upload_bytes)
         if not isinstance(file, FileSource) and file.bytes > limit:
             raise RefusedUriError(
-                f"{checkpoint.text} is refused: {name} has {file.bytes} bytes, this server takes {limit}",
+                f"{checkpoint.text} is refused: {name} has {file.bytes} bytes, but this server accepts at "
+                f"most {limit}",
                 field="checkpoints",
             )
     return pinned

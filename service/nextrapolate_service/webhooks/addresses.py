@@ -45,9 +45,11 @@ def check_webhook(url: str, networks: Iterable[Network]) -> None:
         parsed.raw_host.decode("ascii").encode("idna")  # as it will be where it is looked up
         host, port = parsed.host, 443 if parsed.port is None else parsed.port
     except (httpx.InvalidURL, UnicodeError) as error:
-        raise _refused(f"this is no URL ({error}): mend it") from None
+        raise _refused(f"this is not a valid URL ({error}): fix it") from None
     if port not in _PORTS:
-        raise _refused(f"there is no port {port}: give one from {_PORTS[0]} to {_PORTS[-1]}, or none for 443")
+        raise _refused(
+            f"{port} is not a valid port: give one from {_PORTS[0]} to {_PORTS[-1]}, or none for 443"
+        )
     try:
         check_address(ip_address(host), networks)
     except ValueError:  # a name, which is looked up when it is told
@@ -65,7 +67,8 @@ def check_address(address: Address, networks: Iterable[Network]) -> None:
     for meant in _meant(address):
         if not _is_public(meant):
             raise _refused(
-                f"{address} is no public address: give one, or ask the server's operator to allow its network"
+                f"{address} is not a public address: give one, or ask the server's operator to allow its "
+                "network"
             )
 
 

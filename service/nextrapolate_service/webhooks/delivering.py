@@ -21,7 +21,9 @@ _log = logging.getLogger(__name__)
 _AT_ONCE = 64
 _JITTER = random.Random()  # noqa: S311 - no secret, and nobody else's numbers, which a seed may have fixed
 _SECRET_LOST = Outcome(
-    None, "its secret is lost, as where a backup without it was restored, and nothing is told unsigned for it"
+    None,
+    "its secret is lost, for example because a backup without it was restored, and nothing is sent "
+    "unsigned in its place",
 )
 
 
@@ -48,7 +50,7 @@ async def _first_through(telling: set[asyncio.Task[None]], seconds: float) -> se
         return telling
     through, rest = await asyncio.wait(telling, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     if any(task.cancelled() for task in through):  # by nobody here, and a group of tasks says nothing of it
-        _log.error("a webhook was left half told; it is told again when its hold is over")
+        _log.error("a webhook was interrupted while it was sent; it is sent again when its hold is over")
     return rest
 
 
@@ -64,7 +66,7 @@ def _logged(what: str) -> Iterator[None]:
 
 
 async def _tell(store: Store, sender: Sender, pauses: tuple[float, ...], due: DueDelivery) -> None:
-    with _logged("what came of a webhook is not noted"):
+    with _logged("the outcome of a webhook was not recorded"):
         await _deliver(store, sender, pauses, due)
 
 
@@ -80,7 +82,7 @@ async def _deliver(store: Store, sender: Sender, pauses: tuple[float, ...], due:
     try:
         outcome = await sender.send(job.tenant, webhook.url, message(job, secret, datetime.now(UTC)))
     except Exception:  # noqa: BLE001 - logged, and noted: it must hold up neither this webhook nor others
-        _log.exception("a webhook cannot be told", extra={"job_id": job.id, "attempt": due.attempt})
+        _log.exception("a webhook cannot be sent", extra={"job_id": job.id, "attempt": due.attempt})
         outcome = Outcome(None, "the server made a mistake; its log has more")
     wait = None
     if outcome.error is not None and not outcome.is_final and due.attempt <= len(pauses):
@@ -96,4 +98,6 @@ async def _settle(store: Store, due: DueDelivery, outcome: Outcome, wait: float 
     if settled:
         _log.info("webhook: %s", what, extra=which)
     else:
-        _log.warning("webhook: %s, after another attempt was begun: this one is not noted", what, extra=which)
+        _log.warning(
+            "webhook: %s, after another attempt was started: this one is not recorded", what, extra=which
+        )

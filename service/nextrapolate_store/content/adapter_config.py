@@ -97,7 +97,8 @@ def check_fields(fields: Mapping[str, Any]) -> ConfigFacts:
 def _check_size(document: bytes | bytearray) -> None:
     if len(document) > MAX_CONFIG_BYTES:
         raise FileTooLarge(
-            f"adapter_config.json is larger than {MAX_CONFIG_BYTES} bytes: send the file of PEFT",
+            f"adapter_config.json is larger than {MAX_CONFIG_BYTES} bytes: send the file that PEFT has "
+            "written",
             field="adapter_config.json",
         )
 

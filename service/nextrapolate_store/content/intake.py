@@ -77,4 +77,4 @@ def check_size(name: str, size: int, limit: int) -> None:
         FileTooLarge: it has more than `limit` bytes.
     """
     if size > limit:
-        raise FileTooLarge(f"{name} has more than the {limit} bytes that this server takes", field=name)
+        raise FileTooLarge(f"{name} is larger than the {limit} bytes that this server accepts", field=name)

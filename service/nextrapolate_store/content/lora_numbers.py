@@ -37,7 +37,7 @@ def check_numbers(fields: Mapping[str, Any]) -> int:
             if not is_usable(value):
                 raise broken(
                     field,
-                    f"{field} has {shown(value)} for {shown(pattern)}, and not {wanted}; send the run's own "
+                    f"{field} has {shown(value)} for {shown(pattern)}, not {wanted}; send the run's own "
                     "configuration",
                 )
             if not _PLAIN_NAME.fullmatch(pattern) and (unseen := unseen - len(pattern)) >= 0:
@@ -69,8 +69,8 @@ def _check_pattern(field: str, pattern: str) -> None:
     except (re.error, OverflowError, RecursionError) as error:
         raise broken(
             field,
-            f"{field} has {shown(pattern)}, which is no regular expression ({error}); send the run's own "
-            "configuration",
+            f"{field} has {shown(pattern)}, which is not a regular expression ({error}); send the run's "
+            "own configuration",
         ) from None
 
 

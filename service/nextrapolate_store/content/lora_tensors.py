@@ -54,7 +54,7 @@ def check_tensors(tensors: Mapping[str, Tensor]) -> None:
         _check_other(name)
     if not factors:
         raise broken(
-            "header", f"there is no lora_A and no lora_B in it: this is no LoRA adapter; {SAVE_AGAIN}"
+            "header", f"it contains no lora_A and no lora_B, so it is not a LoRA adapter; {SAVE_AGAIN}"
         )
     for name, found in factors.items():
         other = f"{found['module']}.lora_{'B' if found['factor'] == 'A' else 'A'}.weight"

@@ -74,7 +74,8 @@ class HeaderCheck:
             what = "is truncated" if total < expected else "has trailing bytes"
             raise broken(
                 "data_offsets",
-                f"the file {what}: it has {total} bytes, its header says {expected}; save or send it whole",
+                f"the file {what}: it has {total} bytes, but its header says {expected}; save or send the "
+                "whole file",
             )
 
 
@@ -105,7 +106,9 @@ def _header_length(prefix: bytes) -> int:
     for magic, what in _MAGIC.items():
         if prefix.startswith(magic):
             raise broken("header", f"this is {what}, which can run code when it is loaded; {SAVE_AGAIN}")
-    raise broken("header", f"a header of {length} bytes is none (at most {MAX_HEADER_BYTES}); {SAVE_AGAIN}")
+    raise broken(
+        "header", f"a header of {length} bytes is not valid (at most {MAX_HEADER_BYTES}); {SAVE_AGAIN}"
+    )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

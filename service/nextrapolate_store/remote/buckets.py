@@ -71,11 +71,15 @@ def _asking(bucket: str, key: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ValueError):  # ValueError: no object can have such a key
-        raise RemoteNotFound(f"there is no {what}: mend the URI") from None
+        raise RemoteNotFound(f"there is no {what}: fix the URI") from None
     except (PermissionDeniedError, UnauthenticatedError):
-        raise RemoteNotFound(f"this server may not read {what}: mend the URI, or let it") from None
+        raise RemoteNotFound(
+            f"this server may not read {what}: fix the URI, or give the server access"
+        ) from None
     except PreconditionError:
-        raise RemoteChanged(f"{what} is not any more what it was when the job was submitted") from None
+        raise RemoteChanged(f"{what} is no longer what it was when the job was submitted") from None
     except BaseError as error:
         reason = str(error).partition("\n")[0]
-        raise RemoteUnavailable(f"{what} cannot be had just now ({reason}): try again later") from error
+        raise RemoteUnavailable(
+            f"{what} cannot be fetched at the moment ({reason}): try again later"
+        ) from error

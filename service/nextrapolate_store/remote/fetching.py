@@ -62,10 +62,10 @@ class Fetcher:
                 intake.write(piece)
             if intake.bytes_written < file.bytes:
                 raise RemoteUnavailable(
-                    f"{file.bytes} bytes were announced, {intake.bytes_written} came: try again later"
+                    f"{file.bytes} bytes were announced, but {intake.bytes_written} arrived: try again later"
                 )
             if isinstance(file, HubFile) and file.sha256 not in (None, intake.sha256):
-                raise RemoteUnavailable(f"{file.path} came damaged from the Hub: try again later")
+                raise RemoteUnavailable(f"{file.path} arrived damaged from the Hub: try again later")
             info = intake.commit()
         if _told(file) is None:
             self._note(file).unlink(missing_ok=True)

@@ -100,7 +100,7 @@ def _asking(what: str) -> Iterator[None]:
     try:
         yield
     except HFValidationError as error:
-        raise RemoteNotFound(f"{what} cannot be at a Hub ({error}): mend the name") from None
+        raise RemoteNotFound(f"{what} cannot be on a Hub ({error}): fix the name") from None
     except LocalEntryNotFoundError as error:  # the client's way to say that it got no answer
         raise _unavailable(what, error.__cause__ or error) from error
     except (EntryNotFoundError, HfHubHTTPError) as error:
@@ -108,7 +108,7 @@ def _asking(what: str) -> Iterator[None]:
         if status not in (400, 401, 403, 404):
             raise _unavailable(what, error) from error
         raise RemoteNotFound(
-            f"the Hub shows no {what} to this caller (it answers {status}): mend the name, or, where it is "
+            f"the Hub shows no {what} to this caller (it answers {status}): fix the name, or, if it is "
             "private or gated, send a token that may read it as X-Hub-Token"
         ) from None
     except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: hf_xet's own
@@ -119,4 +119,6 @@ def _asking(what: str) -> Iterator[None]:
 
 def _unavailable(what: str, error: BaseException) -> RemoteUnavailable:
     reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return RemoteUnavailable(f"{what} cannot be had from the Hub just now ({reason}): try again later")
+    return RemoteUnavailable(
+        f"{what} cannot be fetched from the Hub at the moment ({reason}): try again later"
+    )
