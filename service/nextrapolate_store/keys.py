@@ -169,8 +169,8 @@ class KeyStore:
         except OSError as error:  # a key that has leaked does not wait for a disk
             self._note_revocation(key_id, now.revoked_at)
             error.add_note(
-                f"(key {key_id} opens nothing any more, but a rebuild would let it in again: when the disk "
-                "can be written, revoke it once more)"
+                f"(key {key_id} is no longer accepted, but a rebuild would restore it: when the disk can "
+                "be written again, revoke it once more)"
             )
             raise
         self._note_revocation(key_id, revoked_at)

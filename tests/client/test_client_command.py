@@ -133,7 +133,7 @@ def test_leaving_a_watched_job_says_so_too(
     assert ended.code == 130
     at = f"--url {scripted.url}`"
     assert f"`nextrapolate jobs watch j1 {at} follows it, " in ended.err
-    assert f"`nextrapolate jobs cancel j1 {at} ends it, " in ended.err
+    assert f"`nextrapolate jobs cancel j1 {at} cancels it, " in ended.err
     assert f"`nextrapolate jobs download j1 --out DIR {at} fetches its result" in ended.err
 
 
@@ -145,7 +145,7 @@ def test_the_result_of_a_finished_job(run: Run, service: ScriptedServer, tmp_pat
     assert {path.name: path.read_bytes() for path in out.iterdir()} == ADAPTER
     again = run("jobs", "download", "j1", "--out", out, "--url", service.url)
     assert again.code == 2
-    assert "is there already and is not overwritten" in again.err
+    assert "already exists and is not overwritten" in again.err
 
 
 def test_the_result_of_an_inspection_is_a_report(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
@@ -196,30 +196,36 @@ def test_extrapolate_as_json(run: Run, service: ScriptedServer, tmp_path: Path) 
         (["nowhere"], "there is no folder nowhere"),
         (
             ["{run}", "--method", "nxt"],
-            "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extr",
+            "no method 'nxt'; the methods are alpharl, auto, autoregression, .*next, .*weight-extr",
         ),
-        (["{run}", "--set", "apha=1"], "auto takes no apha; known are horizon_steps, seed, alpha"),
+        (
+            ["{run}", "--set", "apha=1"],
+            "auto does not take apha; its parameters are horizon_steps, seed",
+        ),
         (["{run}", "--set", "epochs"], "for '--set': write name=value, not 'epochs'"),
         (
             ["{run}", "--set", "alpha=1", "--alpha", "2"],
             "for '--alpha': --set gives alpha as well: give it only once",
         ),
         (["{run}", "--rank", "huge"], "for '--rank': 'huge' is not one of 'same', 'grow'"),
-        (["{run}", "--set", "name=none"], "auto takes no name; known are horizon_steps"),
-        (["{run}", "--set", "out=here"], "auto takes no out; known are horizon_steps"),
-        (["{run}", "--set", "method=none"], "auto takes no method; known are horizon_steps"),
-        (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "no folder that can be written"),
+        (["{run}", "--set", "name=none"], "auto does not take name; its parameters are horizon_steps"),
+        (["{run}", "--set", "out=here"], "auto does not take out; its parameters are horizon_steps"),
+        (["{run}", "--set", "method=none"], "auto does not take method; its parameters are horizon_steps"),
+        (["{run}", "--out", "{run}/checkpoint-10/adapter_config.json/out"], "not a writable folder"),
         (["{run}", "--out", "/proc/out"], "/proc/out cannot be created: /proc is not a writable folder"),
         (["{run}", "--api-key", "schlüssel"], "the one line from the server's api_key file"),
         (["{run}", "--method", "next", "--set", "epochs=many"], "next: epochs: .*valid integer"),
         (["{run}", "--alpha", "nan"], "auto: alpha: Input should be a number\n"),
-        (["{run}", "--method", "soup", "--set", "scores=1,2"], "nextrapolate: soup: scores belong to"),
+        (
+            ["{run}", "--method", "soup", "--set", "scores=1,2"],
+            "soup: selection='greedy' and scores",
+        ),
         (["{run}/checkpoint-10", "nowhere"], "there is no folder nowhere"),
-        (["{run}", "{run}/.."], "is a run with checkpoints in it: give one run alone"),
+        (["{run}", "{run}/.."], "is a run that contains checkpoints: give a single run"),
         (["{run}", "--horizon-steps", "0"], "auto: horizon_steps: .*greater than or equal to 1"),
         (["{run}", "--until", "10"], "only checkpoint-10 up to step 10"),
         (["{run}", "--out", "{run}"], "not overwritten"),
-        (["{run}", "--url", "localhost:8008"], "no server's address"),
+        (["{run}", "--url", "localhost:8008"], "not a server's address"),
     ],
 )
 def test_bad_input(
@@ -389,7 +395,7 @@ def test_a_job_that_does_not_exist_is_told_in_words_of_the_command(
         ),
         (
             WeightExtrapolationMethod,
-            "  from_step = None (0 <= from_step): the line starts at",
+            "  from_step = None (0 <= from_step): step of the checkpoint",
         ),
         (DareMethod, "  drop = 0.5 (0 <= drop < 1): share of the entries to drop"),
         (AlphaRlMethod, "  rewards = None: reward of each checkpoint used"),
@@ -416,10 +422,10 @@ def test_methods(run: Run, scripted: ScriptedServer) -> None:
     listed = run("methods", "--url", scripted.url)
     assert "next: NExt (arXiv 2604.11446)" in listed.out
     for parameter in (
-        "horizon_steps = 50 (1 <= horizon_steps <= 100000): training steps to predict ahead",
+        "horizon_steps = 50 (1 <= horizon_steps <= 100000): training steps to predict beyond",
         "alpha = 1.0 (0 <= alpha <= 100): factor on the predicted update",
         "preset = default (default or paper): default: regression",
-        "use_global = True: look at the global delta",
+        "use_global = True: use the global delta",
         "decay = 0.5 (0 < decay <= 1): preset=default: weight",
     ):
         assert f"  {parameter}" in listed.out

@@ -103,7 +103,7 @@ def test_a_wait_outlives_a_restart_and_says_so_once(
     away, back = told(caplog)
     assert re.fullmatch(
         rf"no nextrapolate server answers at {scripted.url} \(.+\); "
-        f"job j1 is not lost; the server is waited for, up to {longest} s",
+        f"job j1 is not lost; waiting for the server for up to {longest} s",
         away,
     )
     assert re.fullmatch(rf"{scripted.url} answers again, after \d+ s", back)
@@ -147,7 +147,7 @@ def test_the_rest_of_a_short_wait_is_told_in_seconds_that_are_left(
     with pytest.raises(WaitTimeoutError):
         make_client(scripted.url).wait("j1", timeout=0.6)
     (away,) = told(caplog)
-    assert away.endswith("; job j1 is not lost; the server is waited for, up to 1 s")
+    assert away.endswith("; job j1 is not lost; waiting for the server for up to 1 s")
 
 
 def test_patience_may_be_without_end(
@@ -156,7 +156,7 @@ def test_patience_may_be_without_end(
     scripted.on("GET", EVENTS, stream(QUEUED, then=hang_up), hang_up, stream(DONE))
     scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
     make_client(scripted.url, patience=math.inf).wait("j1")
-    assert told(caplog)[0].endswith("; job j1 is not lost; the server is waited for")
+    assert told(caplog)[0].endswith("; job j1 is not lost; waiting for the server")
 
 
 def test_patience_ends(make_client: MakeClient, scripted: ScriptedServer) -> None:

@@ -118,7 +118,7 @@ def test_a_folder_that_is_taken_is_told_of_before_the_job_is_waited_for(
         waited.setattr("nextrapolate.wire.events.Listener.stream_options", lambda _: pytest.fail("it waits"))
         (tmp_path / "extrapolated-100").mkdir()
         (tmp_path / "extrapolated-100" / "adapter_model.safetensors").touch()
-        with pytest.raises(CheckpointError, match="extrapolated-100 is there already") as taken:
+        with pytest.raises(CheckpointError, match="extrapolated-100 already exists") as taken:
             client.extrapolate("01JGFJJZ00ABCDEFGHJKMNPQRS", method=AutoMethod(horizon_steps=70))
     assert "`nextrapolate jobs download j1 --out DIR`" in taken.value.__notes__[0]
 
@@ -134,7 +134,7 @@ def test_nothing_is_sent_before_all_is_checked(
         client.backtest(run, at=20, horizon_steps=0)
     (run / "extrapolated-80").mkdir()
     (run / "extrapolated-80" / "adapter_model.safetensors").touch()
-    with pytest.raises(CheckpointError, match="extrapolated-80 is there already"):
+    with pytest.raises(CheckpointError, match="extrapolated-80 already exists"):
         client.extrapolate(run)
     (run / "checkpoint-20" / "adapter_config.json").unlink()
     with pytest.raises(CheckpointError, match="adapter_config"):

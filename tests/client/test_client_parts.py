@@ -77,9 +77,13 @@ def test_a_method_may_be_changed() -> None:
         (
             "nxt",
             {},
-            "no method 'nxt'; known are alpharl, auto, autoregression, .*next, .*weight-extrapolation",
+            "no method 'nxt'; the methods are alpharl, auto, autoregression, .*next, .*weight-extrapolation",
         ),
-        ("weight-extrapolation", {"apha": 1}, "takes no apha; known are horizon_steps, seed, alpha, window"),
+        (
+            "weight-extrapolation",
+            {"apha": 1},
+            "take apha; its parameters are horizon_steps, seed, alpha, window",
+        ),
         ("next", {"alpha": "much"}, "next: alpha: .*valid number"),
         ("next", {"alpha": -1}, "next: alpha: .*greater than or equal to 0"),
         (
@@ -184,7 +188,7 @@ def test_a_worker_that_takes_a_job_ends_its_queueing() -> None:
     told: list[Progress] = []
     claimed = an_event(1, message="host:7").model_copy(update={"type": "claimed"})
     Tracker(told.append, uploads=False).event(claimed)
-    assert told == [Progress("resolve", 0.0, "worker host:7 has it")]
+    assert told == [Progress("resolve", 0.0, "worker host:7 is running it")]
 
 
 def test_progress_runs_over_one_scale() -> None:

@@ -116,7 +116,7 @@ def test_a_run_that_has_jumped_by_itself_ends_the_watch(
     )
     assert watcher.look()
     with pytest.raises(
-        CheckpointError, match=r"this run has jumped after 10, .* give its series, S, instead"
+        CheckpointError, match=r"this run has jumped after step 10, .* give its series, S, instead"
     ):
         watcher.look()
     assert lines == ["posted step 10"]
@@ -270,7 +270,7 @@ def test_a_checkpoint_that_the_service_refuses_holds_up_no_other(
     assert lines[0] == "posted step 10"
     assert lines[1].startswith("step 20 is left out: adapter_model.safetensors: the file is truncated")
     assert lines[2].startswith(
-        f"step 30 is left out: {folder / 'checkpoint-30' / 'adapter_config.json'} is no JSON"
+        f"step 30 is left out: {folder / 'checkpoint-30' / 'adapter_config.json'} is not JSON"
     )
     assert lines[3] == "posted step 40"
     assert lines[4].startswith("extrapolated step 40 to 50: ")
@@ -442,7 +442,8 @@ def test_what_is_no_checkpoint_is_left_out(written: Path, folder: Path, scripted
     assert "is a pickle" in pickled
     assert unreachable.startswith("trying again: no nextrapolate server answers")
     assert (
-        without == f"step 30 is left out for now: {folder / 'checkpoint-30'} holds no PEFT adapter: " + NEEDED
+        without
+        == f"step 30 is left out for now: {folder / 'checkpoint-30'} contains no PEFT adapter: " + NEEDED
     )
     assert watcher.notes.posted == []
 

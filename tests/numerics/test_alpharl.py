@@ -143,7 +143,7 @@ def test_rewards_that_never_differ_lead_nowhere(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", EVEN)
     update, actual = fitted(AlphaRl(rewards=(0.5,) * 6), run, 30)
     assert not actual.any()
-    assert "there is no update" in update.warnings[0]
+    assert "no direction of improvement, and no update" in update.warnings[0]
 
 
 @pytest.mark.parametrize("reward", [k / 100 for k in range(1, 100)])
@@ -183,5 +183,5 @@ def test_alpharl_says_how_many_checkpoints_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_target_without_rewards_is_refused() -> None:
-    with pytest.raises(ValueError, match="target_reward asks for rewards"):
+    with pytest.raises(ValueError, match="target_reward needs rewards"):
         AlphaRl(target_reward=0.5)

@@ -134,7 +134,7 @@ def test_a_short_series_has_no_backtest(method: Method, tmp_path: Path) -> None:
 
 def test_a_method_that_has_too_little_to_learn_from_says_so(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 60, 10))
-    with pytest.raises(NoBacktestError, match=r"needs 2 .* has 1 where 40 steps are held out") as told:
+    with pytest.raises(NoBacktestError, match=r"needs 2 .* has 1 when 40 steps are held out") as told:
         backtested(Autoregression(), run, 40)
     assert told.value.measurable_steps == 30
     assert backtested(Autoregression(), run, 30).origin_step == 20

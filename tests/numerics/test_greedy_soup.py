@@ -61,7 +61,7 @@ def test_the_greedy_soup_is_the_papers_under_predicted_scores(
     )
     np.testing.assert_allclose(actual, expected, rtol=1e-9, atol=1e-12)
     assert f"at step {', '.join(map(str, sorted(chosen)))}." in update.warnings[0]
-    assert "predicted from those of the checkpoints, not measured" in update.warnings[0]
+    assert "predicted from their scores, not measured" in update.warnings[0]
 
 
 @settings(deadline=None, max_examples=25)
@@ -111,5 +111,5 @@ def test_one_score_for_each_checkpoint_is_asked_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("soup", [{"selection": "greedy"}, {"scores": (0.1, 0.2)}])
 def test_scores_and_greedy_go_together(soup: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="scores belong to selection='greedy'"):
+    with pytest.raises(ValueError, match="selection='greedy' and scores go together"):
         Soup(**soup)  # type: ignore[arg-type]

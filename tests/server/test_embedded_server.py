@@ -136,7 +136,7 @@ def test_a_file_is_no_data_folder(tmp_path: Path) -> None:
 
 def test_a_redis_that_is_no_program_leaves_no_folder_behind(tmp_path: Path) -> None:
     said = run_and_fail("--port", "0", "--data-dir", str(tmp_path / "data"), "--redis-server", "/nowhere")
-    assert "/nowhere is no program that can be run" in said
+    assert "/nowhere is not a program that can be run" in said
     assert list(tmp_path.iterdir()) == []
 
 

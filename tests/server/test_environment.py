@@ -103,7 +103,9 @@ def test_a_device_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, device:
 def test_what_is_no_url_of_a_redis_is_named(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("NEXTRAPOLATE_REDIS_URL", url)
     for settings in (ServiceSettings, WorkerSettings):
-        with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_REDIS_URL is no URL of a Redis: ") as raised:
+        with pytest.raises(
+            ValueError, match=r"^NEXTRAPOLATE_REDIS_URL is not the URL of a Redis: "
+        ) as raised:
             settings.from_environment()
         assert "secret" not in str(raised.value)
 
@@ -112,7 +114,9 @@ def test_roots_are_absolute_and_may_be_mounted_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("NEXTRAPOLATE_FILE_ROOTS", f"{tmp_path}:relative")
-    with pytest.raises(ValueError, match=r"^NEXTRAPOLATE_FILE_ROOTS: 'relative' is no absolute path; write "):
+    with pytest.raises(
+        ValueError, match=r"^NEXTRAPOLATE_FILE_ROOTS: 'relative' is not an absolute path; write "
+    ):
         ServiceSettings.from_environment()
     monkeypatch.setenv("NEXTRAPOLATE_FILE_ROOTS", f"{tmp_path}:{tmp_path / 'later'}")
     assert ServiceSettings.from_environment().file_roots == (tmp_path, tmp_path / "later")

@@ -61,8 +61,8 @@ def test_quotas_are_set_and_reset(deployed: Store, store_settings: StoreSettings
 
 
 def test_mistakes_are_told_in_a_sentence(deployed: Store) -> None:
-    assert "name a quota to set" in run("set", "lab", code=2).stderr
-    assert "write it as 500GiB" in run("set", "lab", "--bytes", "lots", code=2).stderr
+    assert "give a quota to set" in run("set", "lab", code=2).stderr
+    assert "write it like 500GiB" in run("set", "lab", "--bytes", "lots", code=2).stderr
     assert "greater than or equal to 0" in run("set", "lab", "--series", "-1", code=2).stderr
 
 
@@ -71,7 +71,7 @@ def test_a_tenant_that_never_had_a_key_is_refused_by_name(
     deployed: Store, store_settings: StoreSettings, command: tuple[str, ...]
 ) -> None:
     refused = run(*command, code=1)
-    assert "there is no tenant 'typo': there are lab, ops" in refused.stderr
+    assert "there is no tenant 'typo': the tenants are lab, ops" in refused.stderr
     assert refused.stdout == ""
     assert not (store_settings.data_dir / "tenants" / "typo").exists()
     assert not (store_settings.data_dir / "audit").exists()

@@ -136,7 +136,7 @@ def test_too_few_checkpoints_says_how_many_are_needed(client: TestClient, series
     paper = {"name": "next", "preset": "paper"}
     answer = client.post("/jobs", json={"series": series_id, "until": 20, "method": paper})
     assert (
-        "next needs at least 6 checkpoints at this spacing and horizon, there are 2"
+        "next needs at least 6 checkpoints at this spacing and horizon, but there are 2"
         in problem(answer, 422, "too-few-checkpoints").detail
     )
     answer = client.post("/jobs", json={"series": series_id, "until": 0, "method": LINE})

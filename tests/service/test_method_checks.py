@@ -113,7 +113,7 @@ def test_one_number_for_each_checkpoint_is_asked_for(method: Method) -> None:
     with pytest.raises(ScoreCountError) as raised:
         check_method(method, [10, 20, 30, 40], "checkpoints", starts_at_base=True)
     (name,) = method.per_checkpoint
-    assert f"there are 3 {name}, and 4 checkpoints: give one for each" in str(raised.value)
+    assert f"there are 3 {name}, but 4 checkpoints: give one for each" in str(raised.value)
     assert raised.value.field == f"method.{name}"
 
 
@@ -148,13 +148,13 @@ def test_a_line_from_a_base_model_at_which_the_run_did_not_start() -> None:
 @pytest.mark.parametrize(
     ("method", "code", "says"),
     [
-        ({"name": "alpharl", "rewards": [0.1, 0.2]}, "score-count", "there are 2 rewards, and 3 checkpoints"),
+        ({"name": "alpharl", "rewards": [0.1, 0.2]}, "score-count", "there are 2 rewards, but 3 checkpoints"),
         ({"name": "alpharl", "rewards": [0.1, 0.1, 0.1]}, "invalid-request", "all rewards are equal"),
-        ({"name": "alpharl", "target_reward": 0.9}, "invalid-request", "target_reward asks for rewards"),
-        ({"name": "soup", "selection": "greedy"}, "invalid-request", "scores belong to selection"),
+        ({"name": "alpharl", "target_reward": 0.9}, "invalid-request", "target_reward needs rewards"),
+        ({"name": "soup", "selection": "greedy"}, "invalid-request", "selection='greedy' and scores"),
         ({"name": "relex", "degree": 3}, "too-few-checkpoints", "relex needs at least 4 checkpoints"),
-        ({"name": "weight-extrapolation", "from_step": 11}, "missing-checkpoint", "among 0, 10, 20"),
-        ({"name": "weight-extrapolation", "to_step": 20}, "invalid-request", "to_step asks for a from_step"),
+        ({"name": "weight-extrapolation", "from_step": 11}, "missing-checkpoint", "choose one of 0, 10, 20"),
+        ({"name": "weight-extrapolation", "to_step": 20}, "invalid-request", "to_step needs a from_step"),
     ],
 )
 def test_what_cannot_work_is_answered_at_submit(
@@ -168,8 +168,12 @@ def test_what_cannot_work_is_answered_at_submit(
     ("body", "code", "says"),
     [
         ({"method": {"name": "relex", "degree": 2}}, "too-few-checkpoints", "needs at least 4 checkpoints"),
-        ({"method": {"name": "weight-extrapolation", "from_step": 0}}, "missing-checkpoint", "among 10, 20"),
-        ({"task": "backtest", "at": 10, "horizon_steps": 10}, "too-few-checkpoints", "ask at a later one"),
+        (
+            {"method": {"name": "weight-extrapolation", "from_step": 0}},
+            "missing-checkpoint",
+            "choose one of 10, 20",
+        ),
+        ({"task": "backtest", "at": 10, "horizon_steps": 10}, "too-few-checkpoints", "choose a later step"),
     ],
 )
 def test_a_configuration_tells_that_the_run_did_not_start_at_the_base(

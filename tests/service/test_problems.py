@@ -249,7 +249,7 @@ def test_methods_come_with_paper_and_parameters(client: TestClient) -> None:
     methods = {method["name"]: method for method in client.get("/methods").json()["methods"]}
     assert set(methods) == set(METHODS)
     assert methods["next"]["paper"] == "arXiv:2604.11446"
-    assert methods["expo"]["title"].startswith("ExPO: W_c + alpha (W_c - W_0), the model as it is and")
+    assert methods["expo"]["title"].startswith("ExPO: W_c + alpha (W_c - W_0), from the base model")
     assert [name for name, method in methods.items() if method["paper"] is None] == [
         "auto",
         "autoregression",

@@ -58,7 +58,7 @@ def test_a_backtest_at_step_0_is_refused(client: TestClient, series_id: str) -> 
     assert client.put(f"{folder}/adapter_model.safetensors", content=model_bytes(0)).is_success
     body = {"task": "backtest", "series": series_id, "at": 0, "horizon_steps": 10}
     found = problem(client.post("/jobs", json=body), 422, "too-few-checkpoints")
-    assert "ask at a later one" in found.model_dump_json()
+    assert "choose a later step" in found.model_dump_json()
 
 
 def test_the_task_of_a_job_is_in_the_schema(client: TestClient) -> None:

@@ -223,7 +223,7 @@ def test_a_run_has_a_name_that_can_be_seen(client: TestClient) -> None:
     for unseen in ("   ", "\u200b\u202e", "\u3000\t"):
         answer = client.post("/series", json={"name": unseen})
         assert answer.status_code == 422
-        assert "that can be seen" in answer.text
+        assert "visible character" in answer.text
 
 
 def test_an_unknown_series_and_a_strange_step_are_refused(client: TestClient, empty: str) -> None:

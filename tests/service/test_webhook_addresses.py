@@ -76,7 +76,7 @@ def test_a_name_for_a_private_address_is_told_nothing(
         finish(job["id"])
         webhook = through(client, job["id"])
     assert (webhook.state, len(webhook.deliveries)) == ("given-up", 1)
-    assert "is no public address" in (webhook.deliveries[0].error or "")
+    assert "is not a public address" in (webhook.deliveries[0].error or "")
     assert receiver.told == []
 
 

@@ -104,7 +104,7 @@ def test_a_queued_job_beside_an_end_of_another_version_is_left_to_that(
 ) -> None:
     job = submit(store)
     end_of(store_settings, job).write_bytes(OF_ANOTHER_VERSION)
-    with pytest.raises(RecordUnreadable, match="another version"):
+    with pytest.raises(RecordUnreadable, match="written by a version"):
         store.jobs.claim(job.id, worker="test")
     assert store.jobs.get(TENANT, job.id).state is JobState.QUEUED
 
@@ -166,7 +166,7 @@ def test_one_that_cannot_be_read_costs_no_other_webhook_an_attempt(
     assert [(due.job.id, due.attempt) for due in store.deliveries.claim(9)] == [(first, 1), (last, 1)]
     for attempt in range(1, 9):
         noted = Delivery.model_validate_json(str(redis.hget(f"next:job:{unreadable}", f"delivery:{attempt}")))
-        assert "than this nextrapolate can read" in (noted.error or "")
+        assert "that this nextrapolate cannot read" in (noted.error or "")
         assert (noted.next_at is None) == (attempt == 8)  # an upgrade is long through by then
         assert redis.zscore(f"next:tenant-telling:{TENANT}", unreadable) is None
         if noted.next_at is not None:

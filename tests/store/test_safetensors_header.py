@@ -48,11 +48,11 @@ def renamed(before: str, after: str) -> bytes:
         ((MAX_HEADER_BYTES + 1).to_bytes(8, "little") + b"{}", "header", "at most"),
         (with_header_text("[1]"), "header", "not a JSON object"),
         (with_header_text("{" + "[" * 50_000), "header", "not JSON"),
-        (with_header({}), "header", "no LoRA adapter"),
+        (with_header({}), "header", "not a LoRA adapter"),
         (
             with_header({"x": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}}),
             "header",
-            "no LoRA adapter",
+            "not a LoRA adapter",
         ),
         (model_bytes()[:-1], "data_offsets", "truncated"),
         (model_bytes() + b"\0", "data_offsets", "trailing bytes"),

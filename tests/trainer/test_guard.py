@@ -120,7 +120,7 @@ def test_the_dice_are_those_of_the_device_that_samples(make_trainer: MakeTrainer
     ("options", "said"),
     [
         ({"optimizer": "rest"}, "optimizer: Input should be 'keep' or 'reset'"),
-        ({"guard": "eval"}, "guard is 'eval': it is \"evaluate\", or a function"),
+        ({"guard": "eval"}, "guard is 'eval': it must be \"evaluate\", or a function"),
         ({"timeout": -1}, "timeout: Input should be greater than 0"),
         ({"max_update_ratio": math.nan}, "max_update_ratio: Input should be a number"),
     ],
@@ -229,7 +229,7 @@ def test_methods_that_fail_leave_the_others_to_the_guard(
     assert jump.trial is not None
     assert (jump.method, len(jump.trial.offered)) == ("weight-extrapolation", 2)
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    left_out = "the jump is made without one of those that were asked for: "
+    left_out = "one of the requested results is missing, and the jump is made without it: "
     assert [line.startswith(left_out) for line in said] == [True, True], said
     assert "checkpoint" in said[1]
 

@@ -57,7 +57,7 @@ def test_each_jump_to_which_nothing_is_answered_halves_the_next_ones_wait(
     assert waited[0] > waited[1] > waited[2]
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert said[:2] == [
-        f"the service answers nothing: until it does, a jump waits {seconds} s at most"
+        f"the service does not answer: until it does, a jump waits at most {seconds} s"
         for seconds in (0.4, 0.2)
     ]
 

@@ -223,7 +223,7 @@ def test_weights_that_are_not_what_the_hub_says_are_not_kept(
 ) -> None:
     sha256, file = hashlib.sha256(model_bytes(10)).hexdigest(), on_hub[1]
     assert isinstance(file, HubFile)
-    with pytest.raises(SourceUnavailable, match="came damaged"):
+    with pytest.raises(SourceUnavailable, match="arrived damaged"):
         resolve(work(replace(file, sha256=sha256), token=TOKEN), lambda _: None)
     assert blobs.find("default", sha256) is None
 
