@@ -16,11 +16,12 @@ from nextrapolate_store.logs import configure_logging
 @pytest.fixture(autouse=True)
 def _own_root() -> Iterator[None]:
     """Leave the logging of the tests as it was."""
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
+    root, uvicorn = logging.getLogger(), logging.getLogger("uvicorn")
+    handlers, level, propagates = root.handlers, root.level, uvicorn.propagate
+    uvicorn.propagate = True  # a server of another test may have set up logs of its own
     yield
     logging.captureWarnings(False)
-    root.handlers = handlers
+    root.handlers, uvicorn.propagate = handlers, propagates
     root.setLevel(level)
 
 

@@ -57,3 +57,4 @@ def test_the_loop_jumps_and_records_it(
     series = names["client"].get_series(names["series"])
     assert [made.step for made in series.jumps] == [60, 80]
     assert [info.step for info in series.checkpoints] == list(range(10, 90, 10))
+    names["client"].close()
