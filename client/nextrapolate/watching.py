@@ -116,7 +116,7 @@ class Watcher:
         """
         if not self._has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
-            self._tell(f"every jump is made: {made}; remove {self._folder / NOTES} to begin anew")
+            self._tell(f"all jumps have been made: {made}; remove {self._folder / NOTES} to start again")
             return self._made_all()
         self._tell(f"watching {self._folder} for {self._client.url}: {self._coming()}")
         reached = self._reach()
@@ -371,7 +371,7 @@ def _is_of(result: Path, job_id: str) -> bool:
 
 def restart_command(adapter: Path, folder: Path) -> str:
     """Return what starts training anew from an adapter, in the words of trainers that write such a folder."""
-    again = "to jump from that run, too, copy the adapter to {} of its output folder: it begins there"
+    again = "to extrapolate that run as well, copy the adapter to {} of its output folder: it starts there"
     if next(folder.rglob("global_step_*"), None) is not None:
         return (
             "start verl again, with a new default_local_dir and:\n"
@@ -394,4 +394,4 @@ def _read_notes(path: Path) -> Notes:
         return Notes.model_validate_json(path.read_bytes())
     except ValidationError as error:
         reason = error.errors(include_url=False)[0]["msg"]
-        raise CheckpointError(f"{path} cannot be read ({reason}); remove it to begin anew") from error
+        raise CheckpointError(f"{path} cannot be read ({reason}); remove it to start again") from error

@@ -188,7 +188,7 @@ def test_a_job_on_its_way_is_fetched_after_a_restart(
     lines: list[str] = []
     Watcher(client, folder, plan, lines.append).run(every=0.01)
     made, notes = folder / "extrapolated-30", folder / NOTES
-    assert lines == [f"every jump is made: {made}; remove {notes} to begin anew"]
+    assert lines == [f"all jumps have been made: {made}; remove {notes} to start again"]
 
 
 @pytest.mark.integration
@@ -402,7 +402,7 @@ def test_the_command_ends_with_1_where_a_jump_could_not_be_made(
     no_jump = first.stdout.splitlines()[-1]
     assert no_jump.startswith("no jump: ")
     assert reason in no_jump
-    assert f"every jump is made: none ({no_jump.removeprefix('no jump: ')}); remove" in again.stdout
+    assert f"all jumps have been made: none ({no_jump.removeprefix('no jump: ')}); remove" in again.stdout
 
 
 @pytest.mark.integration
@@ -481,7 +481,7 @@ def test_of_two_folders_of_one_step_neither_is_taken(
 def test_notes_that_cannot_be_read_are_named(folder: Path, scripted: ScriptedServer) -> None:
     plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
     (folder / NOTES).write_text("{")
-    with pytest.raises(CheckpointError, match="remove it to begin anew"):
+    with pytest.raises(CheckpointError, match="remove it to start again"):
         Watcher(NExtClient(scripted.url), folder, plan, print)
     with pytest.raises(CheckpointError, match="there is no folder"):
         Watcher(NExtClient(scripted.url), folder / "missing", plan, print)

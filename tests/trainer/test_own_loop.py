@@ -1,5 +1,6 @@
 """The loop that docs/trainers.md shows, with a model: its jumps are not taken for training."""
 
+import math
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +20,7 @@ GUIDE = (Path(__file__).parents[2] / "docs" / "trainers.md").read_text()
 
 
 def norm(parts: Iterable[Tensor]) -> float:
-    return sum(float(part.detach().norm()) ** 2 for part in parts) ** 0.5
+    return math.sqrt(sum(float(part.detach().norm()) ** 2 for part in parts))
 
 
 @pytest.mark.integration
@@ -31,9 +32,17 @@ def test_the_loop_jumps_and_records_it(
     monkeypatch.setenv("NEXTRAPOLATE_URL", embedded_server.url)
     monkeypatch.setenv("NEXTRAPOLATE_API_KEY", embedded_server.api_key)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 24, "intermediate_size": 40, "vocab_size": 16, "num_hidden_layers": 1}
-    base = Qwen2ForCausalLM(Qwen2Config(num_attention_heads=2, num_key_value_heads=1, **sizes))
-    model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM"))
+    config = Qwen2Config(
+        hidden_size=24,
+        intermediate_size=40,
+        vocab_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
+    model = get_peft_model(
+        Qwen2ForCausalLM(config), LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    )
     names: dict[str, Any] = {"model": model}
     exec(LOOP, names)
     weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -42,7 +51,7 @@ def test_the_loop_jumps_and_records_it(
     def trained_until(step: int) -> None:
         with torch.no_grad():
             for name, weight in weights.items():
-                weight += 0.01 * pace[name]
+                weight.add_(pace[name], alpha=0.01)
         names["collect"](step)
 
     method = make_method("weight-extrapolation", horizon_steps=20)

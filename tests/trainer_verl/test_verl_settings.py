@@ -53,7 +53,9 @@ def test_a_wrong_setting_is_named(override: str, says: str, make_config: MakeCon
 def test_jumps_fall_on_steps_at_which_verl_saves() -> None:
     with pytest.raises(ValueError, match=r"jump_at is 25, which is not a multiple of collect_every \(10\)"):
         VerlSettings(jump_at=25).schedule(save_freq=10)
-    with pytest.raises(ValueError, match=r"collect_every is 15, which is no multiple of trainer.save_freq"):
+    with pytest.raises(
+        ValueError, match=r"collect_every is 15, which is not a multiple of trainer.save_freq"
+    ):
         VerlSettings(jump_at=30, collect_every=15).schedule(save_freq=10)
 
 

@@ -64,7 +64,7 @@ class VerlSettings(JumpSettings):
         collect_every = save_freq if self.collect_every is None else self.collect_every
         if collect_every % save_freq:
             raise ValueError(
-                f"{GROUP}.collect_every is {collect_every}, which is no multiple of trainer.save_freq "
+                f"{GROUP}.collect_every is {collect_every}, which is not a multiple of trainer.save_freq "
                 f"({save_freq}): checkpoints are collected where verl saves"
             )
         return Schedule(collect_every, self.jump_at, self.jump_every, finishes=bool(self.finish))
