@@ -61,7 +61,7 @@ def label(method: Method) -> str:
 
     The horizon is left out, since methods that stand beside each other have the same.
     """
-    return " ".join([method.name, *(f"{name}={_as_text(value)}" for name, value in _own(method).items())])
+    return " ".join([method.name, *(f"{name}={_in_short(value)}" for name, value in _own(method).items())])
 
 
 def options(method: Method) -> str:
@@ -79,6 +79,11 @@ def _own(method: Method) -> dict[str, Any]:
     return {
         name: value for name, value in departures(method).items() if name not in ("name", "horizon_steps")
     }
+
+
+def _in_short(value: Any) -> str:
+    """Write a value for people; of what there is for each checkpoint, how many."""
+    return f"({len(value)})" if isinstance(value, list | tuple) else _as_text(value)
 
 
 def _as_text(value: Any) -> str:

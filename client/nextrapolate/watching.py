@@ -6,12 +6,10 @@ The trainer is told nothing and asked nothing. What a jump leaves is a folder wi
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ValidationError
 
 from nextrapolate.client import NExtClient
 from nextrapolate.errors import (
@@ -29,35 +27,12 @@ from nextrapolate.errors import (
 from nextrapolate.extrapolation import result_name
 from nextrapolate.folders import REFERENCE, LocalCheckpoint, adapter_folder, named_step, step_of
 from nextrapolate.jumped import check_has_not_jumped
-from nextrapolate.schemas import ADAPTER_CONFIG, REPORT, JobCreate, Method
+from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, REPORT, JobCreate, Method
+from nextrapolate.watch_notes import NOTES, Jump, Notes, Stamp
+from nextrapolate.wire.transfers import Upload
 
-NOTES = ".nextrapolate-watch.json"
 _OF_THE_CONTENT = {409, 413, 422}  # the same files, sent again, would be refused again
 _TOO_EARLY = {"too-few-checkpoints", "nothing-moved", "checkpoint-incomplete"}  # later checkpoints mend it
-
-Stamp = list[tuple[int, int]]
-"""Size and time of the last change of a checkpoint's files."""
-
-
-class Jump(BaseModel):
-    """A job that was submitted from a step, and where its adapter is, or why there is none."""
-
-    step: int
-    job: str = ""
-    """Its id; none where the service refused it."""
-    path: Path | None = None
-    """None while it is on its way."""
-    failure: str | None = None
-
-
-class Notes(BaseModel):
-    """What a watcher has done, kept in the folder itself: one that is started again goes on from there."""
-
-    series: str | None = None
-    posted: list[int] = []
-    stamps: dict[int, Stamp] = {}
-    """Of those that were posted, as they were then."""
-    jumps: list[Jump] = []
 
 
 @dataclass(frozen=True)
@@ -103,7 +78,7 @@ class Watcher:
         self._stamps: dict[int, Stamp] = {}
         self._refused: dict[int, Stamp] = {}
         self._without: set[Path] = set()
-        self.notes = _read_notes(folder / NOTES)
+        self.notes = Notes.read(folder)
 
     def run(self, every: float) -> bool:
         """Call the server, then look every so many seconds until no jump is left to make.
@@ -192,7 +167,10 @@ class Watcher:
                 continue
             with self._leaving_out(step):
                 checkpoint = LocalCheckpoint(step, adapter_folder(found[step][0]))
-                self._stamps[step] = _stamp(checkpoint)
+                stamp = _stamp(checkpoint)
+                if stamp == self.notes.left_behind.get(step):
+                    continue
+                self._stamps[step] = stamp
                 if self._stamps[step] == before.get(step) and not self._is_left_out(step):
                     yield checkpoint
 
@@ -265,10 +243,9 @@ class Watcher:
             self._save()
             raise
         except ConflictError:
-            if checkpoint.step not in self.notes.posted:
+            if checkpoint.step not in self.notes.posted or not self._is_of_another_run(checkpoint):
                 raise
-            self.notes = Notes()
-            self._save()
+            self._begin_anew_at(checkpoint.step)
             raise CheckpointError(
                 f"step {checkpoint.step} is not the checkpoint that was posted: another run writes here now, "
                 "and a new series begins, as its jumps do"
@@ -279,6 +256,22 @@ class Watcher:
         self._save()
         if is_new:
             self._tell(f"posted step {checkpoint.step}")
+
+    def _is_of_another_run(self, checkpoint: LocalCheckpoint) -> bool:
+        """Whether the weights are not those that were posted; a config may be written in another order."""
+        series = self._client.get_series(str(self.notes.series))
+        posted = {info.step: info.files.get(ADAPTER_MODEL) for info in series.checkpoints}
+        return posted.get(checkpoint.step) != Upload(checkpoint.files[ADAPTER_MODEL]).info
+
+    def _begin_anew_at(self, step: int) -> None:
+        """Forget the run before, but for what it has left of later steps; nobody waits for its jump now."""
+        if (jump := self._pending()) is not None:
+            with suppress(NextrapolateError):
+                self._client.cancel(jump.job)
+        later = {behind: stamp for behind, stamp in self.notes.stamps.items() if behind > step}
+        self.notes = Notes(left_behind=later)
+        self._told.clear()
+        self._save()
 
     def _jump_if_due(self) -> None:
         """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
@@ -346,9 +339,7 @@ class Watcher:
         self._save()
 
     def _save(self) -> None:
-        partial = self._folder / f"{NOTES}.partial"
-        partial.write_text(self.notes.model_dump_json(indent=2) + "\n")
-        partial.replace(self._folder / NOTES)
+        self.notes.write(self._folder)
 
     def _tell_once(self, line: str) -> None:
         if line not in self._told:
@@ -385,13 +376,3 @@ def restart_command(adapter: Path, folder: Path) -> str:
         f"  ms-swift      --adapters {adapter}\n"
         f"{again.format('checkpoint-0')}"
     )
-
-
-def _read_notes(path: Path) -> Notes:
-    if not path.exists():
-        return Notes()
-    try:
-        return Notes.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        reason = error.errors(include_url=False)[0]["msg"]
-        raise CheckpointError(f"{path} cannot be read ({reason}); remove it to start again") from error

@@ -66,7 +66,11 @@ def test_a_value_out_of_range_is_named(method: str, parameters: dict[str, str]) 
             "--method next --alpha 0.7 --set preset=paper",
         ),
         (make_method("weight-extrapolation", window_steps="auto"), None, None),
-        (make_method("alpharl", rewards=[0.31, 0.35, 0.42], target_reward=0.5), None, None),
+        (
+            make_method("alpharl", rewards=[0.31, 0.35, 0.42], target_reward=0.5),
+            "alpharl rewards=(3) target_reward=0.5",
+            None,
+        ),
         (make_method("soup", selection="greedy", scores=[1, 2, 3.5]), None, None),
         *((make_method(name), name, f"--method {name}") for name in METHODS),
     ],

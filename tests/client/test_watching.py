@@ -20,7 +20,8 @@ from nextrapolate.folders import step_of
 from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import MethodInfo, Series
-from nextrapolate.watching import NOTES, Jump, Notes, Watcher, WatchPlan, restart_command
+from nextrapolate.watch_notes import NOTES, Jump, Notes
+from nextrapolate.watching import Watcher, WatchPlan, restart_command
 
 NEEDED = "adapter_model.safetensors and adapter_config.json are needed"
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
@@ -237,15 +238,25 @@ def test_a_run_that_is_started_again_in_the_folder_has_a_series_of_its_own(
     again.look()
     assert (again.notes.series, len(again.notes.jumps)) == (first, 1)
 
+    (folder / "checkpoint-10" / "adapter_config.json").write_text('{"r": 4, "lora_alpha": 8}')
+    again.look()
+    again.look()
+    assert "step 10 is left out: " in lines[-1]
+    assert (again.notes.series, len(again.notes.jumps)) == (first, 1)
+
     other = write_run(tmp_path / "other", range(10, 70, 10), seed=1)
-    for step in (10, 20):
-        shutil.rmtree(folder / f"checkpoint-{step}")
-    appear(other, folder, 10, 20, 30)
+    shutil.rmtree(folder / "checkpoint-10")
+    appear(other, folder, 10)
     lines.clear()
-    for _ in range(4):
+    for _ in range(5):
         again.look()
     assert lines[0].startswith("trying again: step 10 is not the checkpoint that was posted: another run")
     assert again.notes.series != first
+    assert again.notes.jumps == [], "step 20 is the other run's still"
+    shutil.rmtree(folder / "checkpoint-20")
+    appear(other, folder, 20, 30)
+    for _ in range(3):
+        again.look()
     assert [info.step for info in client.get_series(str(again.notes.series)).checkpoints] == [10, 20, 30]
     assert [info.step for info in client.get_series(first).checkpoints] == [10, 20]
     (jump,) = again.notes.jumps

@@ -106,6 +106,7 @@ def test_unusable_values_are_refused(fields: dict[str, Any], reason: str, tmp_pa
 def test_a_pattern_that_would_match_for_ever_is_refused(tmp_path: Path) -> None:
     read = LoraConfig.read(config(tmp_path, rank_pattern={"(a|aa)+b": 3}))
     assert read.rank("model.layers.0.aab") == 3
+    assert LoraConfig.read(config(tmp_path, rank_pattern={"((a{500}){500}){500}": 3})).rank("q_proj") == 8
     for told in (read.rank, read.scaling):
         with pytest.raises(BrokenAdapterError, match=r"pattern '\(a\|aa\)\+b' takes too long to match a"):
             told("a" * 80)

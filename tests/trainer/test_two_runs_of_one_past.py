@@ -9,8 +9,9 @@ from fixtures.server import EmbeddedServer
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
+from nextrapolate.errors import ConflictError, ServiceUnreachable
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import ADAPTER_MODEL
+from nextrapolate.schemas import ADAPTER_MODEL, CheckpointFile
 from nextrapolate_trainer.adapter import Adapter
 from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run, RunSeries
@@ -68,7 +69,7 @@ def test_whose_checkpoint_is_another_goes_on_in_a_series_of_its_own(
     assert holds(client, second.id, 2, 2, 4, 6, 8)
     (warning,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
     assert warning == (
-        f"another run posts to the series {first.id}, too: this one goes on in a new one, {second.id}"
+        f"another run posts to the series {first.id}, too: this one continues in a new one, {second.id}"
     )
 
 
@@ -114,3 +115,46 @@ def test_two_runs_that_are_alike_part_where_both_jump(client: NExtClient, state:
     found = [client.get_series(str(fork.state(6).series)) for fork in forks]
     assert [[jump.job for jump in series.jumps] for series in found] == [[job] for job in made]
     assert found[0].id != found[1].id
+
+
+def test_a_checkpoint_that_arrived_unanswered_is_its_own(
+    client: NExtClient, state: RunState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = RunSeries(client, RUN, state)
+
+    def unanswered(series_id: str, step: int, name: CheckpointFile, data: bytes) -> None:
+        put(series_id, step, name, data)
+        raise ServiceUnreachable("the answer is lost")
+
+    put = client.put_file
+    with monkeypatch.context() as lost:
+        lost.setattr(client, "put_file", unanswered)
+        with pytest.raises(ServiceUnreachable):
+            series.post(6, adapter(6))
+    series.post(8, adapter(8))
+    assert not series.is_shared([2, 4, 6, 8])
+
+
+def test_what_a_run_says_twice_makes_no_series(client: NExtClient, state: RunState) -> None:
+    """As where a trainer is told to train once more: no new series would take that either."""
+    series = RunSeries(client, RUN, state)
+    series.post(6, adapter(6, 1))
+    with pytest.raises(ConflictError):
+        series.post(6, adapter(6, 2))
+    assert series.id == state.series
+    series.post(8, adapter(8, 1))
+    assert holds(client, series.id, 1, 2, 4, 6, 8)
+
+
+def test_the_adapter_that_training_began_with_comes_along(client: NExtClient) -> None:
+    run = Run("forked", None, CONFIG, adapter(1))
+    begun = RunSeries(client, run, None)
+    begun.post(2, adapter(2))
+    begun.post(4, adapter(4))
+    state = RunState(step=4, series=begun.id, from_base=False)
+    first, second = (RunSeries(client, run, state) for _ in range(2))
+    first.post(6, adapter(6, 1))
+    second.post(4, adapter(4))
+    second.part()
+    found = [info.step for info in client.get_series(str(second.id)).checkpoints]
+    assert found == [0, 2, 4]

@@ -283,6 +283,21 @@ def test_a_worker_that_cannot_begin_leaves_the_job_to_others_and_rests(
     assert "takes no job for 60 s" in caplog.text
 
 
+def test_a_machine_without_the_program_of_its_children_costs_no_attempt(
+    store: Store,
+    store_settings: StoreSettings,
+    nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
+    monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", ("/nowhere/python",))
+    job = submit(store, run_folder, QUICK)
+    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    now = store.jobs.get("default", job.id)
+    assert (now.state, now.attempt) == (JobState.QUEUED, 0)
+
+
 def test_a_machine_whose_children_cannot_start_costs_no_attempt(
     store: Store,
     store_settings: StoreSettings,

@@ -123,17 +123,11 @@ class RunSeries:
         if self._id is None:
             self._id = self._opened(step, digest)
         try:
-            try:
-                self._put(self._id, step, content)
-            except ConflictError:
-                self.part()
-                self._put(self._id, step, content)
-            self._own[step] = digest
+            self._put_own(self._id, step, content, digest)
             self._record_or_log()
         except NotFoundError as error:
             self._id = self._begun_anew(step, error)
-            self._put(self._id, step, content)
-            self._own[step] = digest
+            self._put_own(self._id, step, content, digest)
 
     def add_jump(self, step: int, job: str) -> None:
         """Note that the job's adapter was swapped in after `step`; `record_jumps` tells the service."""
@@ -149,31 +143,48 @@ class RunSeries:
         """
         try:
             self._record()
-        except ConflictError:
-            self.part()
+        except ConflictError as error:
+            self.part(error)
             self._record()
 
     def is_shared(self, steps: Iterable[int]) -> bool:
         """Tell whether another run has posted any of these checkpoints of the series."""
-        begun = self._resumed.step if self._resumed else 0
-        return any(step > begun and step not in self._own for step in steps)
+        return any(step > self._begun_at() and step not in self._own for step in steps)
 
-    def part(self) -> None:
+    def part(self, refused: ConflictError | None = None) -> None:
         """Go on in a new series with this run's own checkpoints: another run posts to the old one, too.
+
+        Args:
+            refused: what the old one did not take; raised where nothing in it is another run's, as what this
+                run has said twice is refused by a new series, too.
 
         Raises:
             NextrapolateError: that cannot be made now.
         """
         assert self._id is not None  # noqa: S101 (what is shared is there)
         old = self._client.get_series(self._id)
-        begun = self._resumed.step if self._resumed else -1
+        if refused is not None and not self._is_entered(old):
+            raise refused
+        begun = self._begun_at()
         past = {
             info.step: digest for info in old.checkpoints if info.step <= begun and (digest := _digest(info))
         }
         self._id = self._copied(past | self._own)
         logger.warning(
-            "another run posts to the series %s, too: this one goes on in a new one, %s", old.id, self._id
+            "another run posts to the series %s, too: this one continues in a new one, %s", old.id, self._id
         )
+
+    def _is_entered(self, series: Series) -> bool:
+        """Tell whether another run has posted a checkpoint to the series, or jumped in it."""
+        made = {(jump.step, jump.job) for jump in self._jumps}
+        return any(
+            info.step > self._begun_at() and _digest(info) not in (None, self._own.get(info.step))
+            for info in series.checkpoints
+        ) or any((jump.step, jump.job) not in made for jump in series.jumps)
+
+    def _begun_at(self) -> int:
+        """The step from which this process has posted what lies beyond."""
+        return self._resumed.step if self._resumed else 0
 
     def _record(self) -> None:
         for jump in tuple(self._unrecorded):
@@ -182,6 +193,20 @@ class RunSeries:
             # A call that was given up tells on in its own thread: told twice, a jump is noted once.
             with suppress(ValueError):
                 self._unrecorded.remove(jump)
+
+    def _put_own(self, series: str, step: int, content: bytes, digest: str) -> None:
+        """Put a checkpoint, into a series of this run alone where another's is in its way."""
+        before = self._own.get(step)
+        self._own[step] = digest  # first: it may arrive, and the answer to that not
+        try:
+            self._put(series, step, content)
+        except ConflictError as error:
+            del self._own[step]
+            if before is not None:
+                self._own[step] = before
+            self.part(error)
+            self._own[step] = digest
+            self._put(str(self._id), step, content)
 
     def _put(self, series: str, step: int, content: bytes) -> None:
         """Put a checkpoint; before the first one the adapter from which the drift is measured."""

@@ -64,11 +64,17 @@ def run_job(
         _log.info("claimed, attempt %d", claim.attempt)
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
         stopwatch, broken = Stopwatch(), False
+        outcome: Done | Failed | Beat | Stopped
         try:
-            with nursery.take() as child:
-                outcome = _watch(child, _work(store, settings, claim), lease, stopwatch, stopping)
+            work = _work(store, settings, claim)
         except OSError as error:
-            outcome, broken = _not_begun(error), True
+            outcome, broken = _not_begun(error, machine=error.errno not in _MAY_BE_THE_JOBS_OWN), True
+        else:
+            try:
+                with nursery.take() as child:
+                    outcome = _watch(child, work, lease, stopwatch, stopping)
+            except OSError as error:
+                outcome = _not_begun(error, machine=True)
         ending = lease.settle(outcome, stopwatch.stop())
         _log.info("%s after %.1f s", ending, time.monotonic() - started)
         if isinstance(outcome, Failed) and (broken or outcome.machine):
@@ -137,11 +143,11 @@ def _hangs(progress: Progress | None) -> Failed:
     return Failed(error=JobError(code="child-hung", detail=detail, blame="server"), final=False)
 
 
-def _not_begun(error: OSError) -> Failed:
-    """This worker has no folder or no process for the job: a disk that takes nothing, or is not there."""
+def _not_begun(error: OSError, *, machine: bool) -> Failed:
+    """This worker has no folder or no process for the job: its disk takes nothing, or Python is gone."""
     detail = f"the worker could not begin: {error}; look at its data folder's disk, and at its machine"
     job_error = JobError(code="internal-error", detail=detail, blame="server")
-    return Failed(error=job_error, final=False, machine=error.errno not in _MAY_BE_THE_JOBS_OWN)
+    return Failed(error=job_error, final=False, machine=machine)
 
 
 def _failure(code: int, is_ready: bool) -> Failed:

@@ -43,9 +43,12 @@ def pin(folder: Path, roots: FileRoots) -> Pinned:
     """
     model = _model_below(roots, folder)
     config = resolve_below(roots, folder / ADAPTER_CONFIG)
-    with open_resolved(model) as weights, open_resolved(config) as document:
-        check_file(ADAPTER_MODEL, weights)
-        return Pinned(_source(model, weights), _source(config, document))
+    try:
+        with open_resolved(model) as weights, open_resolved(config) as document:
+            check_file(ADAPTER_MODEL, weights)
+            return Pinned(_source(model, weights), _source(config, document))
+    except OSError as error:  # of a disk that is the caller's choice, and not the server's own
+        raise _refused(folder, _unreadable(error)) from None
 
 
 def resolve_below(roots: FileRoots, path: Path) -> Path:
@@ -79,12 +82,15 @@ def open_resolved(path: Path) -> BinaryIO:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        why = (
-            f"the server cannot read it ({error.strerror}): make it readable for the server, or upload to "
-            "a series"
-        )
-        raise _refused(path, why) from None
+        raise _refused(path, _unreadable(error)) from None
     return os.fdopen(descriptor, "rb")
+
+
+def _unreadable(error: OSError) -> str:
+    return (
+        f"the server cannot read it ({error.strerror}): make it readable for the server, or upload to "
+        "a series"
+    )
 
 
 def _model_below(roots: FileRoots, folder: Path) -> Path:

@@ -58,10 +58,15 @@ local function wants_webhook(id)
   return type(cjson.decode(get(id, 'request')).webhook) == 'table'
 end
 
--- Put a job in its place in the queue, which goes by when it was submitted, however late it comes back.
+-- Put a job in its place in the queue, which goes by when it was submitted, however late it comes back. One
+-- that was held for less than a lease, as by a worker whose machine is broken, goes on waiting since it came.
 local function enqueue(id)
+  local now = now_ms()
   redis.call('ZADD', key.queued, get(id, 'created_at'), id)
-  set(id, 'queued_at', now_ms())
+  local held = now - tonumber(get(id, 'fence') or 0)
+  if held >= tonumber(get(id, 'lease') or 0) or not get(id, 'queued_at') then
+    set(id, 'queued_at', now)
+  end
 end
 
 -- The one place where a state changes: the record, every index and the event move together.

@@ -6,14 +6,17 @@ PEFT's meaning of every field, checked against PEFT in the tests.
 import json
 import math
 import re
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 
-_PLAIN_NAME = re.compile(r"[\w.]*")  # no repeats, and so nothing to try for ever
 _MATCH_SECONDS = 0.1  # of one pattern on one name, where microseconds are usual
 
 _INITS_BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
@@ -150,17 +153,36 @@ class LoraConfig:
         return default
 
 
+@lru_cache(maxsize=1 << 16)
 def _matches(pattern: str, module: str) -> bool:
     """Whether a pattern matches a module's name or a dotted tail of it.
+
+    Each is asked once, as a series is opened. Later on, in threads, nothing could stop it.
 
     Raises:
         TimeoutError: it would try for ever.
     """
-    if _PLAIN_NAME.fullmatch(pattern):
+    with _stopped_after(_MATCH_SECONDS):
         return re.match(_whole(pattern), module) is not None
-    import regex  # benchmarks run where torch, numpy and safetensors are all there is
 
-    return regex.match(_whole(pattern), module, timeout=_MATCH_SECONDS) is not None
+
+@contextmanager
+def _stopped_after(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in what takes longer: by a signal, as `re` hears, so in the main thread alone."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _whole(pattern: str) -> str:
