@@ -87,9 +87,9 @@ def test_the_run_that_was_resumed_from_may_live_on(client: NExtClient) -> None:
 def test_no_jump_is_made_over_checkpoints_of_two_runs(client: NExtClient, state: RunState) -> None:
     """They collect after other steps, so that no checkpoint of one is in the other's way."""
     forks = [Jumper(client, RUN, JumpSettings(), state) for _ in range(2)]
-    for fork in forks:  # nothing tells them apart yet
-        fork.collect(4, adapter(4))
-        fork._uploads.wait_for(4, 60)
+    for each in forks:  # nothing tells them apart yet
+        each.collect(4, adapter(4))
+        each._uploads.wait_for(4, 60)
     for step in (5, 6, 7, 8):
         forks[step % 2].collect(step, adapter(step, 1 + step % 2))
         forks[step % 2]._uploads.wait_for(step, 60)
