@@ -165,10 +165,7 @@ class RunSeries:
         old = self._client.get_series(self._id)
         if refused is not None and not self._is_entered(old):
             raise refused
-        begun = self._begun_at()
-        past = {
-            info.step: digest for info in old.checkpoints if info.step <= begun and (digest := _digest(info))
-        }
+        past = _digests(info for info in old.checkpoints if info.step <= self._begun_at())
         self._id = self._copied(past | self._own)
         logger.warning(
             "another run posts to the series %s, too: this one continues in a new one, %s", old.id, self._id
@@ -259,13 +256,7 @@ class RunSeries:
 
     def _branched(self, old: Series, step: int) -> str:
         """Return a new series with this run's part of an old one."""
-        return self._copied(
-            {
-                info.step: digest
-                for info in old.checkpoints
-                if self._is_past(info, step) and (digest := _digest(info))
-            }
-        )
+        return self._copied(_digests(info for info in old.checkpoints if self._is_past(info, step)))
 
     def _copied(self, digests: Mapping[int, str]) -> str:
         """Return a new series with these checkpoints, by their steps; their files are named, not sent."""
@@ -316,6 +307,11 @@ class RunSeries:
             advice = _OF_EXPERTS if config.get("target_parameters") else ""
             raise RunRefusedError(f"the service cannot extrapolate such a run: {error}{advice}") from error
         return series.id
+
+
+def _digests(checkpoints: Iterable[CheckpointInfo]) -> dict[int, str]:
+    """Return the sha256 of the weights that have arrived, by step."""
+    return {info.step: digest for info in checkpoints if (digest := _digest(info))}
 
 
 def _digest(info: CheckpointInfo) -> str | None:
