@@ -17,7 +17,7 @@ from typing import Any
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 
-_MATCH_SECONDS = 0.1  # of one pattern on one name, where microseconds are usual
+_MATCH_SECONDS = 0.1  # of the processor, for one pattern on one name; microseconds are usual
 
 _INITS_BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
 """They draw A, or both so that B A = 0, and leave the base model as it is."""
@@ -176,13 +176,13 @@ def _stopped_after(seconds: float) -> Iterator[None]:
     def stop(*_: object) -> None:
         raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = signal.signal(signal.SIGVTALRM, stop)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
 
 
 def _whole(pattern: str) -> str:
