@@ -1,5 +1,6 @@
-"""What every request carries: an id that leads to its lines in the log, and a bound on its body."""
+"""What every request carries: an id that leads to its lines in the log, and bounds on its body."""
 
+import asyncio
 import logging
 import re
 import time
@@ -15,6 +16,7 @@ _log = logging.getLogger(__name__)
 
 REQUEST_ID = "X-Request-Id"
 MAX_JSON_BYTES = 1 << 20
+MAX_JSON_SECONDS = 60.0
 
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _JOB = re.compile(r"/jobs/([0-9A-Z]{26})")
@@ -63,26 +65,35 @@ def _note(scope: Scope, status: int, made: str, seconds: float) -> None:
 
 
 class JsonBodyLimit:
-    """Bounds JSON bodies; uploads, which are PUT, bound themselves by what is uploaded.
+    """Bounds JSON bodies, which are read before anybody looks at a key, in bytes and in time.
 
-    FastAPI's own max_body_size answers in plain text where the length is announced. This one raises the only
-    exception that FastAPI lets pass while it reads a body, and so becomes a problem like any other.
+    Uploads, which are PUT, bound themselves by what is uploaded. FastAPI's own max_body_size answers in
+    plain text where the length is announced. This one raises the only exception that FastAPI lets pass while
+    it reads a body, and so becomes a problem like any other.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app; reading beyond the limit raises a 413 in it."""
+        """Run the app; reading beyond the limits raises a 413 or a 408 in it."""
         if scope["type"] != "http" or scope["method"] == "PUT":
             await self._app(scope, receive, send)
             return
-        arrived = 0
+        arrived, is_whole = 0, False
+        deadline = asyncio.get_running_loop().time() + MAX_JSON_SECONDS
 
         async def receive_bounded() -> Message:
-            nonlocal arrived
-            message = await receive()
+            nonlocal arrived, is_whole
+            if is_whole:  # then it tells of the caller's going, for however long the answer takes
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, headers={"Connection": "close"}) from None
             arrived += len(message.get("body", b""))
+            is_whole = not message.get("more_body", False)
             if arrived > MAX_JSON_BYTES:
                 raise HTTPException(413)
             return message

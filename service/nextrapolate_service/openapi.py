@@ -43,6 +43,7 @@ _PROBLEMS = {
     401: "No key, or a wrong one.",
     403: "The key does not allow this, or a quota of its tenant is used up.",
     404: "There is no such thing, or it belongs to another tenant.",
+    408: "The JSON body arrives too slowly; send it again.",
     409: "It conflicts with what is stored, or comes before something that it needs: then it is `retryable`.",
     413: "The body is too large; the limit is 1 MiB for JSON, and 64 KiB for adapter_config.json.",
     416: "These byte ranges cannot be served.",

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect
 from starlette.routing import Match, Route
 
 from nextrapolate.schemas import Problem
-from nextrapolate_service.context import MAX_JSON_BYTES, REQUEST_ID
+from nextrapolate_service.context import MAX_JSON_BYTES, MAX_JSON_SECONDS, REQUEST_ID
 from nextrapolate_service.errors import DiskBrokenError, DiskReserveError, ServiceError, UploadBrokenOffError
 from nextrapolate_service.invalid_fields import explain
 from nextrapolate_service.pages.failures import failure_page
@@ -82,6 +82,7 @@ _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
         "method-not-allowed",
         "this address does not support this method: GET /openapi.json lists the methods that it supports",
     ),
+    408: ("body-too-slow", f"the body took longer than {MAX_JSON_SECONDS:g} s to arrive: send it again"),
     413: ("body-too-large", f"the body is larger than {MAX_JSON_BYTES} bytes: send less in one request"),
 }
 
@@ -189,7 +190,9 @@ async def _on_http_error(request: Request, error: HTTPException) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == 405:
         headers["Allow"] = ", ".join(sorted(_methods_at(request)))
-    return _answer(request, error.status_code, code, detail, headers=headers)
+    return _answer(
+        request, error.status_code, code, detail, retryable=error.status_code == 408, headers=headers
+    )
 
 
 def _methods_at(request: Request) -> set[str]:

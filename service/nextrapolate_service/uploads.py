@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import re
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,8 @@ from nextrapolate_store.store import Store
 
 _PIECE_BYTES = 1 << 20
 _MOST_BYTES = 8 << 20
+_TAKE_EVERY_SECONDS = 10.0
+"""However little has come: what is taken renews the room held for it (`quotas.py`)."""
 _SPACE_EVERY_BYTES = 64 << 20
 _SHA256_DIGEST = re.compile(r"(?:^|,)\s*sha-256=:(?P<base64>[A-Za-z0-9+/=]*):\s*(?:$|,)")
 
@@ -154,21 +157,23 @@ class Receiver:
 async def _one_ahead(chunks: AsyncIterator[bytes], take: Callable[[Sequence[bytes]], None]) -> None:
     """Have what has arrived taken in a thread, while more arrives; no thread is left when this ends.
 
-    All that came meanwhile is taken together, up to a bound: a thread is not woken for each small chunk.
+    All that came meanwhile is taken together, up to a bound in bytes and time: a thread is not woken for each
+    small chunk.
     """
     taking: asyncio.Task[None] | None = None
     piece: list[bytes] = []
-    gathered = 0
+    gathered, taken_at = 0, time.monotonic()
     try:
         async for chunk in chunks:
             piece.append(chunk)
             gathered += len(chunk)
             is_free = taking is None or taking.done()
-            if gathered >= (_PIECE_BYTES if is_free else _MOST_BYTES):
+            is_due = time.monotonic() - taken_at > _TAKE_EVERY_SECONDS
+            if gathered >= (_PIECE_BYTES if is_free else _MOST_BYTES) or is_due:
                 if taking is not None:
                     await taking
                 taking = asyncio.create_task(run_in_threadpool(take, piece))
-                piece, gathered = [], 0
+                piece, gathered, taken_at = [], 0, time.monotonic()
         if taking is not None:
             await taking
         taking = asyncio.create_task(run_in_threadpool(take, piece))

@@ -1,5 +1,6 @@
-"""What comes before a body is bounded, in bytes and in time, on a server that listens."""
+"""What comes before a body is bounded, in bytes and in time, and so is its silence."""
 
+import asyncio
 import socket
 import time
 from collections.abc import Iterator
@@ -116,3 +117,36 @@ def test_a_body_may_take_longer_than_a_head(port: int, monkeypatch: pytest.Monke
         time.sleep(0.6)
         connection.sendall(b"ok")
         assert answer(connection, b"\r\n\r\n2").startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("arrived", [b"", b"o"], ids=["nothing", "half"])
+def test_a_body_that_does_not_go_on_is_given_up(
+    port: int, arrived: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounded_http, "BODY_SILENCE_SECONDS", 0.3)
+    with connected(port) as connection:
+        connection.sendall(REQUEST + b"Content-Length: 2\r\n\r\n" + arrived)
+        assert answer(connection, b"nothing of the kind") == b""
+
+
+def test_a_body_that_goes_on_slowly_is_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "BODY_SILENCE_SECONDS", 0.8)
+    with connected(port) as connection:
+        connection.sendall(REQUEST + b"Content-Length: 8\r\n\r\n")
+        for _ in range(8):
+            time.sleep(0.2)
+            connection.sendall(b"x")
+        assert answer(connection, b"\r\n\r\n8").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_nobody_reads_is_not_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "BODY_SILENCE_SECONDS", 0.2)
+
+    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1)
+        await app(scope, receive, send)
+
+    body = b"y" * (1 << 20)
+    with listening(slow, http=BoundedHttp) as port, connected(port) as connection:
+        connection.sendall(REQUEST + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        assert answer(connection, str(len(body)).encode()).startswith(b"HTTP/1.1 200 ")

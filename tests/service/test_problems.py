@@ -1,5 +1,7 @@
 import re
+import socket
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 from fastapi.testclient import TestClient
@@ -8,6 +10,8 @@ from fixtures.redis import running
 from redis import Redis
 
 from nextrapolate.methods import METHODS
+from nextrapolate.schemas import Problem
+from nextrapolate_service import context
 from nextrapolate_service.app import create_app
 from nextrapolate_service.context import MAX_JSON_BYTES
 from nextrapolate_service.server.redis import EmbeddedRedis, find_redis_server
@@ -172,6 +176,18 @@ def test_a_body_that_is_too_large_is_refused(refusing: TestClient, announced: bo
     content = body if announced else iter([body])
     answer = refusing.post("/jobs", content=content, headers={"Content-Type": "application/json"})
     problem(answer, 413, "body-too-large")
+
+
+def test_a_body_that_takes_too_long_is_refused(live_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before anybody has looked for a key."""
+    monkeypatch.setattr(context, "MAX_JSON_SECONDS", 0.3)
+    address = urlsplit(live_url)
+    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
+        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{")
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")  # up to the connection's end
+    assert head.startswith(b"HTTP/1.1 408 ")
+    found = Problem.model_validate_json(body)
+    assert (found.code, found.retryable) == ("body-too-slow", True)
 
 
 def test_a_mistake_of_ours_is_a_problem_and_tells_nothing(settings: ServiceSettings) -> None:

@@ -14,9 +14,13 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
+from redis import Redis
 
+from nextrapolate_service import uploads
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_store import quotas
+from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.store import Store
 
@@ -179,6 +183,26 @@ def test_what_cannot_be_used_is_refused_and_not_kept(
     assert client.get(empty.split("/checkpoints")[0]).json()["checkpoints"] == []
 
 
+@pytest.mark.parametrize("depth", range(950, 1000, 3))
+def test_a_configuration_that_is_nested_too_deep_to_be_quoted_is_refused(
+    client: TestClient, empty: str, depth: int
+) -> None:
+    config = f'{{"r": 2, "lora_alpha": 4, "bias": {"[" * depth}{"]" * depth}}}'
+    assert client.put(f"{empty}/adapter_config.json", content=config).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "dear",
+    ["(?i:" + "[\u0100-\uffff]" * 150 + ")", "(?i:" + r"[\u0100-\uffff]" * 60 + ")", "x[!-~]" * 200],
+    ids=["characters", "escapes", "long"],
+)
+def test_a_pattern_that_takes_long_to_compile_is_for_the_job_to_judge(
+    client: TestClient, empty: str, dear: str
+) -> None:
+    config = {"r": 2, "lora_alpha": 4, "rank_pattern": {dear + "(": 4}}
+    assert client.put(f"{empty}/adapter_config.json", json=config).is_success
+
+
 @pytest.mark.parametrize("name", ["adapter_model.bin", "adapter_model.pt", "optimizer.pt", "x" * 500])
 def test_other_files_are_refused(client: TestClient, empty: str, name: str) -> None:
     found = problem(client.put(f"{empty}/{name}", content=b"x"), 422, "invalid-request")
@@ -266,9 +290,34 @@ def test_twenty_uploads_of_one_file_at_once_are_one_blob(
     client: TestClient, settings: ServiceSettings, empty: str
 ) -> None:
     with ThreadPoolExecutor(20) as pool:
-        uploads = [pool.submit(client.put, f"{empty}/{MODEL}", content=model_bytes()) for _ in range(20)]
-    assert {upload.result().status_code for upload in uploads} == {200}
+        puts = [pool.submit(client.put, f"{empty}/{MODEL}", content=model_bytes()) for _ in range(20)]
+    assert {put.result().status_code for put in puts} == {200}
     assert len(kept(settings)) == 1
+
+
+def test_an_upload_that_comes_slowly_keeps_its_hold(
+    live_url: str, settings: ServiceSettings, empty: str, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However little has come of it."""
+    monkeypatch.setattr(uploads, "_TAKE_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(quotas, "_RENEW_SECONDS", 0.0)
+    address = urlsplit(live_url)
+    with (
+        socket.create_connection((address.hostname, address.port)) as connection,
+        Redis.from_url(settings.store.redis_url) as redis,
+    ):
+        connection.sendall(
+            f"PUT {empty}/{MODEL} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api_key}\r\n"
+            f"Content-Length: 100000\r\n\r\n".encode()
+        )
+        ends = set()
+        for byte in model_bytes()[:100]:
+            connection.sendall(bytes([byte]))
+            time.sleep(0.02)
+            ends |= {
+                end for _, end in redis.zrange(RedisKey.TENANT_HOLD_ENDS + "tests", 0, -1, withscores=True)
+            }
+    assert len(ends) > 2
 
 
 def test_a_caller_who_leaves_half_way_leaves_nothing(

@@ -174,6 +174,18 @@ def test_an_upload_that_outgrows_the_quota_is_cut_off_and_leaves_nothing(
     assert small.quotas.usage(TENANT)[Quota.BYTES] == Usage(0, 700)
 
 
+def test_what_is_stored_takes_no_more_room_and_nothing_beyond_its_size_passes_for_it(small: Store) -> None:
+    stored = small.blobs.put_bytes(TENANT, bytes(600))
+    with small.blobs.upload(TENANT, 600, stored.sha256) as upload:
+        upload.write(bytes(600))
+        assert small.quotas.usage(TENANT)[Quota.BYTES] == Usage(600, 700)
+        upload.write(bytes(100))
+        with pytest.raises(QuotaExceeded, match="600 of the 700 bytes it may store are in use"):
+            upload.write(b"x")
+    with pytest.raises(QuotaExceeded), small.blobs.upload(TENANT, 1000, stored.sha256):
+        pass
+
+
 def test_results_count_until_they_are_swept(small: Store, store_settings: StoreSettings) -> None:
     job = submit(small)
     size = sum(info.bytes for info in ARTIFACTS.values())

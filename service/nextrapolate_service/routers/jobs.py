@@ -45,7 +45,7 @@ _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/
                 "Preference-Applied": header("`wait=n`, where a wait was asked for"),
             }
         },
-        **problem_responses(400, 404, 409, 413, 424, 507),
+        **problem_responses(400, 404, 408, 409, 413, 424, 507),
     },
     summary="Submit a job",
 )

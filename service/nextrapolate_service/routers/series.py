@@ -39,7 +39,7 @@ File = Annotated[CheckpointFile, BeforeValidator(uploads.accepted_name)]
     status_code=201,
     responses={
         201: {"headers": {"Location": header("the series' address")}},
-        **problem_responses(400, 413, 507),
+        **problem_responses(400, 408, 413, 507),
     },
     summary="Begin a series",
 )
@@ -76,7 +76,7 @@ def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> No
 
 @router.post(
     "/{series_id}/checkpoints/{step}",
-    responses=problem_responses(400, 404, 409, 413),
+    responses=problem_responses(400, 404, 408, 409, 413),
     summary="Announce a checkpoint, and learn which files to upload",
 )
 def announce_checkpoint(
@@ -154,7 +154,7 @@ def head_checkpoint_file(
 @router.post(
     "/{series_id}/jumps",
     status_code=201,
-    responses=problem_responses(400, 404, 409, 413, 507),
+    responses=problem_responses(400, 404, 408, 409, 413, 507),
     summary="Record a jump",
 )
 def record_jump(
