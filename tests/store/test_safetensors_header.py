@@ -1,3 +1,4 @@
+import math
 import time
 from pathlib import Path
 
@@ -56,6 +57,10 @@ def renamed(before: str, after: str) -> bytes:
         ),
         (model_bytes()[:-1], "data_offsets", "truncated"),
         (model_bytes() + b"\0", "data_offsets", "trailing bytes"),
+        (with_header_text("[1]".encode("utf-16-le").decode("latin-1")), "header", "not JSON"),
+        (with_header({**header(), "__metadata__": {"format": 1}}, bytes(56)), "__metadata__", "texts alone"),
+        (with_header({**header(), "__metadata__": []}, bytes(56)), "__metadata__", "texts alone"),
+        (with_header({**header(), "__metadata__": {"a": math.nan}}, bytes(56)), "header", "NaN is no JSON"),
         (with_header_text('{"a": {}, "a": {}}'), "'a'", "twice"),
         (with_header_text('{"a": {"dtype": "F32", "dtype": "F16"}}'), "'dtype'", "twice"),
         (renamed(A, "../../etc/passwd"), "'../../etc/passwd'", "not the name of a tensor"),
@@ -74,6 +79,7 @@ def renamed(before: str, after: str) -> bytes:
         (changed(A, shape=[2**62] * 8), f"{A}.data_offsets", "offsets say otherwise"),
         (changed(A, data_offsets=[0, 10**4000]), f"{A}.data_offsets", "offsets say otherwise"),
         (changed(A, data_offsets=[0]), A, "lacks a dtype"),
+        (changed(A, data_offsets=[False, 32]), A, "lacks a dtype"),
         (changed(A, data_offsets=[8, 40]), f"{A}.data_offsets", "leaves a gap"),
         (changed(B, data_offsets=[0, 24]), f"{A}.data_offsets", "overlaps"),
         (changed(A, shape=[4, 2]), f"{A}.shape", "do not share a rank"),

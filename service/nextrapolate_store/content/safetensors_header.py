@@ -87,12 +87,12 @@ def parse_header(document: bytes) -> tuple[Tensor, ...]:
         UnsupportedAdapter: it shows a feature whose delta is not B A.
     """
     try:
-        entries = json.loads(document, object_pairs_hook=_unique)
+        entries = json.loads(document.decode(), object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise broken("header", f"the header is not JSON ({error}); {SAVE_AGAIN}") from None
     if not isinstance(entries, dict):
         raise broken("header", f"the header is not a JSON object; {SAVE_AGAIN}")
-    entries.pop("__metadata__", None)
+    _check_metadata(entries.pop("__metadata__", None))
     tensors = tuple(_tensor(name, entry) for name, entry in entries.items())
     _check_contiguous(tensors)
     check_tensors({tensor.name: tensor for tensor in tensors})
@@ -120,6 +120,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return unique
 
 
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _check_metadata(metadata: Any) -> None:
+    are_texts = metadata is None or (
+        isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values())
+    )
+    if not are_texts:
+        raise broken("__metadata__", f"__metadata__ may hold texts alone; {SAVE_AGAIN}")
+
+
 def _tensor(name: str, entry: Any) -> Tensor:
     if not _NAME.fullmatch(name) or ".." in name:
         raise broken(
@@ -127,8 +139,8 @@ def _tensor(name: str, entry: Any) -> Tensor:
             f"{_shown(name)} is not the name of a tensor: letters, digits, _ . - only; {SAVE_AGAIN}",
         )
     match entry:
-        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [int(begin), int(end)]} if _is_shape(
-            shape
+        case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if (
+            _is_shape(shape) and type(begin) is type(end) is int
         ):
             tensor = Tensor(name, dtype, tuple(shape), begin, end)
         case _:
