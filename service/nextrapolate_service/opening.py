@@ -62,9 +62,7 @@ class Opening:
 
     def _note(self, error: Exception) -> None:
         foreseen = isinstance(error, StoreError | OSError)
-        text = (
-            str(error) if foreseen else (f"the store cannot be opened ({error!r}); the server's log has more")
-        )
+        text = _said(error)
         if text != str(self._problem):
             _log.error("not ready: %s", text, exc_info=None if foreseen else error)
         self._problem = error if isinstance(error, StoreError) else StoreUnavailable(text)
@@ -75,6 +73,15 @@ class Opening:
         if self._own_key is not None:
             _let_in(self._own_key, store)
         return store
+
+
+def _said(error: Exception) -> str:
+    match error:
+        case StoreError():
+            return str(error)
+        case OSError():
+            return f"the server cannot use its data folder ({error}): the operator has to look at it"
+    return f"the store cannot be opened ({error!r}); the server's log has more"
 
 
 def _let_in(key: KeyText, store: Store) -> None:

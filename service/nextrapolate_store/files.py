@@ -7,7 +7,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
@@ -36,22 +36,28 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
     folder = path.parent
     if into_new_folder:
         folder.mkdir(mode=0o700, exist_ok=True)
-    temporary = temporary_in(folder)
+    try:
+        if not path.exists():  # what is there can be had from a disk that takes nothing more, too
+            with suppress(FileExistsError):  # another process was faster
+                _make_at_once(path, text)
+        return path.read_text(encoding="utf-8")
+    finally:
+        # The folder around it comes last, for the name of a new folder: a journalling file system has flushed
+        # that by then with the folder's content, and this costs nothing.
+        for grown in (folder, folder.parent):
+            sync_folder(grown)
+
+
+def _make_at_once(path: Path, text: str) -> None:
+    temporary = temporary_in(path.parent)
     try:
         with temporary.open("x", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         path.hardlink_to(temporary)  # unlike a rename, refuses to replace
-    except FileExistsError:
-        return path.read_text(encoding="utf-8")
     finally:
         temporary.unlink(missing_ok=True)
-        # The folder around it comes last, for the name of a new folder: a journalling file system has flushed
-        # that by then with the folder's content, and this costs nothing.
-        for grown in (folder, folder.parent):
-            sync_folder(grown)
-    return text
 
 
 def write_over(path: Path, text: str, *, mode: int = 0o666) -> None:

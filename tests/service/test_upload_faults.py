@@ -10,12 +10,15 @@ from pathlib import Path
 
 import psutil
 import pytest
+from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import write_large_model
 from fixtures.server import EmbeddedServer, api_process
 
 from nextrapolate import NExtClient, ServerError
 from nextrapolate.schemas import CheckpointFile
 from nextrapolate.wire import retries
+from nextrapolate_service.app import create_app
+from nextrapolate_service.settings import ServiceSettings
 
 pytestmark = pytest.mark.integration
 
@@ -117,3 +120,19 @@ def test_a_disk_that_takes_no_more_is_told(
         api.rlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert (caught.value.problem.status, caught.value.problem.retryable) == (507, True)
     assert blobs() == before
+
+
+def test_a_server_that_is_started_on_a_full_disk_lets_room_be_made(
+    settings: ServiceSettings, api_key: str
+) -> None:
+    """Nothing but that could mend it from outside."""
+    with TestClient(create_app(settings), headers={"Authorization": f"Bearer {api_key}"}) as client:
+        series = client.post("/series", json={"name": "large"}).json()["id"]
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        with TestClient(create_app(settings), headers={"Authorization": f"Bearer {api_key}"}) as client:
+            assert client.get(f"/series/{series}").is_success
+            assert client.delete(f"/series/{series}").status_code == 204
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
