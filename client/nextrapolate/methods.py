@@ -9,7 +9,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
 from nextrapolate.invalid_requests import field_path, plain
-from nextrapolate.schemas import Method, MethodParameters
+from nextrapolate.schemas import AnsweredMethod, Method, MethodParameters
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)
 METHODS: dict[str, type[MethodParameters]] = {
@@ -56,7 +56,7 @@ def departures(asked: BaseModel) -> dict[str, Any]:
     return said
 
 
-def label(method: Method) -> str:
+def label(method: AnsweredMethod) -> str:
     """Name a method so that it is told from the same with other parameters: `next preset=paper`.
 
     The horizon is left out, since methods that stand beside each other have the same.
@@ -64,7 +64,7 @@ def label(method: Method) -> str:
     return " ".join([method.name, *(f"{name}={_in_short(value)}" for name, value in _own(method).items())])
 
 
-def options(method: Method) -> str:
+def options(method: AnsweredMethod) -> str:
     """Write a method as options of `nextrapolate extrapolate`, for a shell; the horizon is left out."""
     said = _own(method)
     parts = ["--method", method.name]
@@ -75,7 +75,7 @@ def options(method: Method) -> str:
     return shlex.join(parts)
 
 
-def _own(method: Method) -> dict[str, Any]:
+def _own(method: AnsweredMethod) -> dict[str, Any]:
     return {
         name: value for name, value in departures(method).items() if name not in ("name", "horizon_steps")
     }

@@ -43,4 +43,4 @@ def report_of(store: Store, job: JobSummary) -> AnyReport | None:
 
 @lru_cache(maxsize=64)  # the results of a job never change
 def _read(path: Path) -> AnyReport:
-    return _REPORT.validate_json(path.read_bytes())
+    return _REPORT.validate_json(path.read_bytes(), extra="ignore")

@@ -278,7 +278,7 @@ class Jumper:
             path = self._client.download(job, Path(folder) / job)
             after = load_file(path / ADAPTER_MODEL)
             try:
-                return after, Report.model_validate_json((path / REPORT).read_bytes())
+                return after, Report.model_validate_json((path / REPORT).read_bytes(), extra="ignore")
             except (OSError, ValidationError) as error:
                 logger.warning("the report of job %s cannot be read: %s", job, error)
                 return after, None

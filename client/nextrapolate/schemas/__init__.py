@@ -56,6 +56,7 @@ from nextrapolate.schemas.jobs import (
 )
 from nextrapolate.schemas.methods import (
     AlphaRlMethod,
+    AnsweredMethod,
     AutoMethod,
     AutoregressionMethod,
     DareMethod,
@@ -67,6 +68,7 @@ from nextrapolate.schemas.methods import (
     MethodParameters,
     NextMethod,
     NoneMethod,
+    OtherMethod,
     PerCheckpoint,
     RelexMethod,
     SoupMethod,
@@ -118,6 +120,7 @@ __all__ = [
     "STEPS_END",
     "AlphaRlMethod",
     "Announcement",
+    "AnsweredMethod",
     "AnyReport",
     "AutoMethod",
     "AutoregressionMethod",
@@ -161,6 +164,7 @@ __all__ = [
     "ModuleScores",
     "NextMethod",
     "NoneMethod",
+    "OtherMethod",
     "Output",
     "PerCheckpoint",
     "Problem",

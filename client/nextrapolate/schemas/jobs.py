@@ -9,7 +9,7 @@ from pydantic import Field
 
 from nextrapolate.schemas.common import FileInfo, Labels, Response, Task
 from nextrapolate.schemas.job_requests import Gate, Output
-from nextrapolate.schemas.methods import Method
+from nextrapolate.schemas.methods import AnsweredMethod
 
 
 class JobState(StrEnum):
@@ -96,7 +96,7 @@ class Job(Response):
     task: Task = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
     series: str | None
-    method: Method | None = Field(None, description="of an extrapolation")
+    method: AnsweredMethod | None = Field(None, description="of an extrapolation")
     output: Output | None = Field(None, description="of an extrapolation")
     gate: Gate | None = Field(None, description="of an extrapolation")
     labels: Labels

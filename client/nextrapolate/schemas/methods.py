@@ -3,6 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.json_schema import SkipJsonSchema
 
 from nextrapolate.schemas.common import HORIZON_STEPS, MOST_CHECKPOINTS, Response, Steps
 
@@ -371,6 +372,18 @@ Method = Annotated[
     | NoneMethod,
     Field(discriminator="name"),
 ]
+
+
+class OtherMethod(MethodParameters):
+    """A method that only later servers know, as an answer names it; its own parameters are passed over."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+
+
+AnsweredMethod = Annotated[Method | SkipJsonSchema[OtherMethod], Field(union_mode="left_to_right")]
+"""The method of an answer: of a later server, too."""
 
 
 class MethodInfo(Response):

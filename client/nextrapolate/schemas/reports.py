@@ -9,7 +9,7 @@ from nextrapolate.schemas.common import Response
 from nextrapolate.schemas.geometry import RunBreak, RunGeometry, Spectrum
 from nextrapolate.schemas.job_requests import Gate, Output
 from nextrapolate.schemas.jobs import Stage
-from nextrapolate.schemas.methods import HorizonFreeParameters, Method
+from nextrapolate.schemas.methods import AnsweredMethod, HorizonFreeParameters
 from nextrapolate.schemas.scores import BacktestReport, ChoiceReport, MethodScores
 
 
@@ -79,7 +79,7 @@ class Report(_JobReport):
 
     task: Literal["extrapolate"] = "extrapolate"
     verdict: str = Field(description="one sentence: whether the evidence speaks for the jump, and why")
-    method: Method
+    method: AnsweredMethod
     target_step: int = Field(
         description="step the update leads to; for an average, the step of the last checkpoint; for "
         "`expo`, whose length depends on alpha, the step that its backtest assumes"

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from nextrapolate.schemas.common import Response
-from nextrapolate.schemas.methods import Method
+from nextrapolate.schemas.methods import AnsweredMethod
 
 _AS_CLOSE = 0.005
 """Of relative errors: less than what two digits show."""
@@ -40,7 +40,7 @@ class MethodScores(Response):
     Alpha is included, and in an extrapolation's report its gate.
     """
 
-    method: Method
+    method: AnsweredMethod
     total: Scores | None = Field(
         description="over all modules that moved; null if the method could not predict"
     )

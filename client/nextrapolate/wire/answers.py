@@ -37,7 +37,7 @@ def reader(model: type[ModelT]) -> Callable[[httpx.Response], ModelT]:
 
     def read(response: httpx.Response) -> ModelT:
         try:
-            return model.model_validate_json(response.content)
+            return model.model_validate_json(response.content, extra="ignore")  # of a later server
         except ValidationError as error:
             raise ServerError(_foreign_problem(response)) from error
 
@@ -49,7 +49,7 @@ def refusal(response: httpx.Response) -> APIError | None:
     if response.is_success:
         return None
     try:
-        problem = Problem.model_validate_json(response.content)
+        problem = Problem.model_validate_json(response.content, extra="ignore")
     except ValidationError:
         problem = _foreign_problem(response)
     if problem.code == "quota-exceeded":

@@ -91,7 +91,7 @@ class Listener:
         if not sse.data:
             return None
         try:
-            event = JobEvent.model_validate_json(sse.data)
+            event = JobEvent.model_validate_json(sse.data, extra="ignore")
         except ValidationError:
             self._last_id = sse.id or self._last_id
             return None
