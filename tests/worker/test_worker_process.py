@@ -148,12 +148,15 @@ def test_a_killed_workers_job_runs_again_and_commits_once(
     assert len(endings) == 1
 
 
+@pytest.mark.parametrize("whole_unit", [False, True], ids=["the worker", "its whole unit"])
 def test_a_stopped_workers_job_waits_for_no_lease_and_loses_no_attempt(
-    leasing_store: Store, settings: StoreSettings, submit: Submit
+    leasing_store: Store, settings: StoreSettings, submit: Submit, whole_unit: bool
 ) -> None:
     with worker(replace(settings, lease_seconds=600)) as stopped:
         job = submit(SLOW)
         wait_until(leasing_store, job, lambda now: now.stage is Stage.FIT)
+        for pid in children(stopped.pid) if whole_unit else ():
+            os.kill(pid, signal.SIGTERM)
         stopped.send_signal(signal.SIGTERM)
         assert stopped.wait(60) == 0
     now = leasing_store.jobs.get("default", job.id)

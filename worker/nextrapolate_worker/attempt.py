@@ -35,6 +35,8 @@ _SPEAKS_WITHIN_SECONDS = 3600.0
 """And from then on, module after module and epoch after epoch: minutes, where they are many or large."""
 _REST_SECONDS = 60.0
 """How long a worker takes no job whose machine could not work on the last one: others come first."""
+_STOP_FOLLOWS_SECONDS = 5.0
+"""How much later than its child a worker may hear that both are to stop."""
 _MAY_BE_THE_JOBS_OWN = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
 """What one job's folder may lack and others have: given back at no cost, such a job would never end."""
 
@@ -129,6 +131,9 @@ def _watch(
             if beat is not Beat.HELD:
                 return beat
     except ChildDied as death:
+        # What stops all processes of a unit at once, as systemd and Slurm do, stops the child first.
+        if death.code == -signal.SIGTERM and stopping.wait(_STOP_FOLLOWS_SECONDS):
+            return Stopped()
         return _failure(death.code, is_ready)
 
 
