@@ -175,7 +175,8 @@ class AsyncNExtClient:
 
     async def download(self, job_id: str, out: str | Path) -> Path:
         """As `NExtClient.download`."""
-        return await self._run(flows.download_result(job_id, Path(out), Tracker(None, uploads=False)))
+        tracker = Tracker(None, uploads=False, downloads=True)
+        return await self._run(flows.download_result(job_id, Path(out), tracker))
 
     @overload
     async def report(self, job_id: str) -> Report: ...

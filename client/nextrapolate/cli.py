@@ -255,7 +255,7 @@ def watch(job_id: JobId, url: Url = None, api_key: ApiKey = None, as_json: Json 
     """Follow a job until it ends, even if the server restarts."""
     with NExtClient(url, api_key) as client:
         with console.progress_display(url, job_id) as on_progress:
-            job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False).event)
+            job = client.wait(job_id, on_event=Tracker(on_progress, uploads=False, downloads=False).event)
         _print_job(job, as_json)
 
 

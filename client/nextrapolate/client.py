@@ -227,7 +227,8 @@ class NExtClient:
             DownloadError: the job is not finished, or a file arrived damaged.
             JobFailedError, JobCancelledError: there is no result.
         """
-        return self._run(flows.download_result(job_id, Path(out), Tracker(None, uploads=False)))
+        tracker = Tracker(None, uploads=False, downloads=True)
+        return self._run(flows.download_result(job_id, Path(out), tracker))
 
     @overload
     def report(self, job_id: str) -> Report: ...

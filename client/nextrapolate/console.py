@@ -103,7 +103,7 @@ def _display() -> Iterator[OnProgress]:
 
 
 class _Lines:
-    """Writes a line when the stage changes, and now and then in between."""
+    """Writes a line when the stage changes, at the end, and now and then in between."""
 
     def __init__(self) -> None:
         self._stage = ""
@@ -111,7 +111,8 @@ class _Lines:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if progress.stage == self._stage and now - self._written < LINE_EVERY:
+        goes_on = progress.stage == self._stage and progress.fraction < 1
+        if goes_on and now - self._written < LINE_EVERY:
             return
         self._stage, self._written = progress.stage, now
         typer.echo(f"{progress.fraction:4.0%}  {progress.stage:<8}  {progress.message}", err=True)

@@ -33,7 +33,7 @@ OnProgress = Callable[[Progress], None]
 class Tracker:
     """Turns bytes and events into `Progress` on one scale: the upload's share, the job's, the download's."""
 
-    def __init__(self, on_progress: OnProgress | None, *, uploads: bool, downloads: bool = True) -> None:
+    def __init__(self, on_progress: OnProgress | None, *, uploads: bool, downloads: bool) -> None:
         self._on_progress = on_progress
         self._job_starts = UPLOAD_SHARE if uploads else 0.0
         self._job_ends = 1.0 - DOWNLOAD_SHARE if downloads else 1.0

@@ -85,7 +85,8 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     assert "verdict  the evidence speaks for the jump\n" in ended.out
     assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-80")\n' in ended.out
     assert "queue     job j1\n" in ended.err
-    assert [line.split()[1] for line in ended.err.splitlines()] == ["upload", "queue", "fit", "download"]
+    told = [line.split()[1] for line in ended.err.splitlines()]
+    assert told == ["upload", "queue", "fit", "download", "download"]
     body = next(received.body for received in service.received if received.path == "/jobs")
     assert json.loads(body)["method"] == NextMethod(decay=0.9, use_local=False, alpha=2).model_dump()
 
@@ -298,6 +299,7 @@ def test_watch(run: Run, scripted: ScriptedServer, state: str, code: int) -> Non
     assert ended.code == code
     assert "fit" in ended.err
     assert ("failed" in ended.err) == (state == "failed")
+    assert ("100%" in ended.err) == (state == "succeeded")
 
 
 def test_jobs(run: Run, service: ScriptedServer) -> None:

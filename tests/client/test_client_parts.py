@@ -187,13 +187,13 @@ def test_what_the_server_asks_for_goes_before() -> None:
 def test_a_worker_that_takes_a_job_ends_its_queueing() -> None:
     told: list[Progress] = []
     claimed = an_event(1, message="host:7").model_copy(update={"type": "claimed"})
-    Tracker(told.append, uploads=False).event(claimed)
+    Tracker(told.append, uploads=False, downloads=True).event(claimed)
     assert told == [Progress("resolve", 0.0, "worker host:7 is running it")]
 
 
 def test_progress_runs_over_one_scale() -> None:
     told: list[Progress] = []
-    tracker = Tracker(told.append, uploads=True)
+    tracker = Tracker(told.append, uploads=True, downloads=True)
     tracker.uploading("step 10", 0, 200)(100)
     tracker.uploading("step 20", 100, 200)(100)
     tracker.event(an_event(1, JobState.QUEUED))
