@@ -21,8 +21,12 @@ class OneByOne:
         try:
             yield
         except (RecordUnreadable, ValueError, OSError) as error:
-            if job_id not in self._said:
-                self._said.add(job_id)
-                self._log.error("%s: %s", self._what, error, extra={"job_id": job_id})
+            self.leave(job_id, error)
         else:
             self._said.discard(job_id)
+
+    def leave(self, job_id: str, why: object) -> None:
+        """Say why this job is left as it is, unless that has been said."""
+        if job_id not in self._said:
+            self._said.add(job_id)
+            self._log.error("%s: %s", self._what, why, extra={"job_id": job_id})

@@ -24,6 +24,7 @@ from nextrapolate import (
     QuotaExceededError,
     ServerError,
     ServiceUnreachable,
+    __version__,
 )
 from nextrapolate.schemas import AnyReport, CheckpointRef, FileInfo
 from nextrapolate.wire import retries
@@ -295,3 +296,14 @@ def test_a_report_of_another_kind_is_named(make_client: MakeClient, scripted: Sc
     scripted.on("GET", "/jobs/j1/report", answer(b"<html>"))
     with pytest.raises(ServerError, match="is there a proxy in between"):
         make_client(scripted.url).report("j1")
+
+
+def test_an_answer_of_another_version_is_named(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    client = make_client(scripted.url)
+    scripted.on("GET", "/jobs/j1/report", answer(a_report().model_dump(mode="json", exclude={"verdict"})))
+    unread = rf"nextrapolate {__version__}, the version of this client, cannot read \(verdict: Field requir"
+    with pytest.raises(ServerError, match=unread):
+        client.report("j1")
+    scripted.on("GET", "/jobs/j1", answer({"state": "asleep"}))
+    with pytest.raises(ServerError, match=r"cannot read \(id: Field required\): did another version"):
+        client.get_job("j1")

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from fastapi.testclient import TestClient
 from fixtures.problems import problem
 from fixtures.reports import extrapolation
 
-from nextrapolate_service.results import _read, report_of
+from nextrapolate_service.results import _read, found_by
 from nextrapolate_store.store import Store
 
 Finish = Callable[..., dict[str, bytes]]
@@ -143,7 +144,7 @@ def test_a_report_that_could_not_be_read_once_is_read_the_next_time(
 ) -> None:
     finish(job_id, report=extrapolation())
     job = store.jobs.get("tests", job_id)
-    assert report_of(store, job) == extrapolation()
+    assert found_by(store, job).report == extrapolation()
     _read.cache_clear()
 
     def broken(path: Path) -> bytes:
@@ -151,5 +152,29 @@ def test_a_report_that_could_not_be_read_once_is_read_the_next_time(
 
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_bytes", broken)
-        assert report_of(store, job) is None
-    assert report_of(store, job) == extrapolation()
+        found = found_by(store, job)
+    assert found.report is None
+    assert "(stale file handle): try again" in str(found.unreadable)
+    assert found_by(store, job).report == extrapolation()
+
+
+def test_a_report_of_another_version_is_said_to_be_there_and_logged_once(
+    browser: TestClient,
+    job_id: str,
+    finish: Finish,
+    store: Store,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    finish(job_id, report=extrapolation())
+    job = store.jobs.get("tests", job_id)
+    path = store.job_folders.result_path(job, "report.json")
+    kept = json.loads(path.read_bytes())
+    del kept["backtest"]["applied"]
+    path.write_text(json.dumps(kept))
+    said = "another version of nextrapolate, or is damaged: extrapolate.backtest.applied: Field required"
+    for address in (f"/jobs/{job_id}", f"/compare?jobs={job_id}", f"/jobs/{job_id}"):
+        assert said in browser.get(address).text
+    assert browser.get(f"/jobs/{job_id}/report").status_code == 200
+    assert [record.getMessage() for record in caplog.records if said in record.getMessage()] == [
+        f"its report is not shown: {found_by(store, job).unreadable}"
+    ]

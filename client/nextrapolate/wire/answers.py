@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import TypeVar
 
 import httpx
@@ -17,6 +18,7 @@ from nextrapolate.errors import (
     QuotaExceededError,
     ServerError,
 )
+from nextrapolate.invalid_requests import lines
 from nextrapolate.schemas import Problem
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -39,7 +41,7 @@ def reader(model: type[ModelT]) -> Callable[[httpx.Response], ModelT]:
         try:
             return model.model_validate_json(response.content, extra="ignore")  # of a later server
         except ValidationError as error:
-            raise ServerError(_foreign_problem(response)) from error
+            raise ServerError(_unread_problem(response, error)) from error
 
     return read
 
@@ -59,16 +61,34 @@ def refusal(response: httpx.Response) -> APIError | None:
     return kind(problem, _retry_after(response))
 
 
+def _unread_problem(response: httpx.Response, error: ValidationError) -> Problem:
+    """Make a problem of an answer that lacks a field, or has one of another kind."""
+    if not error.errors()[0]["loc"]:  # it is not even a JSON object
+        return _foreign_problem(response)
+    return _problem(
+        response,
+        f"which nextrapolate {version('nextrapolate')}, the version of this client, cannot read "
+        f"({lines(error)[0]}): did another version write it, or is another server at this address? Install "
+        "the server's version here",
+    )
+
+
 def _foreign_problem(response: httpx.Response) -> Problem:
     """Make a problem of an answer that is not the service's own, such as a proxy's page."""
-    status = response.status_code
+    return _problem(
+        response,
+        "which is not how nextrapolate answers: is there a proxy in between, or another server at this "
+        "address?",
+    )
+
+
+def _problem(response: httpx.Response, remark: str) -> Problem:
+    """Make a problem of an answer which is none, and of what there is to say of it."""
+    status, address = response.status_code, response.url.copy_with(query=None)
     return Problem(
         title=response.reason_phrase,
         status=status,
-        detail=(
-            f"{response.url.copy_with(query=None)} answered {status} {response.reason_phrase}, which is "
-            "not how nextrapolate answers: is there a proxy in between, or another server at this address?"
-        ),
+        detail=f"{address} answered {status} {response.reason_phrase}, {remark}",
         code=f"http-{status}",
         retryable=status in _PASSING,
         blame="user" if response.is_client_error else "server",

@@ -12,7 +12,7 @@ from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.pages.runs import Run, Runs
-from nextrapolate_service.results import report_of
+from nextrapolate_service.results import found_by
 from nextrapolate_service.views import job_view
 from nextrapolate_store.store import Store
 
@@ -55,7 +55,7 @@ def compare(
         "comparison.html",
         jobs=[one.job for one in chosen],
         runs=[one.run for one in chosen],
-        readings=[read(one.report) if one.report else None for one in chosen],
+        answers=[one.answers for one in chosen],
         tables=_tables(chosen),
         left_out=ids[MOST_JOBS:],
     )
@@ -66,11 +66,21 @@ class _Compared:
     job: Job
     run: Run
     report: AnyReport | None
+    unreadable: str | None
 
     @classmethod
     def read(cls, store: Store, tenant: str, job_id: str, runs: Runs) -> "_Compared":
         record = store.jobs.get(tenant, job_id)
-        return cls(job_view(store, record), runs.of(record), report_of(store, record))
+        found = found_by(store, record)
+        return cls(job_view(store, record), runs.of(record), found.report, found.unreadable)
+
+    @property
+    def answers(self) -> tuple[str | None, str | None]:
+        """Whether it worked, and what to do next; None where nothing is known of it."""
+        if self.report is None:
+            return self.unreadable, None
+        reading = read(self.report)
+        return reading.worked, reading.following
 
     @property
     def scores(self) -> Scores | None:

@@ -16,7 +16,7 @@ from nextrapolate_service.pages.found import find
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.pages.runs import Runs
-from nextrapolate_service.results import report_of
+from nextrapolate_service.results import found_by
 from nextrapolate_service.views import job_view
 
 router = APIRouter(include_in_schema=False)
@@ -56,7 +56,7 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
     record = store.jobs.get(tenant, job_id)
     events = store.jobs.events(job_id, None)
     job = job_view(store, record)
-    report = report_of(store, record)
+    found = found_by(store, record)
     return page(
         request,
         "job.html",
@@ -67,8 +67,9 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         advice=wording.advice(job),
         timeline=wording.timeline(events),
         seen=events[-1].id if events else "",
-        report=report,
-        reading=read(report) if report else None,
+        report=found.report,
+        unreadable=found.unreadable,
+        reading=read(found.report) if found.report else None,
     )
 
 

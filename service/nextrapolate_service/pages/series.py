@@ -20,7 +20,7 @@ from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.found import ON_A_PAGE
 from nextrapolate_service.pages.negotiation import PageRoute
 from nextrapolate_service.pages.rendering import page
-from nextrapolate_service.results import report_of
+from nextrapolate_service.results import found_by
 from nextrapolate_service.views import job_view, series_view
 from nextrapolate_store.records import ListedJob
 from nextrapolate_store.store import Store
@@ -103,7 +103,7 @@ def _measured(store: Store, jobs: Iterable[ListedJob]) -> Measured | None:
     """The geometry of the most checkpoints that one of these jobs found; of several the newest."""
     measuring = [record for record in jobs if not isinstance(record.request, BacktestCreate)]
     for record in sorted(measuring, key=lambda record: len(record.steps), reverse=True):
-        match report_of(store, record):
+        match found_by(store, record).report:
             case Inspection() as report:
                 return Measured(job_view(store, record), report, report)
             case Report(geometry=RunGeometry() as geometry) as report:
