@@ -34,6 +34,7 @@ from nextrapolate_numerics import AdapterFiles
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs
 from nextrapolate_worker.messages import Done, Start
 from nextrapolate_worker.nursery import Child
+from nextrapolate_worker.settings import Computing
 
 COLUMNS = (
     "model", "r", "checkpoints", "method", "one checkpoint, MB", "peak, MB", "its own, MB",
@@ -121,8 +122,7 @@ def peak_of(folder: Path, inputs: JobInputs, method: str, arguments: argparse.Na
         data_dir=folder,
         folder=folder,
         stages=folder.parent / "stages",
-        device=arguments.device,
-        threads=arguments.threads,
+        computing=Computing(device=arguments.device, threads=arguments.threads),
     )
     with Child() as child, own_memory(psutil.Process().children()[-1].pid) as own:
         started = time.perf_counter()

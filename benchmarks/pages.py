@@ -39,6 +39,7 @@ from nextrapolate_worker import pipeline
 from nextrapolate_worker.messages import Start
 from nextrapolate_worker.rendering import report_page
 from nextrapolate_worker.rendering.figures import warm_up
+from nextrapolate_worker.settings import Computing
 
 ATTENTION = tuple(f"self_attn.{letter}_proj" for letter in "qkvo")
 KINDS = (*ATTENTION, "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
@@ -136,8 +137,7 @@ def make_report(inputs: JobInputs, folder: Path) -> Path:
         data_dir=folder,
         folder=folder,
         stages=folder.parent / "stages",
-        device="cpu",
-        threads=1,
+        computing=Computing(device="cpu", threads=1),
     )
     pipeline.run(work, lambda stage, fraction: None)
     return folder / REPORT_PAGE

@@ -96,7 +96,7 @@ def test_a_device_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch, device:
     with pytest.raises(ValueError, match=f"^NEXTRAPOLATE_DEVICE is '{device}': write auto, cpu, cuda or"):
         WorkerSettings.from_environment()
     monkeypatch.setenv("NEXTRAPOLATE_DEVICE", "cuda:1")
-    assert WorkerSettings.from_environment().device == "cuda:1"
+    assert WorkerSettings.from_environment().computing.device == "cuda:1"
 
 
 @pytest.mark.parametrize("url", ["nonsense", "http://redis:6379", "redis://:secret/word@redis:6379/0"])

@@ -26,8 +26,9 @@ from nextrapolate_store.store import Store
 from nextrapolate_worker.attempt import run_job
 from nextrapolate_worker.messages import Progress
 from nextrapolate_worker.nursery import Nursery
-from nextrapolate_worker.settings import WorkerSettings
+from nextrapolate_worker.settings import Computing, WorkerSettings
 
+CPU = Computing(device="cpu", threads=1)
 QUICK = WeightExtrapolationMethod(horizon_steps=20)
 ENDLESS = NextMethod(preset="paper", horizon_steps=20, epochs=100_000, hidden_size=2048)
 
@@ -58,7 +59,7 @@ def while_running(
     stopping: threading.Event | None = None,
 ) -> None:
     """Make an attempt, and act on it (with the child's process id) once its predictor is training."""
-    worker = WorkerSettings(store=settings, device="cpu", threads=1)
+    worker = WorkerSettings(settings, CPU)
     before = children()
     attempt = threading.Thread(
         target=run_job, args=(store, worker, nursery, job.id, stopping or threading.Event())
@@ -82,7 +83,7 @@ def test_a_job_is_done_and_committed(
     store: Store, store_settings: StoreSettings, nursery: Nursery, run_folder: Path
 ) -> None:
     job = submit(store, run_folder, QUICK)
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     done = store.jobs.get("default", job.id)
     assert (done.state, done.attempt, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
     report = store.job_folders.result_path(done, "report.json")
@@ -94,7 +95,7 @@ def test_a_second_wake_up_does_nothing(
 ) -> None:
     job = submit(store, run_folder, QUICK)
     for _ in range(2):
-        run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
+        run_job(store, WorkerSettings(store_settings, CPU), hatched_nursery, job.id, threading.Event())
     assert store.jobs.get("default", job.id).attempt == 1
 
 
@@ -104,7 +105,7 @@ def test_the_users_mistake_fails_at_once_and_says_what(
     job = submit(store, run_folder, QUICK)
     model = run_folder / "checkpoint-50" / "adapter_model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
-    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, CPU), hatched_nursery, job.id, threading.Event())
     failed = store.jobs.get("default", job.id)
     assert failed.state is JobState.FAILED
     assert failed.error is not None
@@ -129,7 +130,7 @@ def test_an_uploaded_file_is_named_by_its_step(
     inputs = JobInputs(tuple(map(uploaded, run_inputs(run_folder).checkpoints)))
     request = job_over(run_folder, QUICK)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="")
-    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, CPU), hatched_nursery, job.id, threading.Event())
     error = store.jobs.get("default", job.id).error
     assert error is not None
     assert error.detail.startswith("checkpoint-50/adapter_model.safetensors: ")
@@ -187,7 +188,7 @@ def test_a_child_that_never_reads_its_work_can_be_cancelled(
     inputs = JobInputs(run_inputs(run_folder).checkpoints * 100)  # more than a pipe holds
     request = job_over(run_folder, QUICK)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="")
-    worker, before = WorkerSettings(replace(store_settings, lease_seconds=3), "cpu"), children()
+    worker, before = WorkerSettings(replace(store_settings, lease_seconds=3), CPU), children()
     attempt = threading.Thread(
         target=run_job,
         args=(store, worker, hung_nursery, job.id, threading.Event()),
@@ -230,7 +231,7 @@ def test_a_child_that_hangs_costs_an_attempt_and_no_more(
     job, before = submit(store, run_folder, QUICK), children()
     for _ in range(store_settings.max_attempts):
         assert state(store, job) is JobState.QUEUED
-        run_job(store, WorkerSettings(store_settings, "cpu"), hung_nursery, job.id, threading.Event())
+        run_job(store, WorkerSettings(store_settings, CPU), hung_nursery, job.id, threading.Event())
     failed = store.jobs.get("default", job.id)
     assert failed.state is JobState.FAILED
     assert failed.error is not None
@@ -249,7 +250,13 @@ def test_a_machine_that_lacks_something_costs_no_attempt(
     monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
     job = submit(store, run_folder, QUICK)
     for _ in range(store_settings.max_attempts + 1):
-        run_job(store, WorkerSettings(store_settings, "cuda:99"), hatched_nursery, job.id, threading.Event())
+        run_job(
+            store,
+            WorkerSettings(store_settings, Computing(device="cuda:99", threads=1)),
+            hatched_nursery,
+            job.id,
+            threading.Event(),
+        )
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert "cuda:99" in (store.jobs.events(job.id, None)[-1].message or "")
@@ -276,7 +283,7 @@ def test_a_worker_that_cannot_begin_leaves_the_job_to_others_and_rests(
 
     monkeypatch.setattr(JobFolders, "result_folder", failing)
     job = submit(store, run_folder, QUICK)
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, stopping)
+    run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, stopping)
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, attempts)
     assert os.strerror(code) in (store.jobs.events(job.id, None)[-1].message or "")
@@ -293,7 +300,7 @@ def test_a_machine_without_the_program_of_its_children_costs_no_attempt(
     monkeypatch.setattr("nextrapolate_worker.attempt._REST_SECONDS", 0.01)
     monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", ("/nowhere/python",))
     job = submit(store, run_folder, QUICK)
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
 
@@ -312,7 +319,7 @@ def test_a_machine_whose_children_cannot_start_costs_no_attempt(
     (tmp_path / "broken" / "torch.py").write_text("raise ImportError('libcudart.so.12 is not there')")
     monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'broken'}:{os.environ.get('PYTHONPATH', '')}")
     job = submit(store, run_folder, QUICK)
-    run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+    run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert "had not read the work yet" in (store.jobs.events(job.id, None)[-1].message or "")
@@ -330,7 +337,7 @@ def test_a_job_whose_folder_is_gone_fails_in_the_end(
     job = submit(store, run_folder, QUICK)
     shutil.rmtree(store.job_folders.path(job.id))
     for _ in range(store_settings.max_attempts):
-        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+        run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     error = store.jobs.get("default", job.id).error
     assert error is not None
     assert (error.code, error.blame) == ("internal-error", "server")
@@ -343,7 +350,7 @@ def test_a_job_waits_where_the_data_folder_is_not_mounted(
     job = submit(store, run_folder, QUICK)
     store_settings.data_dir.rename(tmp_path / "unmounted")
     with pytest.raises(StoreMismatched, match="mount the right one"):
-        run_job(store, WorkerSettings(store_settings, "cpu"), nursery, job.id, threading.Event())
+        run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     (tmp_path / "unmounted").rename(store_settings.data_dir)
     assert store.jobs.get("default", job.id) == job
 
@@ -355,7 +362,7 @@ def test_a_job_of_a_later_version_is_left_to_a_later_worker_and_told_of_once(
     run_folder: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    job, worker = submit(store, run_folder, QUICK), WorkerSettings(store_settings, "cpu")
+    job, worker = submit(store, run_folder, QUICK), WorkerSettings(store_settings, CPU)
     with Redis.from_url(store_settings.redis_url, decode_responses=True) as redis:
         request = str(redis.hget(f"next:job:{job.id}", "request"))
         later = json.dumps(json.loads(request) | {"of_a_later_version": 1})
@@ -384,5 +391,5 @@ def test_a_worker_that_is_asked_to_stop_gives_its_job_back(
     now = store.jobs.get("default", job.id)
     assert (now.state, now.attempt) == (JobState.QUEUED, 0)
     assert not Path(f"/proc/{ended[0]}").exists()
-    run_job(store, WorkerSettings(store_settings, "cpu"), hatched_nursery, job.id, stopping)
+    run_job(store, WorkerSettings(store_settings, CPU), hatched_nursery, job.id, stopping)
     assert store.jobs.get("default", job.id) == now, "a stopping worker takes nothing new"

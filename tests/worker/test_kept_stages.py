@@ -33,7 +33,7 @@ from nextrapolate_worker.carriers import load_carrier, save_carrier
 from nextrapolate_worker.messages import Start
 from nextrapolate_worker.methods import NUMERICS, numerics_method
 from nextrapolate_worker.nursery import Nursery
-from nextrapolate_worker.settings import WorkerSettings
+from nextrapolate_worker.settings import Computing, WorkerSettings
 from nextrapolate_worker.tasks import extrapolation
 
 PAPER = NextMethod(preset="paper", horizon_steps=20, epochs=100, hidden_size=32)
@@ -43,6 +43,7 @@ METHODS: list[Method] = [
     PAPER,
 ]
 QUICK = AutoregressionMethod(horizon_steps=20)
+CPU = Computing(device="cpu", threads=1)
 STAGES = ["extraction", "update", "backtest"]
 
 
@@ -105,7 +106,13 @@ def test_what_is_no_carrier_is_refused(tmp_path: Path) -> None:
 # A job, attempted twice -------------------------------------------------------------------------------------
 
 
-def attempt(number: int, run: Path, job: Path, method: Method = QUICK, threads: int = 1) -> str:
+class Later(Computing):
+    """How a later version computes, which has one more setting."""
+
+    tf32: bool = False
+
+
+def attempt(number: int, run: Path, job: Path, method: Method = QUICK, computing: Computing = CPU) -> str:
     """Make an attempt in a folder of its own; gives the digest of the adapter."""
     folder = job / str(number)
     folder.mkdir(parents=True)
@@ -118,8 +125,7 @@ def attempt(number: int, run: Path, job: Path, method: Method = QUICK, threads: 
         data_dir=job / "data",
         folder=folder,
         stages=job / "stages",
-        device="cpu",
-        threads=threads,
+        computing=computing,
     )
     return pipeline.run(work, lambda *_: None)["adapter_model.safetensors"].sha256
 
@@ -183,7 +189,7 @@ def test_a_damaged_file_is_made_again(run_folder: Path, tmp_path: Path, watch: W
     assert made == ["update"]
 
 
-@pytest.mark.parametrize("changed", ["weights", "config", "threads", "version"])
+@pytest.mark.parametrize("changed", ["weights", "config", "computing", "version"])
 def test_what_depends_on_something_that_has_changed_is_made_again(
     changed: str, run_folder: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,9 +205,29 @@ def test_what_depends_on_something_that_has_changed_is_made_again(
     elif changed == "version":
         monkeypatch.setattr("nextrapolate_worker.loading.versions", lambda: {"nextrapolate": "9"})
     made = watch(QUICK)
-    attempt(2, run_folder, tmp_path / "job", threads=2 if changed == "threads" else 1)
+    threads = 2 if changed == "computing" else 1
+    attempt(2, run_folder, tmp_path / "job", computing=Computing(device="cpu", threads=threads))
     assert made == STAGES
     assert len(kept_files(tmp_path / "job") - before) == len(STAGES)
+
+
+def test_a_setting_that_nobody_thought_of_is_taken_for_one_that_matters(
+    run_folder: Path, tmp_path: Path, watch: Watch
+) -> None:
+    attempt(1, run_folder, tmp_path / "job", computing=Later(device="cpu", threads=1))
+    made = watch(QUICK)
+    attempt(2, run_folder, tmp_path / "job", computing=Later(device="cpu", threads=1, tf32=True))
+    assert made == STAGES
+
+
+def test_what_a_device_is_called_does_not_matter(
+    run_folder: Path, tmp_path: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    first = attempt(1, run_folder, tmp_path / "job", computing=Computing(device="auto", threads=1))
+    made = watch(QUICK)
+    assert attempt(2, run_folder, tmp_path / "job") == first
+    assert made == []
 
 
 def test_a_disk_that_is_full_costs_the_job_nothing(run_folder: Path, tmp_path: Path) -> None:
@@ -241,7 +267,7 @@ def test_a_job_whose_child_was_killed_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr("nextrapolate_worker.lease._PROGRESS_SECONDS", 0.0)  # told as soon as it begins
     method = NextMethod(preset="paper", horizon_steps=20, epochs=100)
-    worker, never = WorkerSettings(store_settings, "cpu", threads=1), threading.Event()
+    worker, never = WorkerSettings(store_settings, CPU), threading.Event()
     request, inputs = job_over(run_folder, method), run_inputs(run_folder)
     job = store.jobs.submit("default", request, inputs, idempotency_key=None, body_digest="").id
     before = children()

@@ -15,6 +15,7 @@ from nextrapolate_store.records import JobInputs
 from nextrapolate_worker import nursery
 from nextrapolate_worker.messages import Done, Progress, Ready, Start
 from nextrapolate_worker.nursery import Child, ChildDied
+from nextrapolate_worker.settings import Computing
 
 
 def start(run: Path, inputs: JobInputs, folder: Path) -> Start:
@@ -27,8 +28,7 @@ def start(run: Path, inputs: JobInputs, folder: Path) -> Start:
         data_dir=folder,
         folder=folder,
         stages=folder / "stages",
-        device="cpu",
-        threads=1,
+        computing=Computing(device="cpu", threads=1),
     )
 
 

@@ -38,6 +38,7 @@ from nextrapolate_store.records import JobInputs
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import CheckpointGone, NoSuchDevice
 from nextrapolate_worker.messages import Start
+from nextrapolate_worker.settings import Computing
 
 METHODS: list[Method] = [
     AutoMethod(horizon_steps=20),
@@ -72,8 +73,7 @@ def work(
         data_dir=folder / "data",
         folder=folder,
         stages=folder.parent / "stages",
-        device=device,
-        threads=1,
+        computing=Computing(device=device, threads=1),
     )
 
 

@@ -32,6 +32,7 @@ from nextrapolate_worker.errors import (
 )
 from nextrapolate_worker.messages import Start
 from nextrapolate_worker.resolving import Resolved, resolve
+from nextrapolate_worker.settings import Computing
 
 MODEL = "adapter_model.safetensors"
 STEPS = (10, 20, 60)
@@ -66,8 +67,7 @@ def work(tmp_path: Path, blobs: BlobStore) -> Work:
             data_dir=tmp_path / "data",
             folder=folder,
             stages=tmp_path / "stages",
-            device="cpu",
-            threads=1,
+            computing=Computing(device="cpu", threads=1),
             hub_token=token,
         )
 

@@ -20,6 +20,7 @@ from nextrapolate.schemas import (
 )
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.messages import Start
+from nextrapolate_worker.settings import Computing
 
 
 def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tuple[Stage, float]]]:
@@ -35,8 +36,7 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
         data_dir=folder / "data",
         folder=folder,
         stages=folder.parent / "stages",
-        device="cpu",
-        threads=1,
+        computing=Computing(device="cpu", threads=1),
     )
     artifacts = pipeline.run(work, lambda *news: told.append(news))
     assert set(artifacts) == {"report.json", "report.html"}

@@ -74,9 +74,10 @@ def _check_store(**_: Any) -> None:
 @worker_init.connect
 def _check_device(**_: Any) -> None:
     """Do not start where every job would be given back; a process of its own, as torch takes much memory."""
-    if settings.device in ("auto", "cpu"):
+    device = settings.computing.device
+    if device in ("auto", "cpu"):
         return
-    command = (sys.executable, "-m", "nextrapolate_worker.devices", settings.device)
+    command = (sys.executable, "-m", "nextrapolate_worker.devices", device)
     checked = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603 - our own
     if checked.returncode:
         _log.critical("not started: %s", checked.stderr.strip())

@@ -95,8 +95,7 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
         data_dir=settings.store.data_dir,
         folder=store.job_folders.result_folder(claim.job.id, claim.fence),
         stages=store.job_folders.stages_folder(claim.job.id),
-        device=settings.device,
-        threads=settings.threads,
+        computing=settings.computing,
         hub_token=store.credentials.get(claim.job.id, "hub-token"),
     )
 

@@ -3,8 +3,7 @@
     {data_dir}/jobs/{job}/stages/{stage}-{key}-{sha256}.safetensors
 
 The key stands for everything that the result depends on: the request, the bytes of all inputs, the versions,
-the kind of device, the number of threads. The sha256 is that of the file, so that a damaged one is seen, and
-made again.
+and how the worker computes. The sha256 is that of the file, so that a damaged one is seen, and made again.
 """
 
 import hashlib

@@ -47,8 +47,8 @@ def load(work: Start, profile: Profile) -> Loaded:
         NumericsError: the checkpoints cannot be used; says which and why.
         WorkerError: a file has gone, or the device is not there.
     """
-    torch.set_num_threads(work.threads)
-    device = find_device(work.device)
+    torch.set_num_threads(work.computing.threads)
+    device = find_device(work.computing.device)
     with profile.stage(Stage.RESOLVE) as progress:
         files = resolve(work, progress)
         hashed = sum(checkpoint.model.stat().st_size for checkpoint in files.checkpoints)
@@ -66,8 +66,8 @@ def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.de
         "request": work.request.model_dump(mode="json"),
         "weights": weights,
         "configs": [digest(adapter.config) for adapter in (*files.checkpoints, *files.jumps)],
-        "device": device.type,
-        "threads": work.threads,
+        # All of it, but for what the device is called: "auto" may be any, and one GPU computes like the next.
+        "computing": work.computing.model_dump(mode="json") | {"device": device.type},
         "versions": versions(),
     }
     given = {Trajectory: trajectory, torch.device: device}

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from nextrapolate.schemas import FileInfo, JobError, JobRequest, Stage
 from nextrapolate_store.records import JobInputs
+from nextrapolate_worker.settings import Computing
 
 
 class _Message(BaseModel):
@@ -29,8 +30,7 @@ class Start(_Message):
     data_dir: Path
     folder: Path = Field(description="empty folder for the artifacts")
     stages: Path = Field(description="folder for what an attempt leaves to the next one; need not be there")
-    device: str
-    threads: int
+    computing: Computing
     hub_token: str | None = Field(None, repr=False, description="the caller's own, for this job alone")
 
 

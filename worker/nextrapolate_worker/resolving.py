@@ -81,7 +81,7 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
     jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
     models, digests = [adapter.model for adapter in (*checkpoints, *jumps)], list[str]()
-    with ThreadPoolExecutor(work.threads) as pool:
+    with ThreadPoolExecutor(work.computing.threads) as pool:
         for found in pool.map(digest, models):
             digests.append(found)
             hashed(len(digests) / len(models))
