@@ -143,6 +143,18 @@ def test_a_list_of_finished_jobs_hears_of_new_ones(visit: Visit, client: TestCli
     expect(page.locator("tbody tr")).to_have_count(2)
 
 
+def test_a_job_that_is_given_back_is_seen_to_wait_again(visit: Visit, store: Store, submit: Submit) -> None:
+    job = submit(method=LINE)
+    visit.open(f"/jobs/{job}")
+    status = visit.page.get_by_role("status")
+    for _ in range(2):
+        claim = store.jobs.claim(job, "test")
+        assert claim is not None
+        expect(status).to_contain_text("Starting")
+        store.jobs.release(job, claim.fence, "the worker was stopped")
+        expect(status).to_contain_text("Waiting")
+
+
 def test_a_job_says_that_it_has_lost_the_server(visit: Visit, site: Site, submit: Submit) -> None:
     visit.open(f"/jobs/{submit(method=LINE)}")
     lost = visit.page.get_by_role("alert")

@@ -1,7 +1,5 @@
 // Keeps what a page shows up to date. Every page is whole without it.
 
-const KINDS = ["queued", "claimed", "progress", "requeued", "cancelling", "succeeded", "failed", "cancelled"];
-const FINAL = ["succeeded", "failed", "cancelled"];
 const RETRY_MS = 2000;
 
 const main = () => document.querySelector("main");
@@ -46,24 +44,29 @@ function isLater(id, than) {
   return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1]);
 }
 
-/** Follow a job's events until it has ended, through restarts of the server. */
-function follow(address) {
-  const source = new EventSource(address);
+/**
+ * Follow a job's events until it has ended, through restarts of the server.
+ *
+ * Its page names their address, their types, since a browser hears of no others, and the states that are final.
+ */
+function follow(job) {
+  const source = new EventSource(job.events);
   const hear = (event) => {
+    const told = JSON.parse(event.data);
     if (isLater(event.lastEventId, main().dataset.seen)) {
       main().dataset.seen = event.lastEventId;
-      if (event.type === "progress") show(JSON.parse(event.data));
+      if (event.type === "progress") show(told);
       else renew();
     }
-    if (FINAL.includes(event.type)) source.close();
+    if (job.finalStates.split(" ").includes(told.state)) source.close();
   };
-  for (const kind of KINDS) source.addEventListener(kind, hear);
+  for (const type of job.eventTypes.split(" ")) source.addEventListener(type, hear);
   source.addEventListener("open", () => sayLost(false));
   source.addEventListener("error", () => {
     sayLost(true);
     if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
     renew();
-    setTimeout(() => follow(address), RETRY_MS);
+    setTimeout(() => follow(job), RETRY_MS);
   });
 }
 
@@ -97,5 +100,5 @@ function keepListFresh() {
   }, 1000 * main().dataset.renewSeconds);
 }
 
-if (main().dataset.events) follow(main().dataset.events);
+if (main().dataset.events) follow(main().dataset); // it stays with this function when the page is renewed
 if (main().dataset.renewSeconds) keepListFresh();
