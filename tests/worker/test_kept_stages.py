@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import threading
 import time
@@ -112,7 +113,14 @@ class Later(Computing):
     tf32: bool = False
 
 
-def attempt(number: int, run: Path, job: Path, method: Method = QUICK, computing: Computing = CPU) -> str:
+def attempt(
+    number: int,
+    run: Path,
+    job: Path,
+    method: Method = QUICK,
+    computing: Computing = CPU,
+    tell: Callable[[Stage, float], None] = lambda *_: None,
+) -> str:
     """Make an attempt in a folder of its own; gives the digest of the adapter."""
     folder = job / str(number)
     folder.mkdir(parents=True)
@@ -127,7 +135,7 @@ def attempt(number: int, run: Path, job: Path, method: Method = QUICK, computing
         stages=job / "stages",
         computing=computing,
     )
-    return pipeline.run(work, lambda *_: None)["adapter_model.safetensors"].sha256
+    return pipeline.run(work, tell)["adapter_model.safetensors"].sha256
 
 
 Watch = Callable[[Method], list[str]]
@@ -228,6 +236,18 @@ def test_what_a_device_is_called_does_not_matter(
     made = watch(QUICK)
     assert attempt(2, run_folder, tmp_path / "job") == first
     assert made == []
+
+
+def test_nothing_is_kept_of_an_attempt_whose_folder_is_gone(run_folder: Path, tmp_path: Path) -> None:
+    """The job has ended elsewhere, and all that was kept for it has been cleared away."""
+
+    def lose(stage: Stage, _: float) -> None:
+        if stage is Stage.EXTRACT:
+            shutil.rmtree(tmp_path / "job" / "1", ignore_errors=True)
+
+    with pytest.raises(SafetensorError, match="No such file"):
+        attempt(1, run_folder, tmp_path / "job", tell=lose)
+    assert list((tmp_path / "job").iterdir()) == []
 
 
 def test_a_disk_that_is_full_costs_the_job_nothing(run_folder: Path, tmp_path: Path) -> None:

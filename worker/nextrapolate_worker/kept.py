@@ -29,12 +29,14 @@ class KeptStages:
 
     Args:
         folder: the job's own.
+        attempt: the folder of this attempt, which goes when the job has ended elsewhere, with what is kept.
         depends_on: what the results depend on, as JSON can say it.
         given: what the results refer to, and what is not kept with them.
     """
 
-    def __init__(self, folder: Path, depends_on: Mapping[str, Any], given: Given) -> None:
+    def __init__(self, folder: Path, attempt: Path, depends_on: Mapping[str, Any], given: Given) -> None:
         self._folder = folder
+        self._attempt = attempt
         self._key = hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:32]
         self._given = given
 
@@ -69,6 +71,8 @@ class KeptStages:
 
     def _keep(self, stage: str, made: object) -> bool:
         """Not flushed to disk: what is lost is made again. Gives whether it is there now."""
+        if not self._attempt.is_dir():  # nobody would come for it, or clear it away
+            return False
         try:
             make_folder(self._folder)
             temporary = temporary_in(self._folder)

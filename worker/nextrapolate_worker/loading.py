@@ -71,4 +71,4 @@ def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.de
         "versions": versions(),
     }
     given = {Trajectory: trajectory, torch.device: device}
-    return KeptStages(work.stages, depends_on, given)
+    return KeptStages(work.stages, work.folder, depends_on, given)
