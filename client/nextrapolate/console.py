@@ -25,6 +25,7 @@ from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.invalid_requests import plain_words
 from nextrapolate.methods import label
 from nextrapolate.progress import OnProgress, Progress
+from nextrapolate.reading import read
 from nextrapolate.schemas import Job, MethodInfo, Series
 
 FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
@@ -145,7 +146,8 @@ def _said(error: Exception) -> str:
 def show_extrapolation(result: Extrapolation) -> None:
     """Tell where the adapter is, what to think of it, and how to load it."""
     typer.echo(f"adapter  {result.path}")
-    typer.echo(f"verdict  {result.report.verdict}")
+    reading = read(result.report)
+    typer.echo(f"verdict  {reading.headline} {reading.verdict}")
     _show_loading(result.path)
     for warning in result.report.warnings:
         typer.echo(f"note: {warning}")

@@ -7,13 +7,11 @@ from nextrapolate.methods import label
 from nextrapolate.reading import read
 from nextrapolate.schemas import AnyReport, Comparison, Inspection, MethodScores, Report
 
-_MARKS = {"good": "✓", "bad": "✗", "unknown": "?"}
-
 
 def report_html(report: AnyReport, path: str | None = None) -> str:
     """Write a report down as HTML, with nothing in it but text; `path` is where its adapter lies."""
     reading = read(report)
-    parts = [f"<p><b>{_MARKS[reading.tone]} {escape(report.verdict)}</b></p>"]
+    parts = [f"<p><b>{reading.mark} {escape(reading.headline)}</b> {escape(reading.verdict)}</p>"]
     rows = list(reading.answers)
     if path is not None:
         rows.append(("Where is it?", path))

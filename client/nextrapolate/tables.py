@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from nextrapolate.methods import label
-from nextrapolate.schemas import Comparison, Inspection
+from nextrapolate.reading import read
+from nextrapolate.schemas import AnyReport, Comparison, Inspection
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PLAIN_BARS = "_.-:=+*#"
@@ -32,7 +33,7 @@ def show_comparison(comparison: Comparison) -> None:
         numbers = (scored.total.relative_error, scored.total.cosine, scored.total.size_ratio, worst)
         table.add_row(label(scored.method), *(f"{number:.3f}" for number in numbers), f"{scored.seconds:.2f}")
         notes += (f"{label(scored.method)}: {warning}" for warning in scored.warnings)
-    _print(comparison.verdict, table, notes + comparison.warnings)
+    _print(comparison, table, notes)
 
 
 def show_inspection(inspection: Inspection) -> None:
@@ -58,7 +59,7 @@ def show_inspection(inspection: Inspection) -> None:
     straight = _table("R^2 of a line", "< 0", "0-0.7", "0.7-0.9", "> 0.9", "median")
     for name, values in inspection.linearity_by_definition.items():
         straight.add_row(name, *_shares(values), f"{median(values):.2f}")
-    _print(inspection.verdict, kinds, inspection.warnings, track, straight)
+    _print(inspection, kinds, [], track, straight)
 
 
 def sparkline(values: Sequence[float], bars: str = _BARS) -> str:
@@ -109,14 +110,15 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
-def _print(verdict: str, table: Table, notes: Sequence[str], *more: Table) -> None:
+def _print(report: AnyReport, table: Table, notes: Sequence[str], *more: Table) -> None:
     console = Console(soft_wrap=True, markup=False, emoji=False)
     if not console.is_terminal:
         console.width = WIDE
-    console.print(verdict, highlight=False)
+    reading = read(report)
+    console.print(f"{reading.headline} {reading.verdict}", highlight=False)
     for part in (table, *more):
         if part.row_count:
             console.print()
             console.print(part)
-    for note in notes:
+    for note in (*notes, *report.warnings):
         console.print(f"note: {note}", highlight=False)

@@ -82,7 +82,7 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     )
     assert ended.code == 0
     assert f"adapter  {folder}/extrapolated-80\n" in ended.out
-    assert "verdict  the evidence speaks for the jump\n" in ended.out
+    assert "verdict  Not measured. Nothing speaks for or against this jump" in ended.out
     assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-80")\n' in ended.out
     assert "queue     job j1\n" in ended.err
     told = [line.split()[1] for line in ended.err.splitlines()]

@@ -44,7 +44,8 @@ def test_backtest_prints_the_methods_best_first(embedded_server: EmbeddedServer,
     asked = ("backtest", run_of_steps, "--at", 80, "--horizon-steps", 20)
     printed = nextrapolate(embedded_server, *asked, "--methods", "none, weight-extrapolation")
     lines = printed.splitlines()
-    assert lines[0].startswith("weight-extrapolation predicts best, asked at step 80 for step 100")
+    best = "weight-extrapolation predicts best, asked at step 80 for step 100"
+    assert lines[0].startswith(f"A method beats no jump. {best}")
     assert lines[2].split()[:4] == ["method", "relative", "error", "cosine"]
     assert [line.split()[0] for line in lines[3:5]] == ["weight-extrapolation", "none"]
     as_json = nextrapolate(embedded_server, *asked, "--methods", "none", "--methods", "expo", "--json")
@@ -57,7 +58,7 @@ def test_backtest_prints_the_methods_best_first(embedded_server: EmbeddedServer,
 @pytest.mark.integration
 def test_inspect_shows_the_geometry(embedded_server: EmbeddedServer, run_of_steps: Path) -> None:
     printed = nextrapolate(embedded_server, "inspect", run_of_steps, "--until", 100)
-    assert printed.startswith("Extrapolation should pay on this run")
+    assert printed.startswith("Worth extrapolating. Extrapolation should pay on this run")
     for word in ("q_proj", "down_proj", "speed, norm per step", "held out, all about one mean", "█"):
         assert word in printed
     as_json = json.loads(nextrapolate(embedded_server, "inspect", run_of_steps, "--json"))

@@ -49,10 +49,10 @@ def test_a_report_shows_itself(report: AnyReport, told: str) -> None:
 
 
 def test_what_a_run_brought_is_text() -> None:
-    report = inspection().model_copy(update={"warnings": [HOSTILE], "verdict": HOSTILE})
+    report = inspection().model_copy(update={"warnings": [HOSTILE], "asked_method": HOSTILE})
     kind = report.kinds[0].model_copy(update={"kind": HOSTILE})
     html = report.model_copy(update={"kinds": [kind]})._repr_html_()
-    assert html.count("&lt;script&gt;") == 3
+    assert html.count("&lt;script&gt;") == 4
     assert "script" not in Tags(html).tags
 
 

@@ -1,12 +1,25 @@
 """What a report says to somebody who has ten seconds."""
 
 import json
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
+from fixtures.client_examples import write_checkpoints
+from fixtures.read_reports import CASES, extrapolated
 from fixtures.reports import comparison, extrapolation, inspection
 
+from nextrapolate.evidence import backtest
+from nextrapolate.methods import make_method
 from nextrapolate.reading import read
-from nextrapolate.schemas import ChoiceReport, ExpoMethod, RunBreak, WeightExtrapolationMethod, WsmMethod
+from nextrapolate.schemas import (
+    ChoiceReport,
+    Comparison,
+    ExpoMethod,
+    RunBreak,
+    WeightExtrapolationMethod,
+    WsmMethod,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +124,38 @@ def test_an_adapter_that_nothing_was_added_to_says_so(relative_error: float) -> 
     assert "Train on from checkpoint" in reading.following
 
 
+def test_what_adds_nothing_does_not_advise_to_compare_a_checkpoint_with_itself() -> None:
+    none = read(CASES["nothing added by none"].report)
+    assert none.why == "none adds nothing: it is what other methods are compared with."
+    assert none.following == "Train on from checkpoint 150, or run the job again with weight-extrapolation."
+    gated = read(CASES["nothing added, though the past speaks for it"].report)
+    assert gated.why.startswith(
+        "The gate left 28 of 28 modules at the last checkpoint. Asked at step 100 for"
+    )
+    assert "it came 40% closer than no jump" in gated.why
+    zero = extrapolated(relative_error=1.0, method=make_method("auto", alpha=0), rivals=[])
+    still = [module.model_copy(update={"update_norm": 0.0}) for module in zero.modules]
+    unscaled = read(zero.model_copy(update={"modules": still}))
+    assert unscaled.why.startswith("auto alpha=0.0 changes no module.")
+    assert unscaled.following == "Train on from checkpoint 150."
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            1.3,
+            "30% further off than no jump (relative error 1.30; no jump is 1): so far it leads back.",
+        ),
+        (1.0, "it came as close as no jump (relative error 1.00; no jump is 1)."),
+        (0.9, "it came 10% closer than no jump (relative error 0.90; no jump is 1)."),
+    ],
+)
+def test_only_what_is_further_off_leads_back(error: float, said: str) -> None:
+    average = extrapolated(relative_error=error, method=WsmMethod(), target_step=150)
+    assert read(average).why.endswith(said)
+
+
 def test_an_average_is_not_held_against_a_forecast() -> None:
     report = extrapolation(relative_error=1.3)
     average = report.model_copy(update={"method": WsmMethod(), "target_step": report.steps[-1]})
@@ -198,6 +243,45 @@ def test_an_inspection_says_whether_it_pays(relative_error: float, following: st
     assert "known, autoregression " in reading.why
     assert "known, auto " in read(report.model_copy(update={"asked_method": "auto"})).why
     assert "mean cosine between successive increments is 0.90" in reading.sure
+
+
+COMMANDS = {
+    "won": ["extrapolate RUN_FOLDER --method autoregression --horizon-steps 50"],
+    "not won": ["backtest RUN_FOLDER --at 100 --horizon-steps 20"],
+    "none scored": ["backtest RUN_FOLDER --at 120 --horizon-steps 30"],
+    "pays": [
+        "backtest RUN_FOLDER --at 100 --horizon-steps 50",
+        "extrapolate RUN_FOLDER --horizon-steps 50",
+    ],
+    "pays a little": [
+        "backtest RUN_FOLDER --at 100 --horizon-steps 10",
+        "extrapolate RUN_FOLDER --horizon-steps 10",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_commands_are_of_checkpoints_that_are_there_and_ask_what_is_not_known(
+    name: str, tmp_path: Path
+) -> None:
+    report, commands = CASES[name].report, read(CASES[name].report).commands
+    lines = commands.lines if commands else ()
+    assert list(lines) == [f"nextrapolate {line}" for line in COMMANDS.get(name, [])]
+    folder = write_checkpoints(tmp_path / "run", *report.steps)
+    for line in lines:
+        words = line.split()
+        options = dict(pairwise(words))
+        if words[1] == "backtest":
+            at, horizon_steps = int(options["--at"]), int(options["--horizon-steps"])
+            backtest(folder, at=at, horizon_steps=horizon_steps, methods=None)  # refuses steps not there
+            if isinstance(report, Comparison):
+                assert (at, at + horizon_steps) != (report.at, report.target_step)
+
+
+def test_without_a_checkpoint_between_there_is_nothing_to_ask_again() -> None:
+    for name in ("not won", "none scored"):
+        sparse = CASES[name].report.model_copy(update={"steps": [50, 100, 150]})
+        assert read(sparse).commands is None
 
 
 def test_every_reading_answers_the_same_four_questions() -> None:

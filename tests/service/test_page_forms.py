@@ -1,9 +1,19 @@
 """What forms on the pages may do: ask for a job, first or again, and cancel one."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
 import pytest
 from fastapi.testclient import TestClient
+from fixtures.adapters import write_run
+from fixtures.dense import checkpoints
 from fixtures.page_forms import Forms
 
+from nextrapolate.schemas import BacktestCreate
+from nextrapolate_numerics import Backtest, Trajectory, inspect
+from nextrapolate_service.pages.asking import Draft
+from nextrapolate_store.records import SeriesRecord
 from nextrapolate_store.store import Store
 
 
@@ -82,6 +92,53 @@ def test_a_backtest_asked_for_on_a_run_holds_out_its_last_third(
     answer = browser.post("/jobs", data={**Forms(refused.text).to("/jobs"), "horizon_steps": "40"})
     job = client.get(answer.headers["Location"]).json()
     assert (job["task"], job["steps"]) == ("backtest", [10, 20, 60])
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        range(10, 101, 10),
+        range(100, 151, 10),
+        [10, 40, 50, 90, 100],
+        [0, 10, 20, 30],
+        [10, 20, 60],  # 20 and 60 are equally near to 40
+        [1, 2, 3],
+    ],
+)
+def test_the_backtest_that_a_form_proposes_is_that_of_an_inspection(
+    steps: Sequence[int], tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", steps)
+    evidence = inspect(Trajectory.open(checkpoints(run))).evidence
+    assert isinstance(evidence, Backtest)
+    draft = Draft.on(series_of(steps), "backtest").request
+    assert isinstance(draft, BacktestCreate)
+    assert (draft.at, draft.until) == (evidence.origin_step, evidence.target_step)
+
+
+@pytest.mark.parametrize(("steps", "proposed"), [([], (0, 50)), ([10], (10, 60)), ([10, 11], (11, 61))])
+def test_where_nothing_can_be_held_out_a_form_proposes_what_may_come(
+    steps: Sequence[int], proposed: tuple[int, int]
+) -> None:
+    draft = Draft.on(series_of(steps), "backtest").request
+    assert isinstance(draft, BacktestCreate)
+    assert (draft.at, draft.until) == proposed
+
+
+def series_of(steps: Sequence[int]) -> SeriesRecord:
+    """A run with these checkpoints."""
+    return SeriesRecord(
+        id="01SERIES",
+        tenant="tests",
+        name="run",
+        base_model=None,
+        lora_config=None,
+        lora_config_file=None,
+        labels={},
+        created_at=datetime.now(UTC),
+        checkpoints={step: {} for step in steps},
+        jumps=(),
+    )
 
 
 def test_a_run_without_checkpoints_has_nothing_to_ask_for(browser: TestClient, client: TestClient) -> None:

@@ -197,7 +197,7 @@ def test_a_series_shows_the_geometry_that_a_job_measured(
     job = client.post("/jobs", json={"task": "inspect", "series": series_id}).json()["id"]
     finish(job, report=inspection(steps=(10, 20, 60)))
     page = browser.get(f"/series/{series_id}").text
-    assert "Extrapolation should pay on this run." in page
+    assert "Extrapolation should pay on this run: autoregression, asked at step 100" in page
     assert page.count("<meter") == 6
     assert "Inspect again" in page
     assert "all of them are complete" in page

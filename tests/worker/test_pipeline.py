@@ -234,6 +234,8 @@ def test_none_leaves_the_last_checkpoint_and_scores_as_no_jump(run_folder: Path,
     assert report.target_step == 120
     assert report.backtest is not None
     assert report.backtest.total.relative_error == 1
+    assert report.verdict.startswith("No module got an update: the adapter is checkpoint 120 as it was.")
+    assert "Evaluate the adapter" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     made = load_file(tmp_path / "out" / "adapter_model.safetensors")
     last = load_file(run_folder / "checkpoint-120" / "adapter_model.safetensors")
     assert all(torch.equal(made[key], last[key]) for key in last)

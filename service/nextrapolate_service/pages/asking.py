@@ -1,6 +1,6 @@
 """The form in which a job is asked for, on a series or as another was: what it shows, what was entered."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -45,14 +45,28 @@ class Draft:
 
     @classmethod
     def on(cls, series: SeriesRecord, task: AskedOfSeries) -> "Draft":
-        """With the defaults; a backtest holds out the last third of the run, as an inspection does."""
+        """With the defaults; a backtest is the one that an inspection makes."""
         steps = tuple(series.checkpoints)
         if task == "extrapolate":
             return cls(JobCreate(series=series.id), steps, series)
-        first, last = (steps[0], steps[-1]) if steps else (0, 0)
-        at = max((step for step in steps if step <= last - (last - first) // 3), default=0)
-        horizon_steps = last - at or HORIZON_STEPS
+        at, horizon_steps = _held_out(steps)
         return cls(BacktestCreate(series=series.id, at=at, horizon_steps=horizon_steps), steps, series)
+
+
+def _held_out(steps: Sequence[int]) -> tuple[int, int]:
+    """What an inspection asks of these checkpoints, where training began at step 0: its step, and how far on.
+
+    It holds out a third of the run: from the latest checkpoint that has others so far on, to that of them
+    which is nearest, the later of two. What the numerics decide is written once more here, since the service
+    does not know them; a test compares the two.
+    """
+    last = steps[-1] if steps else 0
+    third = max(1, last // 3)
+    at = max((step for step in steps if 0 < step <= last - third), default=None)
+    if at is None:
+        return last, HORIZON_STEPS
+    target_step = min((step for step in steps if step > at), key=lambda step: (abs(at + third - step), -step))
+    return at, target_step - at
 
 
 def read_body(asked: JobRequest, form: SignedForm) -> dict[str, Any]:

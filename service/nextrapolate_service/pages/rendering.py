@@ -8,8 +8,8 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from nextrapolate.digits import number
 from nextrapolate.methods import label
-from nextrapolate.reading import number
 from nextrapolate_service.pages import wording
 from nextrapolate_service.pages.headers import SAFE_HEADERS
 from nextrapolate_service.sessions import FORM_TOKEN, form_token

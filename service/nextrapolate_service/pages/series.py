@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from fastapi import APIRouter, Request, Response
 
-from nextrapolate.reading import read
+from nextrapolate.reading import Reading, read
 from nextrapolate.schemas import (
     BacktestCreate,
     CheckpointInfo,
@@ -54,10 +55,10 @@ class Measured:
     report: Inspection | Report
     geometry: RunGeometry
 
-    @property
-    def tone(self) -> str:
-        """Whether the evidence speaks for extrapolating."""
-        return read(self.report).tone
+    @cached_property
+    def reading(self) -> Reading:
+        """What the report says: whether the evidence speaks for extrapolating."""
+        return read(self.report)
 
     def at(self, step: int) -> tuple[StepGeometry | None, float | None]:
         """What was found at a checkpoint, and the mean energy ratio of all modules there."""

@@ -2,8 +2,9 @@
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from nextrapolate.methods import label, options
-from nextrapolate.reading import number, read
+from nextrapolate.digits import number
+from nextrapolate.methods import label
+from nextrapolate.reading import read
 from nextrapolate.schemas import AnyReport, Report
 from nextrapolate_worker.rendering.illustration import figures_of
 
@@ -15,7 +16,7 @@ _templates = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters |= {"number": number, "label": label, "options": options}
+_templates.filters |= {"number": number, "label": label}
 
 
 def report_page(report: AnyReport) -> str:

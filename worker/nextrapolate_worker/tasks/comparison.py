@@ -1,9 +1,7 @@
 """Backtest: every method asked for what is known, and held against it."""
 
-from collections.abc import Sequence
-
-from nextrapolate.methods import default_methods, label
-from nextrapolate.schemas import BacktestCreate, Comparison, FileInfo, MethodScores, Stage
+from nextrapolate.methods import default_methods
+from nextrapolate.schemas import BacktestCreate, Comparison, FileInfo, Stage
 from nextrapolate_numerics import compare
 from nextrapolate_worker.loading import Loaded
 from nextrapolate_worker.methods import numerics_method
@@ -30,21 +28,10 @@ def run(request: BacktestCreate, loaded: Loaded) -> dict[str, FileInfo]:
     with loaded.profile.stage(Stage.PUBLISH):
         scored = sorted(map(method_scores, methods, outcomes), key=by_error)
         report = Comparison(
-            verdict=_verdict(scored, request),
+            verdict="",
             at=request.at,
             target_step=request.until,
             methods=scored,
             **provenance(loaded, loaded.trajectory.warnings),
         )
         return publish(report, loaded.folder)
-
-
-def _verdict(scored: Sequence[MethodScores], request: BacktestCreate) -> str:
-    best = scored[0]
-    asked = f"asked at step {request.at} for step {request.until}"
-    if best.total is None:
-        return f"Nothing was measured: {asked}, no method could predict; each says why."
-    numbers = f"relative error {best.total.relative_error:.2f}, where no jump scores 1"
-    if not best.total.beats_no_jump:
-        return f"No method beats no jump on this run, {asked} ({label(best.method)}: {numbers})."
-    return f"{label(best.method)} predicts best, {asked}: {numbers} (cosine {best.total.cosine:.2f})."

@@ -1,6 +1,6 @@
 """Extrapolate: predict the coming update, and add it to the last checkpoint."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 
 from nextrapolate.schemas import (
@@ -142,10 +142,10 @@ def _report(
     others: list[MethodScores],
     geometry: RunGeometry,
 ) -> Report:
-    """Assemble the report of a job whose stages have all ended."""
+    """Assemble the report of a job whose stages have all ended; its verdict is written in at the end."""
     method = request.method
     gated = [module.name for module in extension.modules if module.gated]
-    report = Report(
+    return Report(
         verdict="",
         method=method,
         target_step=loaded.trajectory.steps[-1] + update.horizon_steps,
@@ -163,50 +163,6 @@ def _report(
         gated_modules=gated,
         modules=[ModuleReport(**asdict(module)) for module in extension.modules],
         **provenance(loaded, extension.warnings),
-    )
-    return report.model_copy(update={"verdict": _verdict(report)})
-
-
-_SPEAKS: Mapping[bool | None, tuple[str, str]] = {
-    True: ("for", "better than"),
-    None: ("neither for nor against", "as well as"),
-    False: ("against", "no better than"),
-}
-
-
-def _verdict(report: Report) -> str:
-    """Say in a sentence why the jump is recommended, why not, or why nothing speaks for or against it."""
-    if not report.is_forecast:
-        return (
-            "Not a forecast: the adapter replaces the last checkpoint, and no backtest can judge that. "
-            "Compare the two before you use it."
-        )
-    if report.repeats_jumps:
-        return (
-            "Not measured: momentum repeats the run's earlier jumps, which a backtest on training alone "
-            "cannot judge. Evaluate the adapter before you use it."
-        )
-    if report.backtest is None:
-        return (
-            f"Not measured: {report.unmeasured}. Nothing speaks for or against this jump: evaluate the "
-            "adapter before you trust it."
-        )
-    scores, origin = report.backtest.applied, report.backtest.origin_step
-    if broken := report.unseen_break:
-        return (
-            f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
-            f"{broken.times:.0f} times as far as this run does, and what its past says of a jump (relative "
-            f"error {scores.relative_error:.2f}, asked at step {origin}) does not hold beyond that; keep to "
-            "the checkpoints of one run."
-        )
-    speaks, did = _SPEAKS[report.recommended]
-    gated = len(report.gated_modules)
-    kept = f" The gate left {gated} of {len(report.modules)} modules at the last checkpoint." if gated else ""
-    return (
-        f"The run's own past speaks {speaks} the jump: asked at step {origin} for step "
-        f"{report.backtest.target_step}, which is known, the method did {did} no jump (relative error "
-        f"{scores.relative_error:.2f} at alpha {report.method.alpha:g}, where no jump scores 1; cosine "
-        f"{scores.cosine:.2f}).{kept}"
     )
 
 

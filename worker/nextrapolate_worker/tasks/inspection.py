@@ -1,6 +1,5 @@
 """Inspect: the geometry of a run, and whether extrapolation should pay on it."""
 
-from nextrapolate.reading import PAYS
 from nextrapolate.schemas import AutoMethod, FileInfo, Inspection, Stage
 from nextrapolate_numerics import Backtest, inspect
 from nextrapolate_worker.geometry import run_geometry
@@ -30,28 +29,4 @@ def run(loaded: Loaded) -> dict[str, FileInfo]:
             **dict(run_geometry(found.geometry)),
             **provenance(loaded, found.warnings),
         )
-        return publish(report.model_copy(update={"verdict": _verdict(report)}), loaded.folder)
-
-
-def _verdict(report: Inspection) -> str:
-    evidence = report.evidence
-    if evidence is None:
-        return f"Not measured: {report.unmeasured}. Nothing says whether extrapolation pays on this run."
-    if broken := report.broken_after(evidence.origin_step):
-        return (
-            f"Not to be trusted: from step {broken.begin_step} to {broken.end_step} the adapter moved "
-            f"{broken.times:.0f} times as far as this run does; keep to the checkpoints of one run, and "
-            "inspect those."
-        )
-    error = evidence.total.relative_error
-    asked = (
-        f"{report.asked_method}, asked at step {evidence.origin_step} for step {evidence.target_step}, has "
-        f"relative error {error:.2f}, where no jump scores 1 (cosine {evidence.total.cosine:.2f})"
-    )
-    if error < PAYS:
-        return f"Extrapolation should pay on this run: {asked}."
-    if evidence.total.beats_no_jump:
-        return f"Extrapolation may pay a little on this run; keep jumps short and evaluate them: {asked}."
-    if evidence.total.beats_no_jump is None:
-        return f"Extrapolation should make no difference on this run: {asked}."
-    return f"Extrapolation should not pay on this run: {asked}."
+        return publish(report, loaded.folder)
