@@ -46,7 +46,7 @@ def test_a_kept_report_says_what_it_said(kept: Path) -> None:
 def test_a_kept_report_is_shown(kept: Path) -> None:
     report: AnyReport = TypeAdapter[AnyReport](AnyReport).validate_json(kept.read_bytes())
     for page in (report_page(report), report_html(report)):
-        assert report.verdict in unescape(page)
-        assert read(report).worked in unescape(page)
+        for said in (read(report).verdict, read(report).worked):
+            assert said in unescape(page)
     if isinstance(report, Report):
         assert str(report.target_step) in model_card(report)
