@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nextrapolate.errors import (
     ParameterError,
 )
 from nextrapolate.extrapolation import result_name
+from nextrapolate.flows import succeeded
 from nextrapolate.folders import REFERENCE, LocalCheckpoint, adapter_folder, named_step, step_of
 from nextrapolate.jumped import check_has_not_jumped
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, REPORT, JobCreate, Method
@@ -103,13 +105,16 @@ class Watcher:
     def look(self) -> bool:
         """Do what there is to do now; returns whether there will be more.
 
-        What a service cannot do now is tried again at the next look. A checkpoint that it refuses for what is
-        in it is left out until it is written anew, and a jump that fails or is refused is given up.
+        Nothing is waited for: a trainer may remove its checkpoints again while a job is on its way. What a
+        service cannot do now is tried again at the next look. A checkpoint that it refuses for what is in it
+        is left out until it is written anew, and a jump that fails or is refused is given up.
 
         Raises:
             AuthenticationError: the key will not be another by then.
             CheckpointError: the run has jumped by itself, and its folder tells no trajectory any more.
         """
+        with self._trying_again():
+            self._fetch_what_was_made()
         settled: list[LocalCheckpoint] = []
         with self._trying_again():
             settled.extend(self._settled())
@@ -256,6 +261,21 @@ class Watcher:
         self._save()
         if is_new:
             self._tell(f"posted step {checkpoint.step}")
+            self._tell_of_a_gap_before(checkpoint.step)
+
+    def _tell_of_a_gap_before(self, step: int) -> None:
+        """Tell of steps that seem to be missing: what came and went between two looks, nobody has seen."""
+        before = sorted(posted for posted in self.notes.posted if posted < step)
+        if len(before) < 2:
+            return
+        widest = max(later - earlier for earlier, later in pairwise(before))
+        last = max(known for known in {*before, *self._stamps} if known < step)
+        if step - last >= 2 * widest:
+            self._tell(
+                f"note: no checkpoint between step {last} and step {step} was posted, though earlier ones "
+                f"are at most {widest} steps apart. If the trainer wrote some and removed them again, jumps "
+                "are made without them: have it keep more checkpoints (save_total_limit), or lower --every"
+            )
 
     def _is_of_another_run(self, checkpoint: LocalCheckpoint) -> bool:
         """Whether the weights are not those that were posted; a config may be written in another order."""
@@ -274,18 +294,12 @@ class Watcher:
         self._save()
 
     def _jump_if_due(self) -> None:
-        """Jump from the newest checkpoint where one is due; a job that is on its way is waited for first."""
+        """Jump from the newest checkpoint where one is due; a job that is on its way has to end first."""
         due, step = self._next_jump(), max(self.notes.posted, default=0)
         waiting = {on_disk for on_disk in self._stamps if not self._is_left_out(on_disk)}
         missing = any(earlier < step for earlier in waiting - set(self.notes.posted))
         if self._pending() is None and due is not None and step >= due and not missing:
             self._submit(step)
-        if (jump := self._pending()) is not None:
-            try:
-                self._fetch(jump)
-            except (JobFailedError, JobCancelledError, NotFoundError) as error:
-                self._note_jump(failure=str(error))
-                self._tell(f"no jump: {error}")
 
     def _submit(self, step: int) -> None:
         """Submit the job of a jump; one that would be refused again, whatever comes, is given up."""
@@ -296,12 +310,24 @@ class Watcher:
             if error.problem.retryable or error.problem.code in _TOO_EARLY:
                 raise
             jump = Jump(step=step, failure=str(error))
-            self._tell(f"no jump: {error}")
         self.notes.jumps.append(jump)
         self._save()
+        self._tell(f"no jump: {jump.failure}" if jump.failure else self._coming())
+
+    def _fetch_what_was_made(self) -> None:
+        """Fetch the adapter of the jump that is on its way, if its job has ended by now."""
+        jump = self._pending()
+        if jump is None:
+            return
+        try:
+            if (job := self._client.get_job(jump.job)).state.is_final:
+                succeeded(job)
+                self._fetch(jump)
+        except (JobFailedError, JobCancelledError, NotFoundError) as error:
+            self._note_jump(failure=str(error))
+            self._tell(f"no jump: {error}")
 
     def _fetch(self, jump: Jump) -> None:
-        self._client.wait(jump.job)
         report = self._client.report(jump.job)
         path = self._place(jump, result_name(report.target_step))
         if not path.exists():

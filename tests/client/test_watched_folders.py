@@ -3,14 +3,16 @@
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from fixtures.adapters import write_run
 from fixtures.scripted_server import ScriptedServer
 from fixtures.server import EmbeddedServer
-from fixtures.watched import appear
+from fixtures.watched import appear, look_on
 
 from nextrapolate import NExtClient
 from nextrapolate.folders import step_of
@@ -37,7 +39,7 @@ def test_a_run_that_is_started_again_in_the_folder_has_a_series_of_its_own(
     appear(written, folder, 10, 20)
     watcher = Watcher(client, folder, plan, lines.append)
     watcher.look()
-    assert not watcher.look()
+    assert not look_on(watcher)
     first = str(watcher.notes.series)
     for step in (10, 20):
         os.utime(folder / f"checkpoint-{step}" / "adapter_config.json")  # a copy of it is it
@@ -65,6 +67,7 @@ def test_a_run_that_is_started_again_in_the_folder_has_a_series_of_its_own(
     appear(other, folder, 20, 30)
     for _ in range(3):
         again.look()
+    look_on(again)
     assert [info.step for info in client.get_series(str(again.notes.series)).checkpoints] == [10, 20, 30]
     assert [info.step for info in client.get_series(first).checkpoints] == [10, 20]
     (jump,) = again.notes.jumps
@@ -85,26 +88,95 @@ def test_a_checkpoint_that_the_service_refuses_holds_up_no_other(
     lines: list[str] = []
     watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=30, jump_every=10, out=folder), lines.append)
     for _ in range(3):
-        assert watcher.look()
+        assert look_on(watcher)
     assert lines[0] == "posted step 10"
     assert lines[1].startswith("step 20 is left out: adapter_model.safetensors: the file is truncated")
     assert lines[2].startswith(
         f"step 30 is left out: {folder / 'checkpoint-30' / 'adapter_config.json'} is not JSON"
     )
     assert lines[3] == "posted step 40"
-    assert lines[4].startswith("extrapolated step 40 to 50: ")
-    assert not [line for line in lines[5:] if line.startswith(("step", "trying"))], "each is told of once"
+    assert lines[5].startswith("extrapolated step 40 to 50: ")
+    assert not [line for line in lines[6:] if line.startswith(("step", "trying"))], "each is told of once"
 
     lines.clear()
     cut_short.write_bytes(whole)
     appear(written, folder, 50)
     for _ in range(3):
-        assert watcher.look()
+        assert look_on(watcher)
     assert lines[:2] == ["posted step 20", "posted step 50"]
-    assert lines[2].startswith("extrapolated step 50 to 60: ")
+    assert lines[3].startswith("extrapolated step 50 to 60: ")
     assert watcher.notes.series is not None
     series = client.get_series(watcher.notes.series)
     assert [checkpoint.step for checkpoint in series.checkpoints] == [10, 20, 40, 50]
+
+
+@contextmanager
+def stopped_workers(server: EmbeddedServer) -> Iterator[None]:
+    """Have jobs wait, as they do in a queue behind others."""
+    children = psutil.Process(server.process.pid).children()
+    workers = [child for child in children if "celery" in child.cmdline()]
+    assert workers
+    for worker in workers:
+        worker.suspend()
+    try:
+        yield
+    finally:
+        for worker in workers:
+            worker.resume()
+
+
+@pytest.mark.integration
+def test_a_trainer_may_remove_its_checkpoints_while_a_job_is_on_its_way(
+    embedded_server: EmbeddedServer, client: NExtClient, written: Path, folder: Path
+) -> None:
+    lines: list[str] = []
+    appear(written, folder, 10, 20)
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=20, jump_every=20, out=folder), lines.append)
+    watcher.look()
+    with stopped_workers(embedded_server):
+        for step in (30, 40, 50):
+            watcher.look()
+            appear(written, folder, step)
+            watcher.look()
+            shutil.rmtree(folder / f"checkpoint-{step - 20}")
+        watcher.look()
+        (jump,) = watcher.notes.jumps
+        assert not client.get_job(jump.job).state.is_final
+        assert [line for line in lines if line.startswith("posted")] == [
+            f"posted step {step}" for step in (10, 20, 30, 40, 50)
+        ]
+    look_on(watcher)
+    assert [jump.step for jump in watcher.notes.jumps] == [20, 50]
+    assert not [line for line in lines if line.startswith("note: no checkpoint between")]
+
+
+@pytest.mark.integration
+def test_a_stretch_of_which_nothing_was_posted_is_told_of_once(
+    client: NExtClient, folder: Path, tmp_path: Path
+) -> None:
+    written = write_run(tmp_path / "written", [10, 20, 40, 80, 100])
+    lines: list[str] = []
+    plan = WatchPlan(METHOD, jump_at=1000, jump_every=None, out=folder)
+    watcher = Watcher(client, folder, plan, lines.append)
+
+    def told_after(*steps: int) -> list[str]:
+        lines.clear()
+        appear(written, folder, *steps)
+        for _ in range(3):
+            watcher.look()
+        return [line for line in lines if line.startswith("note: ")]
+
+    assert told_after(10, 20) == []
+    (folder / "checkpoint-30").mkdir()
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        (folder / "checkpoint-30" / name).touch()
+    assert told_after(40) == [], "step 30 is there, and left out for what is in it"
+    shutil.rmtree(folder / "checkpoint-40")
+    (gap,) = told_after(80)
+    assert gap.startswith(
+        "note: no checkpoint between step 40 and step 80 was posted, though earlier ones are at most 20 steps"
+    )
+    assert told_after(100) == []
 
 
 @pytest.mark.integration

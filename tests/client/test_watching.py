@@ -11,7 +11,7 @@ import pytest
 from fixtures.adapters import RANK, write_run
 from fixtures.scripted_server import ScriptedServer, problem
 from fixtures.server import EmbeddedServer
-from fixtures.watched import appear
+from fixtures.watched import appear, look_on
 from safetensors.torch import load_file, save_file
 
 from nextrapolate import NExtClient
@@ -124,11 +124,12 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     watcher = Watcher(client, folder, plan, lines.append)
     appear(written, folder, 30)
     watcher.look()
-    watcher.look()
+    look_on(watcher)
     assert lines[0] == "posted step 30"
-    assert lines[1].startswith("extrapolated step 30 to 40: ")
-    assert lines[2:-1] == ["note: The line starts 30 steps before the last checkpoint, not 50."] * (
-        len(lines) - 3
+    assert lines[1] == f"the jump from step 30 is job {watcher.notes.jumps[0].job}"
+    assert lines[2].startswith("extrapolated step 30 to 40: ")
+    assert lines[3:-1] == ["note: The line starts 30 steps before the last checkpoint, not 50."] * (
+        len(lines) - 4
     )
     assert f'PeftModel.from_pretrained(base_model, "{folder}/extrapolated-40"' in lines[-1]
     assert f"lora_model_dir: {folder}/extrapolated-40" in lines[-1]
@@ -139,10 +140,11 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     watcher = Watcher(client, folder, plan, lines.append)
     appear(written, folder, 40, 50)
     watcher.look()
-    watcher.look()
-    assert [line.partition(":")[0] for line in lines[:3]] == [
+    look_on(watcher)
+    assert [line.partition(":")[0] for line in lines[:4]] == [
         "posted step 40",
         "posted step 50",
+        f"the jump from step 50 is job {watcher.notes.jumps[1].job}",
         "extrapolated step 50 to 60",
     ]
     assert watcher.notes.series is not None
@@ -152,19 +154,14 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
 
 
 @pytest.mark.integration
-def test_a_job_on_its_way_is_fetched_after_a_restart(
-    client: NExtClient, written: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_on_its_way_is_fetched_after_a_restart(client: NExtClient, written: Path, folder: Path) -> None:
     appear(written, folder, 10, 20)
     plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
     watcher = Watcher(client, folder, plan, print)
     watcher.look()
-    with monkeypatch.context() as killed:
-        killed.setattr(client, "wait", lambda job: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            watcher.look()
+    assert watcher.look(), "its job is on its way"
     again = Watcher(client, folder, plan, print)
-    assert not again.look(), "the only jump is made"
+    assert not look_on(again), "the only jump is made"
     assert [jump.job for jump in again.notes.jumps] == [jump.job for jump in watcher.notes.jumps]
     assert (folder / "extrapolated-30").is_dir()
 
@@ -185,17 +182,17 @@ def test_what_was_fetched_before_is_neither_overwritten_nor_fetched_again(
         killed.setattr(Watcher, "_note_jump", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         watcher.look()
         with pytest.raises(KeyboardInterrupt):
-            watcher.look()
+            look_on(watcher)
     first = folder / "extrapolated-30"
     (before,) = (path.stat().st_mtime_ns for path in [first / "adapter_model.safetensors"])
-    Watcher(client, folder, plan, print).look()
+    look_on(Watcher(client, folder, plan, print))
     assert (first / "adapter_model.safetensors").stat().st_mtime_ns == before
     assert sorted(path.name for path in folder.glob("extrapolated-*")) == ["extrapolated-30"]
 
     (folder / NOTES).unlink()  # to begin anew, as its last line says
     anew = Watcher(client, folder, plan, print)
     anew.look()
-    assert not anew.look(), "the only jump is made"
+    assert not look_on(anew), "the only jump is made"
     (jump,) = anew.notes.jumps
     assert jump.path == folder / f"extrapolated-30-{jump.job[-8:].lower()}"
     assert (jump.path / "adapter_model.safetensors").is_file()
@@ -211,10 +208,12 @@ def test_what_the_service_has_lost_is_posted_again(client: NExtClient, written: 
     watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=20, jump_every=10, out=folder), lines.append)
     while watcher.notes.posted != [10, 20, 30]:
         assert watcher.look()
+    assert look_on(watcher)
     assert lines[0].startswith("no jump: there is no job gone")
     assert lines[1].startswith("trying again: there is no series gone")
     assert sorted(lines[2:5]) == ["posted step 10", "posted step 20", "posted step 30"]
-    assert lines[5].startswith("extrapolated step 30 to 40: "), "not before all of it is there again"
+    assert lines[5].startswith("the jump from step 30 is job "), "not before all of it is there again"
+    assert lines[6].startswith("extrapolated step 30 to 40: ")
     assert [(jump.step, jump.failure is None) for jump in watcher.notes.jumps] == [(20, False), (30, True)]
 
 
@@ -286,8 +285,8 @@ def test_a_jump_that_is_asked_for_too_early_waits_for_a_later_checkpoint(
     assert lines[1].startswith("trying again: ")
     appear(written, folder, 20)
     assert watcher.look()
-    assert not watcher.look()
-    assert lines[3].startswith("extrapolated step 20 to 30: ")
+    assert not look_on(watcher)
+    assert lines[4].startswith("extrapolated step 20 to 30: ")
 
 
 def test_notes_that_cannot_be_read_are_named(folder: Path, scripted: ScriptedServer) -> None:
