@@ -3,6 +3,7 @@
 The trainer is told nothing and asked nothing. What a jump leaves is a folder with an adapter, for a restart.
 """
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -305,7 +306,8 @@ class Watcher:
         """Submit the job of a jump; one that would be refused again, whatever comes, is given up."""
         request = JobCreate(series=self.notes.series, until=step, method=self._plan.method)
         try:
-            jump = Jump(step=step, job=self._client.submit(request).id)
+            job = self._client.submit(request, idempotency_key=_key_of(request))
+            jump = Jump(step=step, job=job.id)
         except (ConflictError, InvalidRequestError) as error:
             if error.problem.retryable or error.problem.code in _TOO_EARLY:
                 raise
@@ -376,6 +378,11 @@ class Watcher:
 def _stamp(checkpoint: LocalCheckpoint) -> Stamp:
     stats = [path.stat() for path in checkpoint.files.values()]
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
+
+
+def _key_of(request: JobCreate) -> str:
+    """The key of a jump's job: a watch that is killed before it has noted the job gets the same one again."""
+    return f"watch-{hashlib.sha256(request.model_dump_json().encode()).hexdigest()}"
 
 
 def _is_of(result: Path, job_id: str) -> bool:

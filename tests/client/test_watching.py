@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fixtures.adapters import RANK, write_run
@@ -19,7 +20,7 @@ from nextrapolate.errors import AuthenticationError, CheckpointError
 from nextrapolate.folders import step_of
 from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import MethodInfo
+from nextrapolate.schemas import Job, MethodInfo
 from nextrapolate.watch_notes import NOTES, Jump, Notes
 from nextrapolate.watching import Watcher, WatchPlan, restart_command
 
@@ -169,6 +170,33 @@ def test_a_job_on_its_way_is_fetched_after_a_restart(client: NExtClient, written
     Watcher(client, folder, plan, lines.append).run(every=0.01)
     made, notes = folder / "extrapolated-30", folder / NOTES
     assert lines == [f"all jumps have been made: {made}; remove {notes} to start again"]
+
+
+@pytest.mark.integration
+def test_a_job_that_could_not_be_noted_is_not_submitted_again(
+    embedded_server: EmbeddedServer, written: Path, folder: Path
+) -> None:
+    appear(written, folder, 10, 20)
+    plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
+    submitted: list[Job] = []
+
+    class Killed(NExtClient):
+        """Ends its process when the job is there, and nobody knows it yet."""
+
+        def submit(self, *args: Any, **kwargs: Any) -> Job:
+            submitted.append(super().submit(*args, **kwargs))
+            raise KeyboardInterrupt
+
+    with Killed(embedded_server.url, embedded_server.api_key) as killed:
+        watcher = Watcher(killed, folder, plan, print)
+        watcher.look()
+        with pytest.raises(KeyboardInterrupt):
+            watcher.look()
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        again = Watcher(client, folder, plan, print)
+        again.look()
+        look_on(again)
+    assert [jump.job for jump in again.notes.jumps] == [job.id for job in submitted]
 
 
 @pytest.mark.integration
