@@ -4,6 +4,7 @@ In a run's folders jumps cannot be told from training: the checkpoint of a jump'
 in. The run's series has both apart.
 """
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,11 +35,16 @@ class RunNote(BaseModel):
     """Fingerprint of the run's own adapter as it was saved; None where nobody has to recognise it."""
 
 
+class JumpedError(CheckpointError):
+    """The run has jumped: whatever comes into its folders, they alone will not tell its trajectory again."""
+
+
 def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
     """Refuse a run's folders where the last of these checkpoints has jumps behind it.
 
     Raises:
-        CheckpointError: it has; says where the run is as it was.
+        JumpedError: it has; says where the run is as it was.
+        CheckpointError: nobody can tell, since its note cannot be read.
     """
     if not checkpoints:
         return
@@ -52,7 +58,7 @@ def check_has_not_jumped(checkpoints: Sequence[LocalCheckpoint]) -> None:
     left_over = (
         f" But {path} is older than the adapter there: if another run left it, remove it." if older else ""
     )
-    raise CheckpointError(
+    raise JumpedError(
         f"this run has jumped after step {steps}, and its folders alone do not show what was jump and what "
         f"was training; give {series} instead, which keeps the two apart, or only checkpoints before the "
         f"first jump (until).{left_over}"
@@ -64,7 +70,29 @@ def _note(folder: Path) -> tuple[Path, RunNote | None]:
     for place in (folder, *folder.absolute().parents[: _LEVELS - 1]):
         path = place / RUN_STATE
         try:
-            return path, RunNote.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError):
+            if (note := _read(path)) is not None:
+                return path, note
+        except (FileNotFoundError, NotADirectoryError):
             continue
     return folder, None
+
+
+def _read(path: Path) -> RunNote | None:
+    """Read a note; None where the file is another program's.
+
+    A note that is damaged is not taken for another's: its run would be taken for one that has not jumped.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        if not (isinstance(content, dict) and {"step", "series"} <= content.keys()):
+            return None
+        return RunNote.model_validate(content)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (OSError, ValueError) as error:
+        reason = error.errors(include_url=False)[0]["msg"] if isinstance(error, ValidationError) else error
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}), so that nobody can tell whether this run has jumped: give "
+            "its series instead (`nextrapolate series list`), or only earlier checkpoints (until); if it has "
+            "not jumped, or the file is another program's, move that away"
+        ) from error

@@ -29,7 +29,7 @@ from nextrapolate.errors import (
 from nextrapolate.extrapolation import result_name
 from nextrapolate.flows import succeeded
 from nextrapolate.folders import REFERENCE, LocalCheckpoint, adapter_folder, named_step, step_of
-from nextrapolate.jumped import check_has_not_jumped
+from nextrapolate.jumped import JumpedError, check_has_not_jumped
 from nextrapolate.schemas import ADAPTER_CONFIG, ADAPTER_MODEL, REPORT, JobCreate, Method
 from nextrapolate.watch_notes import NOTES, Jump, Notes, Stamp
 from nextrapolate.wire.transfers import Upload
@@ -90,7 +90,7 @@ class Watcher:
 
         Raises:
             AuthenticationError: the key is none, said now and not at the first checkpoint, hours later.
-            CheckpointError: as in `look`.
+            JumpedError: as in `look`.
         """
         if not self._has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
@@ -112,15 +112,15 @@ class Watcher:
 
         Raises:
             AuthenticationError: the key will not be another by then.
-            CheckpointError: the run has jumped by itself, and its folder tells no trajectory any more.
+            JumpedError: the run has jumped by itself, and its folder tells no trajectory any more.
         """
         with self._trying_again():
             self._fetch_what_was_made()
         settled: list[LocalCheckpoint] = []
         with self._trying_again():
             settled.extend(self._settled())
-        check_has_not_jumped(settled)
         with self._trying_again():
+            check_has_not_jumped(settled)
             for checkpoint in settled:
                 self._post_or_leave_out(checkpoint)
             self._jump_if_due()
@@ -135,10 +135,10 @@ class Watcher:
 
     @contextmanager
     def _trying_again(self) -> Iterator[None]:
-        """Tell of what another look may mend; a key will not be another by then."""
+        """Tell of what another look may mend; a key will not be another by then, nor a run's past."""
         try:
             yield
-        except AuthenticationError:
+        except (AuthenticationError, JumpedError):
             raise
         except (NextrapolateError, OSError) as error:
             self._tell_once(f"trying again: {error}")

@@ -26,15 +26,29 @@ def test_steps_ascend_as_numbers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("level", [0, 2])
 def test_a_run_that_has_jumped_is_in_its_series(tmp_path: Path, level: int) -> None:
-    run = write_checkpoints(tmp_path, 10, 20, 30)
+    run = write_checkpoints(tmp_path / "run", 10, 20, 30)
     state = {"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j"}]}
     notes = [(run / "checkpoint-30"), run, run.parent][level] / RUN_STATE
     (run / "checkpoint-10" / RUN_STATE).write_text('{"step": 10, "series": null}')
     notes.write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match=f"after step 20, and .* its series, {SERIES_ID}, instead"):
         resolve(run, None)
-    notes.write_text("another program's")
+    notes.write_text('{"name": "of another program"}')
     assert isinstance(resolve([run / "checkpoint-10", run / "checkpoint-30"], None), LocalRun)
+
+
+@pytest.mark.parametrize("level", [0, 2])
+@pytest.mark.parametrize("kept", [0, 40, -1])
+def test_a_damaged_note_is_none_of_a_run_that_has_not_jumped(tmp_path: Path, level: int, kept: int) -> None:
+    run = write_checkpoints(tmp_path / "run", 10, 20, 30)
+    state = {"step": 30, "series": SERIES_ID, "jumps": [{"step": 20, "job": "j"}]}
+    note = [(run / "checkpoint-30"), run, run.parent][level] / RUN_STATE
+    note.write_text(json.dumps(state)[:kept])
+    with pytest.raises(CheckpointError, match=f"{note} cannot be read .*: give its series instead"):
+        resolve(run, None)
+    note.write_text(json.dumps(state | {"jumps": [{"step": "?"}]}))
+    with pytest.raises(CheckpointError, match=f"{note} cannot be read .*: give its series instead"):
+        resolve(run, None)
 
 
 def test_a_note_that_another_run_has_left_is_named(tmp_path: Path) -> None:

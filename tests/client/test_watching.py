@@ -107,6 +107,24 @@ def test_a_run_that_has_jumped_by_itself_ends_the_watch(
 
 
 @pytest.mark.integration
+def test_while_nobody_can_tell_whether_the_run_has_jumped_nothing_is_posted(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    lines: list[str] = []
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder), lines.append)
+    appear(written, folder, 10)
+    note = folder / "checkpoint-10" / RUN_STATE
+    note.write_text('{"step": 10, "series": "S", "jum')
+    for _ in range(3):
+        assert watcher.look()
+    (line,) = lines
+    assert line.startswith(f"trying again: {note} cannot be read ")
+    note.unlink()
+    assert watcher.look()
+    assert lines[1:] == ["posted step 10"]
+
+
+@pytest.mark.integration
 def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     client: NExtClient, written: Path, folder: Path
 ) -> None:
