@@ -5,6 +5,7 @@ no network I/O itself, so `NExtClient` and `AsyncNExtClient` each carry out the 
 httpx does with `auth_flow`.
 """
 
+import os
 import shutil
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -194,7 +195,7 @@ def succeeded(job: Job) -> Job:
 
 
 def check_free(out: Path) -> None:
-    """Make sure that a result may be written to `out`, by making the folder around it and trying.
+    """Make sure that a result may be written to `out`, by trying in the nearest folder around it that exists.
 
     Raises:
         CheckpointError: something is there already, or nothing can be put there.
@@ -204,14 +205,13 @@ def check_free(out: Path) -> None:
             f"{out} already exists and is not overwritten; remove it, or choose another folder with out or "
             "--out"
         )
-    parent = out.absolute().parent
+    around = next(place for place in out.absolute().parents if os.path.lexists(place))
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=".nextrapolate-", dir=parent):
+        with TemporaryDirectory(prefix=".nextrapolate-", dir=around):
             pass
     except OSError as error:
         raise CheckpointError(
-            f"{out} cannot be created: {parent} is not a writable folder ({error.strerror}); choose "
+            f"{out} cannot be created: {around} is not a writable folder ({error.strerror}); choose "
             "another folder with out or --out"
         ) from error
 

@@ -174,3 +174,15 @@ def test_a_failed_job_leaves_no_folder(
     with pytest.raises(JobFailedError):
         make_client(service.url).extrapolate(run)
     assert not (run / "extrapolated-80").exists()
+    with pytest.raises(JobFailedError):
+        make_client(service.url).extrapolate(run, out=tmp_path / "deep" / "er" / "out")
+    assert not (tmp_path / "deep").exists()
+
+
+def test_a_result_may_go_where_no_folder_is_yet(
+    make_client: MakeClient, service: ScriptedServer, tmp_path: Path
+) -> None:
+    run = write_checkpoints(tmp_path, 10, 20, 30)
+    result = make_client(service.url).extrapolate(run, out=tmp_path / "deep" / "er" / "out")
+    assert result.path == tmp_path / "deep" / "er" / "out"
+    assert sorted(path.name for path in result.path.iterdir()) == sorted(ADAPTER)
