@@ -17,7 +17,8 @@ from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.methods import make_method
 from nextrapolate.progress import Tracker
 from nextrapolate.schemas import HORIZON_STEPS, Job, JobState, Method, MethodInfo, Output, Series
-from nextrapolate.watching import Watcher, WatchPlan
+from nextrapolate.watched_jumps import WatchPlan
+from nextrapolate.watching import Watcher
 from nextrapolate.wire.servers import DEFAULT_URL
 
 app = typer.Typer(

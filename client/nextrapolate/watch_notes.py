@@ -34,6 +34,11 @@ class Notes(BaseModel):
     """Checkpoints that a run before this one has left in the folder, as they are."""
     jumps: list[Jump] = []
 
+    def begin_anew_at(self, step: int) -> None:
+        """Forget the run, whose step another has written anew; what lies beyond that step is its still."""
+        self.left_behind = {later: stamp for later, stamp in self.stamps.items() if later > step}
+        self.series, self.posted, self.stamps, self.jumps = None, [], {}, []
+
     @classmethod
     def read(cls, folder: Path) -> "Notes":
         """Read a folder's notes; there are none yet where nobody has watched it.

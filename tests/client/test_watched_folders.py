@@ -18,7 +18,8 @@ from nextrapolate import NExtClient
 from nextrapolate.folders import step_of
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Series
-from nextrapolate.watching import Watcher, WatchPlan
+from nextrapolate.watched_jumps import WatchPlan
+from nextrapolate.watching import Watcher
 
 NEEDED = "adapter_model.safetensors and adapter_config.json are needed"
 METHOD = make_method("weight-extrapolation", horizon_steps=10)

@@ -22,7 +22,8 @@ from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Job, MethodInfo
 from nextrapolate.watch_notes import NOTES, Jump, Notes
-from nextrapolate.watching import Watcher, WatchPlan, restart_command
+from nextrapolate.watched_jumps import WatchedJumps, WatchPlan, restart_command
+from nextrapolate.watching import Watcher
 
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
 
@@ -225,7 +226,7 @@ def test_what_was_fetched_before_is_neither_overwritten_nor_fetched_again(
     plan = WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder)
     watcher = Watcher(client, folder, plan, print)
     with monkeypatch.context() as killed:
-        killed.setattr(Watcher, "_note_jump", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        killed.setattr(WatchedJumps, "_note_jump", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         watcher.look()
         with pytest.raises(KeyboardInterrupt):
             look_on(watcher)
