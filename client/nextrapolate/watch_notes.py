@@ -39,6 +39,10 @@ class Notes(BaseModel):
         self.left_behind = {later: stamp for later, stamp in self.stamps.items() if later > step}
         self.series, self.posted, self.stamps, self.jumps = None, [], {}, []
 
+    def forget_series(self) -> None:
+        """Forget a series that the service has lost: all that is here goes into a new one."""
+        self.series, self.posted, self.stamps = None, [], {}
+
     @classmethod
     def read(cls, folder: Path) -> "Notes":
         """Read a folder's notes; there are none yet where nobody has watched it.

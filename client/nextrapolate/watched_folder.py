@@ -38,6 +38,7 @@ class WatchedFolder:
         for folder in sorted(path.parent for path in self._configs()):
             if (step := step_of(folder, self.path)) is not None:
                 found.setdefault(step, []).append(folder)
+        found = {step: _of_the_step(step, folders) for step, folders in found.items()}
         self._tell_of_others(found)
         for step in sorted(found):
             if step in notes.posted and not _is_written_anew(step, found[step][0], notes):
@@ -91,6 +92,11 @@ class WatchedFolder:
 
     def _is_left_out(self, step: int) -> bool:
         return self._refused.get(step) == self.stamps[step]
+
+
+def _of_the_step(step: int, folders: list[Path]) -> list[Path]:
+    """The folders that are named for it; those within, as of a model's second adapter, where none is."""
+    return [folder for folder in folders if named_step(folder.name) == step] or folders
 
 
 def _stamp(checkpoint: LocalCheckpoint) -> Stamp:

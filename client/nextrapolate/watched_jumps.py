@@ -112,7 +112,12 @@ class WatchedJumps:
             if (job := self._client.get_job(jump.job)).state.is_final:
                 succeeded(job)
                 self._fetch(jump)
-        except (JobFailedError, JobCancelledError, NotFoundError) as error:
+        except NotFoundError as error:
+            self._notes.jumps.remove(jump)
+            self._notes.forget_series()
+            self._notes.write(self._folder)
+            self._tell(f"trying again: {error}; what is here is posted anew, and the jump made from it")
+        except (JobFailedError, JobCancelledError) as error:
             self._note_jump(failure=str(error))
             self._tell(f"no jump: {error}")
 

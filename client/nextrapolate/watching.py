@@ -31,6 +31,10 @@ from nextrapolate.wire.transfers import Upload
 _OF_THE_CONTENT = {409, 413, 422}  # the same files, sent again, would be refused again
 
 
+class UnfitRunError(NextrapolateError):
+    """The service takes no series of such a run, whatever checkpoints are still to come."""
+
+
 class Watcher:
     """Looks after one folder.
 
@@ -61,7 +65,7 @@ class Watcher:
 
         Raises:
             AuthenticationError: the key is none, said now and not at the first checkpoint, hours later.
-            JumpedError: as in `look`.
+            JumpedError, UnfitRunError: as in `look`.
         """
         if not self._jumps.has_more():
             made = ", ".join(str(jump.path or f"none ({jump.failure})") for jump in self.notes.jumps)
@@ -84,6 +88,7 @@ class Watcher:
         Raises:
             AuthenticationError: the key will not be another by then.
             JumpedError: the run has jumped by itself, and its folder tells no trajectory any more.
+            UnfitRunError: the service takes no such run.
         """
         with self._trying_again():
             self._jumps.fetch_what_was_made()
@@ -106,10 +111,10 @@ class Watcher:
 
     @contextmanager
     def _trying_again(self) -> Iterator[None]:
-        """Tell of what another look may mend; a key will not be another by then, nor a run's past."""
+        """Tell of what another look may mend; a key will not be another by then, nor a run."""
         try:
             yield
-        except (AuthenticationError, JumpedError):
+        except (AuthenticationError, JumpedError, UnfitRunError):
             raise
         except (NextrapolateError, OSError) as error:
             self._tell_once(f"trying again: {error}")
@@ -129,17 +134,12 @@ class Watcher:
 
     def _post(self, checkpoint: LocalCheckpoint, config: dict[str, Any]) -> None:
         if self.notes.series is None:
-            self.notes.series = self._client.create_series(
-                self._folder.path.absolute().name,
-                base_model=config.get("base_model_name_or_path"),
-                lora_config=config,
-            ).id
+            self.notes.series = self._begun_with(config)
             self._save()
         try:
             self._client.put_checkpoint(self.notes.series, checkpoint.step, checkpoint.folder)
         except NotFoundError:
-            # The service has lost the series: all that is here goes into a new one.
-            self.notes.series, self.notes.posted, self.notes.stamps = None, [], {}
+            self.notes.forget_series()
             self._save()
             raise
         except ConflictError:
@@ -157,6 +157,19 @@ class Watcher:
         if is_new:
             self._tell(f"posted step {checkpoint.step}")
             self._tell_of_a_gap_before(checkpoint.step)
+
+    def _begun_with(self, config: dict[str, Any]) -> str:
+        """Begin a series; one that is refused for what the run is would be so with its later checkpoints."""
+        try:
+            return self._client.create_series(
+                self._folder.path.absolute().name,
+                base_model=config.get("base_model_name_or_path"),
+                lora_config=config,
+            ).id
+        except (ParameterError, APIError) as error:
+            if isinstance(error, APIError) and error.problem.status not in _OF_THE_CONTENT:
+                raise
+            raise UnfitRunError(f"this run cannot be extrapolated: {error}") from error
 
     def _tell_of_a_gap_before(self, step: int) -> None:
         """Tell of steps that seem to be missing: what came and went between two looks, nobody has seen."""

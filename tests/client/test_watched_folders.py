@@ -1,5 +1,6 @@
 """What of a watched folder is a checkpoint of its run: whole, alone of its step, and of this run."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,8 +19,10 @@ from nextrapolate import NExtClient
 from nextrapolate.folders import step_of
 from nextrapolate.methods import make_method
 from nextrapolate.schemas import Series
+from nextrapolate.watch_notes import Notes
+from nextrapolate.watched_folder import WatchedFolder
 from nextrapolate.watched_jumps import WatchPlan
-from nextrapolate.watching import Watcher
+from nextrapolate.watching import UnfitRunError, Watcher
 
 NEEDED = "adapter_model.safetensors and adapter_config.json are needed"
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
@@ -265,6 +268,29 @@ def test_checkpoints_of_verl_are_to_be_exported(folder: Path, scripted: Scripted
     (line,) = lines
     assert line.startswith("step 10 is left out for now: ")
     assert "python -m nextrapolate_trainer.verl_export" in line
+
+
+def test_of_a_model_with_two_adapters_the_checkpoints_own_is_taken(written: Path, folder: Path) -> None:
+    """PEFT saves others in folders of their names within."""
+    appear(written, folder, 10)
+    shutil.copytree(written / "checkpoint-20", folder / "checkpoint-10" / "critic")
+    lines: list[str] = []
+    watched, notes = WatchedFolder(folder, lines.append), Notes()
+    assert list(watched.settled(notes)) == []
+    (taken,) = watched.settled(notes)
+    assert (taken.step, taken.folder, lines) == (10, folder / "checkpoint-10", [])
+
+
+@pytest.mark.integration
+def test_a_run_that_the_service_takes_no_series_of_ends_the_watch(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    config = written / "checkpoint-10" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_bytes()) | {"use_dora": True}))
+    appear(written, folder, 10)
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=20, jump_every=None, out=folder), print)
+    with pytest.raises(UnfitRunError, match=r"cannot be extrapolated: .*use_dora"):
+        watcher.run(every=0.01)
 
 
 def test_of_two_folders_of_one_step_neither_is_taken(
