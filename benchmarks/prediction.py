@@ -2,10 +2,10 @@
 
     python -m benchmarks.prediction RUN [--at 150] [--horizons 50 100 200] [--methods next ...] [--threads N]
 
-RUN is a folder of checkpoint-N folders. Each method, with its defaults, sees the checkpoints up to --at and
-is asked for the one --horizons steps later. Prints a Markdown table, one row a method and horizon: the scores
-of the update as predicted, and the relative error of alpha times it, alpha being the method's own default; or
-why there are none.
+RUN is a folder of checkpoint-N folders. Each method, with its defaults, and some with other parameters, sees
+the checkpoints up to --at and is asked for the one --horizons steps later. Prints a Markdown table, one row a
+method and horizon: the scores of the update as predicted, and the relative error of alpha times it, alpha
+being the method's own default; or why there are none.
 """
 
 import argparse
@@ -16,33 +16,23 @@ import torch
 
 from benchmarks.models import checkpoints_of
 from benchmarks.written import markdown_row, markdown_table
-from nextrapolate.methods import make_method
+from nextrapolate.methods import default_methods, make_method
 from nextrapolate.schemas import Method
 from nextrapolate_numerics import AdapterFiles, NumericsError, Trajectory, compare
 from nextrapolate_worker.methods import numerics_method
 
-METHODS: dict[str, Method] = {
-    "none": make_method("none"),
-    "auto": make_method("auto"),
-    "weight-extrapolation": make_method("weight-extrapolation"),
+_VARIANTS: dict[str, Method] = {
     "weight-extrapolation, auto window": make_method("weight-extrapolation", window_steps="auto"),
-    "autoregression": make_method("autoregression"),
-    "relex": make_method("relex"),
     "relex, degree 2": make_method("relex", degree=2),
     "relex, line": make_method("relex", mode="line"),
-    "alpharl": make_method("alpharl"),
     "alpharl, line": make_method("alpharl", mode="line"),
-    "maec": make_method("maec"),
     "maec, share 0.5": make_method("maec", share=0.5),
-    "expo": make_method("expo"),
-    "soup": make_method("soup"),
-    "wsm": make_method("wsm"),
-    "dare": make_method("dare"),
     "dare, drop 0.9": make_method("dare", drop=0.9),
-    "next": make_method("next"),
     "next, rank 1": make_method("next", rank=1),
     "next, paper": make_method("next", preset="paper"),
 }
+METHODS = {method.name: method for method in default_methods()} | _VARIANTS
+"""Every method with its defaults, then some with other parameters."""
 
 
 COLUMNS = (

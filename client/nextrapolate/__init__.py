@@ -46,14 +46,9 @@ from nextrapolate.extrapolation import Extrapolation
 from nextrapolate.notebook import report_html
 from nextrapolate.progress import Progress
 from nextrapolate.schemas import (
-    AlphaRlMethod,
-    AutoMethod,
-    AutoregressionMethod,
     BacktestCreate,
     CheckpointRef,
     Comparison,
-    DareMethod,
-    ExpoMethod,
     Gate,
     InspectCreate,
     Inspection,
@@ -61,20 +56,13 @@ from nextrapolate.schemas import (
     JobCreate,
     JobEvent,
     JobState,
-    MaecMethod,
-    Method,
-    MethodInfo,
-    NextMethod,
-    NoneMethod,
     Output,
-    RelexMethod,
     Report,
     Series,
-    SoupMethod,
     Webhook,
-    WeightExtrapolationMethod,
-    WsmMethod,
 )
+from nextrapolate.schemas import methods as _methods
+from nextrapolate.schemas.methods import *  # noqa: F403 - its __all__ is the list of methods
 
 __version__ = version("nextrapolate")
 
@@ -83,20 +71,15 @@ for _report in (Report, Comparison, Inspection):
 
 __all__ = [
     "APIError",
-    "AlphaRlMethod",
     "AsyncNExtClient",
     "AuthenticationError",
-    "AutoMethod",
-    "AutoregressionMethod",
     "BacktestCreate",
     "CheckpointError",
     "CheckpointRef",
     "Comparison",
     "ConfigurationError",
     "ConflictError",
-    "DareMethod",
     "DownloadError",
-    "ExpoMethod",
     "Extrapolation",
     "Gate",
     "InspectCreate",
@@ -108,27 +91,19 @@ __all__ = [
     "JobEvent",
     "JobFailedError",
     "JobState",
-    "MaecMethod",
-    "Method",
-    "MethodInfo",
     "NExtClient",
-    "NextMethod",
     "NextrapolateError",
-    "NoneMethod",
     "NotFoundError",
     "Output",
     "ParameterError",
     "Progress",
     "QuotaExceededError",
-    "RelexMethod",
     "Report",
     "Series",
     "ServerError",
     "ServiceUnreachable",
-    "SoupMethod",
     "WaitTimeoutError",
     "Webhook",
-    "WeightExtrapolationMethod",
-    "WsmMethod",
     "__version__",
 ]
+__all__ += _methods.__all__

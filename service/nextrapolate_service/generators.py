@@ -11,12 +11,8 @@ _TELLS_APART = ("name", "task")
 _MAY_LEAVE_OUT = "JobCreate"
 """The one shape that a body without its constant has: an extrapolation."""
 
-_DEFAULTS_THAT_MISLEAD = (
-    # Under preset=paper it is another one, and generated constructors send the one that they are told.
-    ("NextMethod", "alpha"),
-    # They have no constant that may be a number or a word.
-    ("WeightExtrapolationMethod", "window_steps"),
-)
+_DEFAULTS_THAT_MISLEAD = (("NextMethod", "alpha"),)
+"""Under preset=paper it is another one, and generated constructors send the one that they are told."""
 
 _FORMATS = {"integer": "int64", "number": "double"}
 """Without one generated code holds them in 32 bits, and a file of 3 GiB has more bytes than these count."""
@@ -34,6 +30,8 @@ def fit(document: dict[str, Any]) -> None:
         for type_, format_ in _FORMATS.items():
             if schema.get("type") == type_:
                 schema.setdefault("format", format_)
+        if "default" in schema and _is_of_several_types(schema):
+            del schema["default"]  # generated code has no constant that may be a number or a word
         if (items := schema.get("prefixItems")) and items == items[:1] * len(items):
             del schema["prefixItems"]
             schema["items"] = items[0]
@@ -48,6 +46,11 @@ def _ask_for_what_tells_apart(schema: Schema) -> None:
         if "const" in told:
             told.pop("default", None)
             schema["required"] = list(dict.fromkeys([field, *schema.get("required", [])]))
+
+
+def _is_of_several_types(schema: Schema) -> bool:
+    """Whether a value may be of more types than one, and null."""
+    return len({part.get("type") for part in schema.get("anyOf", ())} - {"null"}) > 1
 
 
 def _by_task(shapes: list[Schema], schemas: dict[str, Schema]) -> Iterator[tuple[str, str]]:

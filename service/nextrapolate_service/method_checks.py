@@ -11,7 +11,6 @@ from nextrapolate.schemas import (
     JobCreate,
     JobRequest,
     Method,
-    WeightExtrapolationMethod,
 )
 from nextrapolate_service.errors import MissingCheckpointError, ScoreCountError, TooFewCheckpointsError
 
@@ -90,8 +89,14 @@ def check_method(method: Method, steps: Sequence[int], field: str, *, starts_at_
                 "checkpoint, in the order of their steps",
                 field=f"method.{name}",
             )
-    if isinstance(method, WeightExtrapolationMethod):
-        _check_ends(method, sorted({0, *steps}) if starts_at_base else steps)
+    known = sorted({0, *steps}) if starts_at_base else steps
+    for name, (step, before_last) in method.named_steps.items():
+        choice = known[:-1] if before_last else known
+        if step not in choice:
+            raise MissingCheckpointError(
+                f"{name} cannot be {step}: choose one of {', '.join(map(str, choice))}",
+                field=f"method.{name}",
+            )
 
 
 def _needed_checkpoints(method: Method, steps: Sequence[int], *, starts_at_base: bool) -> int:
@@ -109,15 +114,3 @@ def _needed_checkpoints(method: Method, steps: Sequence[int], *, starts_at_base:
 def _first_is_origin(steps: Sequence[int], *, starts_at_base: bool) -> bool:
     """True where training is measured from the first checkpoint, and not from a base model before it."""
     return not starts_at_base or 0 in steps
-
-
-def _check_ends(method: WeightExtrapolationMethod, known: Sequence[int]) -> None:
-    for name, step, choice in (
-        ("from_step", method.from_step, known[:-1]),
-        ("to_step", method.to_step, known),
-    ):
-        if step is not None and step not in choice:
-            raise MissingCheckpointError(
-                f"{name} cannot be {step}: choose one of {', '.join(map(str, choice))}",
-                field=f"method.{name}",
-            )

@@ -5,14 +5,12 @@ from nextrapolate.schemas import MethodInfo, MethodParameters
 
 
 def _info(name: str, parameters: type[MethodParameters]) -> MethodInfo:
-    """What the docstring of a method's parameters begins with: its title, and the paper in brackets."""
+    """What the method says of itself; the first line of its docstring is the title."""
     schema = parameters.model_json_schema()
-    summary = schema["description"].partition("\n")[0].removesuffix(".")
-    title, _, paper = summary.removesuffix(")").partition(" (arXiv ")
     return MethodInfo(
         name=name,
-        title=title,
-        paper=f"arXiv:{paper}" if paper else None,
+        title=schema["description"].partition("\n")[0].removesuffix("."),
+        paper=parameters.source.label if parameters.source.url else None,
         minimum_checkpoints=parameters().minimum_checkpoints,
         parameters=schema,
     )

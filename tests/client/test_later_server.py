@@ -48,12 +48,12 @@ def test_a_method_that_only_it_knows_is_named(make_client: MakeClient, scripted:
     """One job by it costs nobody the list of the others."""
     page = JobPage(items=[JOB, a_job()], next_cursor=None)
     document = later(page)
-    document["items"][0] = later(JOB, "holt")
+    document["items"][0] = later(JOB, "of-a-later-server")
     scripted.on("GET", "/jobs", answer(document))
     first, second = make_client(scripted.url).list_jobs()
     assert isinstance(first.method, OtherMethod)
-    assert (first.method.name, first.method.horizon_steps) == ("holt", 30)
-    assert label(first.method) == "holt"
+    assert (first.method.name, first.method.horizon_steps) == ("of-a-later-server", 30)
+    assert label(first.method) == "of-a-later-server"
     assert second == a_job()
 
 
@@ -61,5 +61,5 @@ def test_a_method_that_only_it_knows_is_named(make_client: MakeClient, scripted:
 def test_its_methods_are_read_in_reports(
     make_client: MakeClient, scripted: ScriptedServer, report: BaseModel
 ) -> None:
-    scripted.on("GET", "/jobs/j1/report", answer(later(report, "holt")))
+    scripted.on("GET", "/jobs/j1/report", answer(later(report, "of-a-later-server")))
     assert make_client(scripted.url).report("j1", type(report)).verdict

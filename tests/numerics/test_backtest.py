@@ -9,19 +9,15 @@ import pytest
 import torch
 from fixtures.adapters import scale_run, write_run
 from fixtures.dense import checkpoints, dense_deltas, flat
+from fixtures.methods import METHODS, PAPER
 from safetensors.torch import load_file, save_file
 
 from nextrapolate_numerics import (
     AbsentCheckpointError,
     AlphaRl,
-    Auto,
     Autoregression,
     Backtest,
-    Dare,
-    Expo,
-    Maec,
     Method,
-    Next,
     NextPaper,
     NoBacktestError,
     NothingToPredictError,
@@ -33,25 +29,14 @@ from nextrapolate_numerics import (
     TooFewCheckpointsError,
     Trajectory,
     WeightExtrapolation,
-    Wsm,
     backtest,
     compare,
     extract,
 )
 
-METHODS: list[Method] = [
-    WeightExtrapolation(),
-    Autoregression(),
-    Relex(),
-    AlphaRl(mode="line"),
-    Expo(),
-    Soup(),
-    Wsm(),
-    Dare(),
-    Maec(),
-    Next(),
-    NextPaper(epochs=30, learning_rate=1e-3),
-]
+MOVING = [method for method in METHODS if not isinstance(method, NoUpdate)]
+LINE = AlphaRl(mode="line")
+"""The sum of a rank-one matrix and of all that the last checkpoint holds."""
 
 
 def write_line(folder: Path, steps: range) -> Path:
@@ -71,7 +56,7 @@ def backtested(method: Method, run: Path, horizon: int = 30) -> Backtest:
     return backtest(method, extract(Trajectory.open(checkpoints(run)), method, horizon), horizon)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*MOVING, LINE], ids=repr)
 def test_scores_are_those_of_the_dense_vectors(method: Method, run_folder: Path) -> None:
     """The method, fitted on the files up to the origin alone, against the dense truth."""
     scores = backtested(method, run_folder)
@@ -116,7 +101,7 @@ def test_runs_of_any_size_are_scored(B: float, A: float, run_folder: Path) -> No
     assert scores.total.size_ratio == pytest.approx(float(p.norm()), rel=1e-6)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_a_short_series_has_no_backtest(method: Method, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30])
     horizon = 20 if isinstance(method, NextPaper) else 30
@@ -228,7 +213,7 @@ def test_a_comparison_asks_for_the_scores_that_its_methods_learn_from(run_folder
 
 def test_a_comparison_says_which_method_cannot_predict_and_why(run_folder: Path) -> None:
     trajectory = Trajectory.open(checkpoints(run_folder))
-    line, learner = compare(trajectory, [WeightExtrapolation(), METHODS[-1]], at_step=30, horizon_steps=60)
+    line, learner = compare(trajectory, [WeightExtrapolation(), PAPER], at_step=30, horizon_steps=60)
     assert isinstance(line, Backtest)
     assert isinstance(learner, TooFewCheckpointsError)
     assert "at least 7 checkpoints" in str(learner)
@@ -252,7 +237,7 @@ def test_where_the_drift_begins_no_method_can_predict(steps: list[int], tmp_path
         config.write_text(
             config.read_text().replace('"init_lora_weights": true', '"init_lora_weights": false')
         )
-    methods = [*METHODS, Auto(), WeightExtrapolation(window_steps="auto"), NoUpdate()]
+    methods = [*METHODS, WeightExtrapolation(window_steps="auto")]
     outcomes = compare(Trajectory.open(checkpoints(run)), methods, at_step=steps[0], horizon_steps=10)
     assert {type(outcome) for outcome in outcomes} == {TooFewCheckpointsError}
     assert "at least 2 checkpoints" in str(outcomes[0])

@@ -9,22 +9,17 @@ import torch
 from fixtures.adapters import write_run
 from fixtures.combinations import Vector, dense_drift, fitted
 from fixtures.dense import checkpoints, dense_deltas
+from fixtures.methods import METHODS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nextrapolate_numerics import (
-    AlphaRl,
     Autoregression,
-    Dare,
-    Expo,
-    Maec,
+    Evidence,
     Method,
-    Relex,
-    Soup,
     TooFewCheckpointsError,
     Trajectory,
     WeightExtrapolation,
-    Wsm,
 )
 from nextrapolate_numerics.update import Combination
 
@@ -138,20 +133,14 @@ def test_autoregression_says_how_many_checkpoints_it_needs(tmp_path: Path) -> No
         fitted(Autoregression(), run, 10)
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        WeightExtrapolation(),
-        Autoregression(),
-        Relex(),
-        AlphaRl(mode="line"),
-        Expo(),
-        Soup(),
-        Wsm(),
-        Dare(),
-        Maec(),
-    ],
-)
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_what_inner_products_are_enough_for_is_a_combination(method: Method, run_folder: Path) -> None:
+    """Such a method is quick, and beside others in every report; one of which this is untrue is not."""
+    update, _ = fitted(method, run_folder, 30)
+    assert isinstance(update, Combination) is (method.needs == Evidence(gram=True))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_modules_that_never_moved_get_no_update(method: Method, run_folder: Path) -> None:
     update, _ = fitted(method, run_folder, 30)
     assert "model.layers.1.self_attn.q_proj" not in update.modules()

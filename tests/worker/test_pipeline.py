@@ -14,50 +14,39 @@ from fixtures.jobs import input_adapter, job_over, run_inputs
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from nextrapolate.methods import METHODS as KINDS
+from nextrapolate.methods import default_methods, make_method
 from nextrapolate.reading import read
 from nextrapolate.schemas import (
-    AlphaRlMethod,
     AutoMethod,
     AutoregressionMethod,
     DareMethod,
     ExpoMethod,
     Gate,
-    MaecMethod,
     Method,
     NextMethod,
     NoneMethod,
-    RelexMethod,
     Report,
     SoupMethod,
     Stage,
     WeightExtrapolationMethod,
-    WsmMethod,
 )
 from nextrapolate_numerics import NumericsError
 from nextrapolate_store.records import JobInputs
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import CheckpointGone, NoSuchDevice
 from nextrapolate_worker.messages import Start
+from nextrapolate_worker.scoring import is_rival
 from nextrapolate_worker.settings import Computing
 
+AUTO, NEXT = AutoMethod(horizon_steps=20), NextMethod(horizon_steps=20)
+LINE = WeightExtrapolationMethod(horizon_steps=20)
 METHODS: list[Method] = [
-    AutoMethod(horizon_steps=20),
-    NextMethod(horizon_steps=20),
+    *(make_method(name, horizon_steps=20) for name in KINDS if name != "none"),
     NextMethod(preset="paper", horizon_steps=20, epochs=100, hidden_size=32, learning_rate=1e-3),
-    WeightExtrapolationMethod(horizon_steps=20),
-    AutoregressionMethod(horizon_steps=20),
-    RelexMethod(horizon_steps=20),
-    AlphaRlMethod(horizon_steps=20),
-    ExpoMethod(horizon_steps=20),
-    MaecMethod(horizon_steps=20),
-]
-RIVALS = {"auto", "autoregression", "weight-extrapolation", "relex", "expo", "none"}
-NO_FORECASTS: list[Method] = [
-    SoupMethod(horizon_steps=20),
     SoupMethod(horizon_steps=20, selection="greedy", scores=tuple(-((i - 9) ** 2) for i in range(12))),
-    WsmMethod(horizon_steps=20),
-    DareMethod(horizon_steps=20),
 ]
+RIVALS = {method.name for method in default_methods() if is_rival(method)}
 
 
 def work(
@@ -81,7 +70,7 @@ def ignore(stage: Stage, fraction: float) -> None:
     pass
 
 
-@pytest.mark.parametrize("method", METHODS + NO_FORECASTS, ids=lambda method: method.name)
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_every_method_leaves_an_adapter_and_its_report(
     method: Method, run_folder: Path, tmp_path: Path
 ) -> None:
@@ -105,11 +94,12 @@ def test_every_method_leaves_an_adapter_and_its_report(
     assert counted[Stage.RESOLVE] == sum(sizes)
     assert 0.5 * sum(sizes) < counted[Stage.EXTRACT] < sum(sizes)  # no headers
     assert [profile.stage for profile in report.stages if profile.flop_rate] == [Stage.EXTRACT]
-    assert report.target_step == method.target_step(120) == (120 if method in NO_FORECASTS else 140)
+    assert report.target_step == method.target_step(120) == (140 if method.is_forecast else 120)
+    assert report.is_forecast is method.is_forecast
     assert (
         (report.recommended is None)
         is report.verdict.startswith("Not a forecast")
-        is (method in NO_FORECASTS)
+        is (not method.is_forecast)
     )
     assert report.backtest is not None
     assert report.peak_memory_bytes > 0
@@ -129,7 +119,7 @@ def test_every_method_leaves_an_adapter_and_its_report(
 
 
 def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Path, tmp_path: Path) -> None:
-    pipeline.run(work(run_folder, tmp_path / "out", METHODS[0]), ignore)
+    pipeline.run(work(run_folder, tmp_path / "out", AUTO), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert {scored.method.name for scored in report.rivals} == RIVALS - {"auto"}
     assert report.choice is not None
@@ -147,6 +137,11 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
 
 
+def test_the_rivals_are_no_jump_and_the_forecasts_that_take_moments() -> None:
+    assert {"auto", "autoregression", "weight-extrapolation", "relex", "expo", "none"} <= RIVALS
+    assert RIVALS.isdisjoint({"next", "alpharl", "maec", "dare", "soup", "wsm"})
+
+
 @pytest.mark.parametrize("method", [NextMethod(horizon_steps=20), AutoregressionMethod(horizon_steps=20)])
 def test_a_report_says_whether_the_default_would_do_better(
     method: Method, run_folder: Path, tmp_path: Path
@@ -160,7 +155,7 @@ def test_a_report_says_whether_the_default_would_do_better(
 def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
     gate: Gate, run_folder: Path, tmp_path: Path
 ) -> None:
-    start = work(run_folder, tmp_path / "out", METHODS[3])
+    start = work(run_folder, tmp_path / "out", LINE)
     request = start.request.model_copy(update={"gate": gate})
     pipeline.run(start.model_copy(update={"request": request}), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
@@ -203,7 +198,7 @@ def test_another_runs_checkpoint_is_named_and_no_jump_recommended(run_folder: Pa
     foreign = write_run(tmp_path / "other", [120], seed=5) / last.name
     inputs = run_inputs(run_folder)
     inputs = replace(inputs, checkpoints=(*inputs.checkpoints[:-1], input_adapter(foreign, 120)))
-    pipeline.run(work(run_folder, tmp_path / "out", METHODS[0], inputs), ignore)
+    pipeline.run(work(run_folder, tmp_path / "out", AUTO, inputs), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert [(found.begin_step, found.end_step) for found in report.geometry.breaks] == [(110, 120)]
     assert report.recommended is False
@@ -261,7 +256,7 @@ def test_a_horizon_beyond_the_evidence_is_said_whatever_the_method(run_folder: P
 
 def test_the_same_job_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> None:
     first, second = (
-        pipeline.run(work(run_folder, tmp_path / name / "out", METHODS[0]), ignore) for name in ("one", "two")
+        pipeline.run(work(run_folder, tmp_path / name / "out", AUTO), ignore) for name in ("one", "two")
     )
     assert first["adapter_model.safetensors"] == second["adapter_model.safetensors"]
 
@@ -272,7 +267,7 @@ def test_a_jump_is_not_taken_for_drift(run_folder: Path, tmp_path: Path) -> None
         return {key: tensor + 3.0 if "lora_B" in key else tensor for key, tensor in stored.items()}
 
     def drift(inputs: JobInputs, out: str) -> float:
-        pipeline.run(work(run_folder, tmp_path / out, METHODS[3], inputs), ignore)
+        pipeline.run(work(run_folder, tmp_path / out, LINE, inputs), ignore)
         report = Report.model_validate_json((tmp_path / out / "report.json").read_bytes())
         assert report.geometry is not None
         assert report.jumps == [jump.step for jump in inputs.jumps]
@@ -291,24 +286,24 @@ def test_a_file_that_went_away_is_named(run_folder: Path, tmp_path: Path) -> Non
     inputs = run_inputs(run_folder)
     (run_folder / "checkpoint-50" / "adapter_model.safetensors").unlink()
     with pytest.raises(CheckpointGone, match=r"checkpoint 50: adapter_model\.safetensors"):
-        pipeline.run(work(run_folder, tmp_path / "out", METHODS[1], inputs), ignore)
+        pipeline.run(work(run_folder, tmp_path / "out", NEXT, inputs), ignore)
 
 
 def test_a_device_that_is_not_there_is_the_servers_fault(run_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NoSuchDevice, match="NEXTRAPOLATE_DEVICE"):
-        pipeline.run(work(run_folder, tmp_path / "out", METHODS[1], device="cuda:99"), ignore)
+        pipeline.run(work(run_folder, tmp_path / "out", NEXT, device="cuda:99"), ignore)
 
 
 def test_dora_is_refused(run_folder: Path, tmp_path: Path) -> None:
     config = run_folder / "checkpoint-30" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
     with pytest.raises(NumericsError, match="DoRA"):
-        pipeline.run(work(run_folder, tmp_path / "out", METHODS[1]), ignore)
+        pipeline.run(work(run_folder, tmp_path / "out", NEXT), ignore)
 
 
 def test_the_page_escapes_what_the_run_brought(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", range(10, 70, 10), modules={"layers.0.<b>x</b>.q_proj": (8, 8)})
-    pipeline.run(work(run, tmp_path / "out", METHODS[1]), ignore)
+    pipeline.run(work(run, tmp_path / "out", NEXT), ignore)
     page = (tmp_path / "out" / "report.html").read_text()
     assert "<b>" not in page
     assert "&lt;b&gt;x&lt;/b&gt;" in page

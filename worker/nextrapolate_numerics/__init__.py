@@ -47,6 +47,7 @@ dW_i = s B_i A_i; alpha the extending coefficient. Long functions take `on_progr
 done.
 """
 
+from nextrapolate_numerics import methods
 from nextrapolate_numerics.backtest import Backtest, backtest, compare
 from nextrapolate_numerics.choice import Choice
 from nextrapolate_numerics.cost import Cost, extraction_cost
@@ -83,22 +84,7 @@ from nextrapolate_numerics.extraction import (
 )
 from nextrapolate_numerics.inspection import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
-from nextrapolate_numerics.methods import (
-    AlphaRl,
-    Auto,
-    Autoregression,
-    Dare,
-    Expo,
-    Maec,
-    Method,
-    Next,
-    NextPaper,
-    NoUpdate,
-    Relex,
-    Soup,
-    WeightExtrapolation,
-    Wsm,
-)
+from nextrapolate_numerics.methods import *  # noqa: F403 - its __all__ is the list of methods
 from nextrapolate_numerics.progress import Progress
 from nextrapolate_numerics.scores import Products, Scores
 from nextrapolate_numerics.series import AdapterFiles, ModuleFactors, Trajectory
@@ -108,17 +94,12 @@ __all__ = [
     "AbsentCheckpointError",
     "AdapterError",
     "AdapterFiles",
-    "AlphaRl",
-    "Auto",
-    "Autoregression",
     "Backtest",
     "Break",
     "BrokenAdapterError",
     "Choice",
     "Cost",
-    "Dare",
     "Evidence",
-    "Expo",
     "ExtendedModule",
     "Extension",
     "Extraction",
@@ -129,16 +110,11 @@ __all__ = [
     "LineStepError",
     "Linearity",
     "LowRank",
-    "Maec",
-    "Method",
     "MismatchedAdaptersError",
     "MissingCheckpointError",
     "ModuleFactors",
     "ModuleGeometry",
-    "Next",
-    "NextPaper",
     "NoBacktestError",
-    "NoUpdate",
     "NonFiniteResultError",
     "NonFiniteWeightsError",
     "NothingMovedError",
@@ -146,20 +122,16 @@ __all__ = [
     "NumericsError",
     "Products",
     "Progress",
-    "Relex",
     "RoundedAwayError",
     "ScoreCountError",
     "Scores",
     "SeriesError",
-    "Soup",
     "StepOrderError",
     "TooFewCheckpointsError",
     "Trajectory",
     "Triple",
     "UnsupportedAdapterError",
     "Update",
-    "WeightExtrapolation",
-    "Wsm",
     "backtest",
     "breaks",
     "compare",
@@ -168,3 +140,4 @@ __all__ = [
     "extraction_cost",
     "inspect",
 ]
+__all__ += methods.__all__

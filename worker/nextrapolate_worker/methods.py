@@ -2,58 +2,29 @@
 
 from dataclasses import fields
 
-from nextrapolate.schemas import (
-    AlphaRlMethod,
-    AutoMethod,
-    AutoregressionMethod,
-    DareMethod,
-    ExpoMethod,
-    MaecMethod,
-    Method,
-    NextMethod,
-    NoneMethod,
-    RelexMethod,
-    SoupMethod,
-    WeightExtrapolationMethod,
-    WsmMethod,
-)
-from nextrapolate_numerics import (
-    AlphaRl,
-    Auto,
-    Autoregression,
-    Dare,
-    Expo,
-    Maec,
-    Next,
-    NextPaper,
-    NoUpdate,
-    Relex,
-    Soup,
-    WeightExtrapolation,
-    Wsm,
-)
-from nextrapolate_numerics import Method as NumericsMethod
+import nextrapolate_numerics as numerics
+from nextrapolate import schemas
 
-NUMERICS: dict[type[Method], type[NumericsMethod]] = {
-    AutoMethod: Auto,
-    WeightExtrapolationMethod: WeightExtrapolation,
-    AutoregressionMethod: Autoregression,
-    RelexMethod: Relex,
-    AlphaRlMethod: AlphaRl,
-    ExpoMethod: Expo,
-    SoupMethod: Soup,
-    WsmMethod: Wsm,
-    DareMethod: Dare,
-    MaecMethod: Maec,
-    NoneMethod: NoUpdate,
+NUMERICS: dict[type[schemas.Method], type[numerics.Method]] = {
+    schemas.AutoMethod: numerics.Auto,
+    schemas.WeightExtrapolationMethod: numerics.WeightExtrapolation,
+    schemas.AutoregressionMethod: numerics.Autoregression,
+    schemas.RelexMethod: numerics.Relex,
+    schemas.AlphaRlMethod: numerics.AlphaRl,
+    schemas.ExpoMethod: numerics.Expo,
+    schemas.SoupMethod: numerics.Soup,
+    schemas.WsmMethod: numerics.Wsm,
+    schemas.DareMethod: numerics.Dare,
+    schemas.MaecMethod: numerics.Maec,
+    schemas.NoneMethod: numerics.NoUpdate,
 }
-NEXT_PRESETS: dict[str, type[NumericsMethod]] = {"default": Next, "paper": NextPaper}
+NEXT_PRESETS: dict[str, type[numerics.Method]] = {"default": numerics.Next, "paper": numerics.NextPaper}
 
 
-def numerics_method(method: Method) -> NumericsMethod:
+def numerics_method(method: schemas.Method) -> numerics.Method:
     """Make the numerics' method, with those of the caller's parameters that it has.
 
     The others are for the pipeline, such as alpha, or for another preset.
     """
-    found = NEXT_PRESETS[method.preset] if isinstance(method, NextMethod) else NUMERICS[type(method)]
+    found = NEXT_PRESETS[method.preset] if isinstance(method, schemas.NextMethod) else NUMERICS[type(method)]
     return found(**method.model_dump(include={field.name for field in fields(found)}))

@@ -3,22 +3,19 @@
 from contextlib import suppress
 from dataclasses import asdict
 
+from nextrapolate.methods import default_methods
 from nextrapolate.schemas import (
-    AutoMethod,
-    AutoregressionMethod,
     BacktestReport,
-    ExpoMethod,
     Method,
     MethodParameters,
     MethodScores,
     ModuleScores,
     NoneMethod,
-    RelexMethod,
     Scores,
-    WeightExtrapolationMethod,
 )
 from nextrapolate_numerics import (
     Backtest,
+    Evidence,
     Extraction,
     GateThresholds,
     NoBacktestError,
@@ -28,15 +25,8 @@ from nextrapolate_numerics import (
 from nextrapolate_numerics import Scores as NumericsScores
 from nextrapolate_worker.methods import numerics_method
 
-_RIVALS: tuple[type[Method], ...] = (
-    AutoMethod,
-    AutoregressionMethod,
-    WeightExtrapolationMethod,
-    RelexMethod,
-    ExpoMethod,
-    NoneMethod,
-)
-"""Forecasts that combine checkpoints, and no jump: all they need is inner products that are there already."""
+_AT_HAND = Evidence(gram=True)
+"""What the extraction of any job holds: methods that need no more take moments."""
 
 
 def backtest_report(backtest: Backtest, applied: NumericsScores) -> BacktestReport:
@@ -68,15 +58,27 @@ def method_scores(method: Method, outcome: Backtest | NumericsError) -> MethodSc
 
 def rivals(chosen: MethodParameters, extraction: Extraction, gate: GateThresholds) -> list[MethodScores]:
     """What the chosen method's backtest is read against: others in the same one, under the same gate."""
-    others = [kind(horizon_steps=chosen.horizon_steps) for kind in _RIVALS if not isinstance(chosen, kind)]
     found = []
-    for other in others:
+    for method in default_methods():
+        if not is_rival(method) or type(method) is type(chosen):
+            continue
+        other = method.model_copy(update={"horizon_steps": chosen.horizon_steps})
         with suppress(NoBacktestError):
             outcome = backtest(numerics_method(other), extraction, other.horizon_steps)
             total = Scores(**asdict(gate.applied(extraction, outcome, other.alpha)))
             scores = method_scores(other, outcome)
             found.append(scores.model_copy(update={"total": total, "modules": []}))
     return sorted(found, key=by_error)
+
+
+def is_rival(method: Method) -> bool:
+    """Whether every report has its scores: a forecast, or no jump at all, of what is at hand anyway.
+
+    Averages are as quick, but lead back: how close they come to a later step is nothing to judge them by.
+    """
+    return (method.is_forecast or isinstance(method, NoneMethod)) and numerics_method(
+        method
+    ).needs == _AT_HAND
 
 
 def by_error(scores: MethodScores) -> float:

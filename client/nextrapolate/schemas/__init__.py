@@ -4,6 +4,7 @@ Requests forbid unknown fields, so that a misspelt parameter is an answer and no
 Responses allow them, so that an older client reads a newer server.
 """
 
+from nextrapolate.schemas import methods
 from nextrapolate.schemas.common import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
@@ -54,26 +55,13 @@ from nextrapolate.schemas.jobs import (
     WebhookMessage,
     WebhookState,
 )
+from nextrapolate.schemas.methods import *  # noqa: F403 - its __all__ is the list of methods
 from nextrapolate.schemas.methods import (
-    AlphaRlMethod,
     AnsweredMethod,
-    AutoMethod,
-    AutoregressionMethod,
-    DareMethod,
-    ExpoMethod,
-    MaecMethod,
-    Method,
-    MethodInfo,
     MethodList,
     MethodParameters,
-    NextMethod,
-    NoneMethod,
     OtherMethod,
     PerCheckpoint,
-    RelexMethod,
-    SoupMethod,
-    WeightExtrapolationMethod,
-    WsmMethod,
 )
 from nextrapolate.schemas.problems import (
     Problem,
@@ -118,12 +106,9 @@ __all__ = [
     "REPORT_PAGE",
     "STAGE_WORDS",
     "STEPS_END",
-    "AlphaRlMethod",
     "Announcement",
     "AnsweredMethod",
     "AnyReport",
-    "AutoMethod",
-    "AutoregressionMethod",
     "BacktestCreate",
     "BacktestReport",
     "CandidateReport",
@@ -132,10 +117,8 @@ __all__ = [
     "CheckpointRef",
     "ChoiceReport",
     "Comparison",
-    "DareMethod",
     "Delivery",
     "EndedJob",
-    "ExpoMethod",
     "FileInfo",
     "Gate",
     "InspectCreate",
@@ -152,9 +135,6 @@ __all__ = [
     "KindGeometry",
     "KindReport",
     "Labels",
-    "MaecMethod",
-    "Method",
-    "MethodInfo",
     "MethodList",
     "MethodParameters",
     "MethodScores",
@@ -162,14 +142,11 @@ __all__ = [
     "ModuleLinearity",
     "ModuleReport",
     "ModuleScores",
-    "NextMethod",
-    "NoneMethod",
     "OtherMethod",
     "Output",
     "PerCheckpoint",
     "Problem",
     "Readiness",
-    "RelexMethod",
     "Report",
     "Request",
     "Response",
@@ -180,7 +157,6 @@ __all__ = [
     "SeriesCreate",
     "SeriesPage",
     "Sha256",
-    "SoupMethod",
     "Spectrum",
     "Stage",
     "StageProfile",
@@ -190,6 +166,5 @@ __all__ = [
     "Webhook",
     "WebhookMessage",
     "WebhookState",
-    "WeightExtrapolationMethod",
-    "WsmMethod",
 ]
+__all__ += methods.__all__

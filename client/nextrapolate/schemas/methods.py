@@ -1,11 +1,29 @@
 """The methods and their parameters, as callers write them: documented, bounded, and part of the schemas."""
 
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from nextrapolate.schemas.common import HORIZON_STEPS, MOST_CHECKPOINTS, Response, Steps
+
+__all__ = [
+    "AlphaRlMethod",
+    "AutoMethod",
+    "AutoregressionMethod",
+    "DareMethod",
+    "ExpoMethod",
+    "MaecMethod",
+    "Method",
+    "MethodInfo",
+    "NextMethod",
+    "NoneMethod",
+    "RelexMethod",
+    "SoupMethod",
+    "WeightExtrapolationMethod",
+    "WsmMethod",
+]
+"""What `nextrapolate` exports, too: every method, and what is known of one."""
 
 
 def _numbers(value: object) -> object:
@@ -24,13 +42,37 @@ PerCheckpoint = Annotated[
 """One number for each checkpoint that is used, in the order of their steps."""
 
 
+class Source(NamedTuple):
+    """Where a method comes from: what to call that, and the address of its paper if there is one."""
+
+    label: str
+    url: str | None = None
+
+
+def arxiv(number: str) -> Source:
+    """Give the source that arXiv has under this number."""
+    return Source(f"arXiv:{number}", f"https://arxiv.org/abs/{number}")
+
+
+class NamedStep(NamedTuple):
+    """A checkpoint that a method was given by its step; 0 is the base model.
+
+    `before_last`: it has to be an earlier one than the last.
+    """
+
+    step: int
+    before_last: bool
+
+
 class MethodParameters(BaseModel):
     """What every method takes; unknown parameters are refused by name.
 
-    The first line of a method's docstring is its title wherever methods are listed, and names its paper.
+    The first line of a method's docstring is its title wherever methods are listed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: ClassVar[Source] = Source("ours")
 
     learns_from_base: ClassVar[bool] = True
     """Whether it learns from the origin, too: where training is measured from, if that is in the series."""
@@ -57,6 +99,11 @@ class MethodParameters(BaseModel):
         return {}
 
     @property
+    def named_steps(self) -> dict[str, NamedStep]:
+        """Parameters that name a checkpoint by its step; those that are not given left out."""
+        return {}
+
+    @property
     def repeats_jumps(self) -> bool:
         """Whether its update holds the jumps that were made inside the run."""
         return False
@@ -64,6 +111,11 @@ class MethodParameters(BaseModel):
     def target_step(self, last_step: int) -> int:
         """Tell which step of training the update stands for, made at `last_step`."""
         return last_step + self.horizon_steps
+
+    @property
+    def is_forecast(self) -> bool:
+        """Whether the update leads ahead, to a later step than the last."""
+        return self.target_step(0) > 0
 
 
 class AutoMethod(MethodParameters):
@@ -76,12 +128,13 @@ _PAPER_ALPHA = 1.5
 
 
 class NextMethod(MethodParameters):
-    """After NExt: leading triples by a regression of ours; preset=paper is as published (arXiv 2604.11446).
+    """After NExt: leading triples by a regression of ours; preset=paper is as published.
 
     Under `preset="paper"` a parameter of the other preset is refused, and the other way round.
     """
 
     name: Literal["next"] = "next"
+    source: ClassVar[Source] = arxiv("2604.11446")
     learns_from_base: ClassVar[bool] = False
     alpha: Alpha = Field(
         1.0,
@@ -142,9 +195,10 @@ class NextMethod(MethodParameters):
 
 
 class WeightExtrapolationMethod(MethodParameters):
-    """The straight line through two checkpoints, continued (arXiv 2601.04537)."""
+    """The straight line through two checkpoints, continued."""
 
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
+    source: ClassVar[Source] = arxiv("2601.04537")
     window_steps: Steps | Literal["auto"] = Field(
         50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to "
@@ -161,6 +215,12 @@ class WeightExtrapolationMethod(MethodParameters):
         description="the line goes through the checkpoints as they are, earlier jumps included: in a cycle "
         "with a window as long as its period each jump repeats the last one and adds the new drift",
     )
+
+    @property
+    def named_steps(self) -> dict[str, NamedStep]:
+        """Both ends of the line."""
+        ends = {"from_step": (self.from_step, True), "to_step": (self.to_step, False)}
+        return {name: NamedStep(step, before) for name, (step, before) in ends.items() if step is not None}
 
     @property
     def repeats_jumps(self) -> bool:
@@ -189,9 +249,10 @@ class AutoregressionMethod(MethodParameters):
 
 
 class RelexMethod(MethodParameters):
-    """RELEX: a line in time through each module's leading directions (arXiv 2605.21468)."""
+    """RELEX: a line in time through each module's leading directions."""
 
     name: Literal["relex"] = "relex"
+    source: ClassVar[Source] = arxiv("2605.21468")
     learns_from_base: ClassVar[bool] = False
     rank: int = Field(
         1, ge=1, le=1024, description="number of directions in time that are kept; 1 in the paper"
@@ -214,9 +275,10 @@ class RelexMethod(MethodParameters):
 
 
 class AlphaRlMethod(MethodParameters):
-    """AlphaRL: each module's leading direction as a line over reward or step (arXiv 2510.00553)."""
+    """AlphaRL: each module's leading direction as a line over reward or step."""
 
     name: Literal["alpharl"] = "alpharl"
+    source: ClassVar[Source] = arxiv("2510.00553")
     learns_from_base: ClassVar[bool] = False
     rewards: PerCheckpoint | None = Field(
         None, description="reward of each checkpoint used, in order; null: the steps are used instead"
@@ -249,9 +311,10 @@ class AlphaRlMethod(MethodParameters):
 
 
 class MaecMethod(MethodParameters):
-    """MAEC: weight extrapolation of the key neurons, the weights that moved most (arXiv 2410.07825)."""
+    """MAEC: weight extrapolation of the key neurons, the weights that moved most."""
 
     name: Literal["maec"] = "maec"
+    source: ClassVar[Source] = arxiv("2410.07825")
     share: float = Field(
         0.1, gt=0, le=1, description="share of each module's weights that count as key neurons"
     )
@@ -272,9 +335,10 @@ class HorizonFreeParameters(MethodParameters):
 
 
 class ExpoMethod(HorizonFreeParameters):
-    """ExPO: W_c + alpha (W_c - W_0), from the base model through the current one (arXiv 2404.16792)."""
+    """ExPO: W_c + alpha (W_c - W_0), from the base model through the current one."""
 
     name: Literal["expo"] = "expo"
+    source: ClassVar[Source] = arxiv("2404.16792")
     alpha: Alpha = Field(
         0.3,
         description="how far to go on, as a share of the way from the base model; 0.1 to 0.5 in the paper",
@@ -290,9 +354,10 @@ class NoForecastParameters(HorizonFreeParameters):
 
 
 class SoupMethod(NoForecastParameters):
-    """The mean of the last checkpoints: of all, or of those that score well (arXiv 2203.05482)."""
+    """The mean of the last checkpoints: of all, or of those that score well."""
 
     name: Literal["soup"] = "soup"
+    source: ClassVar[Source] = arxiv("2203.05482")
     alpha: Alpha = Field(
         1.0, description="share of the way from the last checkpoint to the mean; 1 is the mean"
     )
@@ -325,9 +390,10 @@ class SoupMethod(NoForecastParameters):
 
 
 class DareMethod(NoForecastParameters):
-    """DARE: entries of the last delta dropped at random, the others rescaled (arXiv 2311.03099)."""
+    """DARE: entries of the last delta dropped at random, the others rescaled."""
 
     name: Literal["dare"] = "dare"
+    source: ClassVar[Source] = arxiv("2311.03099")
     alpha: Alpha = Field(1.0, description="share of the way from the last checkpoint to what is left of it")
     drop: float = Field(
         0.5,
@@ -338,9 +404,10 @@ class DareMethod(NoForecastParameters):
 
 
 class WsmMethod(NoForecastParameters):
-    """WSM: an average of checkpoints that replaces a linear decay of the rate (arXiv 2507.17634)."""
+    """WSM: an average of checkpoints that replaces a linear decay of the rate."""
 
     name: Literal["wsm"] = "wsm"
+    source: ClassVar[Source] = arxiv("2507.17634")
     alpha: Alpha = Field(
         1.0, description="share of the way from the last checkpoint to the average; 1 is the average"
     )
@@ -354,6 +421,7 @@ class NoneMethod(NoForecastParameters):
     """No update: the last checkpoint as it is, the baseline that every backtest is read against."""
 
     name: Literal["none"] = "none"
+    source: ClassVar[Source] = Source("the baseline")
     alpha: Alpha = Field(1.0, description="has no effect: there is no update to scale")
 
 

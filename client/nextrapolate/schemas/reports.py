@@ -96,8 +96,8 @@ class Report(_JobReport):
     )
     rivals: list[MethodScores] = Field(
         default_factory=list,
-        description="other methods in the same backtest (those that combine checkpoints), without scores per "
-        "module",
+        description="other methods in the same backtest: `none`, and the forecasts that combine checkpoints "
+        "(averages combine them, too, but forecast nothing); without scores per module",
     )
     geometry: RunGeometry = Field(description="geometry of the run")
     spectrum: Spectrum | None = Field(None, description="null if no module got an update")

@@ -20,5 +20,6 @@ shared = APIRouter(
 @shared.get("/methods")
 def show_methods(request: Request) -> Response:
     """List what this server can compute, with its sources and parameters."""
-    methods = [(method, fields_of(METHODS[method.name], {}, "")) for method in OFFERED]
+    known = [(method, METHODS[method.name]) for method in OFFERED]
+    methods = [(method, one.source, fields_of(one, {}, "")) for method, one in known]
     return page(request, "methods.html", methods=methods)

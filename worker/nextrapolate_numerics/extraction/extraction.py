@@ -20,12 +20,15 @@ class Evidence:
         gram: inner products of the points' deltas.
         triples: of which deltas the leading triples are wanted.
         parts: ranks of the leading parts that are looked at.
+        entries: single weights. Nothing is extracted for them: `fit` makes the full matrices from the
+            factors, which takes it longer than all else a method does.
         geometry: for readers, not for methods; told from the inner products, which come with it.
     """
 
     gram: bool = False
     triples: Seen = Seen.NONE
     parts: frozenset[int] = frozenset()
+    entries: bool = False
     geometry: bool = False
 
     def __or__(self, other: "Evidence") -> "Evidence":
@@ -33,6 +36,7 @@ class Evidence:
             self.gram or other.gram,
             max(self.triples, other.triples),
             self.parts | other.parts,
+            self.entries or other.entries,
             self.geometry or other.geometry,
         )
 

@@ -38,7 +38,7 @@ class Dare:
     seed: int = 0
     drop: float = 0.5
 
-    needs: ClassVar[Evidence] = Evidence(gram=True)
+    needs: ClassVar[Evidence] = Evidence(gram=True, entries=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any checkpoints will do."""

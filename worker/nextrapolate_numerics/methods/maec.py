@@ -33,7 +33,7 @@ class Maec:
     share: float = 0.1
     window_steps: int = 50
 
-    needs: ClassVar[Evidence] = Evidence(gram=True)
+    needs: ClassVar[Evidence] = Evidence(gram=True, entries=True)
 
     def check(self, drift: Drift, horizon_steps: int) -> None:
         """Any two checkpoints will do."""
