@@ -18,7 +18,6 @@ from nextrapolate.errors import (
     JobCancelledError,
     JobFailedError,
     NextrapolateError,
-    NotFoundError,
     ServiceUnreachable,
 )
 from nextrapolate.extrapolation import Extrapolation
@@ -26,16 +25,17 @@ from nextrapolate.invalid_requests import plain_words
 from nextrapolate.methods import label
 from nextrapolate.progress import OnProgress, Progress
 from nextrapolate.reading import read
-from nextrapolate.schemas import Job, MethodInfo, Series
+from nextrapolate.schemas import Job, MethodInfo, Problem, Series
 
 FAILED, BAD_INPUT, NO_SERVER = 1, 2, 3
 _LOWEST = {"minimum": "<=", "exclusiveMinimum": "<"}
 _HIGHEST = {"maximum": "<=", "exclusiveMaximum": "<"}
-_AT_A_TERMINAL = {
-    "GET /jobs lists": "`nextrapolate jobs list` lists",
-    "GET /series lists": "`nextrapolate series list` lists",
-    "GET /openapi.json lists what there is": "is --url, or NEXTRAPOLATE_URL, right?",
+ADVICE = {
+    "job-not-found": "`nextrapolate jobs list` lists the existing ones",
+    "series-not-found": "`nextrapolate series list` lists the existing ones",
+    "route-not-found": "is --url, or NEXTRAPOLATE_URL, right?",
 }
+"""What helps at a terminal, by the code of a problem, where the service advises a request."""
 LINE_EVERY = 10.0
 """Seconds between plain lines of progress within one stage, so that a log stays readable."""
 
@@ -135,12 +135,11 @@ def complain(error: Exception) -> int:
 
 
 def _said(error: Exception) -> str:
-    """Say what went wrong; a request that the service advises becomes what does the same at a terminal."""
-    said = str(error)
-    if isinstance(error, NotFoundError):
-        for request, command in _AT_A_TERMINAL.items():
-            said = said.replace(request, command)
-    return said
+    """Say what went wrong, and where the service advises a request, what does the same at a terminal."""
+    match error:
+        case APIError(problem=Problem(code=code, advice=str()) as problem) if code in ADVICE:
+            return f"{problem.fault}: {ADVICE[code]}"
+    return str(error)
 
 
 def show_extrapolation(result: Extrapolation) -> None:

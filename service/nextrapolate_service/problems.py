@@ -77,14 +77,19 @@ _BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE)
 
 _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
     400: ("malformed-request", "the request cannot be read: send valid HTTP with a JSON body"),
-    404: ("route-not-found", "there is nothing at this address: GET /openapi.json lists what there is"),
-    405: (
-        "method-not-allowed",
-        "this address does not support this method: GET /openapi.json lists the methods that it supports",
-    ),
+    404: ("route-not-found", "there is nothing at this address"),
+    405: ("method-not-allowed", "this address does not support this method"),
     408: ("body-too-slow", f"the body took longer than {MAX_JSON_SECONDS:g} s to arrive: send it again"),
     413: ("body-too-large", f"the body is larger than {MAX_JSON_BYTES} bytes: send less in one request"),
 }
+
+ADVICE: Mapping[str, str] = {
+    "job-not-found": "GET /jobs lists the existing ones",
+    "series-not-found": "GET /series lists the existing ones",
+    "route-not-found": "GET /openapi.json lists what there is",
+    "method-not-allowed": "GET /openapi.json lists the methods that it supports",
+}
+"""Which request helps, by the code of the problem: whoever raises it need not know the routes."""
 
 
 def install(app: FastAPI) -> None:
@@ -112,10 +117,12 @@ def _answer(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     request.state.problem = code
+    advice = ADVICE.get(code)
     problem = Problem(
         title=HTTPStatus(status).phrase,
         status=status,
-        detail=detail,
+        detail=f"{detail}: {advice}" if advice else detail,
+        advice=advice,
         code=code,
         retryable=retryable,
         blame=blame or ("user" if status < 500 and status != HTTPStatus.FAILED_DEPENDENCY else "server"),

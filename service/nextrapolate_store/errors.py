@@ -37,7 +37,8 @@ StoreError
 ├── RemoteUnavailable        the Hub or the bucket does not answer
 └── InvalidCursor            a cursor or an event id this store never gave out
 
-Each is made of one sentence that says what to do, and so survives pickling.
+Each is made of one sentence, and so survives pickling. It says what to do, unless that is a request of the
+service, of which the store knows nothing.
 """
 
 from nextrapolate_store.tenants import Quota, Usage

@@ -373,7 +373,7 @@ class JobStore(JobLists):
 
 
 def _not_found(job_id: str) -> JobNotFound:
-    return JobNotFound(f"there is no job {job_id}: GET /jobs lists the existing ones")
+    return JobNotFound(f"there is no job {job_id}")
 
 
 def _mismatch(key: str) -> IdempotencyMismatch:

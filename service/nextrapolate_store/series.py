@@ -248,7 +248,7 @@ def _unless_deleted(series_id: str) -> Iterator[None]:
 
 
 def _not_found(series_id: str) -> SeriesNotFound:
-    return SeriesNotFound(f"there is no series {series_id}: GET /series lists the existing ones")
+    return SeriesNotFound(f"there is no series {series_id}")
 
 
 def _file(series: SeriesRecord, step: int, name: str) -> FileSource:

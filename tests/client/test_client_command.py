@@ -281,8 +281,9 @@ def test_no_server(run: Run, scripted: ScriptedServer) -> None:
 
 
 def test_an_address_with_nothing_there_asks_for_the_url(run: Run, scripted: ScriptedServer) -> None:
-    detail = "there is nothing at this address: GET /openapi.json lists what there is"
-    scripted.on("GET", "/methods", problem(404, detail=detail))
+    advice = "GET /openapi.json lists what there is"
+    detail = f"there is nothing at this address: {advice}"
+    scripted.on("GET", "/methods", problem(404, code="route-not-found", detail=detail, advice=advice))
     said = "nextrapolate: there is nothing at this address: is --url, or NEXTRAPOLATE_URL, right?\n"
     assert run("methods", "--url", scripted.url) == Ended(2, "", said)
 
@@ -361,7 +362,9 @@ def test_series_are_listed_and_deleted(run: Run, scripted: ScriptedServer) -> No
     scripted.on("GET", "/series", answer({"items": [], "next_cursor": None}))
     assert run("series", "list", "--url", scripted.url) == Ended(0, "", "no series found\n")
     scripted.on("DELETE", "/series/s1", answer(b"", 204))
-    gone = problem(404, detail="there is no series s2: GET /series lists the existing ones")
+    advice = "GET /series lists the existing ones"
+    detail = f"there is no series s2: {advice}"
+    gone = problem(404, code="series-not-found", detail=detail, advice=advice)
     scripted.on("DELETE", "/series/s2", gone)
     said = "nextrapolate: there is no series s2: `nextrapolate series list` lists the existing ones\n"
     assert run("series", "delete", "s1", "s2", "--url", scripted.url) == Ended(2, "deleted s1\n", said)
@@ -381,11 +384,19 @@ def test_what_is_no_id_of_a_job_is_sent_nowhere(
 def test_a_job_that_does_not_exist_is_told_in_words_of_the_command(
     run: Run, scripted: ScriptedServer
 ) -> None:
-    detail = "there is no job j9: GET /jobs lists the existing ones"
-    scripted.on("GET", "/jobs/j9", problem(404, detail=detail))
+    advice = "whatever the service advises"
+    gone = problem(404, code="job-not-found", detail=f"there is no job j9: {advice}", advice=advice)
+    scripted.on("GET", "/jobs/j9", gone)
     ended = run("jobs", "show", "j9", "--url", scripted.url)
     said = "there is no job j9: `nextrapolate jobs list` lists the existing ones"
     assert ended == Ended(2, "", f"nextrapolate: {said}\n")
+
+
+def test_what_a_server_says_that_knows_no_advice_is_told_as_it_is(run: Run, scripted: ScriptedServer) -> None:
+    detail = "there is no job j9: GET /jobs lists the existing ones"
+    scripted.on("GET", "/jobs/j9", problem(404, code="job-not-found", detail=detail))
+    ended = run("jobs", "show", "j9", "--url", scripted.url)
+    assert ended == Ended(2, "", f"nextrapolate: {detail}\n")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from typing import TypeVar
 import pytest
 from fixtures.server import EmbeddedServer, Shell
 
+from nextrapolate import console
 from nextrapolate_numerics import NumericsError
 from nextrapolate_service.app import create_app
 from nextrapolate_service.errors import ServiceError
+from nextrapolate_service.problems import ADVICE
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_worker.errors import WorkerError
@@ -44,6 +46,11 @@ def test_every_problem_is_told_with_its_status() -> None:
     told = dict(re.findall(r"^\| `([a-z-]+)` \| ([\d, ]+) \|", PROBLEMS, flags=re.M))
     assert set(told) == set(found)
     assert {code: told[code] for code in found if not found[code] <= set(told[code].split(", "))} == {}
+
+
+def test_advice_is_of_problems_that_there_are() -> None:
+    told = set(re.findall(r"^\| `([a-z-]+)` \|", PROBLEMS, flags=re.M))
+    assert console.ADVICE.keys() <= ADVICE.keys() <= told
 
 
 def test_every_way_of_failing_is_told() -> None:

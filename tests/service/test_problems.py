@@ -9,6 +9,8 @@ from fixtures.problems import problem
 from fixtures.redis import running
 from redis import Redis
 
+from nextrapolate.console import complain
+from nextrapolate.errors import NotFoundError
 from nextrapolate.methods import METHODS
 from nextrapolate.schemas import Problem
 from nextrapolate_service import context
@@ -76,6 +78,42 @@ def test_an_unknown_route_and_an_unknown_method_are_problems(client: TestClient)
     problem(answer, 405, "method-not-allowed")
     assert answer.headers["Allow"] == "GET, POST"
     assert client.put("/livez").headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize(
+    ("path", "fault", "advice", "command"),
+    [
+        (
+            "/jobs/j9",
+            "there is no job j9",
+            "GET /jobs lists the existing ones",
+            "`nextrapolate jobs list` lists the existing ones",
+        ),
+        (
+            "/series/s9",
+            "there is no series s9",
+            "GET /series lists the existing ones",
+            "`nextrapolate series list` lists the existing ones",
+        ),
+        (
+            "/nowhere",
+            "there is nothing at this address",
+            "GET /openapi.json lists what there is",
+            "is --url, or NEXTRAPOLATE_URL, right?",
+        ),
+    ],
+)
+def test_what_is_not_there_says_where_to_look(
+    client: TestClient, capsys: pytest.CaptureFixture[str], path: str, fault: str, advice: str, command: str
+) -> None:
+    """By a request to who sent one, by a command at a terminal, and by a page's links in a browser."""
+    found = Problem.model_validate(client.get(path).json())
+    assert (found.detail, found.advice) == (f"{fault}: {advice}", advice)
+    complain(NotFoundError(found))
+    assert capsys.readouterr().err == f"nextrapolate: {fault}: {command}\n"
+    page = client.get(path, headers={"Accept": "text/html"}).text
+    assert f"<p>{fault}</p>" in page
+    assert advice not in page
 
 
 def test_probes_may_ask_for_heads(client: TestClient) -> None:

@@ -29,6 +29,11 @@ class Problem(Response):
     title: str
     status: int
     detail: str
+    advice: str | None = Field(
+        None,
+        description="the end of `detail`, where that names a request which helps: a program that has another "
+        "way to make it may say that instead",
+    )
     code: str
     retryable: bool
     blame: Literal["user", "server"]
@@ -38,6 +43,11 @@ class Problem(Response):
         description="one entry for each field that is wrong, or for the quota that is used up",
         json_schema_extra={"items": _ENTRY},
     )
+
+    @property
+    def fault(self) -> str:
+        """What went wrong, without the request that helps."""
+        return self.detail.removesuffix(f": {self.advice}") if self.advice else self.detail
 
 
 class Readiness(Response):
