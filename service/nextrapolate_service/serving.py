@@ -16,7 +16,7 @@ import uvicorn
 from nextrapolate_service.app import create_app
 from nextrapolate_service.bounded_http import BoundedHttp
 from nextrapolate_service.settings import ServiceSettings
-from nextrapolate_store.environment import unknown_settings
+from nextrapolate_store.environment import warnings_of_unknown_settings
 from nextrapolate_store.logs import configure_logging
 
 _log = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def main() -> None:
         settings = ServiceSettings.from_environment()
     except ValueError as error:
         sys.exit(f"nextrapolate-server: {error}")
-    for unknown in unknown_settings():
-        _log.warning("%s", unknown)
+    for warning in warnings_of_unknown_settings():
+        _log.warning("%s", warning)
     app = create_app(settings)
     config = uvicorn.Config(
         app,

@@ -18,7 +18,7 @@ from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.uris.disk import open_resolved
 from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_service.webhooks.addresses import check_webhook
-from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, ConfigFacts, check_config
+from nextrapolate_store.content.adapter_config import MAX_CONFIG_BYTES, ConfigFacts, checked_config
 from nextrapolate_store.credentials import Credential
 from nextrapolate_store.errors import UnusableContent
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
@@ -97,7 +97,7 @@ def _inputs(store: Store, settings: ServiceSettings, submission: Submission) -> 
         _check_steps(request, [checkpoint.step for checkpoint in checkpoints])
         inputs = JobInputs(uris.resolve(checkpoints, settings, tenant, submission.hub_token))
     _check_movement(inputs)
-    if not _check_configs(store, tenant, inputs).starts_at_base:
+    if not _checked_configs(store, tenant, inputs).starts_at_base:
         check_task(request, [adapter.step for adapter in inputs.checkpoints], starts_at_base=False)
     return inputs
 
@@ -154,7 +154,7 @@ def _check_movement(inputs: JobInputs) -> None:
         )
 
 
-def _check_configs(store: Store, tenant: str, inputs: JobInputs) -> ConfigFacts:
+def _checked_configs(store: Store, tenant: str, inputs: JobInputs) -> ConfigFacts:
     """Read every configuration once, as checkpoints of one run mostly share one; give what the first says."""
     read: dict[FileSource, ConfigFacts] = {}
     first = inputs.checkpoints[0]
@@ -175,6 +175,6 @@ def _facts(store: Store, tenant: str, adapter: InputAdapter) -> ConfigFacts:
     with open_resolved(store.blobs.path(adapter.config, tenant)) as file:
         document = file.read(MAX_CONFIG_BYTES + 1)
     try:
-        return check_config(document)
+        return checked_config(document)
     except UnusableContent as error:
         raise type(error)(f"step {adapter.step}: {error}", field="checkpoints") from None

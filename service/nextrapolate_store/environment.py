@@ -31,7 +31,7 @@ _SIZE = re.compile(r"(\d+(\.\d*)?|\.\d+)\s*[A-Za-z]*")
 _BYTES = TypeAdapter(ByteSize)
 
 
-def unknown_settings() -> list[str]:
+def warnings_of_unknown_settings() -> list[str]:
     """Say of each variable that is named like a setting, and is none, which one may be meant."""
     return [
         f"{name} is no setting"

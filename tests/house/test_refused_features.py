@@ -22,7 +22,7 @@ from nextrapolate_numerics import BrokenAdapterError, NumericsError, Unsupported
 from nextrapolate_numerics.series import LoraConfig
 from nextrapolate_numerics.series.adapter import AdapterLayout
 from nextrapolate_store.content import check_file
-from nextrapolate_store.content.adapter_config import check_fields
+from nextrapolate_store.content.adapter_config import checked_facts
 from nextrapolate_store.errors import BrokenAdapter, UnsupportedAdapter, UnusableContent
 
 REFUSED = {
@@ -36,7 +36,7 @@ FIELDS = REFUSED | {field.name for field in dataclasses.fields(peft.LoraConfig)}
 def why_at_upload(fields: dict[str, Any]) -> str | None:
     """Why the store refuses the feature; None where it does not."""
     try:
-        check_fields(fields)
+        checked_facts(fields)
     except UnsupportedAdapter as refusal:
         return str(refusal)
     except UnusableContent:

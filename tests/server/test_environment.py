@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from nextrapolate_service.settings import ServiceSettings
-from nextrapolate_store.environment import unknown_settings
+from nextrapolate_store.environment import warnings_of_unknown_settings
 from nextrapolate_worker.settings import WorkerSettings
 
 NEEDED = {"NEXTRAPOLATE_REDIS_URL": "redis://127.0.0.1:1/0", "NEXTRAPOLATE_DATA_DIR": "data"}
@@ -24,10 +24,10 @@ def needed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_setting_that_is_misspelt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NEXTRAPOLATE_URL", "http://of.the.client")
-    assert unknown_settings() == []
+    assert warnings_of_unknown_settings() == []
     monkeypatch.setenv("NEXTRAPOLATE_LEASE_SECOND", "5")
     monkeypatch.setenv("NEXTRAPOLATE_WHATEVER", "x")
-    misspelt, other = unknown_settings()
+    misspelt, other = warnings_of_unknown_settings()
     assert misspelt == "NEXTRAPOLATE_LEASE_SECOND is no setting: is NEXTRAPOLATE_LEASE_SECONDS meant?"
     assert other.startswith("NEXTRAPOLATE_WHATEVER is no setting")
 

@@ -10,7 +10,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import setup_logging, worker_init, worker_ready, worker_shutdown, worker_shutting_down
 
-from nextrapolate_store.environment import unknown_settings
+from nextrapolate_store.environment import warnings_of_unknown_settings
 from nextrapolate_store.errors import StoreError, StoreUnavailable
 from nextrapolate_store.logs import configure_logging
 from nextrapolate_store.queue import TASK_NAME, celery_settings
@@ -27,8 +27,8 @@ try:
     settings = WorkerSettings.from_environment()
 except ValueError as error:
     raise SystemExit(f"nextrapolate-server: {error}") from None
-for unknown in unknown_settings():
-    _log.warning("%s", unknown)
+for warning in warnings_of_unknown_settings():
+    _log.warning("%s", warning)
 app = Celery("nextrapolate", set_as_current=False)
 app.conf.update(celery_settings(settings.store.redis_url))
 

@@ -23,7 +23,7 @@ from nextrapolate_service.dependencies import Cursor, Limit, OpenStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.views import series_view
-from nextrapolate_store.content.adapter_config import check_fields
+from nextrapolate_store.content.adapter_config import checked_facts
 from nextrapolate_store.errors import BlobNotFound
 
 router = APIRouter(prefix="/series", tags=["series"], generate_unique_id_function=operation_id)
@@ -48,7 +48,7 @@ def create_series(
 ) -> Series:
     """Announce a run whose checkpoints will be posted."""
     if request.lora_config is not None:
-        check_fields(request.lora_config)
+        checked_facts(request.lora_config)
     require_space(settings)
     series = series_view(store.series.create(tenant, request))
     response.headers["Location"] = f"/series/{series.id}"

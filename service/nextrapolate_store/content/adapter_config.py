@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nextrapolate_store.content.lora_numbers import broken, check_numbers, shown
+from nextrapolate_store.content.lora_numbers import broken, checked_rank, shown
 from nextrapolate_store.errors import FileTooLarge, UnsupportedAdapter
 
 MAX_CONFIG_BYTES = 64 << 10
@@ -63,11 +63,11 @@ class ConfigCheck:
         return False
 
     def finish(self, total_bytes: int | None = None) -> None:
-        """Check what has arrived, whatever the file's length; raises as `check_config` does."""
-        check_config(bytes(self._document))
+        """Check what has arrived, whatever the file's length; raises as `checked_config` does."""
+        checked_config(bytes(self._document))
 
 
-def check_config(document: bytes) -> ConfigFacts:
+def checked_config(document: bytes) -> ConfigFacts:
     """Check an adapter_config.json, and give what it says of its run.
 
     Raises:
@@ -84,14 +84,14 @@ def check_config(document: bytes) -> ConfigFacts:
         ) from None
     if not isinstance(fields, dict):
         raise broken("adapter_config.json", "this is not a JSON object; send the file PEFT has written")
-    return check_fields(fields)
+    return checked_facts(fields)
 
 
-def check_fields(fields: Mapping[str, Any]) -> ConfigFacts:
-    """Check the fields of an adapter_config.json, and give what they say; raises as `check_config` does."""
+def checked_facts(fields: Mapping[str, Any]) -> ConfigFacts:
+    """Check the fields of an adapter_config.json, and give what they say; raises as `checked_config` does."""
     _refuse_features(fields)
     starts_at_base = fields.get("init_lora_weights", True) is not False
-    return ConfigFacts(check_numbers(fields), starts_at_base)
+    return ConfigFacts(checked_rank(fields), starts_at_base)
 
 
 def _check_size(document: bytes | bytearray) -> None:

@@ -18,7 +18,7 @@ Those beyond are for the job to judge, and so are those with characters beyond A
 4 ms to compile."""
 
 
-def check_numbers(fields: Mapping[str, Any]) -> int:
+def checked_rank(fields: Mapping[str, Any]) -> int:
     """Check r, lora_alpha and the patterns with others of them, and give r.
 
     Raises:
