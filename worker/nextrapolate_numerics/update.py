@@ -162,9 +162,9 @@ class Fitted(Update):
 
     Attributes:
         factors: float32, LoRA scaling included, by module.
-        energies: squared norm of the update that was wanted, by module: the matrix that was fitted, or where
-            the fit is a term of a sum, the wanted sum.
-        cut: squared norm of what the factors do not hold of the matrix that was fitted, by module.
+        energies: squared norm of the update that was wanted, by module: of the matrix that was fitted, or of
+            the sum that the fit is a term of.
+        cut: squared norm of what the factors do not hold of it, by module.
     """
 
     factors: Mapping[str, LowRank]

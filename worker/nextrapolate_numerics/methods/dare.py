@@ -2,12 +2,15 @@
 
     W = W_0 + M * dW_c / (1 - p),    M 0 with probability p, else 1, for each entry
 
-which leaves each entry's expectation as it was. Of an adapter only what the run's rank can hold of that is
-left, and what it holds is in part the noise of the dropping: at p = 0.9 the noise is 3 times as long as dW_c.
+which leaves each entry's expectation as it was, and changes the last checkpoint W_0 + dW_c by
+
+    (M / (1 - p) - 1) * dW_c.
+
+Of an adapter only what the run's rank can hold of W is left, and what it holds is in part the noise of the
+dropping: at p = 0.9 the noise is 3 times as long as dW_c.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -21,8 +24,6 @@ from nextrapolate_numerics.methods.selection import Pick, Selection
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Combination, Sum, Update
-
-_ROUNDING = 1e-6  # of a delta's squared norm: below it float32 rows do not know what dropping changed
 
 
 @dataclass(frozen=True)
@@ -44,28 +45,22 @@ class Dare:
         """Any checkpoints will do."""
 
     def fit(self, extraction: Extraction, horizon_steps: int, on_progress: Progress = silent) -> Update:
-        """What is left of the delta in place of the delta; the horizon does not enter."""
-        way = extraction.drift.whole_way
-        wanted = Combination(0, (), dict.fromkeys(extraction.moved, way))
-        left = fitted_selections(wanted, self._dropped, extraction, on_progress)
-        left = with_loss_told(replace(left, energies=self._changes(left.energies, extraction)))
-        away = Combination(0, (), dict.fromkeys(extraction.moved, -way))
-        return Sum(0, left.warnings, (left, away))
+        """The nearest adapter of the run's rank to the last checkpoint with what dropping changes in it.
 
-    def _changes(self, energies: Mapping[str, float], extraction: Extraction) -> dict[str, float]:
-        """|D - X|^2 by module, of the delta X and what is left of it, D, from |D|^2.
-
-        Where D is not 0 it is X / (1 - p), so that <D, X> = (1 - p) |D|^2.
+        The delta alone is not what to fit: measured from another adapter than the base model, its rank is
+        higher than the run's. The horizon does not enter.
         """
-        way, changes = extraction.drift.whole_way, {}
-        for name, energy in energies.items():
-            whole = float(way @ extraction.grams[name] @ way)
-            change = whole - (1 - 2 * self.drop) * energy
-            changes[name] = change if change > _ROUNDING * whole else 0.0
-        return changes
+        drift = extraction.drift
+        own = torch.zeros_like(drift.whole_way)
+        own[drift.last_point] = 1
+        way, last = (Combination(0, (), dict.fromkeys(extraction.moved, at)) for at in (drift.whole_way, own))
+        fits = with_loss_told(fitted_selections(way, self._changed, extraction, on_progress, onto=last))
+        changed = [name for name, energy in fits.energies.items() if energy > 0]
+        fits = replace(fits, factors={name: fits.factors[name] for name in changed})
+        return Sum(0, fits.warnings, (fits, Combination(0, (), dict.fromkeys(changed, -own))))
 
-    def _dropped(self, module: str, matrix: LowRank) -> Selection:
-        """Drawn on the matrix's own device, from the seed and the module's name."""
+    def _changed(self, module: str, matrix: LowRank) -> Selection:
+        """What dropping changes; drawn on the matrix's own device, from the seed and the module's name."""
         digest = hashlib.sha256(f"{self.seed} {module}".encode()).digest()
         seed = int.from_bytes(digest[:8], "big", signed=True)
 
@@ -74,7 +69,7 @@ class Dare:
 
             def pick(rows: Tensor) -> Tensor:
                 kept = torch.empty_like(rows).bernoulli_(1 - self.drop, generator=generator)
-                return rows.mul_(kept).div_(1 - self.drop)
+                return rows.mul_(kept.div_(1 - self.drop).sub_(1))
 
             return pick
 

@@ -19,6 +19,8 @@ def fitted_selections(
     select: Callable[[str, LowRank], Selection],
     extraction: Extraction,
     on_progress: Progress,
+    *,
+    onto: Combination | None = None,
 ) -> Fitted:
     """Select from each module's full matrix, and fit what is left at the run's own rank.
 
@@ -27,9 +29,10 @@ def fitted_selections(
         select: from a module's name and its matrix, on the extraction's device.
         extraction: which modules moved, their Gram matrices, and where the factors are read.
         on_progress: told after each module.
+        onto: matrices of the run's rank that the selections are added to before the fit.
 
     Returns:
-        The fits, the squared norms being those of the selections.
+        The fits, the squared norms being those of the selections alone.
 
     Raises:
         NonFiniteResultError: a fit is not within float32.
@@ -41,8 +44,12 @@ def fitted_selections(
         exact, _ = matrix.truncated(matrix.rank)  # terms that cancel are gone before float32
         if not squared_norm(wanted.weights[name], extraction.grams[name]):
             exact = exact.scaled(0.0)  # or rounding would be selected from
-        size = _power_of_two(exact.norm())  # at norm 1 all entries are within float32
-        fit = select(name, exact.scaled(1 / size)).fitted(trajectory.config.rank(name))
+        under = onto.delta(name, trajectory).to(extraction.device) if onto else exact
+        size = _power_of_two(max(exact.norm(), under.norm()))  # at norm 1 all entries are within float32
+        selection = select(name, exact.scaled(1 / size))
+        if onto:
+            selection = replace(selection, onto=under.scaled(1 / size))
+        fit = selection.fitted(trajectory.config.rank(name))
         factors[name] = _stored(name, fit.factors.scaled(size), matrix.A)
         energies[name], cut[name] = size**2 * fit.energy, size**2 * fit.discarded
         on_progress(count / len(extraction.moved))

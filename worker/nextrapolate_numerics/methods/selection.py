@@ -7,7 +7,7 @@ needed, and its leading singular vectors come from subspace iteration (Halko, Ma
 
     V <- orth(sum over chunks F^T (F V)),    F the chunk's rows
 
-Beside the chunk, (m + n) (r + some) numbers are in memory.
+Beside the chunk, and one of what the selection is added to, (m + n) (r + some) numbers are in memory.
 """
 
 from collections.abc import Callable, Iterator
@@ -34,10 +34,13 @@ class Selection:
     Attributes:
         matrix: X, on the device where the work is done; its entries have to be within float32.
         picking: starts anew with the first row, and has to pick the same entries each time.
+        onto: what the selection is added to before it is fitted, of the rank of the fit at most; None for
+            nothing.
     """
 
     matrix: LowRank
     picking: Callable[[], Pick]
+    onto: LowRank | None = None
 
     def chunks(self) -> Iterator[Tensor]:
         """The selection's rows, float32, a chunk after the other."""
@@ -51,21 +54,31 @@ class Selection:
         V = self._start(min(rank + _OVERSAMPLING, m, n))
         for _ in range(_ITERATIONS):
             image = torch.zeros_like(V)
-            for rows in self.chunks():
+            for _, rows in self._sums():
                 image += (rows.mT @ (rows @ V.float())).double()
             V = torch.linalg.qr(image).Q
-        images, energy = [], 0.0
-        for rows in self.chunks():
+        images, energy, whole = [], 0.0, 0.0
+        for selected, rows in self._sums():
             images.append((rows @ V.float()).double())
-            energy += float(rows.double().square().sum())
+            energy += float(selected.double().square().sum())
+            whole += float(rows.double().square().sum())
         U, S, Wt = torch.linalg.svd(torch.cat(images), full_matrices=False)
         kept = min(rank, len(S))
         factors = LowRank(U[:, :kept] * S[:kept], Wt[:kept] @ V.mT)
-        return Fit(factors, energy, max(0.0, energy - float(S[:kept].square().sum())))
+        lacks = max(0.0, whole - float(S[:kept].square().sum()))
+        return Fit(factors, energy, min(lacks, energy))  # the nearest matrix is no further off than `onto`
+
+    def _sums(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunk by chunk the selection's rows, and those with what they are added to."""
+        if self.onto is None:
+            yield from ((rows, rows) for rows in self.chunks())
+        else:
+            under = chunks(self.onto)
+            yield from ((rows, below.add_(rows)) for rows, below in zip(self.chunks(), under, strict=True))
 
     def _start(self, width: int) -> Tensor:
-        """(n, width) orthonormal columns: the row space of X, where most of the selection is, and noise."""
-        A = self.matrix.A.double()
+        """(n, width) orthonormal columns: the row space where most of what is fitted is, and noise."""
+        A = (self.onto or self.matrix).A.double()
         noise = torch.randn(width, A.shape[1], generator=torch.Generator().manual_seed(0), dtype=A.dtype)
         noise[: len(A)] = A[:width].cpu() / A.norm().cpu().clamp(min=1e-300)
         basis: Tensor = torch.linalg.qr(noise.to(A.device).mT).Q
@@ -74,12 +87,12 @@ class Selection:
 
 @dataclass(frozen=True)
 class Fit:
-    """A low-rank matrix in place of a selection.
+    """A low-rank matrix in place of a selection, or of the sum that it is part of.
 
     Attributes:
         factors: float64; A has orthonormal rows.
         energy: squared norm of the selection.
-        discarded: of it, what the factors do not hold.
+        discarded: squared norm of what the factors do not hold, at most all of the selection's.
     """
 
     factors: LowRank
