@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 from fixtures.adapters import MODULES, RANK, write_adapter, write_run
-from fixtures.dense import adapter_files, checkpoints, dense_deltas, leading_triple
+from fixtures.dense import (
+    adapter_files,
+    assert_same_scores,
+    checkpoints,
+    dense_deltas,
+    leading_triple,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +35,7 @@ from nextrapolate_numerics import (
     Next,
     NextPaper,
     NoBacktestError,
+    Relex,
     Trajectory,
     Triple,
     WeightExtrapolation,
@@ -172,13 +181,18 @@ def resting(
     from_step: int,
     modules: Mapping[str, tuple[int, int]] = MODULES,
     rank: int = RANK,
+    from_base: bool = False,
+    lora_alpha: int = 2 * RANK,
 ) -> list[AdapterFiles]:
-    """A run from a trained adapter to step 80; some modules stay, bit for bit, where they are at a step.
+    """A run to step 80, as a rule from a trained adapter; some modules stay, bit for bit, from a step on.
 
     Of `MODULES` the last one never moves.
     """
     moving = dict(modules) if modules is MODULES else {**modules, FROZEN: (5, 6)}
-    run = write_run(folder, range(10, 90, 10), modules=moving, rank=rank, init_lora_weights=False)
+    steps = range(10, 90, 10)
+    run = write_run(
+        folder, steps, modules=moving, rank=rank, init_lora_weights=from_base, lora_alpha=lora_alpha
+    )
     files = checkpoints(run)
     at_rest = load_file(next(each.model for each in files if each.step == from_step))
     for later in (each for each in files if each.step > from_step):
@@ -239,20 +253,78 @@ def test_a_wide_adapter_at_rest_has_no_score_where_only_triples_were_asked_for(
     assert set(found.modules) == set(compared.modules) == {"q_proj"}
 
 
-@pytest.mark.parametrize("rank", [5, 6, 8, 16])
-def test_a_module_that_begins_to_move_is_not_gated_for_what_nobody_foretold(
-    rank: int, tmp_path: Path
-) -> None:
+RELEX = [Relex(), Relex(degree=2), Relex(window_steps=20), Relex(mode="line")]
+
+
+def beginning(folder: Path, rank: int, *, from_base: bool, lora_alpha: int = 2 * RANK) -> list[AdapterFiles]:
+    """A run of two modules, one of which stays at its first checkpoint until the last two."""
     modules = {"q_proj": (90, 70), "k_proj": (90, 70)}
-    files = resting(tmp_path, set(), from_step=10, modules=modules, rank=rank)
+    files = resting(
+        folder, set(), from_step=10, modules=modules, rank=rank, from_base=from_base, lora_alpha=lora_alpha
+    )
     first = {key: tensor for key, tensor in load_file(files[0].model).items() if "k_proj" in key}
     for each in files[1:6]:
         save_file(load_file(each.model) | first, each.model)
-    extraction = extract(Trajectory.open(files), Autoregression(), 20, geometry=True)
+    return files
+
+
+@pytest.mark.parametrize(
+    ("method", "from_base"), [(Autoregression(), False), *((relex, True) for relex in RELEX)]
+)
+@pytest.mark.parametrize("rank", [5, 6, 8, 16])
+def test_a_module_that_begins_to_move_is_not_gated_for_what_nobody_foretold(
+    method: Method, from_base: bool, rank: int, tmp_path: Path
+) -> None:
+    files = beginning(tmp_path, rank, from_base=from_base)
+    extraction = extract(Trajectory.open(files), method, 20, geometry=True)
     for seed in range(5):
-        scores = backtest(Autoregression(), rounded(extraction, seed), 20)
+        scores = backtest(method, rounded(extraction, seed), 20)
         assert (scores.modules["k_proj"].cosine, scores.modules["k_proj"].size_ratio) == (0, 0)
         assert "k_proj" not in GateThresholds().gated(extraction, scores)
+
+
+@pytest.mark.parametrize("method", RELEX)
+def test_a_module_that_only_rounding_would_move_is_not_disturbed(method: Method, tmp_path: Path) -> None:
+    """One that rested from its first checkpoint on, where the base model was another."""
+    modules = {"q_proj": (90, 70), "k_proj": (90, 70)}
+    files = resting(tmp_path, {"k_proj"}, from_step=10, modules=modules, rank=6, from_base=True)
+    extraction = extract(Trajectory.open(files), method, 20, geometry=True)
+    for seed in range(5):
+        scores = backtest(method, rounded(extraction, seed), 20)
+        assert not scores.disturbed
+        assert "k_proj" not in GateThresholds().gated(extraction, scores)
+
+
+@pytest.mark.parametrize("method", [Autoregression(), *RELEX])
+@pytest.mark.parametrize("from_base", [True, False])
+@settings(deadline=None, max_examples=12)
+@given(alpha=st.integers(1, 99), seed=st.integers(0, 99))
+def test_no_module_is_gated_for_its_scaling_or_its_gauge(
+    tmp_path_factory: pytest.TempPathFactory, method: Method, from_base: bool, alpha: int, seed: int
+) -> None:
+    """The same deltas from other factors, times a number: what is told of them is told of these."""
+    told = []
+    for turn, lora_alpha in ((None, 8), (seed, alpha)):
+        folder = tmp_path_factory.mktemp("run")
+        files = beginning(folder, 6, lora_alpha=lora_alpha, from_base=from_base)
+        if turn is not None:
+            turned(files, 6, turn)
+        extraction = extract(Trajectory.open(files), method, 20, geometry=True)
+        scores = backtest(method, extraction, 20)
+        told.append((scores.modules, GateThresholds().gated(extraction, scores)))
+    (some, gated), (others, also_gated) = told
+    assert_same_scores(some, others)
+    assert gated.keys() == also_gated.keys()
+
+
+def turned(files: list[AdapterFiles], rank: int, seed: int) -> None:
+    """The adapters' factors in another basis, B Q and Q^T A: as float64, or they are not the same."""
+    generator = torch.Generator().manual_seed(seed)
+    Q = torch.linalg.qr(torch.randn(rank, rank, generator=generator, dtype=torch.float64)).Q
+    for each in files:
+        tensors = {key: tensor.double() for key, tensor in load_file(each.model).items()}
+        turns = {key: x @ Q if "lora_B" in key else Q.T @ x for key, x in tensors.items()}
+        save_file(turns, each.model)
 
 
 def test_an_update_of_a_module_at_rest_has_no_length(tmp_path: Path) -> None:
