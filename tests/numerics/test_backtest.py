@@ -125,18 +125,37 @@ def test_a_method_that_has_too_little_to_learn_from_says_so(tmp_path: Path) -> N
     assert backtested(Autoregression(), run, 30).origin_step == 20
 
 
-@pytest.mark.parametrize(("horizon", "measurable"), [(20, None), (40, 30)])
-def test_a_tail_without_movement_has_no_backtest(
-    horizon: int, measurable: int | None, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize(
+    ("horizon", "why"),
+    [
+        (20, "no module changed from step 20 to step 40: there is nothing to compare"),
+        (30, "no module changed from step 20 to step 40, so the steps after step 10 do not show how far"),
+        (40, "the series is too short to hold out 40 steps"),
+    ],
+)
+def test_a_tail_without_movement_has_no_backtest(horizon: int, why: str, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", [10, 20, 30, 40])
     for step in (30, 40):
         shutil.rmtree(run / f"checkpoint-{step}")
         shutil.copytree(run / "checkpoint-20", run / f"checkpoint-{step}")
     with pytest.raises(NoBacktestError) as told:
         backtested(WeightExtrapolation(), run, horizon)
-    rests = "no module changed from step 20 to step 40"
-    assert (rests in told.value.why) is (measurable is None)
+    assert told.value.why.startswith(why)
+    assert told.value.measurable_steps is None
+
+
+@pytest.mark.parametrize(("horizon", "measurable"), [(70, 50), (60, 50), (50, None), (10, None)])
+def test_a_backtest_that_was_asked_before_a_checkpoint_that_came_twice_is_none(
+    horizon: int, measurable: int | None, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run", range(10, 110, 10))
+    shutil.rmtree(run / "checkpoint-50")
+    shutil.copytree(run / "checkpoint-40", run / "checkpoint-50")
+    if measurable is None:
+        assert backtested(WeightExtrapolation(), run, horizon).origin_step == 100 - horizon
+        return
+    with pytest.raises(NoBacktestError, match="no module changed from step 40 to step 50, so") as told:
+        backtested(WeightExtrapolation(), run, horizon)
     assert told.value.measurable_steps == measurable
 
 

@@ -1,13 +1,14 @@
 """A series that is not the way of one run: it begins with an adapter trained before, or two runs meet."""
 
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
-from fixtures.adapters import write_run
+from fixtures.adapters import MODULES, write_run
 from fixtures.dense import checkpoints, dense_deltas, flat
 from safetensors.torch import load_file, save_file
 
@@ -20,7 +21,9 @@ from nextrapolate_numerics import (
     extend,
     extract,
     inspect,
+    rests,
 )
+from nextrapolate_numerics.extraction import squared_norm, summed
 
 SAID = "Post the starting adapter as the checkpoint at step 0"
 
@@ -67,15 +70,15 @@ def spliced(folder: Path, steps: Sequence[int], foreign: Sequence[int]) -> list[
     return [two[each.step in foreign] for each, *two in zip(own, own, other, strict=True)]
 
 
-def warnings_of(files: Sequence[AdapterFiles], folder: Path) -> list[str]:
+def warnings_of(files: Sequence[AdapterFiles], folder: Path, words: str = SAID) -> list[str]:
     """What an extrapolation says of it, an inspection saying the same."""
     trajectory, method = Trajectory.open(files), WeightExtrapolation()
     extraction = extract(trajectory, method, 10)
     update = method.fit(extraction, 10)
     folder.mkdir()
     extension = extend(extraction, update, alpha=1.0, gate=GateThresholds(), backtest=None, folder=folder)
-    said = [warning for warning in extension.warnings if SAID in warning]
-    assert said == [warning for warning in inspect(trajectory).warnings if SAID in warning]
+    said = [warning for warning in extension.warnings if words in warning]
+    assert said == [warning for warning in inspect(trajectory).warnings if words in warning]
     return said
 
 
@@ -133,3 +136,51 @@ def test_where_two_runs_meet_is_found(
 
 def test_of_two_increments_the_longer_may_be_a_rate_that_rises(tmp_path: Path) -> None:
     assert not breaks_of(spliced(tmp_path, [100, 105], [105]))
+
+
+@pytest.mark.parametrize("from_base", [True, False])
+@pytest.mark.parametrize(
+    ("copies", "found"),
+    [
+        ({}, []),
+        ({100: 90}, [(90, 100)]),
+        ({80: 70, 90: 70, 100: 70}, [(70, 100)]),
+        ({20: 10, 60: 50}, [(10, 20), (50, 60)]),
+        ({60: 40}, []),  # an older one, but not the one before
+    ],
+)
+def test_a_checkpoint_that_came_twice_is_told(
+    copies: Mapping[int, int], found: list[tuple[int, int]], from_base: bool, tmp_path: Path
+) -> None:
+    files = checkpoints(write_run(tmp_path / "run", range(10, 110, 10), init_lora_weights=from_base))
+    models = {each.step: each.model for each in files}
+    for step, copied in copies.items():
+        shutil.copy(models[copied], models[step])
+    told = warnings_of(files, tmp_path / "out", "No module changed")
+    for (begin, end), warning in zip(found, told, strict=True):
+        assert f"from step {begin} to {end}." in warning
+    extraction = extract(Trajectory.open(files), WeightExtrapolation(), 10)
+    assert [(rest.begin_step, rest.end_step) for rest in rests(extraction)] == found
+
+
+def test_after_a_jump_a_run_that_stays_there_rests(tmp_path: Path) -> None:
+    files = checkpoints(write_run(tmp_path / "run", range(10, 60, 10)))
+    jumps = checkpoints(write_run(tmp_path / "jumps", [30], seed=5))
+    shutil.copy(jumps[0].model, files[3].model)
+    extraction = extract(Trajectory.open(files, jumps), WeightExtrapolation(), 10)
+    assert [(rest.begin_step, rest.end_step) for rest in rests(extraction)] == [(30, 40)]
+    assert not rests(extract(Trajectory.open(files), WeightExtrapolation(), 10))
+
+
+def test_a_small_module_that_moves_beside_large_ones_is_no_rest(tmp_path: Path) -> None:
+    """Of all modules together inner products do not tell its way from 0."""
+    files = checkpoints(write_run(tmp_path / "run", range(10, 60, 10)))
+    small = next(iter(MODULES))
+    first = load_file(files[0].model)
+    for each in files:
+        own = {key: tensor for key, tensor in load_file(each.model).items() if small in key}
+        save_file({key: tensor * 1e4 for key, tensor in first.items()} | own, each.model)
+    extraction = extract(Trajectory.open(files), WeightExtrapolation(), 10)
+    way = extraction.drift.coefficients.diff(dim=0)[-1]
+    assert not squared_norm(way, summed(extraction.grams))
+    assert not rests(extraction)

@@ -177,12 +177,17 @@ def test_a_jump_of_which_the_gate_leaves_nothing_is_not_recommended(
             20,
             "no module changed from step 100 to step 120: there is nothing to compare a prediction with",
         ),
+        (
+            30,
+            "no module changed from step 100 to step 120, so the steps after step 90 do not show how far "
+            "training goes",
+        ),
     ],
 )
 def test_a_report_without_a_backtest_says_why(
     horizon: int, why: str, run_folder: Path, tmp_path: Path
 ) -> None:
-    if horizon == 20:
+    if horizon < 100:
         for step in (110, 120):
             shutil.rmtree(run_folder / f"checkpoint-{step}")
             shutil.copytree(run_folder / "checkpoint-100", run_folder / f"checkpoint-{step}")
@@ -190,6 +195,7 @@ def test_a_report_without_a_backtest_says_why(
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert (report.backtest, report.recommended, report.unmeasured) == (None, None, why)
     assert report.verdict.startswith(f"Not measured: {why}.")
+    assert any("No module changed" in warning for warning in report.warnings) is (horizon < 100)
     assert f"There is no backtest: {why}." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
 

@@ -80,7 +80,9 @@ from nextrapolate_numerics.extraction import (
     Extraction,
     Linearity,
     ModuleGeometry,
+    Rest,
     breaks,
+    rests,
 )
 from nextrapolate_numerics.inspection import Geometry, Inspection, inspect
 from nextrapolate_numerics.lowrank import LowRank, Triple
@@ -122,6 +124,7 @@ __all__ = [
     "NumericsError",
     "Products",
     "Progress",
+    "Rest",
     "RoundedAwayError",
     "ScoreCountError",
     "Scores",
@@ -139,5 +142,6 @@ __all__ = [
     "extract",
     "extraction_cost",
     "inspect",
+    "rests",
 ]
 __all__ += methods.__all__

@@ -18,7 +18,7 @@ from nextrapolate_numerics.errors import (
     NumericsError,
     TooFewCheckpointsError,
 )
-from nextrapolate_numerics.extraction import Evidence, Extraction, gather, squared_norm, summed
+from nextrapolate_numerics.extraction import Evidence, Extraction, gather, rests, squared_norm
 from nextrapolate_numerics.lowrank import LowRank
 from nextrapolate_numerics.methods.method import Method
 from nextrapolate_numerics.parallel import in_threads
@@ -90,13 +90,13 @@ def backtest(
 
     Raises:
         NoBacktestError: the series is too short to hold out a horizon, the method has too little to learn
-            from before it, or nothing moved in it; says which.
+            from before it, or nothing moved in it, or in a part of what comes after the origin; says which.
     """
     pairs = extraction.drift.pairs(horizon_steps)
     why = f"the series is too short to hold out {horizon_steps} steps"
     if pairs:
         try:
-            return backtest_at(method, extraction, *pairs[-1], on_progress)
+            found = backtest_at(method, extraction, *pairs[-1], on_progress)
         except TooFewCheckpointsError as error:
             why = (
                 f"{error.method} needs {error.need} checkpoints to learn from, but has {error.have} when "
@@ -107,16 +107,24 @@ def backtest(
                 f"no module changed from step {error.origin_step} to step {error.target_step}: there is "
                 "nothing to compare a prediction with"
             )
+        else:
+            unseen = [rest for rest in rests(extraction) if rest.end_step > found.origin_step]
+            if not unseen:
+                return found
+            why = (
+                f"no module changed from step {unseen[-1].begin_step} to step {unseen[-1].end_step}, so the "
+                f"steps after step {found.origin_step} do not show how far training goes"
+            )
     raise NoBacktestError(why, _measurable_steps(method, extraction, horizon_steps))
 
 
 def _measurable_steps(method: Method, extraction: Extraction, below: int) -> int | None:
-    """The longest horizon below one that the method could be asked for, and in which something moved."""
-    drift, inner = extraction.drift, summed(extraction.grams) if extraction.grams else None
+    """The longest horizon below one that the method could be asked for, after which nothing rested."""
+    drift = extraction.drift
+    rested_until = max((rest.end_step for rest in rests(extraction)), default=drift.steps[0])
     for origin in range(1, len(drift.steps) - 1):
         horizon_steps = drift.last_step - drift.steps[origin]
-        true = drift.coefficients[-1] - drift.coefficients[origin]
-        if horizon_steps >= below or (inner is not None and not squared_norm(true, inner)):
+        if horizon_steps >= below or drift.steps[origin] < rested_until:
             continue
         with suppress(TooFewCheckpointsError):
             method.check(drift.until(origin), horizon_steps)

@@ -16,6 +16,7 @@ from nextrapolate_numerics.extraction import (
     ModuleGeometry,
     breaks,
     gather,
+    rests,
     summed,
 )
 from nextrapolate_numerics.methods import Auto
@@ -173,5 +174,5 @@ def inspect(
     except NoBacktestError as reason:
         evidence = reason
     geometry = Geometry.of(extraction)
-    warnings = (*trajectory.warnings, *(found.warning for found in geometry.breaks))
-    return Inspection(geometry, evidence, warnings)
+    told = [found.warning for found in geometry.breaks] + [found.warning for found in rests(extraction)]
+    return Inspection(geometry, evidence, (*trajectory.warnings, *told))

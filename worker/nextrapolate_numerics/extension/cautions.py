@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from nextrapolate_numerics.backtest import Backtest
 from nextrapolate_numerics.extension.refit import Refit
-from nextrapolate_numerics.extraction import Extraction, breaks
+from nextrapolate_numerics.extraction import Extraction, breaks, rests
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import Update
 
@@ -35,6 +35,7 @@ def cautions(
     """
     yield from extraction.trajectory.warnings
     yield from (found.warning for found in breaks(extraction))
+    yield from (found.warning for found in rests(extraction))
     yield from _beyond_the_evidence(extraction.drift, update.horizon_steps)
     yield from _asked_otherwise(backtest, update.horizon_steps)
     yield from update.warnings

@@ -22,7 +22,7 @@ extraction.py       what was learnt: the carrier that methods start from
 Nothing here knows a method: they ask by the evidence that they need.
 """
 
-from nextrapolate_numerics.extraction.breaks import Break, breaks
+from nextrapolate_numerics.extraction.breaks import Break, Rest, breaks, rests
 from nextrapolate_numerics.extraction.deltas import points_of
 from nextrapolate_numerics.extraction.extraction import Evidence, Extraction
 from nextrapolate_numerics.extraction.gather import gather
@@ -39,11 +39,13 @@ __all__ = [
     "Linearity",
     "ModuleGeometry",
     "ModuleTriples",
+    "Rest",
     "Seen",
     "begins",
     "breaks",
     "gather",
     "points_of",
+    "rests",
     "squared_norm",
     "sum_of_parts",
     "summed",

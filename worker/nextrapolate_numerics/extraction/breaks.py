@@ -1,19 +1,23 @@
-"""Where a series is not the way of one run: increments that are far too long.
+"""Where a series is not the way of one run: increments that are far too long, or that are none.
 
 The first one is where training went on from an adapter that the series does not hold. PEFT's config says of
 such a run, as of any other, that its factors started at the base model; then all that the adapter held
 already counts as movement since step 0, and most methods follow it. A later one is where checkpoints of two
 runs meet, or where training was restarted or broke. Methods follow that, too, and a backtest that was asked
 before it knows nothing of what comes after.
+
+Where no module changed, one checkpoint may have been posted under two steps. Weights do not tell that from a
+training that rested, so that words about it have to be true of both.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from nextrapolate_numerics.extraction.extraction import Extraction
-from nextrapolate_numerics.extraction.gram import summed
+from nextrapolate_numerics.extraction.gram import squared_norm, summed
 from nextrapolate_numerics.series import Drift
 
 _FAR_FROM_BASE, _FAR = 5.0, 3.0
@@ -60,6 +64,46 @@ class Break:
             "was restarted or diverged there. Methods extrapolate such a break as if it were training. "
             f"Use the checkpoints of one run, or those before step {self.end_step}."
         )
+
+
+@dataclass(frozen=True)
+class Rest:
+    """A stretch of the series in which no module changed, while the run moved elsewhere.
+
+    Attributes:
+        begin_step: of the checkpoint before, or of the base model.
+        end_step: of the last checkpoint that is the same.
+    """
+
+    begin_step: int
+    end_step: int
+
+    @property
+    def warning(self) -> str:
+        """What it may be, and what to do."""
+        return (
+            f"No module changed by more than rounding from step {self.begin_step} to {self.end_step}. Either "
+            "training rested there, as at a learning rate of 0, or what was posted is an older adapter. "
+            "Methods take it for rest, which can shorten a jump. If training went on, check which file is "
+            "posted at each step."
+        )
+
+
+def rests(extraction: Extraction) -> tuple[Rest, ...]:
+    """All of them, in the order of their steps; nothing is told without inner products."""
+    drift, grams = extraction.drift, extraction.grams
+    if not grams:
+        return ()
+    inner, found = summed(grams), list[Rest]()
+    increments = drift.coefficients.diff(dim=0)
+    for (begin_step, end_step), way in zip(pairwise(drift.steps), increments, strict=True):
+        # All modules together are quickly asked, but do not know of a small one that moved beside large ones.
+        if squared_norm(way, inner) or any(squared_norm(way, gram) for gram in grams.values()):
+            continue
+        if found and found[-1].end_step == begin_step:
+            begin_step = found.pop().begin_step
+        found.append(Rest(begin_step, end_step))
+    return tuple(found)
 
 
 def breaks(extraction: Extraction) -> tuple[Break, ...]:
