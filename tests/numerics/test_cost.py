@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 from fixtures.adapters import MODULES
 from fixtures.dense import checkpoints
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from nextrapolate_numerics import Autoregression, Trajectory, extract, extraction_cost
@@ -12,7 +13,11 @@ from nextrapolate_numerics.extraction.gram import Pairs
 from nextrapolate_numerics.extraction.tiles import TiledGroup
 
 
-def test_products_and_bytes_are_counted(run_folder: Path) -> None:
+@pytest.mark.parametrize("blurred", ["", "lora_A", "lora_B", "q_proj", "weight"])
+def test_products_and_bytes_are_counted(blurred: str, run_folder: Path) -> None:
+    for each in checkpoints(run_folder)[::2] if blurred else []:
+        tensors = load_file(each.model)
+        save_file({k: x.bfloat16() if blurred in k else x for k, x in tensors.items()}, each.model)
     trajectory = Trajectory.open(checkpoints(run_folder))
     extraction = extract(trajectory, Autoregression(), 50)
     cost = extraction_cost(extraction)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nextrapolate_numerics.extraction import Extraction
-from nextrapolate_numerics.series import DTYPES
+from nextrapolate_numerics.series import AdapterLayout
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,12 @@ def extraction_cost(extraction: Extraction) -> Cost:
     sizes = {name: keys.r * (keys.m + keys.n) for name, keys in layouts[0].modules.items()}
     pairs = points * (points + 1) // 2
     return Cost(
-        sum(max(DTYPES[dtype].itemsize for dtype in layout.dtypes) for layout in layouts)
-        * sum(sizes.values()),
+        sum(map(_factor_bytes, layouts)),
         sum(2 * pairs * layouts[0].modules[name].r * sizes[name] for name in extraction.moved),
     )
+
+
+def _factor_bytes(layout: AdapterLayout) -> int:
+    """Of one file's factors, each of which may have a dtype of its own."""
+    stored = [layout.file.entries[key] for keys in layout.modules.values() for key in (keys.B, keys.A)]
+    return sum(entry.end - entry.begin for entry in stored)

@@ -9,15 +9,14 @@ drift.py        its steps with the jumps taken out: what training did
 Data flows down the list.
 """
 
-from nextrapolate_numerics.series.adapter import StoredFactor
+from nextrapolate_numerics.series.adapter import AdapterLayout, StoredFactor
 from nextrapolate_numerics.series.drift import Drift, Span
 from nextrapolate_numerics.series.lora_config import LoraConfig
-from nextrapolate_numerics.series.tensor_file import DTYPES
 from nextrapolate_numerics.series.trajectory import AdapterFiles, ModuleFactors, StoredModule, Trajectory
 
 __all__ = [
-    "DTYPES",
     "AdapterFiles",
+    "AdapterLayout",
     "Drift",
     "LoraConfig",
     "ModuleFactors",
