@@ -49,6 +49,19 @@ def test_it_learns_where_a_turning_run_goes(tmp_path: Path) -> None:
     assert float((triple.u.double() @ u) * (triple.v.double() @ v)) > 0
 
 
+def test_a_length_that_training_did_not_get_to_is_told(tmp_path: Path) -> None:
+    """Its steps are of one size, whatever the sigma it is shown."""
+    run = write_turning_run(tmp_path / "run")
+    method = NextPaper(epochs=300, learning_rate=1e-3)
+    assert not fit(method, extraction_of(run)).warnings
+    extraction = extraction_of(scale_run(run, 2.0**9, 1.0))
+    update = fit(method, extraction)
+    least = float(extraction.triples["turning"].targets.sigma.min())
+    assert 0 < float(update.triples["turning"].sigma) < 0.5 * least
+    (told,) = update.warnings
+    assert f"learned from changes with {least:.3g} at least: 300 epochs at a learning rate of 0.001" in told
+
+
 def test_answers_are_unit_vectors_and_lengths(run_folder: Path) -> None:
     for triple in fit(QUICK, extraction_of(run_folder)).triples.values():
         assert float(triple.u.norm()) == pytest.approx(1)

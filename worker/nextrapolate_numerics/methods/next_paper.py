@@ -7,7 +7,7 @@ moved stay, everything is seeded, and all checkpoints make one batch.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -22,6 +22,8 @@ from nextrapolate_numerics.methods.predictor import Lesson, Training, predict, p
 from nextrapolate_numerics.progress import Progress, silent
 from nextrapolate_numerics.series import Drift
 from nextrapolate_numerics.update import RankOne, Update
+
+_SHORT = 0.5  # of the least sigma that was learnt from: where no answer is more, training did not get there
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,20 @@ class NextPaper:
             for name in seen
         }
         vanished = sum(1 for triple in triples.values() if not triple.sigma)
-        return RankOne(horizon_steps, _warnings(spans, horizon_steps, vanished), triples)
+        targets = [each.targets.sigma * horizon_steps / spans for each in seen.values()]
+        told = (*_warnings(spans, horizon_steps, vanished), *self._falls_short(triples.values(), targets))
+        return RankOne(horizon_steps, told, triples)
+
+    def _falls_short(self, predicted: Iterable[Triple], targets: Iterable[Tensor]) -> Iterator[str]:
+        """AdamW's steps are of one size, whatever the lengths that it is shown: it may not get to them."""
+        reached = max((float(triple.sigma) for triple in predicted), default=0.0)
+        least = min((float(sigmas.min()) for sigmas in targets), default=0.0)
+        if 0 < reached < _SHORT * least:
+            yield (
+                f"NExt predicted a sigma of {reached:.3g} at most, but learned from changes with {least:.3g} "
+                f"at least: {self.epochs} epochs at a learning rate of {self.learning_rate:g} do not lead "
+                'that far. Raise epochs or learning_rate, or leave out preset="paper".'
+            )
 
     def _predict(
         self,
