@@ -3,15 +3,31 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel
+from pydantic import AfterValidator, BaseModel, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticSerializationError
 
-from nextrapolate.schemas import JobRequest, SeriesCreate
+from nextrapolate.schemas import Announcement, JobRequest, JumpCreate, SeriesCreate
 
 _Model = TypeVar("_Model", bound=BaseModel)
 
+_MOST_MISTAKES = 1000
+"""FastAPI copies each in the event loop, where the ninety thousand that fit into a body stop everything."""
+
 _DEEPEST = 100
 """JSON with more levels than about 200 is read by no record, and records put some around a request."""
+
+
+def _countable(body: object, validate: ValidatorFunctionWrapHandler) -> Any:
+    """Say of a body with more mistakes than anybody corrects one by one how many they are, and no more."""
+    try:
+        return validate(body)
+    except ValidationError as error:
+        if error.error_count() <= _MOST_MISTAKES:
+            raise
+        raise ValueError(
+            f"{error.error_count()} values in it are wrong, too many to list: compare it with the schemas in "
+            "GET /openapi.json"
+        ) from None
 
 
 def _writable(body: _Model) -> _Model:
@@ -40,5 +56,7 @@ def _inner(value: object) -> Sequence[Any]:
     return value if isinstance(value, list) else ()
 
 
-JobBody = Annotated[JobRequest, AfterValidator(_writable)]
-SeriesBody = Annotated[SeriesCreate, AfterValidator(_writable)]
+JobBody = Annotated[JobRequest, AfterValidator(_writable), WrapValidator(_countable)]
+SeriesBody = Annotated[SeriesCreate, AfterValidator(_writable), WrapValidator(_countable)]
+AnnouncementBody = Annotated[Announcement, WrapValidator(_countable)]
+JumpBody = Annotated[JumpCreate, WrapValidator(_countable)]

@@ -72,6 +72,10 @@ _AT_ONCE = {"digest-mismatch"}
 _QUOTA_RETRY_AFTER: Mapping[Quota, str] = {Quota.QUEUED_JOBS: "10", Quota.UPLOADS: "2"}
 """Quotas that free themselves, and when to look again; any other is a matter for people."""
 
+_MOST_IN_DETAIL = 5
+_MOST_EXPLAINED = 20
+"""How many mistakes of a request are named, in a sentence and in `errors`: the first lead to the others."""
+
 _BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE)
 """What a disk says that is no more than a part of the data folder's machine."""
 
@@ -185,10 +189,13 @@ async def _on_quota(request: Request, error: store_errors.QuotaExceeded) -> Resp
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:
-    errors = explain(error.errors())
-    detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors[:5])
-    if len(errors) > 5:
-        detail += f"; and {len(errors) - 5} more, listed in errors"
+    mistakes = error.errors()
+    errors = explain(mistakes[:_MOST_EXPLAINED])
+    detail = "; ".join(f"{entry['field']}: {entry['message']}" for entry in errors[:_MOST_IN_DETAIL])
+    if len(mistakes) > len(errors):
+        detail += f"; and {len(mistakes) - _MOST_IN_DETAIL} more: errors lists the first {len(errors)}"
+    elif len(errors) > _MOST_IN_DETAIL:
+        detail += f"; and {len(errors) - _MOST_IN_DETAIL} more, listed in errors"
     return _answer(request, 422, "invalid-request", detail, errors=errors)
 
 

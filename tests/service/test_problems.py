@@ -160,6 +160,32 @@ def test_each_wrong_field_is_named(client: TestClient) -> None:
     assert {error["field"] for error in found.errors} == {"method.alpha", "method.seed", "gates"}
 
 
+def test_the_first_of_many_wrong_fields_are_named_and_the_others_counted(refusing: TestClient) -> None:
+    body = {"series": "x", **{f"field{number}": 1 for number in range(900)}}
+    found = problem(refusing.post("/jobs", json=body), 422, "invalid-request")
+    assert [error["field"] for error in found.errors] == [f"field{number}" for number in range(20)]
+    assert found.detail.endswith("; and 895 more: errors lists the first 20")
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/jobs", {"series": "x"}),
+        ("/series", {"name": "run"}),
+        ("/series/x/checkpoints/1", {"files": {}}),
+        ("/series/x/jumps", {"step": 1, "job": "x"}),
+    ],
+)
+def test_more_wrong_fields_than_anybody_reads_are_counted_alone(
+    refusing: TestClient, path: str, body: dict[str, object]
+) -> None:
+    """FastAPI would copy them all: ninety thousand stopped the event loop for seconds."""
+    many = {f"field{number}": 1 for number in range(1001)}
+    (error,) = problem(refusing.post(path, json=body | many), 422, "invalid-request").errors
+    assert error["field"] == "body"
+    assert re.match(r"100[12] values in it are wrong, too many to list", error["message"])
+
+
 @pytest.mark.parametrize("step", [2**53, 10**300])
 def test_a_step_that_not_every_reader_can_tell_from_the_next_is_refused(
     client: TestClient, series_id: str, step: int

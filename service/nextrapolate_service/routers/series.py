@@ -8,17 +8,15 @@ from pydantic import BeforeValidator
 
 from nextrapolate.schemas import (
     STEPS_END,
-    Announcement,
     CheckpointFile,
     FileInfo,
-    JumpCreate,
     Missing,
     Series,
     SeriesPage,
 )
 from nextrapolate_service import uploads
 from nextrapolate_service.auth import Tenant, WritingTenant
-from nextrapolate_service.bodies import SeriesBody
+from nextrapolate_service.bodies import AnnouncementBody, JumpBody, SeriesBody
 from nextrapolate_service.dependencies import Cursor, Limit, OpenStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.openapi import header, operation_id, problem_responses
@@ -80,7 +78,7 @@ def delete_series(series_id: str, tenant: WritingTenant, store: OpenStore) -> No
     summary="Announce a checkpoint, and learn which files to upload",
 )
 def announce_checkpoint(
-    series_id: str, step: Step, request: Announcement, tenant: WritingTenant, store: OpenStore
+    series_id: str, step: Step, request: AnnouncementBody, tenant: WritingTenant, store: OpenStore
 ) -> Missing:
     """Files that are already stored, for any run, are added to this checkpoint without another transfer.
 
@@ -158,7 +156,7 @@ def head_checkpoint_file(
     summary="Record a jump",
 )
 def record_jump(
-    series_id: str, request: JumpCreate, tenant: WritingTenant, store: OpenStore, settings: Settings
+    series_id: str, request: JumpBody, tenant: WritingTenant, store: OpenStore, settings: Settings
 ) -> Series:
     """Record that a job's adapter was swapped into the running trainer after this step.
 
