@@ -38,6 +38,19 @@ def test_results_are_what_was_committed(client: TestClient, job_id: str, finish:
     assert report.content == files["report.json"]
 
 
+def test_no_cache_in_between_keeps_what_one_person_may_see(
+    client: TestClient, job_id: str, finish: Finish
+) -> None:
+    """Answers to a session's cookie are protected by nothing else."""
+    finish(job_id)
+    file = f"/jobs/{job_id}/adapter/{MODEL}"
+    etag = client.head(file).headers["ETag"]
+    for path in (file, f"/jobs/{job_id}/report", f"/jobs/{job_id}", f"/jobs/{job_id}/events", "/jobs"):
+        assert client.get(path).headers["Cache-Control"] == "private, no-cache", path
+    for asked in ({"Range": "bytes=2-4"}, {"If-None-Match": etag}):
+        assert client.get(file, headers=asked).headers["Cache-Control"] == "private, no-cache", asked
+
+
 def test_a_download_goes_on_where_it_broke_off(client: TestClient, job_id: str, finish: Finish) -> None:
     content = finish(job_id)[MODEL]
     path = f"/jobs/{job_id}/adapter/{MODEL}"

@@ -1,4 +1,8 @@
-"""What every answer tells a browser: to run nothing but our own files, and to guess at nothing."""
+"""What every answer tells a browser: to run nothing but our own files, and to guess at nothing.
+
+And a cache in between: to keep nothing. Of answers to a session's cookie it could not tell that they are for
+one person: those to Authorization alone are protected by HTTP itself.
+"""
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -14,6 +18,7 @@ SAFE_HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Vary": "Accept",
+    "Cache-Control": "private, no-cache",
 }
 
 

@@ -30,4 +30,4 @@ def show_report(job_id: str, tenant: Tenant, store: OpenStore) -> Response:
     style = _STYLE.search(content)
     digest = base64.b64encode(hashlib.sha256(style[1] if style else b"").digest()).decode()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'none'; {NOTHING_ELSE}"
-    return HTMLResponse(content, headers={CONTENT_POLICY: policy, "Cache-Control": "private, no-cache"})
+    return HTMLResponse(content, headers={CONTENT_POLICY: policy})

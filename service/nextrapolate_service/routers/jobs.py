@@ -138,6 +138,4 @@ async def follow_job(reader: Events, streams: OpenStreams, draining: Draining) -
     if reader is None:
         return Response(status_code=204)
     # Not as a generator: FastAPI 0.165 logs a traceback for each caller who leaves such a stream early.
-    return EventSourceResponse(
-        follow(reader, streams, draining), headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    )
+    return EventSourceResponse(follow(reader, streams, draining), headers={"X-Accel-Buffering": "no"})
