@@ -2,11 +2,13 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
+from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 
 from nextrapolate_service.dependencies import OpenStore, Settings
@@ -25,6 +27,26 @@ bearer = HTTPBearer(
     description="`Authorization: Bearer nx_<id>_<secret>`; the embedded server keeps one in "
     "DATA_DIR/api_key, and `nextrapolate-server keys create` makes more",
 )
+
+
+class KeyFirstRoute(APIRoute):
+    """A route that looks at the key before it reads a body: FastAPI does so after.
+
+    Whoever has no key would have bodies kept for him, as many and for as long as he likes.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Have the key found first, where there is a body; `authenticate` takes it over from there."""
+        handle = super().get_route_handler()
+        if self.body_field is None:
+            return handle
+
+        async def look_at_the_key(request: Request) -> Response:
+            credentials, store = await bearer(request), request.app.state.opening.store
+            request.state.shown = await run_in_threadpool(_find, request, credentials, store)
+            return await handle(request)
+
+        return look_at_the_key
 
 
 def read_key_file(path: Path) -> KeyText:
@@ -79,6 +101,11 @@ def let_in(
 
 
 def _shown(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
+    found: KeyRecord | None = getattr(request.state, "shown", None)
+    return found or _find(request, credentials, store)
+
+
+def _find(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
     session = token_of(request)
     if credentials is None and session and request.method in SAFE_METHODS:
         return store.sessions.find(session)

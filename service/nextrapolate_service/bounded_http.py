@@ -47,9 +47,10 @@ class BoundedHttp(HttpToolsProtocol):
         self._expect_body()
 
     def on_body(self, body: bytes) -> None:
-        """Take any length of it, as long as it goes on."""
+        """Take any length of it, as long as it goes on; once there is an answer nobody waits for the rest."""
         self._read_body = True
-        self._heard = self.loop.time()
+        if not (self.cycle is not None and self.cycle.response_complete):
+            self._heard = self.loop.time()
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -65,7 +65,7 @@ def _note(scope: Scope, status: int, made: str, seconds: float) -> None:
 
 
 class JsonBodyLimit:
-    """Bounds JSON bodies, which are read before anybody looks at a key, in bytes and in time.
+    """Bounds JSON bodies and forms, in bytes and in time.
 
     Uploads, which are PUT, bound themselves by what is uploaded. FastAPI's own max_body_size answers in
     plain text where the length is announced. This one raises the only exception that FastAPI lets pass while

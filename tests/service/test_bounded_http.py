@@ -4,7 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 from fixtures.listening import listening
@@ -108,6 +108,27 @@ def test_a_connection_on_which_no_request_arrives_is_closed(
     with connected(port) as connection:
         connection.sendall(begun)
         assert answer(connection, b"nothing of the kind") == b""
+
+
+def test_what_comes_after_the_answer_holds_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However steadily it comes."""
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 401, "headers": headers})
+        await send({"type": "http.response.body", "body": b"no"})
+
+    monkeypatch.setattr(bounded_http, "BODY_SILENCE_SECONDS", 0.5)
+    with listening(refuse, http=BoundedHttp) as port, connected(port) as connection:
+        connection.sendall(REQUEST + b"Content-Length: 1000\r\n\r\n")
+        assert answer(connection, b"\r\n\r\nno").startswith(b"HTTP/1.1 401 ")
+        sent = 0
+        with suppress(ConnectionError):
+            while sent < 200:
+                connection.sendall(b"x")
+                sent += 1
+                time.sleep(0.05)
+    assert sent < 200
 
 
 def test_a_body_may_take_longer_than_a_head(port: int, monkeypatch: pytest.MonkeyPatch) -> None:

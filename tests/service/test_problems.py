@@ -242,16 +242,47 @@ def test_a_body_that_is_too_large_is_refused(refusing: TestClient, announced: bo
     problem(answer, 413, "body-too-large")
 
 
-def test_a_body_that_takes_too_long_is_refused(live_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before anybody has looked for a key."""
-    monkeypatch.setattr(context, "MAX_JSON_SECONDS", 0.3)
+def begun(live_url: str, head: str) -> socket.socket:
+    """A connection on which the first byte of a body of a megabyte has been sent."""
     address = urlsplit(live_url)
-    with socket.create_connection((address.hostname, address.port), timeout=60) as connection:
-        connection.sendall(b"POST /jobs HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{")
+    connection = socket.create_connection((address.hostname, address.port), timeout=60)
+    connection.sendall(f"POST {head}\r\nHost: here\r\nContent-Length: 1048576\r\n\r\n{{".encode())
+    return connection
+
+
+def test_a_body_that_takes_too_long_is_refused(
+    live_url: str, api_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "MAX_JSON_SECONDS", 0.3)
+    with begun(live_url, f"/jobs HTTP/1.1\r\nAuthorization: Bearer {api_key}") as connection:
         head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")  # up to the connection's end
     assert head.startswith(b"HTTP/1.1 408 ")
     found = Problem.model_validate_json(body)
     assert (found.code, found.retryable) == ("body-too-slow", True)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "/jobs HTTP/1.1",
+        f"/series HTTP/1.1\r\nAuthorization: Bearer nx_other_{'0' * 64}",
+        "/series/x/checkpoints/1 HTTP/1.1",
+        "/series/x/jumps HTTP/1.1",
+        "/jobs HTTP/1.1\r\nAccept: text/html",
+        "/jobs/x/cancel HTTP/1.1\r\nAccept: text/html\r\nCookie: a=b",
+    ],
+)
+def test_nothing_of_a_body_is_waited_for_where_the_key_is_wrong(live_url: str, head: str) -> None:
+    with begun(live_url, head) as connection:
+        answer = connection.recv(1 << 16)
+    if "text/html" in head:
+        assert b"\r\nlocation: /login?next=/" in answer
+    else:
+        assert answer.startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_form_that_anybody_may_send_is_short(client: TestClient) -> None:
+    problem(client.post("/login", data={"key": "x" * (16 << 10)}), 400, "malformed-form")
 
 
 def test_a_mistake_of_ours_is_a_problem_and_tells_nothing(settings: ServiceSettings) -> None:

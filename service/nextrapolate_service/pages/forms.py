@@ -6,15 +6,18 @@ from typing import Annotated
 from urllib.parse import parse_qs
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from nextrapolate_service.auth import let_in
 from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.errors import ForeignFormError, MalformedFormError
 from nextrapolate_service.sessions import FORM_TOKEN, is_own_form, is_own_origin, token_of
 from nextrapolate_store.errors import SessionEnded
-from nextrapolate_store.keys import Scope
+from nextrapolate_store.keys import KeyRecord, Scope
 
 _MOST_FIELDS = 200
+_MOST_OPEN_BYTES = 16 << 10
+"""Of a form that anybody may send: a key or an invitation, and where to go from there."""
 
 Fields = Mapping[str, list[str]]
 
@@ -36,20 +39,48 @@ class SignedForm:
         return self.fields.get(name, [""])[0]
 
 
-async def read_fields(request: Request) -> Fields:
-    """Read a form.
+async def read_open_form(request: Request) -> Fields:
+    """Read a form of somebody who need not be known: a short one.
 
     Raises:
         ForeignFormError: another site's page sent it.
-        MalformedFormError: it has more fields than any of ours.
+        MalformedFormError: it is longer than any of ours.
     """
+    _require_own_origin(request)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_OPEN_BYTES:
+            raise MalformedFormError(
+                f"this form is longer than {_MOST_OPEN_BYTES} bytes: open the page again, and send the form "
+                "from there"
+            )
+    return _parse(bytes(body))
+
+
+async def _find_key(request: Request, store: OpenStore) -> KeyRecord:
+    """Find the key of a session: before its form is read, since a long one is for those who are known."""
+    token = token_of(request)
+    if token is None:
+        raise SessionEnded("you are not signed in: sign in with your API key")
+    return await run_in_threadpool(store.sessions.find, token)
+
+
+async def _read_signed(request: Request, _: Annotated[KeyRecord, Depends(_find_key)]) -> Fields:
+    _require_own_origin(request)
+    return _parse(await request.body())
+
+
+def _require_own_origin(request: Request) -> None:
     if not is_own_origin(request):
         raise ForeignFormError(
             "this form was sent from another site: open the page here, and send the form again"
         )
-    body = (await request.body()).decode("utf-8", "replace")
+
+
+def _parse(body: bytes) -> Fields:
     try:
-        return parse_qs(body, keep_blank_values=True, max_num_fields=_MOST_FIELDS)
+        return parse_qs(body.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=_MOST_FIELDS)
     except ValueError:
         raise MalformedFormError(
             f"this form has more than {_MOST_FIELDS} fields: open the page again, and send the form from "
@@ -59,14 +90,11 @@ async def read_fields(request: Request) -> Fields:
 
 def _signed(
     request: Request,
-    fields: Annotated[Fields, Depends(read_fields)],
+    key: Annotated[KeyRecord, Depends(_find_key)],
+    fields: Annotated[Fields, Depends(_read_signed)],
     store: OpenStore,
     settings: Settings,
 ) -> SignedForm:
-    token = token_of(request)
-    if token is None:
-        raise SessionEnded("you are not signed in: sign in with your API key")
-    key = store.sessions.find(token)
     if not is_own_form(request, fields.get(FORM_TOKEN, [""])[0]):
         raise ForeignFormError(
             "this form was made for another session: open the page again, and send the form from there"
@@ -74,7 +102,7 @@ def _signed(
     return SignedForm(let_in(request, store, settings, key, [Scope.WRITE]), fields)
 
 
-AnyForm = Annotated[Fields, Depends(read_fields)]
+AnyForm = Annotated[Fields, Depends(read_open_form)]
 """A form of one of our pages, sent by whomever."""
 OwnForm = Annotated[SignedForm, Depends(_signed)]
 """A form of one of our pages, sent by somebody who may write."""

@@ -9,7 +9,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
 from nextrapolate.schemas import Job, JobPage, JobState
-from nextrapolate_service.auth import Tenant, WritingTenant
+from nextrapolate_service.auth import KeyFirstRoute, Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import (
     Cursor,
@@ -27,7 +27,9 @@ from nextrapolate_service.submission import Submission, submit
 from nextrapolate_service.views import job_view
 from nextrapolate_store.errors import StoreUnavailable
 
-router = APIRouter(prefix="/jobs", tags=["jobs"], generate_unique_id_function=operation_id)
+router = APIRouter(
+    prefix="/jobs", tags=["jobs"], generate_unique_id_function=operation_id, route_class=KeyFirstRoute
+)
 
 LONGEST_WAIT_SECONDS = 60
 

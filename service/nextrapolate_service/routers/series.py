@@ -15,7 +15,7 @@ from nextrapolate.schemas import (
     SeriesPage,
 )
 from nextrapolate_service import uploads
-from nextrapolate_service.auth import Tenant, WritingTenant
+from nextrapolate_service.auth import KeyFirstRoute, Tenant, WritingTenant
 from nextrapolate_service.bodies import AnnouncementBody, JumpBody, SeriesBody
 from nextrapolate_service.dependencies import Cursor, Limit, OpenStore, Settings
 from nextrapolate_service.disk import require_space
@@ -24,7 +24,9 @@ from nextrapolate_service.views import series_view
 from nextrapolate_store.content.adapter_config import checked_facts
 from nextrapolate_store.errors import BlobNotFound
 
-router = APIRouter(prefix="/series", tags=["series"], generate_unique_id_function=operation_id)
+router = APIRouter(
+    prefix="/series", tags=["series"], generate_unique_id_function=operation_id, route_class=KeyFirstRoute
+)
 
 Step = Annotated[
     int, Path(ge=0, lt=STEPS_END, description="training step, never the index of a saved checkpoint")
