@@ -186,6 +186,20 @@ def test_more_wrong_fields_than_anybody_reads_are_counted_alone(
     assert re.match(r"100[12] values in it are wrong, too many to list", error["message"])
 
 
+@pytest.mark.parametrize("accept", ["application/json", "text/html"])
+def test_half_a_character_is_refused_in_whatever_form(
+    browser: TestClient, api_key: str, series_id: str, accept: str
+) -> None:
+    headers = {"Authorization": f"Bearer {api_key}", "Accept": accept, "Content-Type": "application/json"}
+    for path, body in (
+        (f"/series/{series_id}/jumps", rb'{"step": 1, "job": "\ud800"}'),
+        ("/series", rb'{"name": "\ud800"}'),
+        ("/series", rb'{"name": "run", "\ud800": 1}'),
+        (f"/series/{series_id}/checkpoints/1", rb'{"files": {"\ud800": "x"}}'),
+    ):
+        assert 400 <= browser.post(path, content=body, headers=headers).status_code < 500, path
+
+
 @pytest.mark.parametrize("step", [2**53, 10**300])
 def test_a_step_that_not_every_reader_can_tell_from_the_next_is_refused(
     client: TestClient, series_id: str, step: int

@@ -37,7 +37,8 @@ def page(request: Request, template: str, *, status: int = 200, **shown: Any) ->
         "now": datetime.now(UTC),
     }
     text = _templates.get_template(template).render({**shared, **shown})
-    return HTMLResponse(text, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
+    content = text.encode("utf-8", "replace")  # what is quoted of a request need not be valid Unicode
+    return HTMLResponse(content, status, headers={**SAFE_HEADERS, "Cache-Control": "no-store"})
 
 
 _templates.filters |= {
