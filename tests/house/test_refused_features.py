@@ -111,6 +111,10 @@ def refusals(folder: Path, config: bytes = CONFIG, model: bytes | None = None) -
 
 
 NUMBERS: list[object] = [
+    1e39,
+    1e-39,
+    2**31,
+    10**4000,
     *(-16, -1, 0, 1, 8, 10**400, 0.5, 2.0, 1e300, float("nan"), float("inf")),
     *("8", "0", "NaN", "many", None, True, False, [], [8], {}),
 ]

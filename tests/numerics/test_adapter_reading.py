@@ -84,6 +84,9 @@ def test_unusable_tensors(tensors: dict[str, torch.Tensor], reason: str, tmp_pat
 def test_a_rank_unlike_the_configs(tmp_path: Path) -> None:
     with pytest.raises(BrokenAdapterError, match=re.escape("has rank 4, but adapter_config.json says 8")):
         layout(write_adapter(tmp_path / "a", FACTORS, r=8))
+    stored = (tmp_path / "a" / "adapter_config.json").rename(tmp_path / "0123abcd")  # as the service calls it
+    with pytest.raises(BrokenAdapterError, match=re.escape("has rank 4, but adapter_config.json says 8")):
+        AdapterLayout.read(tmp_path / "a" / "adapter_model.safetensors", LoraConfig.read(stored))
 
 
 def test_a_truncated_file(tmp_path: Path) -> None:

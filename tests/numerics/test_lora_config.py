@@ -95,6 +95,10 @@ def test_features_are_refused_by_name(fields: dict[str, Any], feature: str, tmp_
         ({"rank_pattern": {"(?i)q_proj": 4}}, "not a regular expression"),
         ({"rank_pattern": {"q{99999999999999}": 4}}, "not a regular expression"),
         ({"lora_alpha": 10**400}, "not a number"),
+        ({"lora_alpha": 1e39}, r"lora_alpha is 1e\+39, but must be positive and within float32"),
+        ({"alpha_pattern": {"q_proj": 1e-39}}, "lora_alpha is 1e-39"),
+        ({"r": 10**4000}, "the rank is 10000000000000000000, but must"),
+        ({"rank_pattern": {"q_proj": 2**31}}, "the rank is 2147483648"),
         ({"r": math.inf}, "not a number"),
     ],
 )

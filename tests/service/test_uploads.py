@@ -158,6 +158,8 @@ def test_other_content_for_the_same_step_is_a_conflict(
         ("adapter_config.json", b"[]", "broken-adapter"),
         ("adapter_config.json", b'{"lora_alpha": 4}', "broken-adapter"),
         ("adapter_config.json", b'{"r": 2, "lora_alpha": 0}', "broken-adapter"),
+        ("adapter_config.json", b'{"r": 2, "lora_alpha": 1e39}', "broken-adapter"),
+        ("adapter_config.json", b'{"r": 2147483648, "lora_alpha": 4}', "broken-adapter"),
         ("adapter_config.json", b'{"r": 2, "lora_alpha": 4, "rank_pattern": {"(": 4}}', "broken-adapter"),
         ("adapter_config.json", b'{"r": 2, "lora_alpha": 4, "use_dora": true}', "unsupported-adapter"),
         ("adapter_config.json", b'{"r": 2, "lora_alpha": 4, "bias": "all"}', "unsupported-adapter"),

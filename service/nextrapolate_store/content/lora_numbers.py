@@ -1,7 +1,6 @@
 """The numbers of adapter_config.json from which every module's rank and scaling follow."""
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,6 +10,9 @@ from nextrapolate_store.errors import BrokenAdapter
 
 _PLAIN_NAME = re.compile(r"[\w.]*")
 _DEAR_ESCAPE = re.compile(r"\\[uUN]")
+_RANKS_END = 2**31
+_LEAST_ALPHA, _ALPHAS_END = 2.0**-126, 2.0**128
+"""What float32 holds in full precision, as every trainer has it: beyond, products of factors overflow."""
 _MOST_CHARACTERS = 1024
 """Of patterns that are compiled here, in one configuration: 13 ms at most, of all callers' time.
 
@@ -28,7 +30,8 @@ def checked_rank(fields: Mapping[str, Any]) -> int:
         raise broken("r", "the rank r is missing or not a positive number; send the run's own configuration")
     if not _is_alpha(fields.get("lora_alpha")):
         raise broken(
-            "lora_alpha", "lora_alpha is missing or not a positive number; send the run's own configuration"
+            "lora_alpha",
+            "lora_alpha is missing or not a positive number within float32; send the run's own configuration",
         )
     unseen = _MOST_CHARACTERS
     for field, (is_usable, wanted) in _PATTERN_FIELDS.items():
@@ -49,19 +52,19 @@ def checked_rank(fields: Mapping[str, Any]) -> int:
 
 def _is_rank(value: Any) -> bool:
     with suppress(TypeError, ValueError, OverflowError):
-        return int(value) >= 1
+        return 1 <= int(value) < _RANKS_END
     return False
 
 
 def _is_alpha(value: Any) -> bool:
     with suppress(TypeError, ValueError, OverflowError):
-        return 0 < float(value) < math.inf
+        return _LEAST_ALPHA <= float(value) < _ALPHAS_END
     return False
 
 
 _PATTERN_FIELDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "rank_pattern": (_is_rank, "a rank of 1 or more"),
-    "alpha_pattern": (_is_alpha, "a positive number"),
+    "alpha_pattern": (_is_alpha, "a positive number within float32"),
 }
 
 

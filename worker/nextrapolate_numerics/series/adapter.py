@@ -218,7 +218,7 @@ def _factor_keys(
     if r != config.rank(module):
         raise BrokenAdapterError(
             path,
-            f"{module} has rank {r}, but {config.path.name} says {config.rank(module)}; they come from two "
+            f"{module} has rank {r}, but adapter_config.json says {config.rank(module)}; they come from two "
             "different runs",
         )
     return FactorKeys(B, A, m, n, r)

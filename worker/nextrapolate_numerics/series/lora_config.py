@@ -17,6 +17,9 @@ from typing import Any
 
 from nextrapolate_numerics.errors import BrokenAdapterError, UnsupportedAdapterError
 
+_RANKS_END = 2**31
+_LEAST_ALPHA, _ALPHAS_END = 2.0**-126, 2.0**128
+"""What float32 holds in full precision, as every trainer has it: beyond, products of factors overflow."""
 _MATCH_SECONDS = 0.1  # of the processor, for one pattern on one name; microseconds are usual
 
 _INITS_BESIDE_THE_BASE = ("gaussian", "orthogonal", "eva")
@@ -122,13 +125,18 @@ class LoraConfig:
 
     def _check(self) -> None:
         for rank in (self.r, *self.rank_pattern.values()):
-            if rank < 1:
-                raise BrokenAdapterError(self.path, f"the rank is {rank}; it must be at least 1")
-        for alpha in (self.lora_alpha, *self.alpha_pattern.values()):
-            if not 0 < alpha < math.inf:
+            if not 1 <= rank < _RANKS_END:
                 raise BrokenAdapterError(
                     self.path,
-                    f"lora_alpha is {alpha:g}, but must be positive; write the run's own lora_alpha",
+                    f"the rank is {str(rank)[:20]}, but must be at least 1 and below {_RANKS_END}; write the "
+                    "run's own rank",
+                )
+        for alpha in (self.lora_alpha, *self.alpha_pattern.values()):
+            if not _LEAST_ALPHA <= alpha < _ALPHAS_END:
+                raise BrokenAdapterError(
+                    self.path,
+                    f"lora_alpha is {alpha:g}, but must be positive and within float32; write the run's own "
+                    "lora_alpha",
                 )
         for pattern in (*self.rank_pattern, *self.alpha_pattern):
             try:
