@@ -96,10 +96,20 @@ class Sender:
         return response.status_code
 
     async def _address(self, tenant: str, host: str, port: int) -> Address:
-        """Look a name up, once: what comes back has been checked, and is the one to connect to."""
+        """Look a name up, once: what comes back has been checked, and is the one to connect to.
+
+        What a name stands for in the server's own network is not told to whoever asked for the webhook.
+        """
         addresses = await self._names.look_up(tenant, host, port)
-        for address in addresses:
-            check_address(address, self._networks)
+        try:
+            for address in addresses:
+                check_address(address, self._networks)
+        except RefusedWebhookError:
+            raise RefusedWebhookError(
+                f"{host} is not at a public address: give one that is, or ask the server's operator to allow "
+                "its network",
+                field="webhook.url",
+            ) from None
         return addresses[0]
 
 
