@@ -80,7 +80,11 @@ _BROKEN = (errno.EROFS, errno.EIO, errno.ESTALE)
 """What a disk says that is no more than a part of the data folder's machine."""
 
 _HTTP_PROBLEMS: Mapping[int, tuple[str, str]] = {
-    400: ("malformed-request", "the request cannot be read: send valid HTTP with a JSON body"),
+    400: (
+        "malformed-request",
+        "the request cannot be read: send valid HTTP with a JSON body, without numbers of thousands of "
+        "digits and thousands of levels",
+    ),
     404: ("route-not-found", "there is nothing at this address"),
     405: ("method-not-allowed", "this address does not support this method"),
     408: ("body-too-slow", f"the body took longer than {MAX_JSON_SECONDS:g} s to arrive: send it again"),

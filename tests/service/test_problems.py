@@ -248,6 +248,13 @@ def test_a_body_that_is_no_request_is_the_callers_mistake(refusing: TestClient, 
     assert answer.json()["blame"] == "user"
 
 
+@pytest.mark.parametrize("body", [b'{"series": ' + b"9" * 5000 + b"}", b"[" * 100_000 + b"]" * 100_000])
+def test_json_that_python_does_not_read_is_told_why(refusing: TestClient, body: bytes) -> None:
+    answer = refusing.post("/jobs", content=body, headers={"Content-Type": "application/json"})
+    found = problem(answer, 400, "malformed-request")
+    assert found.detail.endswith("without numbers of thousands of digits and thousands of levels")
+
+
 @pytest.mark.parametrize("announced", [True, False])
 def test_a_body_that_is_too_large_is_refused(refusing: TestClient, announced: bool) -> None:
     body = b" " * (MAX_JSON_BYTES + 1)
