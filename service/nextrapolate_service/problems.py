@@ -45,6 +45,7 @@ _STORE_PROBLEMS: Mapping[type[store_errors.StoreError], tuple[int, str]] = {
     store_errors.JobNotSucceeded: (409, "job-not-succeeded"),
     store_errors.FileTaken: (409, "file-conflict"),
     store_errors.JumpTaken: (409, "jump-conflict"),
+    store_errors.SeriesFull: (422, "series-full"),
     store_errors.IdempotencyInFlight: (409, "idempotency-in-flight"),
     store_errors.IdempotencyMismatch: (422, "idempotency-mismatch"),
     store_errors.CheckpointIncomplete: (422, "checkpoint-incomplete"),

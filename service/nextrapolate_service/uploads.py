@@ -17,8 +17,8 @@ from nextrapolate_service.errors import MalformedHeaderError
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.content import check_file, largest
 from nextrapolate_store.content.intake import Intake, check_size, taking_in
-from nextrapolate_store.records import FileSource, SeriesRecord
-from nextrapolate_store.series import check_same
+from nextrapolate_store.records import FileSource, Place
+from nextrapolate_store.series import check_room, check_same
 from nextrapolate_store.store import Store
 
 _PIECE_BYTES = 1 << 20
@@ -70,29 +70,28 @@ def check_length(name: CheckpointFile, length: int | None, settings: ServiceSett
     check_size(name, length or 0, largest(name, settings.max_upload_bytes))
 
 
-def announce(
-    store: Store, series: SeriesRecord, step: int, digests: Mapping[CheckpointFile, str]
-) -> list[CheckpointFile]:
+def announce(store: Store, place: Place, digests: Mapping[CheckpointFile, str]) -> list[CheckpointFile]:
     """Take from what the tenant has stored already, in whatever run, the files with these sha256.
 
     Gives the names of those that still have to be sent.
 
     Raises:
         SeriesNotFound: the series was deleted in the meantime.
+        SeriesFull: it takes no further file.
         FileTaken: the checkpoint has another file of that name.
         UnusableContent: what is stored cannot be the file of that name.
     """
     missing: list[CheckpointFile] = []
-    there = series.checkpoints.get(step, {})
     for name, sha256 in digests.items():
-        check_same(step, name, there.get(name), sha256)
-        info = store.blobs.find(series.tenant, sha256)
+        check_same(place.step, name, place.files.get(name), sha256)
+        check_room(place, name)
+        info = store.blobs.find(place.tenant, sha256)
         if info is None:
             missing.append(name)
-        elif name not in there:
-            with store.blobs.path(FileSource("blob", sha256), series.tenant).open("rb") as file:
+        elif name not in place.files:
+            with store.blobs.path(FileSource("blob", sha256), place.tenant).open("rb") as file:
                 check_file(name, file)
-            store.series.put_file(series.tenant, series.id, step, name, info)
+            store.series.put_file(place.tenant, place.series, place.step, name, info)
     return missing
 
 
@@ -102,8 +101,7 @@ class Receiver:
 
     store: Store
     settings: ServiceSettings
-    series: SeriesRecord
-    step: int
+    place: Place
     name: CheckpointFile
 
     async def receive(
@@ -116,16 +114,18 @@ class Receiver:
         Raises:
             UnusableContent: the content cannot be used.
             SeriesNotFound: the series was deleted in the meantime.
+            SeriesFull: it takes no further file.
             FileTaken: the checkpoint has another file of that name already.
             DigestMismatch: it is not what was announced.
             DiskReserveError: the disk has become too full for the rest of it.
             QuotaExceeded: the tenant has no room for it.
         """
+        check_room(self.place, self.name)
         if expected_sha256 is not None:
-            check_same(self.step, self.name, self._there, expected_sha256)
+            check_same(self.place.step, self.name, self._there, expected_sha256)
         opening = taking_in(
             self.store.blobs,
-            self.series.tenant,
+            self.place.tenant,
             self.name,
             self.settings.max_upload_bytes,
             expected_bytes=expected_bytes,
@@ -137,7 +137,7 @@ class Receiver:
 
     @property
     def _there(self) -> FileInfo | None:
-        return self.series.checkpoints.get(self.step, {}).get(self.name)
+        return self.place.files.get(self.name)
 
     def _take(self, intake: Intake, chunks: Sequence[bytes]) -> None:
         before = intake.bytes_written
@@ -147,9 +147,9 @@ class Receiver:
             require_space(self.settings)
 
     def _keep(self, intake: Intake, expected_sha256: str | None) -> FileInfo:
-        check_same(self.step, self.name, self._there, intake.sha256)
+        check_same(self.place.step, self.name, self._there, intake.sha256)
         info = intake.commit(expected_sha256)
-        self.store.series.put_file(self.series.tenant, self.series.id, self.step, self.name, info)
+        self.store.series.put_file(self.place.tenant, self.place.series, self.place.step, self.name, info)
         self.store.statistics.add_upload(info.bytes)
         return info
 

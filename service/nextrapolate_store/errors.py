@@ -26,6 +26,7 @@ StoreError
 ├── IdempotencyInFlight      the same request is being worked on right now
 ├── FileTaken                the checkpoint has another file of that name already
 ├── JumpTaken                the series has another jump after this step already
+├── SeriesFull               the series has as many checkpoints or jumps as any may
 ├── CheckpointIncomplete     a checkpoint of the series lacks a file
 ├── DigestMismatch           what arrived is not what was announced
 ├── UnusableContent          a file that cannot be part of a checkpoint; `field` is what of it is meant
@@ -155,6 +156,10 @@ class FileTaken(StoreError):
 
 class JumpTaken(StoreError):
     """The series has another jump after this step already."""
+
+
+class SeriesFull(StoreError):
+    """The series has as many checkpoints or jumps as any may."""
 
 
 class CheckpointIncomplete(StoreError):

@@ -180,6 +180,19 @@ class JumpRecord:
 
 
 @dataclass(frozen=True)
+class Place:
+    """One step of a series, and what has arrived of its checkpoint."""
+
+    tenant: str
+    series: str
+    step: int
+    files: Mapping[str, FileInfo]
+    """By name."""
+    is_full: bool
+    """The series takes no further file."""
+
+
+@dataclass(frozen=True)
 class SeriesRecord:
     """A run, and what has arrived of it."""
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
+    MOST_CHECKPOINTS,
     CheckpointFile,
     FileInfo,
     JobState,
@@ -23,6 +24,7 @@ from nextrapolate_store.errors import (
     FileTooLarge,
     JobNotSucceeded,
     JumpTaken,
+    SeriesFull,
     SeriesNotFound,
 )
 from nextrapolate_store.ids import is_id
@@ -31,9 +33,12 @@ from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.paging import read_page
 from nextrapolate_store.quotas import QuotaStore
-from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, SeriesRecord
+from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JumpRecord, Place, SeriesRecord
 from nextrapolate_store.tenants import Quota
 
+_MOST_STEPS = 4 * MOST_CHECKPOINTS
+"""With a checkpoint of two files, or with a jump. To show them all takes time, and it is everybody's."""
+_FILES = (ADAPTER_MODEL, ADAPTER_CONFIG)
 _PREFIXES = [RedisKey.SERIES, RedisKey.SERIES_FILES, RedisKey.SERIES_JUMPS]
 
 
@@ -57,7 +62,7 @@ class SeriesStore:
         self._job_folders = job_folders
         self._create, self._delete = redis.load("create_series"), redis.load("delete_series")
         self._note, self._page = redis.load("note_in_series"), redis.load("page")
-        self._read = redis.load("read")
+        self._read, self._place = redis.load("read"), redis.load("place")
 
     def create(self, tenant: str, request: SeriesCreate) -> SeriesRecord:
         """Begin a series.
@@ -98,6 +103,24 @@ class SeriesStore:
             raise _not_found(series_id)
         return series_record(record, files, jumps)
 
+    def place(self, tenant: str, series_id: str, step: int) -> Place:
+        """Read what has arrived of one checkpoint, which takes as long in a long series as in a short one.
+
+        Raises:
+            SeriesNotFound: there is no such series, or it is another tenant's.
+        """
+        if not is_id(series_id):
+            raise _not_found(series_id)
+        owner, count, *found = self._place(args=[series_id, *(f"{step}/{name}" for name in _FILES)])
+        if owner != tenant:
+            raise _not_found(series_id)
+        files = {
+            name: FileInfo.model_validate_json(info)
+            for name, info in zip(_FILES, found, strict=True)
+            if info is not None
+        }
+        return Place(tenant, series_id, step, files, is_full=count >= _MOST_STEPS * len(_FILES))
+
     def list(self, tenant: str, *, limit: int, cursor: str | None) -> tuple[list[SeriesRecord], str | None]:
         """Read one page of the tenant's series, newest first, and the cursor of the next; None on the last.
 
@@ -118,22 +141,20 @@ class SeriesStore:
         self._journal.discard_series(series_id)  # first, or a rebuild could bring it back
         self._delete(args=[series_id, tenant])
 
-    def put_file(
-        self, tenant: str, series_id: str, step: int, name: CheckpointFile, info: FileInfo
-    ) -> SeriesRecord:
+    def put_file(self, tenant: str, series_id: str, step: int, name: CheckpointFile, info: FileInfo) -> None:
         """Note that a blob is a file of the checkpoint of this step; the same once more changes nothing.
 
         Raises:
             SeriesNotFound: there is no such series, or it is another tenant's.
+            SeriesFull: it takes no further file.
             FileTaken: another blob is that file already: a checkpoint does not change.
         """
-        self.get(tenant, series_id)
+        check_room(self.place(tenant, series_id, step), name)
         with _unless_deleted(series_id):
             there = self._journal.write_file(series_id, step, name, info)
         if not self._note_file(series_id, step, name, there):
             raise _not_found(series_id)
         check_same(step, name, there, info.sha256)
-        return self.get(tenant, series_id)
 
     def _note_file(self, series_id: str, step: int, name: str, info: FileInfo) -> bool:
         args = [series_id, RedisKey.SERIES_FILES, f"{step}/{name}", info.model_dump_json()]
@@ -148,9 +169,12 @@ class SeriesStore:
             JobNotSucceeded: the job has no adapter.
             ResultLost: the disk has it no longer.
             QuotaExceeded: the tenant has no room for the files.
+            SeriesFull: the series takes no further jump.
             JumpTaken: another job's was, after this very step: what has happened does not change.
         """
-        self.get(tenant, series_id)
+        jumps = self.get(tenant, series_id).jumps
+        if len(jumps) >= _MOST_STEPS and step not in {jump.step for jump in jumps}:
+            raise _full(series_id, f"{len(jumps)} jumps")
         job = self._jobs.get(tenant, job_id)
         if job.state is not JobState.SUCCEEDED:
             raise JobNotSucceeded(f"job {job_id} is {job.state}: only a succeeded job has an adapter")
@@ -206,6 +230,16 @@ class SeriesStore:
         return JobInputs(checkpoints, jumps)
 
 
+def check_room(place: Place, name: str) -> None:
+    """Refuse a file that would be one too many.
+
+    Raises:
+        SeriesFull: it would.
+    """
+    if place.is_full and name not in place.files:
+        raise _full(place.series, f"the files of {_MOST_STEPS} checkpoints")
+
+
 def check_same(step: int, name: str, there: FileInfo | None, sha256: str) -> None:
     """Refuse another file where the checkpoint of this step has one already: a checkpoint does not change.
 
@@ -245,6 +279,10 @@ def _unless_deleted(series_id: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise _not_found(series_id) from None
+
+
+def _full(series_id: str, what: str) -> SeriesFull:
+    return SeriesFull(f"series {series_id} has {what}, as many as a series may have: begin another series")
 
 
 def _not_found(series_id: str) -> SeriesNotFound:

@@ -20,6 +20,7 @@ from nextrapolate_service import uploads
 from nextrapolate_service.app import create_app
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store import quotas
+from nextrapolate_store import series as stored_series
 from nextrapolate_store.connection import RedisKey
 from nextrapolate_store.journal import Journal
 from nextrapolate_store.store import Store
@@ -134,6 +135,21 @@ def test_a_file_lost_from_the_disk_is_asked_for_again(
     assert missing(client, empty, model=model_bytes()) == [MODEL]
     assert client.put(f"{empty}/{MODEL}", content=model_bytes()).is_success
     assert kept(settings) == [blob]
+
+
+def test_a_series_has_an_end(client: TestClient, empty: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored_series, "_MOST_STEPS", 1)
+    first, second = empty, f"{empty}0"
+    for name, content in ((MODEL, model_bytes()), ("adapter_config.json", CONFIG)):
+        assert client.put(f"{first}/{name}", content=content).is_success
+    for _ in range(2):  # what is there may come again
+        assert client.put(f"{first}/{MODEL}", content=model_bytes()).is_success
+        assert missing(client, first, model=model_bytes()) == []
+        digests = {MODEL: hashlib.sha256(model_bytes()).hexdigest()}
+        found = problem(client.post(second, json={"files": digests}), 422, "series-full")
+        assert found.detail.endswith("as many as a series may have: begin another series")
+        problem(client.put(f"{second}/{MODEL}", content=model_bytes()), 422, "series-full")
+    assert len(client.get(first.split("/checkpoints")[0]).json()["checkpoints"]) == 1
 
 
 @pytest.mark.parametrize("announced", [True, False])

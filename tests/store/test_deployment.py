@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -134,8 +135,8 @@ def test_what_belongs_to_a_series_is_refused_there_as_well(
     shutil.copytree(tmp_path / "unmounted", store_settings.data_dir)  # another deployment's, but for its id
     (store_settings.data_dir / "deployment").write_text("another")
     for change in (
-        lambda: working.series.put_file(TENANT, series, 10, "adapter_model.safetensors", info),
-        lambda: working.series.delete(TENANT, series),
+        partial(working.series.put_file, TENANT, series, 10, "adapter_model.safetensors", info),
+        partial(working.series.delete, TENANT, series),
     ):
         with pytest.raises(StoreMismatched, match="of deployment another"):
             change()

@@ -87,7 +87,8 @@ def test_a_rebuild_that_is_killed_before_any_step_counts_for_nothing_and_is_made
     store.recorder.record_ends()
     series = store.series.create(TENANT, SeriesCreate(name="run"))
     info = store.blobs.put_bytes(TENANT, b"weights")
-    whole = store.series.put_file(TENANT, series.id, 10, MODEL, info)
+    store.series.put_file(TENANT, series.id, 10, MODEL, info)
+    whole = store.series.get(TENANT, series.id)
     key, text = store.keys.create("lab", [Scope.READ])
     ended = [store.jobs.get(TENANT, job.id) for job in jobs[:2]]
 

@@ -86,8 +86,8 @@ def announce_checkpoint(
 
     To resume an interrupted upload, announce its files again: only what is missing has to be sent.
     """
-    series = store.series.get(tenant, series_id)
-    return Missing(missing=uploads.announce(store, series, step, request.files))
+    place = store.series.place(tenant, series_id, step)
+    return Missing(missing=uploads.announce(store, place, request.files))
 
 
 @router.put(
@@ -119,8 +119,8 @@ async def put_checkpoint_file(
     expected_sha256 = uploads.announced_digest(content_digest)
     uploads.check_length(file, content_length, settings)
     await run_in_threadpool(require_space, settings, content_length or 0)
-    series = await run_in_threadpool(store.series.get, tenant, series_id)
-    receiver = uploads.Receiver(store, settings, series, step, file)
+    place = await run_in_threadpool(store.series.place, tenant, series_id, step)
+    receiver = uploads.Receiver(store, settings, place, file)
     return await receiver.receive(
         request.stream(), expected_sha256=expected_sha256, expected_bytes=content_length or 0
     )
@@ -145,7 +145,7 @@ def head_checkpoint_file(
     series_id: str, step: Step, file: File, tenant: Tenant, store: OpenStore
 ) -> Response:
     """200 with its length and its sha256 as the ETag where it has arrived, 404 where it has not."""
-    info = store.series.get(tenant, series_id).checkpoints.get(step, {}).get(file)
+    info = store.series.place(tenant, series_id, step).files.get(file)
     if info is None:
         raise BlobNotFound(f"{file} of step {step} has not arrived: PUT it here")
     return Response(headers={"Content-Length": str(info.bytes), "ETag": f'"{info.sha256}"'})
