@@ -115,12 +115,12 @@ class JobStore(JobLists):
         Raises:
             IdempotencyMismatch: the key was used with another body.
             IdempotencyInFlight: the same request is being submitted right now.
-            QuotaExceeded: the tenant has as many queued jobs as it may, or no room for what has to be fetched
-                or for results.
+            QuotaExceeded: the tenant has as many queued or kept jobs as it may, or no room for what has to be
+                fetched or for results.
         """
         job_id, now_ms = self._redis.new_id()
         # Results take room, too, but nobody knows how much: not all of it may be used up.
-        needed = {Quota.QUEUED_JOBS: 1, Quota.BYTES: 1 + bytes_to_fetch}
+        needed = {Quota.QUEUED_JOBS: 1, Quota.KEPT_JOBS: 1, Quota.BYTES: 1 + bytes_to_fetch}
         if idempotency_key is None:
             self._quotas.hold(tenant, job_id, needed)
         else:

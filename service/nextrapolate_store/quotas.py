@@ -24,6 +24,8 @@ _LIMITS = {
     Quota.SERIES: "it has {used} series, and the limit is {limit}: delete some that are no longer needed",
     Quota.QUEUED_JOBS: "{used} of its jobs are queued, and the limit is {limit}: submit more as they run",
     Quota.RUNNING_JOBS: "{used} of its jobs are running, and the limit is {limit}",
+    Quota.KEPT_JOBS: "{used} of its jobs are kept, ended or not, and the limit is {limit}: wait "
+    "until the oldest are swept",
     Quota.UPLOADS: "{used} of its uploads are in progress, and the limit is {limit}: send fewer at once",
 }
 

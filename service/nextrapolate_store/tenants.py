@@ -47,6 +47,8 @@ class Quota(StrEnum):
     QUEUED_JOBS = "queued_jobs"
     RUNNING_JOBS = "running_jobs"
     """Never a reason to refuse a job: it waits in the queue."""
+    KEPT_JOBS = "kept_jobs"
+    """Those that have ended, too, until they are swept: each takes memory of Redis as long as it is kept."""
     UPLOADS = "uploads"
     """At the same time."""
 
@@ -59,6 +61,7 @@ class Quotas:
     series: int = 10_000
     queued_jobs: int = 10_000
     running_jobs: int = 100
+    kept_jobs: int = 100_000
     uploads: int = 64
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class Quotas:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read NEXTRAPOLATE_QUOTA_BYTES, _SERIES, _QUEUED_JOBS, _RUNNING_JOBS and _UPLOADS.
+        """Read NEXTRAPOLATE_QUOTA_BYTES, _SERIES, _QUEUED_JOBS and so on, a variable for each.
 
         Raises:
             ValueError: one of them is not a whole number, or negative.
@@ -77,6 +80,7 @@ class Quotas:
             series=read_count("NEXTRAPOLATE_QUOTA_SERIES", cls.series, least=0),
             queued_jobs=read_count("NEXTRAPOLATE_QUOTA_QUEUED_JOBS", cls.queued_jobs, least=0),
             running_jobs=read_count("NEXTRAPOLATE_QUOTA_RUNNING_JOBS", cls.running_jobs, least=0),
+            kept_jobs=read_count("NEXTRAPOLATE_QUOTA_KEPT_JOBS", cls.kept_jobs, least=0),
             uploads=read_count("NEXTRAPOLATE_QUOTA_UPLOADS", cls.uploads, least=0),
         )
 

@@ -45,6 +45,13 @@ def test_too_many_series(client: TestClient, store: Store, series_id: str) -> No
     assert client.post("/series", json={"name": "run"}).status_code == 201
 
 
+def test_too_many_kept_jobs(client: TestClient, store: Store, series_id: str) -> None:
+    store.quotas.set("tests", {Quota.KEPT_JOBS: 1})
+    body = {"series": series_id, "method": LINE}
+    assert client.post(f"/jobs/{client.post('/jobs', json=body).json()['id']}/cancel").is_success
+    quota_problem(client.post("/jobs", json=body), 403, Quota.KEPT_JOBS, 1, 1)
+
+
 def test_too_many_queued_jobs(client: TestClient, store: Store, series_id: str, finish: Finish) -> None:
     store.quotas.set("tests", {Quota.QUEUED_JOBS: 1})
     body = {"series": series_id, "method": LINE}

@@ -92,6 +92,29 @@ def test_a_full_queue_still_knows_its_jobs_and_takes_another_as_soon_as_one_runs
     assert submit(small, key="new").id not in {job.id for job in jobs}
 
 
+@pytest.mark.parametrize("with_key", [True, False])
+def test_jobs_that_have_ended_count_until_they_are_swept(
+    small: Store, store_settings: StoreSettings, with_key: bool
+) -> None:
+    small.quotas.set(TENANT, {Quota.KEPT_JOBS: 2})
+    jobs = [submit(small, key=str(number) if with_key else None) for number in range(2)]
+    for job in jobs:
+        small.jobs.cancel(TENANT, job.id)
+    with pytest.raises(QuotaExceeded, match=r"2 of its jobs are kept, .* wait until the oldest are swept"):
+        submit(small, key="new" if with_key else None)
+    assert small.quotas.usage(TENANT)[Quota.KEPT_JOBS] == Usage(2, 2)
+    small.recorder.record_ends()
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.flushall()
+    assert Store.rebuild(store_settings, add_missing=False).ended == 2
+    assert small.quotas.usage(TENANT)[Quota.KEPT_JOBS] == Usage(2, 2)
+    with Redis.from_url(store_settings.redis_url) as redis:
+        redis.zadd("next:ended", {jobs[0].id: 0})
+    small.sweeper.sweep()
+    submit(small, key="new" if with_key else None)
+    assert small.quotas.usage(TENANT)[Quota.KEPT_JOBS] == Usage(2, 2)
+
+
 def test_uploads_at_once_fill_the_quota_and_no_more(small: Store) -> None:
     barrier = Barrier(AT_ONCE)
 

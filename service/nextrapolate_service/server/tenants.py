@@ -60,6 +60,10 @@ def set_quotas(
     running_jobs: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of running jobs; more have to wait.")
     ] = None,
+    kept_jobs: Annotated[
+        int | None,
+        typer.Option(min=0, help="Maximum number of jobs, those that have ended and are kept included."),
+    ] = None,
     uploads: Annotated[
         int | None, typer.Option(min=0, help="Maximum number of simultaneous uploads.")
     ] = None,
@@ -71,6 +75,7 @@ def set_quotas(
         Quota.SERIES: series,
         Quota.QUEUED_JOBS: queued_jobs,
         Quota.RUNNING_JOBS: running_jobs,
+        Quota.KEPT_JOBS: kept_jobs,
         Quota.UPLOADS: uploads,
     }
     quotas = {quota: most for quota, most in given.items() if most is not None}

@@ -27,6 +27,8 @@ local function used(tenant, quota)
     return redis.call('ZCARD', jobs .. ':queued')
   elseif quota == 'running_jobs' then
     return redis.call('ZCARD', jobs .. ':running') + redis.call('ZCARD', jobs .. ':cancelling')
+  elseif quota == 'kept_jobs' then
+    return redis.call('ZCARD', jobs)
   end
   return 0
 end
@@ -70,7 +72,7 @@ local function hold(tenant, id, amounts, ends_at, now)
     return nil
   end
   local held = held_by_others(tenant, id, now)
-  for _, quota in ipairs({ 'uploads', 'queued_jobs', 'series', 'bytes' }) do
+  for _, quota in ipairs({ 'uploads', 'queued_jobs', 'kept_jobs', 'series', 'bytes' }) do
     local amount = amounts[quota] or 0
     local uses, most = used(tenant, quota) + (held[quota] or 0), quota_of(tenant, quota)
     if amount > 0 and uses + amount > most then
