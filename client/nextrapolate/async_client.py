@@ -1,7 +1,7 @@
 """The asynchronous client: `NExtClient`, awaited. It needs asyncio."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
@@ -173,10 +173,10 @@ class AsyncNExtClient:
                     on_event(event)
         return flows.succeeded(await self.get_job(job_id))
 
-    async def download(self, job_id: str, out: str | Path) -> Path:
+    async def download(self, job_id: str, out: str | Path, *, files: Collection[str] | None = None) -> Path:
         """As `NExtClient.download`."""
         tracker = Tracker(None, uploads=False, downloads=True)
-        return await self._run(flows.download_result(job_id, Path(out), tracker))
+        return await self._run(flows.download_result(job_id, Path(out), tracker, files))
 
     @overload
     async def report(self, job_id: str) -> Report: ...

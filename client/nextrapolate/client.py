@@ -1,7 +1,7 @@
 """The synchronous client."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
@@ -219,16 +219,21 @@ class NExtClient:
                     on_event(event)
         return flows.succeeded(self.get_job(job_id))
 
-    def download(self, job_id: str, out: str | Path) -> Path:
+    def download(self, job_id: str, out: str | Path, *, files: Collection[str] | None = None) -> Path:
         """Download a job's result into the folder `out`, which appears when all files are there and verified.
+
+        Args:
+            job_id: a job that has succeeded.
+            out: a folder that is not there yet, or empty.
+            files: names of those to fetch, such as "adapter_model.safetensors"; None fetches all.
 
         Raises:
             CheckpointError: `out` is there already and not empty.
-            DownloadError: the job is not finished, or a file arrived damaged.
+            DownloadError: the job is not finished or has no such file, or a file arrived damaged.
             JobFailedError, JobCancelledError: there is no result.
         """
         tracker = Tracker(None, uploads=False, downloads=True)
-        return self._run(flows.download_result(job_id, Path(out), tracker))
+        return self._run(flows.download_result(job_id, Path(out), tracker, files))
 
     @overload
     def report(self, job_id: str) -> Report: ...

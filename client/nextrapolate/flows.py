@@ -8,7 +8,7 @@ httpx does with `auth_flow`.
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -161,12 +161,17 @@ def submit_over(
     return job
 
 
-def download_result(job_id: str, out: Path, tracker: Tracker) -> Flow[Path]:
-    """Download all files of a job's result to `out`, which appears only when they are complete."""
+def download_result(
+    job_id: str, out: Path, tracker: Tracker, files: Collection[str] | None = None
+) -> Flow[Path]:
+    """Download the files of a job's result to `out`, all or these; it appears only when they are complete."""
     job = succeeded((yield from ask(calls.get_job(job_id))))
+    wanted = {name: job.artifacts[name] for name in job.artifacts if files is None or name in files}
+    if lacking := set(files or ()) - wanted.keys():
+        raise DownloadError(f"the result of job {job_id} has no file {', '.join(sorted(lacking))}")
     with told_of(job_id, out), _arriving(out) as folder:
-        before, total = 0, sum(file.bytes for file in job.artifacts.values())
-        for name, expected in job.artifacts.items():
+        before, total = 0, sum(file.bytes for file in wanted.values())
+        for name, expected in wanted.items():
             if Path(name).name != name:
                 raise DownloadError(
                     f"job {job_id} lists a file {name!r}, which is not a plain file name; nothing was written"

@@ -46,6 +46,17 @@ def test_all_files_arrive(make_client: MakeClient, finished: ScriptedServer, tmp
     assert [path.name for path in out.parent.iterdir()] == ["out"]
 
 
+def test_of_a_result_the_files_that_are_wanted_can_be_had_alone(
+    make_client: MakeClient, finished: ScriptedServer, tmp_path: Path
+) -> None:
+    client = make_client(finished.url)
+    finished.on("GET", "/jobs/j1/adapter/adapter_config.json", hang_up)
+    out = client.download("j1", tmp_path / "out", files=["adapter_model.safetensors"])
+    assert [path.name for path in out.iterdir()] == ["adapter_model.safetensors"]
+    with pytest.raises(DownloadError, match=r"the result of job j1 has no file adapter\.bin"):
+        client.download("j1", tmp_path / "none", files=["adapter.bin"])
+
+
 def test_a_broken_download_goes_on(make_client: MakeClient, finished: ScriptedServer, tmp_path: Path) -> None:
     finished.on("GET", MODEL_PATH, cut_off(WEIGHTS[:500_000], len(WEIGHTS)), hang_up, file(WEIGHTS))
     out = make_client(finished.url).download("j1", tmp_path / "out")

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
-from nextrapolate.schemas import ADAPTER_MODEL, REPORT, Job, JobCreate, Method, Report
+from nextrapolate.schemas import ADAPTER_MODEL, Job, JobCreate, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import InvalidAdapterError, JumpRefusedError, TrainerPluginError, UploadError
@@ -274,14 +273,15 @@ class Jumper:
             self._client.cancel(job)
 
     def _result(self, job: str) -> tuple[dict[str, Tensor], Report | None]:
+        """Return the adapter, and the report, which a jump can do without; no other file is fetched."""
         with tempfile.TemporaryDirectory(prefix="nextrapolate-") as folder:
-            path = self._client.download(job, Path(folder) / job)
+            path = self._client.download(job, Path(folder) / job, files=[ADAPTER_MODEL])
             after = load_file(path / ADAPTER_MODEL)
-            try:
-                return after, Report.model_validate_json((path / REPORT).read_bytes(), extra="ignore")
-            except (OSError, ValidationError) as error:
-                logger.warning("the report of job %s cannot be read: %s", job, error)
-                return after, None
+        try:
+            return after, self._client.report(job)
+        except NextrapolateError as error:
+            logger.warning("the report of job %s cannot be read: %s", job, error)
+            return after, None
 
     def _checked_ratio(self, before: Adapter, after: Adapter) -> float:
         check(before, after)

@@ -1,0 +1,39 @@
+"""What a jump asks of its job, and what becomes of a job that nobody waits for any more."""
+
+import pytest
+import torch
+from fixtures.scripted_job import ADAPTER, script_job
+from fixtures.scripted_server import ScriptedServer, problem
+from safetensors.torch import save
+
+from nextrapolate import NExtClient
+from nextrapolate.schemas import ADAPTER_MODEL, JobState, WeightExtrapolationMethod
+from nextrapolate_trainer.jumper import Jumper, JumpRequest
+from nextrapolate_trainer.series import Run
+from nextrapolate_trainer.settings import JumpSettings
+
+OWN = {"lora_B": torch.ones(2, 2)}
+REQUEST = JumpRequest([WeightExtrapolationMethod()])
+
+
+@pytest.fixture
+def jumping(service: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> ScriptedServer:
+    """A service whose job succeeds, with an adapter that fits the run and files that no jump needs."""
+    monkeypatch.setitem(ADAPTER, ADAPTER_MODEL, save(OWN))
+    script_job(service, JobState.SUCCEEDED)
+    return service
+
+
+def test_a_jump_needs_no_file_but_the_adapter(
+    jumping: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in ("report", "adapter/adapter_config.json"):
+        jumping.on("GET", f"/jobs/j1/{file}", problem(404, detail="gone"))
+    with NExtClient(jumping.url) as client:
+        jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=90))
+        jumper.collect(10, OWN)
+        [jump] = jumper.jumps_from(10, REQUEST)
+        jumper.close()
+    assert jump.report is None
+    assert torch.equal(jump.after["lora_B"], OWN["lora_B"])
+    assert "the report of job j1 cannot be read: gone" in caplog.text
