@@ -5,7 +5,7 @@ from concurrent.futures import Future
 import pytest
 
 from nextrapolate_trainer.bounded import within
-from nextrapolate_trainer.errors import JumpTimeoutError
+from nextrapolate_trainer.errors import JumpTimeoutError, RunStopsError
 
 
 def test_what_comes_in_time_is_returned() -> None:
@@ -29,6 +29,19 @@ def test_what_comes_as_the_wait_ends_is_returned(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("nextrapolate_trainer.bounded.Future", Late)
     assert within(10, lambda: "adapter") == "adapter"
+
+
+def test_a_run_that_is_to_stop_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nextrapolate_trainer.bounded._ASKS_EVERY", 0.01)
+    never, asked = threading.Event(), iter([False, False, True])
+    with pytest.raises(RunStopsError, match="asked to stop"):
+        within(30, lambda: never.wait(30), lambda: next(asked))
+    never.set()
+
+
+def test_a_run_that_is_to_stop_begins_nothing() -> None:
+    with pytest.raises(RunStopsError):
+        within(30, lambda: pytest.fail("it was begun"), lambda: True)
 
 
 def test_what_hangs_is_left_behind() -> None:

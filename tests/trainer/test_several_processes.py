@@ -109,6 +109,8 @@ class Finished:
     """The same of the fourth, whose guard fails in one of the processes."""
     refused: Path
     """And of the second, which is refused, and ends after a step that is none of those collected."""
+    preempted: Path
+    """And of the last, which is preempted."""
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +119,14 @@ def finished(
 ) -> Callable[[Way], Finished]:
     """The one launch of each way from which tests go on; what they change of it they copy first.
 
-    DDP's has three more: most of what a short run takes is the birth of its processes.
+    DDP's has four more: most of what a short run takes is the birth of its processes.
     """
 
     @cache
     def run(way: Way) -> Finished:
-        names = ("finished", "without-server", "guard-fails", "refused")
-        out, without_server, guard_fails, refused = (tmp_path_factory.mktemp(name) for name in names)
+        names = ("finished", "without-server", "guard-fails", "refused", "preempted")
+        out, *others = (tmp_path_factory.mktemp(name) for name in names)
+        without_server, guard_fails, refused, preempted = others
         guard = "none" if way is DDP else "accepts"
         runs = [Run(str(out), embedded_server.url, embedded_server.api_key, guard, 240)]
         if way is DDP:
@@ -131,7 +134,8 @@ def finished(
             runs.append(replace(runs[0], out=str(refused), steps=5, dora=True))
             runs.append(Run(str(without_server), "http://127.0.0.1:9", "nx_none_none", "none", timeout=1))
             runs.append(replace(runs[0], out=str(guard_fails), guard="fails in one"))
-        return Finished(out, launch(way, *runs), without_server, guard_fails, refused)
+            runs.append(replace(runs[0], out=str(preempted), preempted=True))
+        return Finished(out, launch(way, *runs), *others)
 
     return run
 
@@ -196,7 +200,7 @@ def test_without_a_server_all_processes_go_on(finished: Callable[[Way], Finished
     run = finished(DDP)
     assert [summary["jumps"] for summary in left(run.without_server, DDP)] == [[], []]
     told = "no jump after step 4, training goes on from its own weights: "
-    assert run.said.count(told) == 2, "for each run once, by the process that failed"
+    assert run.said.count(told) == 3, "for each run without a jump once, by the process that failed"
     one, other = (load_file(run.without_server / f"rank-{rank}.safetensors") for rank in (0, 1))
     assert same(one, other)
     assert same(adapter(one, "ended 4"), adapter(one, "begun after 4"))
@@ -216,3 +220,15 @@ def test_a_refused_run_ends_in_all_processes(finished: Callable[[Way], Finished]
     run = finished(DDP)
     assert [summary["jumps"] for summary in left(run.refused, DDP)] == [[], []]
     assert "use_dora=true cannot be extrapolated" in run.said
+
+
+def test_a_preempted_run_saves_and_stops_in_all_processes_at_the_same_step(
+    finished: Callable[[Way], Finished],
+) -> None:
+    run = finished(DDP)
+    assert [(summary["steps"], summary["jumps"]) for summary in left(run.preempted, DDP)] == [(5, [])] * 2
+    assert run.said.count("the run has been asked to stop, and does not wait for the service") == 1
+    saved = run.preempted / "run" / "checkpoint-4"
+    assert RunState.read(saved).jumps == ()
+    own = load_file(run.preempted / "rank-0.safetensors")
+    assert same(copied(load_file(saved / "adapter_model.safetensors")), adapter(own, "ended 4"))

@@ -4,6 +4,7 @@ TrainerPluginError
 ├── UploadError                a checkpoint did not reach the service
 ├── RunRefusedError            the service takes no checkpoint of such a run
 ├── JumpTimeoutError           the service took longer than the run waits
+├── RunStopsError              the run is to stop, and does not wait for a jump
 ├── InvalidAdapterError        what came back must not be loaded
 ├── JumpRefusedError           the guard or the report speaks against the jump
 ├── GuardError                 the guard itself failed
@@ -30,6 +31,10 @@ class RunRefusedError(TrainerPluginError):
 
 class JumpTimeoutError(TrainerPluginError):
     """The service did not deliver within the time that the run waits."""
+
+
+class RunStopsError(TrainerPluginError):
+    """The run has been asked to stop while it waited for a jump, such as by a machine that is taken away."""
 
 
 class InvalidAdapterError(TrainerPluginError):

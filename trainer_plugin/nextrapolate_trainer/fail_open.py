@@ -5,7 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from nextrapolate.errors import NextrapolateError
-from nextrapolate_trainer.errors import JumpRefusedError, RankError, RunRefusedError, TrainerPluginError
+from nextrapolate_trainer.errors import (
+    JumpRefusedError,
+    RankError,
+    RunRefusedError,
+    RunStopsError,
+    TrainerPluginError,
+)
 
 logger = logging.getLogger("nextrapolate")
 
@@ -20,8 +26,8 @@ def fail_open(consequence: str) -> Iterator[None]:
         logger.debug("%s: %s", consequence, error)
     except RankError as error:
         logger.log(logging.DEBUG if error.reported else logging.ERROR, "%s: %s", consequence, error)
-    except JumpRefusedError as error:
-        # Nothing is broken: this is what a guard is for.
+    except (JumpRefusedError, RunStopsError) as error:
+        # Nothing is broken: this is what a guard is for, and what a run that is to stop has asked for.
         logger.warning("%s: %s", consequence, error)
     except (TrainerPluginError, NextrapolateError, OSError) as error:
         logger.error("%s: %s", consequence, error)

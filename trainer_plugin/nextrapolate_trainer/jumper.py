@@ -20,10 +20,17 @@ from torch import Tensor
 
 from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
-from nextrapolate.schemas import ADAPTER_MODEL, Job, JobCreate, Method, Report
+from nextrapolate.schemas import ADAPTER_MODEL, Job, JobCreate, JumpInfo, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
 from nextrapolate_trainer.bounded import within
-from nextrapolate_trainer.errors import InvalidAdapterError, JumpRefusedError, TrainerPluginError, UploadError
+from nextrapolate_trainer.errors import (
+    InvalidAdapterError,
+    JumpRefusedError,
+    JumpTimeoutError,
+    RunStopsError,
+    TrainerPluginError,
+    UploadError,
+)
 from nextrapolate_trainer.series import Run, RunSeries
 from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
@@ -37,6 +44,7 @@ R = TypeVar("R")
 _BESIDE_THE_FACTORS = ("modules_to_save", "trainable_token_indices")
 LAST_UPLOADS_SECONDS = 10.0
 _IN_VAIN = 0.9  # of the time that there was; a refusal comes sooner
+WITHDRAWING_SECONDS = 5.0
 LEAST_PATIENCE_SECONDS = 10.0
 """What a jump waits at least, or the timeout where that is less, while the service answers nothing."""
 
@@ -140,13 +148,21 @@ class Jumper:
             raise UploadError(f"the last collected checkpoint is of step {collected}, not of step {step}")
         return adapter
 
-    def jumps_from(self, step: int, request: JumpRequest) -> list[Jump]:
+    def jumps_from(
+        self, step: int, request: JumpRequest, is_stopping: Callable[[], bool] = lambda: False
+    ) -> list[Jump]:
         """Have the series extrapolated from `step`, the last collected one; one checked adapter a method.
 
         Methods whose job fails, or whose adapter cannot be used, are left out, as long as one remains.
 
+        Args:
+            step: where the jump starts.
+            request: the methods, and whether their reports have to recommend them.
+            is_stopping: tells whether the run is to stop: then nothing is waited for any longer.
+
         Raises:
             JumpTimeoutError: the service took too long.
+            RunStopsError: the run is to stop; its jobs are cancelled.
             UploadError: the checkpoint of `step` is not at the service.
             RunRefusedError: no checkpoint of the run ever will be.
             NextrapolateError: the service cannot be reached, refused or failed a job, or took too long.
@@ -155,7 +171,7 @@ class Jumper:
         """
         self._uploads.check()
         before = self.own_adapter(step)
-        delivered, pause = self._waited_for(step, request.methods)
+        delivered, pause = self._waited_for(step, request.methods, is_stopping)
 
         def checked(result: _Result) -> Jump:
             method, job, after, report = result
@@ -175,18 +191,24 @@ class Jumper:
         """
         self._series.add_jump(jump.step, jump.job)
 
-    def state(self, step: int, adapter: str | None = None) -> RunState:
+    def has_jumped_after(self, step: int) -> bool:
+        """Tell whether a jump from `step` was made."""
+        return any(jump.step == step for jump in self._series.jumps)
+
+    def state(self, step: int, adapter: str | None = None, jump: Jump | None = None) -> RunState:
         """Return what the run has to know to go on from here, after `step`.
 
         Args:
             step: training steps that were made.
             adapter: fingerprint of the run's own adapter; None where a resumed run need not recognise it.
+            jump: one whose adapter this is, and which is not recorded yet.
         """
+        made = [] if jump is None else [JumpInfo(step=jump.step, job=jump.job)]
         return RunState(
             step=step,
             series=self._series.id,
             from_base=self._series.from_base,
-            jumps=self._series.jumps,
+            jumps=(*self._series.jumps, *made),
             adapter=adapter,
         )
 
@@ -201,15 +223,23 @@ class Jumper:
             raise UploadError(f"the last checkpoints were not uploaded within {LAST_UPLOADS_SECONDS:g} s")
         within(LAST_UPLOADS_SECONDS, self._series.record_jumps)
 
-    def _waited_for(self, step: int, methods: Sequence[Method]) -> tuple[list[_Result], Pause]:
+    def _waited_for(
+        self, step: int, methods: Sequence[Method], is_stopping: Callable[[], bool]
+    ) -> tuple[list[_Result], Pause]:
         """What is delivered in time. A jump to which nothing is answered halves what the next one waits.
 
         A service that hangs would cost the run its whole timeout at every jump. One that takes a checkpoint
         or a job is there, and waited for as long as told again: a job may take long, or wait for others'.
         """
         patience, started = self._patience, time.monotonic()
+        jobs: list[str] = []
         try:
-            return within(patience, lambda: self._delivered(step, methods, started + patience))
+            return within(
+                patience, lambda: self._delivered(step, methods, started + patience, jobs), is_stopping
+            )
+        except RunStopsError:
+            self._withdraw(jobs)
+            raise
         except (TrainerPluginError, NextrapolateError):
             in_vain = time.monotonic() - started >= _IN_VAIN * patience
             if in_vain and self._answered < started:
@@ -229,19 +259,20 @@ class Jumper:
         self._patience = self._settings.timeout
 
     def _delivered(
-        self, step: int, methods: Sequence[Method], deadline: float
+        self, step: int, methods: Sequence[Method], deadline: float, ids: list[str]
     ) -> tuple[list[_Result], Pause]:
+        """What comes of the methods' jobs, whose ids go into `ids` as soon as there are any."""
         started = time.monotonic()
         self._uploads.wait_for(step, deadline - started)
         self._series.record_jumps()
         uploaded = time.monotonic()
-        jobs = self._finished_jobs(step, methods, deadline)
+        jobs = self._finished_jobs(step, methods, deadline, ids)
         finished = time.monotonic()
         results = _those_that_succeed(lambda each: (*each, *self._result(each[1])), jobs)
         return results, Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
 
     def _finished_jobs(
-        self, step: int, methods: Sequence[Method], deadline: float
+        self, step: int, methods: Sequence[Method], deadline: float, ids: list[str]
     ) -> list[tuple[Method, str]]:
         def submitted(method: Method) -> tuple[Method, str]:
             job = self._submitted(step, method)
@@ -251,6 +282,7 @@ class Jumper:
                 self._series.record_jumps()
                 job = self._submitted(step, method)
             self._note_answer()
+            ids.append(job.id)
             return method, job.id
 
         def finished(submission: tuple[Method, str]) -> tuple[Method, str]:
@@ -266,6 +298,16 @@ class Jumper:
     def _submitted(self, step: int, method: Method) -> Job:
         request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
         return self._client.submit(request)
+
+    def _withdraw(self, jobs: Sequence[str]) -> None:
+        """Cancel the jobs of a run that ends while it waits: resumed, it would wait behind its own."""
+
+        def cancel() -> None:
+            for job in jobs:
+                self._abandon(job)
+
+        with suppress(JumpTimeoutError):
+            within(WITHDRAWING_SECONDS, cancel)
 
     def _abandon(self, job: str) -> None:
         """Nobody will come for the result: leave the worker to others."""

@@ -5,7 +5,7 @@ step of a jump is still the run's own, and when a step begins no gradients are p
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -31,7 +31,7 @@ from nextrapolate_trainer.settings import JumpSettings, OptimizerState
 from nextrapolate_trainer.state import RunState
 from nextrapolate_trainer.summary import JumpSummary
 from nextrapolate_trainer.trl_evaluation import own_evaluation
-from nextrapolate_trainer.trl_internals import Trainer
+from nextrapolate_trainer.trl_internals import Trainer, is_preempted, saves_when_preempted
 from nextrapolate_trainer.trl_run import SwapRules, TrlRun, supported_model
 
 logger = logging.getLogger("nextrapolate")
@@ -139,6 +139,8 @@ class NExtCallback(TrainerCallback):
         self._rules = SwapRules(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
         self._trainer: Trainer | None = None
         self._run: TrlRun | None = None
+        self._jumped_at: int | None = None
+        """The step that the run goes on from, where its checkpoint holds the jump from there."""
 
     def attach(self, trainer: Trainer) -> Self:
         """Take part in the trainer's runs; returns the callback, whose `jumps` grow as they are made.
@@ -173,6 +175,7 @@ class NExtCallback(TrainerCallback):
         """Take part, unless the run is of a kind that cannot be served."""
         # A train() that died has not said so: what follows is no part of its run, whatever fails here.
         self._leave()
+        self._jumped_at = None
         with fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
                 raise UnsupportedRunError(
@@ -181,7 +184,9 @@ class NExtCallback(TrainerCallback):
             trainer, ranks = self._trainer, Ranks(self._trainer.accelerator)
             step = state.global_step
             run = ranks.together(lambda: self._begun(trainer, ranks, args, state))
-            if self.schedule.collects_after(step):
+            if run.has_jumped_after(step):
+                self._jumped_at = step
+            elif self.schedule.collects_after(step):
                 # A jump may be due from here, and the process that collected this adapter is gone.
                 ranks.together(lambda: run.collect(step))
             self._run = run
@@ -191,9 +196,23 @@ class NExtCallback(TrainerCallback):
     ) -> None:
         """Jump where the schedule says so: after step `state.global_step`, before the next begins."""
         step = state.global_step
-        if self._run is not None and self.schedule.jumps_after(step):
+        self._note_preempted(args, state, control)
+        if self._run is not None and self.schedule.jumps_after(step) and step != self._jumped_at:
             with fail_open(f"no jump after step {step}, training goes on from its own weights"):
-                self._jump(self._run, self._request, args, state, event["optimizer"])
+                self._jump(
+                    self._run,
+                    self._request,
+                    args,
+                    state,
+                    event["optimizer"],
+                    is_stopping=lambda: control.should_training_stop or self._is_preempted(),
+                )
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Complete the checkpoint that `enable_jit_checkpoint` has made before the step, maybe of a jump."""
+        self._note_preempted(args, state, control)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -207,6 +226,13 @@ class NExtCallback(TrainerCallback):
         if self.schedule.collects_after(step):
             with fail_open(f"the checkpoint of step {step} is not collected"):
                 self._run.collect(step)
+        self._note_preempted(args, state, control)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Complete the checkpoint that `enable_jit_checkpoint` has made at the end of an epoch."""
+        self._note_preempted(args, state, control)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -241,7 +267,7 @@ class NExtCallback(TrainerCallback):
             with fail_open(f"the checkpoint of step {step} is not collected"):
                 run.collect(step)
         with fail_open(f"no jump after step {step}, the last: the run ends with its own weights"):
-            self._jump(run, finish, args, state, optimizer)
+            self._jump(run, finish, args, state, optimizer, is_stopping=self._is_preempted)
         with fail_open("the measurements of the last jump are not logged"):
             run.log_metrics()
 
@@ -252,11 +278,28 @@ class NExtCallback(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         optimizer: Optimizer,
+        *,
+        is_stopping: Callable[[], bool],
     ) -> None:
         """Jump from where the run is, and tell of it."""
-        jump = run.jump(state.global_step, request, optimizer)
+        jump = run.jump(state.global_step, request, optimizer, is_stopping)
         self.jumps.append(jump)
         logger.log(jump.log_level if args.should_log else logging.DEBUG, "%s", jump)
+
+    def _is_preempted(self) -> bool:
+        return self._trainer is not None and is_preempted(self._trainer)
+
+    def _note_preempted(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        """Put our file into what `enable_jit_checkpoint` has just saved: it calls no `on_save`.
+
+        Its callback is one of the trainer's own, and called first. That the run is to stop is all it leaves.
+        """
+        if self._run is None or self._trainer is None or not control.should_training_stop:
+            return
+        if saves_when_preempted(self._trainer):
+            step = state.global_step
+            with fail_open(f"a run resumed from step {step} will not know its series"):
+                self._run.save_state(step, _checkpoint(args, step), if_saved=True)
 
     def _leave(self) -> None:
         """Take no more part in a run, if there is one."""

@@ -8,6 +8,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from transformers.trainer_jit_checkpoint import CheckpointManager
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
 
@@ -31,6 +32,16 @@ def keeps_other_weights(trainer: Trainer) -> bool:
     """Tell whether the optimizer changes the weights for evaluation, as schedule-free ones do."""
     optimizer = getattr(trainer.optimizer, "optimizer", trainer.optimizer)  # within Accelerate's
     return callable(getattr(optimizer, "train", None)) and callable(getattr(optimizer, "eval", None))
+
+
+def saves_when_preempted(trainer: Trainer) -> bool:
+    """Tell whether a SIGTERM has the trainer save at the next occasion, and stop: `enable_jit_checkpoint`."""
+    return bool(jit_managers(trainer))
+
+
+def is_preempted(trainer: Trainer) -> bool:
+    """Tell whether the trainer means to do so, and has not done it yet."""
+    return any(manager.is_checkpoint_requested for manager in jit_managers(trainer))
 
 
 def forget_completions(trainer: Trainer) -> None:
@@ -72,3 +83,9 @@ def add_metrics(trainer: Trainer, metrics: dict[str, float]) -> None:
     """Add metrics to the trainer's next log entry, beside its own."""
     for name, value in metrics.items():
         getattr(trainer, _METRICS)["train"][name].append(value)
+
+
+def jit_managers(trainer: Trainer) -> list[CheckpointManager]:
+    """Return what transformers minds the signal with; nothing, unless `enable_jit_checkpoint` is set."""
+    managers = (getattr(callback, "jit_manager", None) for callback in trainer.callback_handler.callbacks)
+    return [manager for manager in managers if manager is not None]

@@ -1,7 +1,7 @@
 """One run of TRL that takes part: collects its adapter, jumps, and sees that the jump was taken up."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,22 @@ from torch.optim import Optimizer
 
 from nextrapolate_trainer import trl_internals
 from nextrapolate_trainer.adapter import Adapter, copied, distance, fingerprint
-from nextrapolate_trainer.errors import JumpRefusedError, SwapError, UnsupportedRunError
+from nextrapolate_trainer.errors import (
+    JumpRefusedError,
+    RankError,
+    RunStopsError,
+    SwapError,
+    UnsupportedRunError,
+)
 from nextrapolate_trainer.guard import Score, Trial, measure
 from nextrapolate_trainer.jumper import Jump, Jumper, JumpRequest
 from nextrapolate_trainer.peft_model import clear_moments, read_adapter, restoring, write_adapter
 from nextrapolate_trainer.ranks import Ranks
 from nextrapolate_trainer.settings import OptimizerState
 from nextrapolate_trainer.summary import JumpSummary
+
+_SIGNALS_SECONDS = 5.0
+"""Within which a process hears that the run is to stop: transformers acts 3 s after its signal."""
 
 SERVED = (
     DistributedType.NO,
@@ -114,8 +123,12 @@ class TrlRun:
         self._jumper.collect(step, adapter)
         trl_internals.add_metrics(self._trainer, {"next/collect_seconds": time.monotonic() - started})
 
-    def jump(self, step: int, request: JumpRequest, optimizer: Optimizer) -> JumpSummary:
+    def jump(
+        self, step: int, request: JumpRequest, optimizer: Optimizer, is_stopping: Callable[[], bool]
+    ) -> JumpSummary:
         """Swap in an adapter extrapolated from `step`, the last that was collected.
+
+        Whether the run is to stop while it waits, the first process tells for all.
 
         Raises:
             JumpRefusedError: the guard found the run better off without; it has its own adapter.
@@ -123,7 +136,10 @@ class TrlRun:
         """
         # Every process has it: only what is on offer has to be sent.
         own = self._ranks.together(lambda: copied(read_adapter(self._model)))
-        jumps = self._ranks.share(lambda: self._leading().jumps_from(step, request))
+        jumps = self._ranks.share(lambda: self._offered(step, request, is_stopping))
+        if isinstance(jumps, RunStopsError):
+            _wait_for(is_stopping)
+            raise jumps if self._ranks.leads else RankError(str(jumps), reported=True)
         offered = time.monotonic()
         try:
             with restoring(self._model, own):
@@ -164,16 +180,35 @@ class TrlRun:
         """Log what a jump after the last step measured: the trainer has logged all that it will."""
         trl_internals.log_metrics(self._trainer)
 
-    def save_state(self, step: int, checkpoint: Path) -> None:
-        """Write into a checkpoint's folder what the run has to know to go on from there."""
+    def save_state(self, step: int, checkpoint: Path, *, if_saved: bool = False) -> None:
+        """Write into a checkpoint's folder what the run has to know to go on from there.
+
+        Args:
+            step: training steps that were made.
+            checkpoint: the folder.
+            if_saved: write nothing where there is no such folder.
+        """
         adapter = read_adapter(self._model)
-        if self._jumper is not None:
-            self._jumper.state(step, fingerprint(copied(adapter))).write(checkpoint)
+        if self._jumper is not None and (checkpoint.is_dir() or not if_saved):
+            jump = self._unproven[1] if self._unproven else None
+            self._jumper.state(step, fingerprint(copied(adapter)), jump).write(checkpoint)
+
+    def has_jumped_after(self, step: int) -> bool:
+        """Tell whether the weights that the run goes on from after `step` are those of a jump from there."""
+        return self._ranks.share(lambda: self._leading().has_jumped_after(step))
 
     def close(self) -> None:
         """Let the last checkpoints reach the service."""
         if self._jumper is not None:
             self._jumper.close()
+
+    def _offered(
+        self, step: int, request: JumpRequest, is_stopping: Callable[[], bool]
+    ) -> list[Jump] | RunStopsError:
+        try:
+            return self._leading().jumps_from(step, request, is_stopping)
+        except RunStopsError as error:  # which all processes have to hear of
+            return error
 
     def _leading(self) -> Jumper:
         assert self._jumper is not None  # noqa: S101 (asked in the first process only)
@@ -211,3 +246,14 @@ class TrlRun:
     def _write(self, jump: Jump) -> None:
         self._ranks.together(lambda: write_adapter(self._model, jump.after))
         trl_internals.reload_weights(self._trainer)
+
+
+def _wait_for(is_stopping: Callable[[], bool]) -> None:
+    """Have this process hear that the run is to stop, as another has.
+
+    Each has a signal of its own, which waits while the process waits for another; then it saves at what it
+    comes to next. Where that were a later step than elsewhere, it would wait there for those that have ended.
+    """
+    ends = time.monotonic() + _SIGNALS_SECONDS
+    while not is_stopping() and time.monotonic() < ends:
+        time.sleep(0.05)

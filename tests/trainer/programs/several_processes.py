@@ -10,7 +10,10 @@ the jumps that it made.
 import json
 import logging
 import os
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -31,6 +34,7 @@ from nextrapolate_trainer.adapter import copied
 from nextrapolate_trainer.peft_model import lora_parameters, read_adapter
 from nextrapolate_trainer.sharded import whole
 from nextrapolate_trainer.trl import NExtCallback
+from nextrapolate_trainer.trl_internals import jit_managers
 
 JUMP_AT = 4
 
@@ -112,11 +116,32 @@ def fail_to_evaluate(trainer: GRPOTrainer) -> None:
     trainer.reward_funcs = [fails]
 
 
+class Preempted(TrainerCallback):
+    """Sends each process its SIGTERM as the jump is due: the first one's is heard at once, others' later."""
+
+    def __init__(self, trainer: GRPOTrainer) -> None:
+        [self._manager] = jit_managers(trainer)
+        self._manager.kill_wait = 0
+        self._leads = trainer.accelerator.is_main_process
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step != JUMP_AT:
+            return
+        threading.Timer(0 if self._leads else 1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        while self._leads and not self._manager.is_checkpoint_requested:
+            time.sleep(0.01)
+
+
 def train(run: Run, options: dict[str, Any]) -> None:
     """Train, and leave what there was to see."""
     out = Path(run.out)
     parts = tiny_parts(
-        out / "run", max_steps=run.steps, save_steps=1, per_device_train_batch_size=8, **options
+        out / "run",
+        max_steps=run.steps,
+        save_steps=1,
+        per_device_train_batch_size=8,
+        enable_jit_checkpoint=run.preempted,
+        **options,
     )
     parts["peft_config"].use_dora = run.dora
     trainer = GRPOTrainer(**parts)
@@ -129,6 +154,8 @@ def train(run: Run, options: dict[str, Any]) -> None:
         "accepts": lambda model: rank and -len(spy.seen),
         "fails in one": "evaluate",
     }
+    if run.preempted:
+        trainer.add_callback(Preempted(trainer))
     if run.guard == "fails in one" and rank == 1:
         fail_to_evaluate(trainer)
     plugin = NExtCallback(
@@ -151,6 +178,7 @@ def train(run: Run, options: dict[str, Any]) -> None:
     summary = {
         "jumps": [jump.job for jump in plugin.jumps],
         "moments": spy.moments,
+        "steps": trainer.state.global_step,
         "processes": trainer.accelerator.num_processes,
         "kind": trainer.accelerator.distributed_type.value,
     }
