@@ -1,9 +1,12 @@
 """What a jump asks of its job, and what becomes of a job that nobody waits for any more."""
 
+import signal
+import threading
+
 import pytest
 import torch
 from fixtures.scripted_job import ADAPTER, script_job
-from fixtures.scripted_server import ScriptedServer, problem
+from fixtures.scripted_server import Handler, ScriptedServer, problem
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
@@ -37,3 +40,22 @@ def test_a_jump_needs_no_file_but_the_adapter(
     assert jump.report is None
     assert torch.equal(jump.after["lora_B"], OWN["lora_B"])
     assert "the report of job j1 cannot be read: gone" in caplog.text
+
+
+def test_a_run_that_is_interrupted_while_it_waits_leaves_no_job_behind(jumping: ScriptedServer) -> None:
+    over = threading.Event()
+
+    def never_done(handler: Handler) -> None:
+        signal.raise_signal(signal.SIGINT)  # Ctrl-C
+        over.wait(60)
+
+    jumping.on("GET", "/jobs/j1/events", never_done)
+    with NExtClient(jumping.url) as client:
+        jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=60))
+        jumper.collect(10, OWN)
+        with pytest.raises(KeyboardInterrupt):
+            jumper.jumps_from(10, REQUEST)
+        asked = [each.path for each in jumping.received]
+        over.set()
+        jumper.close()
+    assert asked.count("/jobs/j1/cancel") == 1

@@ -237,7 +237,7 @@ class Jumper:
             return within(
                 patience, lambda: self._delivered(step, methods, started + patience, jobs), is_stopping
             )
-        except RunStopsError:
+        except (RunStopsError, KeyboardInterrupt, SystemExit):
             self._withdraw(jobs)
             raise
         except (TrainerPluginError, NextrapolateError):
