@@ -152,7 +152,7 @@ def test_another_runs_state_is_not_taken_on(
     assert (
         "checkpoint-5 was saved with a different adapter from the one that the run continues with"
     ) in caplog.text
-    assert "give the checkpoint to resume from in the trainer's arguments" in caplog.text
+    assert "If the run resumes from another folder, name it in the trainer's arguments" in caplog.text
     assert state(tmp_path / "other", 6).jumps == ()
     (newest,) = client.list_series(limit=1)
     assert [checkpoint.step for checkpoint in newest.checkpoints] == [6]
@@ -181,6 +181,7 @@ def test_without_a_state_a_new_series_begins(
     resumed = jumping(client).attach(trainer)
     trainer.train(resume_from_checkpoint=True)
     assert "a new series begins at step 3" in caplog.text
+    assert "if it resumes from here, its series cannot be continued: it was saved without" in caplog.text
     assert resumed.jumps == [], "one checkpoint is no trajectory"
     series = state(tmp_path / "run", 6).series
     assert series is not None

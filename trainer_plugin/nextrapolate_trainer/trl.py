@@ -400,8 +400,9 @@ def _resumed(args: TrainingArguments, step: int, loaded: Adapter) -> RunState | 
         return RunState.find(dict.fromkeys(folders), step, fingerprint(loaded))
     except StateError as error:
         logger.warning(
-            "a new series begins at step %d: %s. To continue the run's own series, give the checkpoint to "
-            "resume from in the trainer's arguments as well (resume_from_checkpoint)",
+            "a new series begins at step %d: %s. If the run resumes from another folder, name it in the "
+            "trainer's arguments as well (resume_from_checkpoint); if it resumes from here, its series "
+            "cannot be continued: it was saved without the plugin, or by a run that was killed as it saved",
             step,
             error,
         )
