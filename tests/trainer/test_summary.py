@@ -25,3 +25,14 @@ def test_a_jump_that_the_report_speaks_against_is_a_warning(relative_error: floa
     summary = JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0)
     assert summary.log_level == level
     assert summary.metrics()["next/recommended"] == (level == logging.INFO)
+
+
+def test_of_an_average_no_backtest_is_logged() -> None:
+    report = extrapolation()
+    assert report.backtest is not None
+    average = report.model_copy(update={"target_step": report.steps[-1]})
+    for told, cosine in ((report, report.backtest.total.cosine), (average, None)):
+        jump = Jump(30, NextMethod(), "j1", {}, 0.5, frozenset(), told, Pause(0.0, 0.0, 0.0))
+        summary = JumpSummary.of(jump, None, swap_seconds=0.0, reset_modules=0)
+        assert summary.backtest_cosine == cosine
+        assert summary.metrics().get("next/backtest_cosine") == cosine

@@ -27,6 +27,7 @@ class JumpSummary:
     trial: Trial | None
     """What the guard measured, where there is one."""
     backtest_cosine: float | None
+    """None where there was no backtest, and of an average, which no backtest can judge."""
     recommended: bool | None
     """Whether the run's own past speaks for the jump; None where nothing was measured."""
     verdict: str
@@ -38,6 +39,7 @@ class JumpSummary:
     def of(cls, jump: Jump, trial: Trial | None, *, swap_seconds: float, reset_modules: int) -> "JumpSummary":
         """Return the summary of a jump after its adapter was swapped in."""
         report = jump.report
+        backtest = report.backtest if report and report.is_forecast else None
         return cls(
             step=jump.step,
             target_step=report.target_step if report else jump.method.target_step(jump.step),
@@ -50,7 +52,7 @@ class JumpSummary:
             gated_modules=len(report.gated_modules) if report else None,
             reset_modules=reset_modules,
             trial=trial,
-            backtest_cosine=report.backtest.total.cosine if report and report.backtest else None,
+            backtest_cosine=backtest.total.cosine if backtest else None,
             recommended=report.recommended if report else None,
             verdict=report.verdict if report else "There is no report to read.",
             warnings=tuple(report.warnings) if report else (),
