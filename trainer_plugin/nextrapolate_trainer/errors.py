@@ -11,6 +11,7 @@ TrainerPluginError
 ├── SwapError                  the adapter could not be written into the model
 ├── StateError                 a checkpoint does not say how the run stood
 ├── RankError                  a process of the run failed, and all of them with it
+├── GroupLostError             the processes of the run cannot reach each other any more
 ├── UnsupportedRunError        the plugin cannot serve this kind of run
 ├── ExportError                a verl checkpoint holds no adapter that can be taken out
 └── UnsupportedGenerationError logits cannot be extrapolated in this call of generate
@@ -67,6 +68,10 @@ class RankError(TrainerPluginError):
     def __init__(self, reason: str, *, reported: bool = False) -> None:
         super().__init__(reason)
         self.reported = reported
+
+
+class GroupLostError(TrainerPluginError):
+    """The run's processes cannot reach each other any more, as when one has died: the run is about to end."""
 
 
 class UnsupportedRunError(TrainerPluginError):

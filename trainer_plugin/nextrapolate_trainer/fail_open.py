@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from nextrapolate.errors import NextrapolateError
 from nextrapolate_trainer.errors import (
+    GroupLostError,
     JumpRefusedError,
     RankError,
     RunRefusedError,
@@ -26,6 +27,9 @@ def fail_open(consequence: str) -> Iterator[None]:
         logger.debug("%s: %s", consequence, error)
     except RankError as error:
         logger.log(logging.DEBUG if error.reported else logging.ERROR, "%s: %s", consequence, error)
+    except GroupLostError as error:
+        # The trainer is the next to find out, and ends: what would have followed is of no interest.
+        logger.error("training cannot go on: %s", error)
     except (JumpRefusedError, RunStopsError) as error:
         # Nothing is broken: this is what a guard is for, and what a run that is to stop has asked for.
         logger.warning("%s: %s", consequence, error)

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch.distributed import all_gather_object
 from torch.distributed.distributed_c10d import _get_default_group
 
-from nextrapolate_trainer.errors import RankError
+from nextrapolate_trainer.errors import GroupLostError, RankError
 
 T = TypeVar("T")
 
@@ -33,9 +33,13 @@ def tell(failure: Exception | None) -> list[str]:
     """Tell the other processes how it went in this one; returns which of all of them failed, and why.
 
     All have to call it: one that failed comes to no other collective, and there the others would wait for it.
+
+    Raises:
+        GroupLostError: they cannot be told.
     """
     reasons: list[str | None] = [None] * dist.get_world_size()
-    all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
+    with _speaking():
+        all_gather_object(reasons, None if failure is None else f"{type(failure).__name__}: {failure}")
     return [f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason is not None]
 
 
@@ -51,6 +55,17 @@ def tell_all(failure: Exception | None, *, reported: bool) -> None:
     """
     if failed := tell(failure):
         raise RankError("; ".join(failed), reported=reported) from failure
+
+
+@contextmanager
+def _speaking() -> Iterator[None]:
+    """Tell what a collective itself raises, whatever its backend, from what a process has failed at."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise GroupLostError(
+            f"this run's processes cannot reach each other any more, maybe since one has died: {error}"
+        ) from error
 
 
 @contextmanager
@@ -108,6 +123,7 @@ class Ranks:
 
         Raises:
             RankError: the first process failed; there, its own error is raised.
+            GroupLostError: the processes cannot reach each other.
         """
         if self._alone:
             return make()
@@ -119,7 +135,8 @@ class Ranks:
             except Exception as error:  # noqa: BLE001 - whatever it is, the others wait for word of it
                 failure, sent = error, [None, str(error)]
         made: T
-        made, reason = broadcast_object_list(sent)
+        with _speaking():
+            made, reason = broadcast_object_list(sent)
         if failure is not None:
             raise failure
         if reason is not None:
@@ -133,13 +150,14 @@ class Ranks:
 
         Raises:
             RankError: another process failed; there, its own error is raised.
+            GroupLostError: the processes cannot reach each other.
         """
         if self._alone:
             return act()
         try:
             with telling(*COLLECTIVES, reported=True):
                 done = act()
-        except RankError:  # told at a collective: everybody knows
+        except (RankError, GroupLostError):  # told at a collective: everybody knows, or nobody can be told
             raise
         except Exception as error:  # whatever it is, the others have to hear of it
             tell(error)
