@@ -108,7 +108,14 @@ def test_a_run_jumps_once_and_goes_on(
         (record.levelno, record.getMessage())
         for record in caplog.records
         if record.levelno >= logging.WARNING or record.name == "nextrapolate"
-    ] == [(jump.log_level, str(jump))]
+    ] == [
+        (
+            logging.INFO,
+            f"checkpoints of this run go to {client.url}/series/{series.id}; the next jump is after step 8",
+        ),
+        (jump.log_level, str(jump)),
+    ]
+    assert f"job {jump.job} ({client.url}/jobs/{jump.job}): the update is" in str(jump)
 
 
 def test_an_adapter_that_was_trained_before_is_posted_as_step_0(

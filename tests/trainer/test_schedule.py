@@ -96,6 +96,14 @@ def test_a_run_may_jump_at_its_end_alone() -> None:
             Schedule(10, None, jump_every, finishes)
 
 
+def test_the_next_jump_is_the_first_that_another_step_follows_or_the_last() -> None:
+    cycle = Schedule(collect_every=10, jump_at=40, jump_every=20)
+    assert [cycle.next_jump(step, 80) for step in (0, 40, 41, 60, 61)] == [40, 40, 60, 60, None]
+    assert Schedule(10, jump_at=40).next_jump(41, 80) is None
+    assert Schedule(10, jump_at=40, finishes=True).next_jump(41, 80) == 80
+    assert Schedule(10, jump_at=None, finishes=True).next_jump(0, 85) == 85
+
+
 @pytest.mark.parametrize("name", ["collect_every", "jump_at", "jump_every"])
 def test_steps_are_positive(name: str) -> None:
     steps = {"collect_every": 10, "jump_at": 150, "jump_every": 10, name: 0}

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -84,6 +85,8 @@ class Jump:
     report: Report | None
     """None where it cannot be read, which is no reason to do without the adapter."""
     pause: Pause
+    address: str
+    """Of the job, for a browser."""
 
     def modules_to_reset(self, optimizer: OptimizerState) -> frozenset[str]:
         """Return the modules whose moments are cleared where this adapter is swapped in."""
@@ -102,6 +105,7 @@ class Jumper:
         run: what the series says about the run.
         settings: the gate, and what a jump may take and be: jobs that take longer are cancelled.
         resumed: the state that the run goes on from; None at its beginning.
+        next_jump: the step of the jump that comes next, to tell of; None where no jump lies ahead.
     """
 
     def __init__(
@@ -110,6 +114,7 @@ class Jumper:
         run: Run,
         settings: JumpSettings,
         resumed: RunState | None = None,
+        next_jump: int | None = None,
     ) -> None:
         if beside := [field for field in _BESIDE_THE_FACTORS if run.lora_config.get(field)]:
             logger.warning(
@@ -119,7 +124,7 @@ class Jumper:
         self._settings = settings
         self._start = run.start
         self._series = RunSeries(client, run, resumed)
-        self._uploads = Uploads(self._post, self._series.begin)
+        self._uploads = Uploads(self._post, partial(self._begin, next_jump))
         # An interrupted run closes nothing: then the end of the program does.
         atexit.register(self._uploads.close, LAST_UPLOADS_SECONDS)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
@@ -180,7 +185,8 @@ class Jumper:
                 raise JumpRefusedError(f"the report of job {job} does not recommend it: {verdict}")
             ratio = self._checked_ratio(before, after)
             regauged = regauged_modules(before, after)
-            return Jump(step, method, job, after, ratio, regauged, report, pause)
+            address = f"{self._client.url}/jobs/{job}"
+            return Jump(step, method, job, after, ratio, regauged, report, pause, address)
 
         return _those_that_succeed(checked, delivered)
 
@@ -249,6 +255,16 @@ class Jumper:
                     "the service does not answer: until it does, a jump waits at most %g s", self._patience
                 )
             raise
+
+    def _begin(self, next_jump: int | None) -> None:
+        """Begin the series, and say where it is: a client finds servers by itself, and maybe another one."""
+        series = self._series.begin()
+        logger.info(
+            "checkpoints of this run go to %s/series%s; %s",
+            self._client.url,
+            f"/{series}" if series else "",
+            "no jump lies ahead" if next_jump is None else f"the next jump is after step {next_jump}",
+        )
 
     def _post(self, step: int, adapter: Adapter) -> None:
         self._series.post(step, adapter)

@@ -53,6 +53,18 @@ class Schedule:
             return step == self.jump_at
         return step >= self.jump_at and (step - self.jump_at) % self.jump_every == 0
 
+    def next_jump(self, step: int, end: int) -> int | None:
+        """Return the step that the next jump follows, the last one's included; None where there is none.
+
+        Args:
+            step: the run goes on after so many steps; a jump that is due there is yet to be made.
+            end: its last step.
+        """
+        due = None if self.jump_at is None else self._first_from(self.jump_at, step)
+        if due is not None and due < end:
+            return due
+        return end if self.finishes else None
+
     def never_comes_to(self, step: int, end: int, *, has_jumped: bool) -> str | None:
         """Return what to tell a run of a jump that it does not come to; None where there is nothing to tell.
 

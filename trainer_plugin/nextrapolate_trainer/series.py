@@ -93,10 +93,13 @@ class RunSeries:
             return self._resumed.from_base
         return self._run.from_start and self._run.start is None
 
-    def begin(self) -> None:
+    def begin(self) -> str | None:
         """Begin the series of a new run, or see that the service answers a resumed one.
 
         A key, an address or a run that is of no use shows here, long before the first checkpoint.
+
+        Returns:
+            The series; None where it is gone, and the first checkpoint begins another.
 
         Raises:
             NextrapolateError: nothing can be posted now.
@@ -104,9 +107,10 @@ class RunSeries:
         """
         if self._resumed is None or self._resumed.series is None:
             self._id = self._created()
-        else:
-            with suppress(NotFoundError):  # the first checkpoint begins another
-                self._client.get_series(self._resumed.series)
+            return self._id
+        with suppress(NotFoundError):
+            return self._client.get_series(self._resumed.series).id
+        return None
 
     def post(self, step: int, adapter: Adapter) -> None:
         """Post a checkpoint: nothing is sent that the service has. Then record what jumps are left to record.
@@ -256,7 +260,11 @@ class RunSeries:
 
     def _branched(self, old: Series, step: int) -> str:
         """Return a new series with this run's part of an old one."""
-        return self._copied(_digests(info for info in old.checkpoints if self._is_past(info, step)))
+        new = self._copied(_digests(info for info in old.checkpoints if self._is_past(info, step)))
+        logger.info(
+            "the run goes another way than its series %s, and continues in a new one, %s", old.id, new
+        )
+        return new
 
     def _copied(self, digests: Mapping[int, str]) -> str:
         """Return a new series with these checkpoints, by their steps; their files are named, not sent."""

@@ -14,6 +14,8 @@ class JumpSummary:
     step: int
     target_step: int
     job: str
+    address: str
+    """Of the job, for a browser."""
     method: str
     alpha: float
     pause: Pause
@@ -44,6 +46,7 @@ class JumpSummary:
             step=jump.step,
             target_step=report.target_step if report else jump.method.target_step(jump.step),
             job=jump.job,
+            address=jump.address,
             method=jump.method.name,
             alpha=jump.method.alpha,
             pause=jump.pause,
@@ -93,8 +96,8 @@ class JumpSummary:
     def __str__(self) -> str:
         gated = "unknown" if self.gated_modules is None else self.gated_modules
         return (
-            f"jumped from step {self.step} to {self.target_step} by {self.method}, job {self.job}: "
-            f"the update is {self.update_ratio:.2f} of the drift, modules gated: {gated}, "
+            f"jumped from step {self.step} to {self.target_step} by {self.method}, job {self.job} "
+            f"({self.address}): the update is {self.update_ratio:.2f} of the drift, modules gated: {gated}, "
             f"optimizer state cleared in: {self.reset_modules}; the run paused {self.seconds:.2f} s "
             f"({', '.join(f'{part} {seconds:.2f}' for part, seconds in self.parts.items())}). {self.verdict}"
             + "".join(f"\nnote: {warning}" for warning in self.warnings)

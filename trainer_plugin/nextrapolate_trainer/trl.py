@@ -329,6 +329,7 @@ class NExtCallback(TrainerCallback):
         config, step = adapter_config(model), state.global_step
         resumed = _resumed(args, step, adapter) if step else None
         has_jumped = resumed is not None and bool(resumed.jumps)
+        has_jumped_here = resumed is not None and any(jump.step == step for jump in resumed.jumps)
         if told := self.schedule.never_comes_to(step, state.max_steps, has_jumped=has_jumped):
             logger.warning("%s", told)
         if told := self.schedule.collects_too_many(state.max_steps):
@@ -346,6 +347,7 @@ class NExtCallback(TrainerCallback):
             Run(name, config["base_model_name_or_path"], config, start, from_start=step == 0),
             settings,
             resumed,
+            self.schedule.next_jump(step + has_jumped_here, state.max_steps),
         )
 
 

@@ -134,7 +134,8 @@ class NExtCheckpointCallback(CheckpointCallback):  # type: ignore[misc] # verl s
         base_model = self.config.actor_rollout_ref.model.path
         start, is_known = self._beginning
         run = Run(name, base_model, lora_config, start, from_start=is_known)
-        jumper = Jumper(self._client, run, self._settings, self._resumed)
+        next_jump = step if self._overdue else self._schedule.next_jump(step, end)
+        jumper = Jumper(self._client, run, self._settings, self._resumed, next_jump)
         return VerlRun(trainer, jumper, self._settings.optimizer)
 
 
