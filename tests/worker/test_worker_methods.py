@@ -10,7 +10,7 @@ from fixtures.combinations import predicted
 from fixtures.dense import checkpoints
 
 from nextrapolate.schemas import DareMethod, Method, NextMethod
-from nextrapolate.schemas.methods import HorizonFreeParameters
+from nextrapolate.schemas.method_parameters import HorizonFreeParameters
 from nextrapolate_numerics import Dare, Next, NextPaper, Trajectory, extract
 from nextrapolate_numerics import Method as NumericsMethod
 from nextrapolate_worker.methods import NUMERICS, numerics_method

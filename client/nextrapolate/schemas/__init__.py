@@ -55,14 +55,9 @@ from nextrapolate.schemas.jobs import (
     WebhookMessage,
     WebhookState,
 )
+from nextrapolate.schemas.method_parameters import MethodParameters, PerCheckpoint
 from nextrapolate.schemas.methods import *  # noqa: F403 - its __all__ is the list of methods
-from nextrapolate.schemas.methods import (
-    AnsweredMethod,
-    MethodList,
-    MethodParameters,
-    OtherMethod,
-    PerCheckpoint,
-)
+from nextrapolate.schemas.methods import AnsweredMethod, MethodList, OtherMethod
 from nextrapolate.schemas.problems import (
     Problem,
     Readiness,

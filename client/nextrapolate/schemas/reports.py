@@ -9,7 +9,8 @@ from nextrapolate.schemas.common import Response
 from nextrapolate.schemas.geometry import RunBreak, RunGeometry, Spectrum
 from nextrapolate.schemas.job_requests import Gate, Output
 from nextrapolate.schemas.jobs import Stage
-from nextrapolate.schemas.methods import AnsweredMethod, HorizonFreeParameters
+from nextrapolate.schemas.method_parameters import HorizonFreeParameters
+from nextrapolate.schemas.methods import AnsweredMethod
 from nextrapolate.schemas.scores import BacktestReport, ChoiceReport, MethodScores
 
 
