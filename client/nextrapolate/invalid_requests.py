@@ -1,5 +1,6 @@
 """What a request cannot be made of, said in this package's own error."""
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -7,6 +8,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from nextrapolate.errors import ParameterError
+
+_KIND = re.compile(r"[a-z-]+\[.*\]", re.DOTALL)
 
 
 @contextmanager
@@ -25,7 +28,12 @@ def making_a_request() -> Iterator[None]:
 def lines(error: ValidationError, *prefix: str) -> list[str]:
     """Say which values cannot be what they should, and why, a line each; `prefix` goes before their names."""
     problems = error.errors(include_url=False)
-    return [f"{'.'.join([*prefix, *map(str, problem['loc'])])}: {plain(problem)}" for problem in problems]
+    return [f"{'.'.join([*prefix, *_as_written(problem['loc'])])}: {plain(problem)}" for problem in problems]
+
+
+def _as_written(path: Iterable[int | str]) -> Iterator[str]:
+    """Leave out the kind that pydantic names of a value which may be of several, as in tagged-union[...]."""
+    return (str(part) for part in path if isinstance(part, int) or not _KIND.fullmatch(part))
 
 
 def field_path(path: Iterable[int | str]) -> str:

@@ -9,6 +9,7 @@ from fixtures.scripted_server import MakeClient, ScriptedServer, answer
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
+from nextrapolate import ServerError
 from nextrapolate.methods import label
 from nextrapolate.schemas import JobPage, JobState, MethodParameters, NextMethod, OtherMethod
 
@@ -63,3 +64,15 @@ def test_its_methods_are_read_in_reports(
 ) -> None:
     scripted.on("GET", "/jobs/j1/report", answer(later(report, "of-a-later-server")))
     assert make_client(scripted.url).report("j1", type(report)).verdict
+
+
+def test_what_cannot_be_read_of_a_method_is_named_as_it_is_written(
+    make_client: MakeClient, scripted: ScriptedServer
+) -> None:
+    document = later(JOB, "holt")
+    document["method"]["horizon_steps"] = None
+    scripted.on("GET", "/jobs/j1", answer(document))
+    with pytest.raises(ServerError, match="cannot read") as refused:
+        make_client(scripted.url).get_job("j1")
+    assert "(method: Input tag 'holt'" in str(refused.value)
+    assert "tagged-union" not in str(refused.value)

@@ -2,15 +2,17 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 import torch
-from fixtures.scripted_job import ADAPTER, script_job
-from fixtures.scripted_server import Handler, ScriptedServer, problem
+from fixtures.scripted_job import ADAPTER, script_job, submitted_to
+from fixtures.scripted_server import Handler, ScriptedServer, answer, problem
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
-from nextrapolate.schemas import ADAPTER_MODEL, JobState, WeightExtrapolationMethod
+from nextrapolate.schemas import ADAPTER_MODEL, FileInfo, JobState, WeightExtrapolationMethod
+from nextrapolate_trainer.errors import RunStopsError
 from nextrapolate_trainer.jumper import Jumper, JumpRequest
 from nextrapolate_trainer.series import Run
 from nextrapolate_trainer.settings import JumpSettings
@@ -42,6 +44,43 @@ def test_a_jump_needs_no_file_but_the_adapter(
     assert "the report of job j1 cannot be read: gone" in caplog.text
 
 
+@pytest.mark.parametrize("during", ["upload", "submit"])
+def test_a_run_that_is_told_to_stop_leaves_no_job_that_comes_too_late(
+    jumping: ScriptedServer, during: str
+) -> None:
+    is_stopping, has_stopped, before = threading.Event(), threading.Event(), set(threading.enumerate())
+    upload = ("PUT", f"/series/s1/checkpoints/10/{ADAPTER_MODEL}", answer(FileInfo(bytes=1, sha256="-"), 201))
+    method, path, in_time = upload if during == "upload" else ("POST", "/jobs", submitted_to(jumping))
+
+    def late(handler: Handler) -> None:
+        is_stopping.set()
+        has_stopped.wait(60)
+        in_time(handler)
+
+    jumping.on(method, path, late)
+    with NExtClient(jumping.url) as client:
+        jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=60))
+        jumper.collect(10, OWN)
+        with pytest.raises(RunStopsError):
+            jumper.jumps_from(10, REQUEST, is_stopping.is_set)
+        has_stopped.set()
+        for thread in set(threading.enumerate()) - before:
+            if thread.name == "nextrapolate-jump":
+                thread.join(60)
+        jumper.close()
+    asked = [each.path for each in jumping.received]
+    assert asked.count("/jobs") == asked.count("/jobs/j1/cancel") == (during == "submit")
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Has SIGINT interrupt, as in a program of its own: the shells of some have it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_a_run_that_is_interrupted_while_it_waits_leaves_no_job_behind(jumping: ScriptedServer) -> None:
     over = threading.Event()
 

@@ -111,7 +111,11 @@ def test_a_preempted_run_goes_on_with_its_series_and_its_jumps(
     trainer = make_trainer(**options)
     first = jumping(client).attach(trainer)
     trainer.add_callback(Preempted(trainer, event, step))
+    left_over = tmp_path / "run" / f"checkpoint-{at + 1}" / "nextrapolate.json"  # by a run before, further on
+    left_over.parent.mkdir(parents=True)
+    left_over.write_text("its own")
     trainer.train()
+    assert left_over.read_text() == "its own"
     assert [jump.step for jump in first.jumps] == made
     saved = RunState.read(tmp_path / "run" / f"checkpoint-{at}")
     assert [jump.step for jump in saved.jumps] == made

@@ -28,6 +28,7 @@ from its own weights.
     guard.py          scores the model before and after a jump: the best adapter stays
     ranks.py          the processes of a run: the first decides, all do the same
     jumper.py         knows no trainer: collects, asks the service, hands over checked adapters
+    asked_jobs.py     the jobs of a jump, cancelled where nobody waits for them any more
     series.py         the run's series at the service, continued or branched off after a resume
     state.py          what a resumed run has to know, a file in each checkpoint
     bounded.py        waiting with an end

@@ -23,6 +23,7 @@ from nextrapolate import NExtClient
 from nextrapolate.errors import NextrapolateError
 from nextrapolate.schemas import ADAPTER_MODEL, Job, JobCreate, JumpInfo, Method, Report
 from nextrapolate_trainer.adapter import Adapter, check, copied, modules, regauged_modules, update_ratio
+from nextrapolate_trainer.asked_jobs import AskedJobs
 from nextrapolate_trainer.bounded import within
 from nextrapolate_trainer.errors import (
     InvalidAdapterError,
@@ -238,13 +239,14 @@ class Jumper:
         or a job is there, and waited for as long as told again: a job may take long, or wait for others'.
         """
         patience, started = self._patience, time.monotonic()
-        jobs: list[str] = []
+        jobs = AskedJobs(self._abandon)
         try:
             return within(
                 patience, lambda: self._delivered(step, methods, started + patience, jobs), is_stopping
             )
         except (RunStopsError, KeyboardInterrupt, SystemExit):
-            self._withdraw(jobs)
+            with suppress(JumpTimeoutError):
+                within(WITHDRAWING_SECONDS, jobs.withdraw)
             raise
         except (TrainerPluginError, NextrapolateError):
             in_vain = time.monotonic() - started >= _IN_VAIN * patience
@@ -275,22 +277,22 @@ class Jumper:
         self._patience = self._settings.timeout
 
     def _delivered(
-        self, step: int, methods: Sequence[Method], deadline: float, ids: list[str]
+        self, step: int, methods: Sequence[Method], deadline: float, asked: AskedJobs
     ) -> tuple[list[_Result], Pause]:
-        """What comes of the methods' jobs, whose ids go into `ids` as soon as there are any."""
         started = time.monotonic()
         self._uploads.wait_for(step, deadline - started)
         self._series.record_jumps()
         uploaded = time.monotonic()
-        jobs = self._finished_jobs(step, methods, deadline, ids)
+        jobs = self._finished_jobs(step, methods, deadline, asked)
         finished = time.monotonic()
         results = _those_that_succeed(lambda each: (*each, *self._result(each[1])), jobs)
         return results, Pause(uploaded - started, finished - uploaded, time.monotonic() - finished)
 
     def _finished_jobs(
-        self, step: int, methods: Sequence[Method], deadline: float, ids: list[str]
+        self, step: int, methods: Sequence[Method], deadline: float, asked: AskedJobs
     ) -> list[tuple[Method, str]]:
         def submitted(method: Method) -> tuple[Method, str]:
+            asked.check()
             job = self._submitted(step, method)
             if self._series.is_shared(job.steps):
                 self._abandon(job.id)
@@ -298,7 +300,7 @@ class Jumper:
                 self._series.record_jumps()
                 job = self._submitted(step, method)
             self._note_answer()
-            ids.append(job.id)
+            asked.add(job.id)
             return method, job.id
 
         def finished(submission: tuple[Method, str]) -> tuple[Method, str]:
@@ -314,16 +316,6 @@ class Jumper:
     def _submitted(self, step: int, method: Method) -> Job:
         request = JobCreate(series=self._series.id, until=step, method=method, gate=self._settings.gate)
         return self._client.submit(request)
-
-    def _withdraw(self, jobs: Sequence[str]) -> None:
-        """Cancel the jobs of a run that ends while it waits: resumed, it would wait behind its own."""
-
-        def cancel() -> None:
-            for job in jobs:
-                self._abandon(job)
-
-        with suppress(JumpTimeoutError):
-            within(WITHDRAWING_SECONDS, cancel)
 
     def _abandon(self, job: str) -> None:
         """Nobody will come for the result: leave the worker to others."""

@@ -139,6 +139,7 @@ class NExtCallback(TrainerCallback):
         self._rules = SwapRules(optimizer, None if guard == "evaluate" else guard, guard_tolerance)
         self._trainer: Trainer | None = None
         self._run: TrlRun | None = None
+        self._is_noted = False
         self._jumped_at: int | None = None
         """The step that the run goes on from, where its checkpoint holds the jump from there."""
 
@@ -175,7 +176,7 @@ class NExtCallback(TrainerCallback):
         """Take part, unless the run is of a kind that cannot be served."""
         # A train() that died has not said so: what follows is no part of its run, whatever fails here.
         self._leave()
-        self._jumped_at = None
+        self._is_noted, self._jumped_at = False, None
         with fail_open("nextrapolate takes no part in this run"):
             if self._trainer is None:
                 raise UnsupportedRunError(
@@ -292,10 +293,12 @@ class NExtCallback(TrainerCallback):
     def _note_preempted(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         """Put our file into what `enable_jit_checkpoint` has just saved: it calls no `on_save`.
 
-        Its callback is one of the trainer's own, and called first. That the run is to stop is all it leaves.
+        Its callback is one of the trainer's own, and called first. That the run is to stop is all it leaves,
+        and goes on to say in the events that follow, up to the end of the step: nothing is saved there.
         """
-        if self._run is None or self._trainer is None or not control.should_training_stop:
+        if self._run is None or self._trainer is None or not control.should_training_stop or self._is_noted:
             return
+        self._is_noted = True
         if saves_when_preempted(self._trainer):
             step = state.global_step
             with fail_open(f"a run resumed from step {step} will not know its series"):
