@@ -90,11 +90,20 @@ class WatchedJumps:
         return all(jump.failure is None for jump in self._notes.jumps)
 
     def submit(self, step: int) -> None:
-        """Submit the job of a jump; one that would be refused again, whatever comes, is given up."""
+        """Submit the job of a jump; one that would be refused again, whatever comes, is given up.
+
+        Raises:
+            NotFoundError: the service has lost the series; it is forgotten.
+            NextrapolateError: it cannot be submitted now.
+        """
         request = JobCreate(series=self._notes.series, until=step, method=self._plan.method)
         try:
             job = self._client.submit(request, idempotency_key=_key_of(request))
             jump = Jump(step=step, job=job.id)
+        except NotFoundError:
+            self._notes.forget_series()
+            self._notes.write(self._folder)
+            raise
         except (ConflictError, InvalidRequestError) as error:
             if error.problem.retryable or error.problem.code in _TOO_EARLY:
                 raise
@@ -114,9 +123,8 @@ class WatchedJumps:
                 self._fetch(jump)
         except NotFoundError as error:
             self._notes.jumps.remove(jump)
-            self._notes.forget_series()
             self._notes.write(self._folder)
-            self._tell(f"trying again: {error}; what is here is posted anew, and the jump made from it")
+            self._tell(f"trying again: {error}")
         except (JobFailedError, JobCancelledError) as error:
             self._note_jump(failure=str(error))
             self._tell(f"no jump: {error}")

@@ -247,6 +247,28 @@ def test_what_was_fetched_before_is_neither_overwritten_nor_fetched_again(
 
 
 @pytest.mark.integration
+def test_a_job_that_is_lost_is_submitted_anew_over_all_that_was_posted(
+    client: NExtClient, written: Path, folder: Path
+) -> None:
+    """The trainer has removed earlier checkpoints: they are in the series alone."""
+    appear(written, folder, 10, 20, 30)
+    watcher = Watcher(client, folder, WatchPlan(METHOD, jump_at=40, jump_every=None, out=folder), print)
+    watcher.look()
+    watcher.look()
+    assert watcher.notes.posted == [10, 20, 30]
+    series = watcher.notes.series
+    for step in (10, 20):
+        shutil.rmtree(folder / f"checkpoint-{step}")
+    watcher.notes.jumps.append(Jump(step=30, job="gone"))
+    watcher.notes.write(folder)
+    again = Watcher(client, folder, WatchPlan(METHOD, jump_at=30, jump_every=None, out=folder), print)
+    again.look()
+    assert not look_on(again), "the only jump is made"
+    assert again.notes.series == series
+    assert client.get_job(again.notes.jumps[0].job).steps == [10, 20, 30]
+
+
+@pytest.mark.integration
 @pytest.mark.parametrize("what", ["series", "job"])
 def test_what_the_service_has_lost_is_posted_again(
     client: NExtClient, written: Path, folder: Path, what: str
@@ -264,7 +286,9 @@ def test_what_the_service_has_lost_is_posted_again(
     while "posted step 30" not in lines:
         assert watcher.look()
     assert look_on(watcher)
-    assert lines[0].startswith(f"trying again: there is no {what} gone")
+    if what == "job":
+        assert lines.pop(0).startswith("trying again: there is no job gone")
+    assert lines[0].startswith("trying again: there is no series gone")
     assert sorted(lines[1:4]) == ["posted step 10", "posted step 20", "posted step 30"]
     assert lines[4].startswith("the jump from step 30 is job "), "not before all of it is there again"
     assert lines[5].startswith("extrapolated step 30 to 40: ")
