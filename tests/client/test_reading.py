@@ -16,6 +16,7 @@ from nextrapolate.schemas import (
     ChoiceReport,
     Comparison,
     ExpoMethod,
+    Report,
     RunBreak,
     WeightExtrapolationMethod,
     WsmMethod,
@@ -128,7 +129,10 @@ def test_what_adds_nothing_does_not_advise_to_compare_a_checkpoint_with_itself()
     none = read(CASES["nothing added by none"].report)
     assert none.why == "none adds nothing: it is what other methods are compared with."
     assert none.following == "Train on from checkpoint 150, or run the job again with weight-extrapolation."
-    gated = read(CASES["nothing added, though the past speaks for it"].report)
+    nothing_left = CASES["nothing added, though the past speaks for it"].report
+    assert isinstance(nothing_left, Report)
+    assert nothing_left.recommended is None
+    gated = read(nothing_left)
     assert gated.why.startswith(
         "The gate left 28 of 28 modules at the last checkpoint. Asked at step 100 for"
     )

@@ -1,5 +1,6 @@
 """What a jump asks of its job, and what becomes of a job that nobody waits for any more."""
 
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -42,6 +43,20 @@ def test_a_jump_needs_no_file_but_the_adapter(
     assert jump.report is None
     assert torch.equal(jump.after["lora_B"], OWN["lora_B"])
     assert "the report of job j1 cannot be read: gone" in caplog.text
+
+
+def test_where_a_run_goes_is_told_once_also_where_the_service_was_away_at_first(
+    jumping: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "nextrapolate")
+    jumping.on("POST", "/series", problem(500), *jumping.answers("POST", "/series"))
+    with NExtClient(jumping.url) as client:
+        jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=60), next_jump=20)
+        for step in (10, 20):
+            jumper.collect(step, OWN)
+        jumper.close()
+    told = [record.getMessage() for record in caplog.records if "checkpoints of this run" in record.message]
+    assert told == [f"checkpoints of this run go to {jumping.url}/series/s1; the next jump is after step 20"]
 
 
 @pytest.mark.parametrize("during", ["upload", "submit"])

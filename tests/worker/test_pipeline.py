@@ -194,7 +194,7 @@ def test_a_report_without_a_backtest_says_why(
     pipeline.run(work(run_folder, tmp_path / "out", AutoMethod(horizon_steps=horizon)), ignore)
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert (report.backtest, report.recommended, report.unmeasured) == (None, None, why)
-    assert report.verdict.startswith(f"Not measured: {why}.")
+    assert report.verdict.startswith(f"{why[0].upper()}{why[1:]}.")
     assert any("No module changed" in warning for warning in report.warnings) is (horizon < 100)
     assert f"There is no backtest: {why}." in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 
@@ -225,7 +225,7 @@ def test_momentum_over_jumps_is_not_judged_by_what_training_did(
     report = Report.model_validate_json((tmp_path / "out" / "report.json").read_bytes())
     assert report.backtest is not None
     assert (report.recommended is None) is jumped
-    assert report.verdict.startswith("Not measured: momentum") is jumped
+    assert report.verdict.startswith("Momentum") is jumped
     assert (read(report).tone == "unknown") is jumped
 
 

@@ -109,7 +109,7 @@ def test_a_backtest_where_the_run_begins_says_that_no_method_can_predict(tmp_pat
     request = BacktestCreate(series="s", at=0, horizon_steps=10)
     report = Comparison.model_validate_json(run_task(request, run, tmp_path / "out")[0])
     assert {method.total for method in report.methods} == {None}
-    assert report.verdict.startswith("Nothing was measured: asked at step 0 for step 10")
+    assert report.verdict.startswith("No method could predict, asked at step 0 for step 10")
 
 
 def test_an_inspection_measures_every_kind_of_module(run_folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -125,7 +124,9 @@ class Jumper:
         self._settings = settings
         self._start = run.start
         self._series = RunSeries(client, run, resumed)
-        self._uploads = Uploads(self._post, partial(self._begin, next_jump))
+        self._next_jump = next_jump
+        self._is_introduced = False
+        self._uploads = Uploads(self._post, self._begin)
         # An interrupted run closes nothing: then the end of the program does.
         atexit.register(self._uploads.close, LAST_UPLOADS_SECONDS)
         self._latest: tuple[int, dict[str, Tensor]] | None = None
@@ -258,19 +259,26 @@ class Jumper:
                 )
             raise
 
-    def _begin(self, next_jump: int | None) -> None:
-        """Begin the series, and say where it is: a client finds servers by itself, and maybe another one."""
-        series = self._series.begin()
-        logger.info(
-            "checkpoints of this run go to %s/series%s; %s",
-            self._client.url,
-            f"/{series}" if series else "",
-            "no jump lies ahead" if next_jump is None else f"the next jump is after step {next_jump}",
-        )
+    def _begin(self) -> None:
+        if self._series.begin():
+            self._introduce()
 
     def _post(self, step: int, adapter: Adapter) -> None:
         self._series.post(step, adapter)
+        self._introduce()
         self._note_answer()
+
+    def _introduce(self) -> None:
+        """Say once where the series is: a client finds servers by itself, and maybe another one."""
+        if self._is_introduced:
+            return
+        self._is_introduced, ahead = True, self._next_jump
+        logger.info(
+            "checkpoints of this run go to %s/series/%s; %s",
+            self._client.url,
+            self._series.id,
+            "no jump lies ahead" if ahead is None else f"the next jump is after step {ahead}",
+        )
 
     def _note_answer(self) -> None:
         self._answered = time.monotonic()

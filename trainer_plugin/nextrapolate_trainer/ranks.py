@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -62,6 +63,8 @@ def _speaking() -> Iterator[None]:
     """Tell what a collective itself raises, whatever its backend, from what a process has failed at."""
     try:
         yield
+    except torch.OutOfMemoryError:  # the group is well, and this process knows what it lacks
+        raise
     except RuntimeError as error:
         raise GroupLostError(
             f"this run's processes cannot reach each other any more, maybe since one has died: {error}"

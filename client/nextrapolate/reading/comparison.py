@@ -30,7 +30,7 @@ def _nothing_scored(report: Comparison) -> Reading:
     return Reading(
         tone="unknown",
         headline="Not measured.",
-        verdict=f"Nothing was measured: {_asked(report)}, no method could predict; each says why.",
+        verdict=f"No method could predict, {_asked(report)}; each says why.",
         worked="No: no method could predict.",
         why="; ".join(dict.fromkeys(method.reason for method in report.methods if method.reason)),
         sure=NOT_AT_ALL,
@@ -65,7 +65,7 @@ def _not_won(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]
     return Reading(
         tone="bad",
         headline="No method beats no jump.",
-        verdict=f"No method beats no jump on this run, {_asked(report)} ({label(method)}: {_error(best)}).",
+        verdict=f"{label(method)} comes closest on this run, {_asked(report)}: {_error(best)}.",
         worked=_worked(report, ranked),
         why=_why(ranked),
         sure=_ONE_STRETCH,

@@ -20,7 +20,7 @@ def read_extrapolation(report: Report) -> Reading:
     evidence = report.backtest if report.is_forecast and not report.repeats_jumps else None
     if evidence and (broken := report.unseen_break):
         return _not_one_run(report, evidence, broken)
-    if _adds_nothing(report):
+    if report.adds_nothing:
         return _nothing_added(report, evidence)
     if not report.is_forecast:
         return _no_forecast(report)
@@ -40,7 +40,7 @@ def _not_one_run(report: Report, evidence: BacktestReport, broken: RunBreak) -> 
         verdict=f"{moved_too_far(broken)}, and what its past says of a jump (relative error "
         f"{evidence.applied.relative_error:.2f}, asked at step {origin}) does not hold beyond that; keep to "
         "the checkpoints of one run.",
-        worked=_as_it_was(report) if _adds_nothing(report) else made,
+        worked=_as_it_was(report) if report.adds_nothing else made,
         why=two_runs_meet(broken),
         sure=f"The backtest was asked at step {origin}, and knows nothing of that.",
         following=f"Look at the checkpoints around step {broken.end_step}, and extrapolate from those of one "
@@ -101,7 +101,7 @@ def _repeating(report: Report) -> Reading:
     return Reading(
         tone="unknown",
         headline="Not measured.",
-        verdict="Not measured: momentum repeats the run's earlier jumps, which a backtest on training alone "
+        verdict="Momentum repeats the run's earlier jumps, which a backtest on training alone "
         "cannot judge. Evaluate the adapter before you use it.",
         worked=f"Yes: {_made(report)}. Whether to use it was not measured.",
         why=why,
@@ -171,10 +171,6 @@ def _made(report: Report) -> str:
     aimed = report.predicts_a_step or not report.is_forecast
     what = f"for step {report.target_step}" if aimed else f"that goes on from step {last}"
     return f"an adapter {what} was made from {len(report.steps)} checkpoints"
-
-
-def _adds_nothing(report: Report) -> bool:
-    return bool(report.modules) and not any(module.update_norm for module in report.modules)
 
 
 def _as_it_was(report: Report) -> str:

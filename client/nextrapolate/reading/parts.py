@@ -68,7 +68,7 @@ class Reading:
 
 def not_measured(reason: str | None, consequence: str) -> str:
     """Give the verdict on what has no backtest; reports of before do not all say why."""
-    return f"Not measured: {reason}. {consequence}" if reason else consequence
+    return f"{reason[0].upper()}{reason[1:]}. {consequence}" if reason else consequence
 
 
 def no_backtest(reason: str | None) -> str:

@@ -115,15 +115,22 @@ class Report(_JobReport):
     @computed_field(  # type: ignore[prop-decorator]  # the way pydantic documents
         description="true if the evidence speaks for the jump; false if it speaks against it, or if the "
         "series does not look like a single run; null if there is no evidence (no backtest, no "
-        "forecast, or one that repeats earlier jumps), and if the method came as close as no jump: "
-        "relative error .995 to 1.005",
+        "forecast, or one that repeats earlier jumps), if no module got an update, and if the method came "
+        "as close as no jump: relative error .995 to 1.005",
     )
     @property
     def recommended(self) -> bool | None:
         """Whether the evidence speaks for the jump; None where it speaks neither for nor against it."""
         if self.backtest is None or not self.is_forecast or self.repeats_jumps:
             return None
-        return False if self.unseen_break else self.backtest.applied.beats_no_jump
+        if self.unseen_break:
+            return False
+        return None if self.adds_nothing else self.backtest.applied.beats_no_jump
+
+    @property
+    def adds_nothing(self) -> bool:
+        """Whether the adapter is the last checkpoint as it was."""
+        return bool(self.modules) and not any(module.update_norm for module in self.modules)
 
     @property
     def is_forecast(self) -> bool:
