@@ -63,12 +63,10 @@ class WatchedJumps:
 
     def next_step(self) -> int | None:
         """Return the step that the next jump waits for; None after the last."""
-        if not self._notes.jumps:
-            return self._plan.jump_at
-        if self._plan.jump_every is None:
-            return None
-        passed = max(0, self._notes.jumps[-1].step - self._plan.jump_at) // self._plan.jump_every
-        return self._plan.jump_at + (passed + 1) * self._plan.jump_every
+        first, every = self._plan.jump_at, self._plan.jump_every
+        if not self._notes.jumps or (last := self._notes.jumps[-1].step) < first:  # by another plan
+            return first
+        return None if every is None else first + ((last - first) // every + 1) * every
 
     def pending(self) -> Jump | None:
         """Return the jump whose job is on its way."""

@@ -173,6 +173,27 @@ def test_posts_and_jumps_on_schedule_over_its_own_restarts(
     assert [jump.step for jump in watcher.notes.jumps] == [30, 50]
 
 
+@pytest.mark.parametrize(
+    ("made", "jump_at", "jump_every", "due"),
+    [
+        ([], 40, 20, 40),
+        ([40], 40, None, None),
+        ([40], 40, 20, 60),
+        ([65], 40, 20, 80),
+        ([20], 40, 20, 40),
+        ([20], 40, None, 40),
+    ],
+)
+def test_when_the_next_jump_is_due_by_this_plan(
+    made: list[int], jump_at: int, jump_every: int | None, due: int | None, folder: Path
+) -> None:
+    """Whatever an earlier one has made."""
+    notes = Notes(jumps=[Jump(step=step, path=folder) for step in made])
+    plan = WatchPlan(METHOD, jump_at=jump_at, jump_every=jump_every, out=folder)
+    with NExtClient("http://127.0.0.1:1") as client:
+        assert WatchedJumps(client, plan, folder, notes, print).next_step() == due
+
+
 @pytest.mark.integration
 def test_a_job_on_its_way_is_fetched_after_a_restart(client: NExtClient, written: Path, folder: Path) -> None:
     appear(written, folder, 10, 20)
