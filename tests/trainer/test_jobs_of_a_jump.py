@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from fixtures.scripted_job import ADAPTER, script_job, submitted_to
-from fixtures.scripted_server import Handler, ScriptedServer, answer, problem
+from fixtures.scripted_job import ADAPTER, no_jump_left_waiting, script_job, submitted_to
+from fixtures.scripted_server import Handler, ScriptedServer, answer, hang_up, problem
 from safetensors.torch import save
 
 from nextrapolate import NExtClient
@@ -63,7 +63,7 @@ def test_where_a_run_goes_is_told_once_also_where_the_service_was_away_at_first(
 def test_a_run_that_is_told_to_stop_leaves_no_job_that_comes_too_late(
     jumping: ScriptedServer, during: str
 ) -> None:
-    is_stopping, has_stopped, before = threading.Event(), threading.Event(), set(threading.enumerate())
+    is_stopping, has_stopped = threading.Event(), threading.Event()
     upload = ("PUT", f"/series/s1/checkpoints/10/{ADAPTER_MODEL}", answer(FileInfo(bytes=1, sha256="-"), 201))
     method, path, in_time = upload if during == "upload" else ("POST", "/jobs", submitted_to(jumping))
 
@@ -76,12 +76,10 @@ def test_a_run_that_is_told_to_stop_leaves_no_job_that_comes_too_late(
     with NExtClient(jumping.url) as client:
         jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=60))
         jumper.collect(10, OWN)
-        with pytest.raises(RunStopsError):
-            jumper.jumps_from(10, REQUEST, is_stopping.is_set)
-        has_stopped.set()
-        for thread in set(threading.enumerate()) - before:
-            if thread.name == "nextrapolate-jump":
-                thread.join(60)
+        with no_jump_left_waiting():
+            with pytest.raises(RunStopsError):
+                jumper.jumps_from(10, REQUEST, is_stopping.is_set)
+            has_stopped.set()
         jumper.close()
     asked = [each.path for each in jumping.received]
     assert asked.count("/jobs") == asked.count("/jobs/j1/cancel") == (during == "submit")
@@ -102,14 +100,17 @@ def test_a_run_that_is_interrupted_while_it_waits_leaves_no_job_behind(jumping: 
     def never_done(handler: Handler) -> None:
         signal.raise_signal(signal.SIGINT)  # Ctrl-C
         over.wait(60)
+        hang_up(handler)
 
     jumping.on("GET", "/jobs/j1/events", never_done)
     with NExtClient(jumping.url) as client:
         jumper = Jumper(client, Run("run", None, {"r": 2}), JumpSettings(timeout=60))
         jumper.collect(10, OWN)
-        with pytest.raises(KeyboardInterrupt):
-            jumper.jumps_from(10, REQUEST)
-        asked = [each.path for each in jumping.received]
-        over.set()
+        with no_jump_left_waiting():
+            with pytest.raises(KeyboardInterrupt):
+                jumper.jumps_from(10, REQUEST)
+            asked = [each.path for each in jumping.received]
+            script_job(jumping, JobState.CANCELLED)
+            over.set()
         jumper.close()
     assert asked.count("/jobs/j1/cancel") == 1

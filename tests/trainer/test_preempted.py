@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from fixtures.grpo import MakeTrainer
-from fixtures.scripted_job import script_job, script_series
-from fixtures.scripted_server import Handler, ScriptedServer
+from fixtures.scripted_job import no_jump_left_waiting, script_job, script_series
+from fixtures.scripted_server import Handler, ScriptedServer, hang_up
 from fixtures.server import EmbeddedServer
 from transformers import TrainerCallback
 
@@ -66,17 +66,19 @@ def test_a_run_that_waits_for_a_jump_saves_and_stops(
     def never_done(handler: Handler) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         over.wait(60)
+        hang_up(handler)
 
     scripted.on("GET", "/jobs/j1/events", never_done)
     trainer = make_trainer(max_steps=6, save_steps=4, enable_jit_checkpoint=True)
     [manager] = jit_managers(trainer)
     manager.kill_wait = 0
-    with NExtClient(scripted.url) as client:
+    with NExtClient(scripted.url) as client, no_jump_left_waiting():
         plugin = jumping(client).attach(trainer)
         started = time.monotonic()
         trainer.train()
+        assert time.monotonic() - started < 30
+        script_job(scripted, JobState.CANCELLED)
         over.set()
-    assert time.monotonic() - started < 30
     assert (trainer.state.global_step, plugin.jumps) == (5, [])
     assert "/jobs/j1/cancel" in [each.path for each in scripted.received], "it would run for nobody"
     [told] = [record for record in caplog.records if "no jump after step 4" in record.getMessage()]
