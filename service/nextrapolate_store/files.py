@@ -40,6 +40,7 @@ def write_once(path: Path, text: str, *, into_new_folder: bool = True) -> str:
         if not path.exists():  # what is there can be had from a disk that takes nothing more, too
             with suppress(FileExistsError):  # another process was faster
                 _make_at_once(path, text)
+                return text
         return path.read_text(encoding="utf-8")
     finally:
         # The folder around it comes last, for the name of a new folder: a journalling file system has flushed

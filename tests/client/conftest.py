@@ -1,9 +1,13 @@
-"""A folder in which somebody else's trainer is going to write."""
+"""What tests of the client share: a server, and a folder that somebody else's trainer writes into."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fixtures.adapters import write_run
+from fixtures.server import EmbeddedServer
+
+from nextrapolate import NExtClient
 
 
 @pytest.fixture
@@ -16,3 +20,9 @@ def written(tmp_path: Path) -> Path:
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "run").mkdir()
     return tmp_path / "run"
+
+
+@pytest.fixture
+def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
+    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
+        yield client

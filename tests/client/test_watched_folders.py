@@ -28,12 +28,6 @@ NEEDED = "adapter_model.safetensors and adapter_config.json are needed"
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
 
 
-@pytest.fixture
-def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
-    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
-        yield client
-
-
 @pytest.mark.integration
 def test_a_run_that_is_started_again_in_the_folder_has_a_series_of_its_own(
     client: NExtClient, written: Path, folder: Path, tmp_path: Path

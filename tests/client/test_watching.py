@@ -4,7 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,6 @@ from nextrapolate.watched_jumps import WatchedJumps, WatchPlan, restart_command
 from nextrapolate.watching import Watcher
 
 METHOD = make_method("weight-extrapolation", horizon_steps=10)
-
-
-@pytest.fixture
-def client(embedded_server: EmbeddedServer) -> Iterator[NExtClient]:
-    with NExtClient(embedded_server.url, embedded_server.api_key) as client:
-        yield client
 
 
 @pytest.mark.integration
