@@ -32,18 +32,20 @@ bearer = HTTPBearer(
 class KeyFirstRoute(APIRoute):
     """A route that looks at the key before it reads a body: FastAPI does so after.
 
-    Whoever has no key would have bodies kept for him, as many and for as long as he likes.
+    Whoever has no key, or comes too often, would have bodies kept for him, as many and for as long as he
+    likes.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Have the key found first, where there is a body; `authenticate` takes it over from there."""
+        """Have the key admitted first, where there is a body; `authenticate` finds it so."""
         handle = super().get_route_handler()
         if self.body_field is None:
             return handle
 
         async def look_at_the_key(request: Request) -> Response:
-            credentials, store = await bearer(request), request.app.state.opening.store
-            request.state.shown = await run_in_threadpool(_find, request, credentials, store)
+            state = request.app.state
+            shown = await bearer(request)
+            await run_in_threadpool(_admit_shown, request, shown, state.opening.store, state.settings)
             return await handle(request)
 
         return look_at_the_key
@@ -63,7 +65,7 @@ def read_key_file(path: Path) -> KeyText:
         raise ValueError(f"{path} does not contain a key: {error}") from None
 
 
-def authenticate(
+async def authenticate(
     request: Request,
     wanted: SecurityScopes,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)],
@@ -82,30 +84,47 @@ def authenticate(
         RateLimitedError: it came too often.
         MissingScopeError: it does not open this.
     """
-    return let_in(request, store, settings, _shown(request, credentials, store), wanted.scopes)
+    if not hasattr(request.state, "key"):
+        await run_in_threadpool(_admit_shown, request, credentials, store, settings)
+    key: KeyRecord = request.state.key
+    _check_scopes(key, wanted.scopes)
+    return key.tenant
 
 
 def let_in(
     request: Request, store: Store, settings: ServiceSettings, key: KeyRecord, scopes: Sequence[str]
 ) -> str:
-    """Give the tenant of a key that was shown, where it comes seldom enough and opens what is wanted.
+    """Give the tenant of a key that was found, where it comes seldom enough and opens what is wanted.
 
     Raises:
         RateLimitedError: it came too often.
         MissingScopeError: it does not open this.
     """
-    request.state.key = key
-    _check_rate(store, settings, key)
+    _admit(request, store, settings, key)
     _check_scopes(key, scopes)
     return key.tenant
 
 
-def _shown(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
-    found: KeyRecord | None = getattr(request.state, "shown", None)
-    return found or _find(request, credentials, store)
+def _admit_shown(
+    request: Request,
+    credentials: HTTPAuthorizationCredentials | None,
+    store: Store,
+    settings: ServiceSettings,
+) -> None:
+    _admit(request, store, settings, find_key(request, credentials, store))
 
 
-def _find(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
+def _admit(request: Request, store: Store, settings: ServiceSettings, key: KeyRecord) -> None:
+    request.state.key = key  # first: the audit log tells of refusals, too
+    _check_rate(store, settings, key)
+
+
+def find_key(request: Request, credentials: HTTPAuthorizationCredentials | None, store: Store) -> KeyRecord:
+    """Find the key that came with the request, or that its session stands for.
+
+    Raises:
+        UnauthorizedError, KeyUnknown, KeyRevoked, SessionEnded: as `authenticate` does.
+    """
     session = token_of(request)
     if credentials is None and session and request.method in SAFE_METHODS:
         return store.sessions.find(session)

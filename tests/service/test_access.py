@@ -118,6 +118,8 @@ def test_who_comes_too_often_is_told_when_to_come_back(
         assert found.retryable
         assert 900 < int(answer.headers["Retry-After"]) <= 1000
         assert "0.001 requests per second, 3 at once" in found.detail
+        broken = client.post("/series", content=b"{", headers={"Content-Type": "application/json"})
+        problem(broken, 429, "rate-limited")  # nobody has read it
         _, other = store.keys.create("tests", [Scope.READ])
         assert client.get("/jobs", headers=bearer(other)).is_success
         assert client.get("/livez").is_success

@@ -3,10 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response, Security
-from fastapi.security import HTTPAuthorizationCredentials, SecurityScopes
+from fastapi.security import HTTPAuthorizationCredentials
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
-from nextrapolate_service.auth import authenticate, bearer
+from nextrapolate_service.auth import bearer, find_key, let_in
 from nextrapolate_service.dependencies import PerhapsStore, Probing, Settings
 from nextrapolate_service.disk import free_bytes
 from nextrapolate_service.metrics import StoreMetrics, registry_of
@@ -56,7 +56,7 @@ def _statistics(
     try:
         store = opening.store
         store.check_answers()  # all else would wait longer for a Redis that hangs than whoever scrapes this
-        authenticate(request, SecurityScopes([Scope.METRICS]), credentials, store, settings)
+        let_in(request, store, settings, find_key(request, credentials, store), [Scope.METRICS])
         return store.statistics.read()
     except (StoreUnavailable, StoreLost, StoreIncompatible, StoreMismatched):
         return None
