@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -19,14 +20,26 @@ from benchmarks.rlvr.campaign.plan import (
     campaign,
     planned,
 )
-from benchmarks.rlvr.campaign.results import Results, at, curve, seconds_to, steps_to, steps_until_kept
+from benchmarks.rlvr.campaign.results import (
+    Point,
+    Results,
+    at,
+    curve,
+    monotone,
+    seconds_to,
+    steps_to,
+    steps_until_kept,
+)
 from benchmarks.rlvr.campaign.sweep import ALPHAS, AVERAGE, ENDED_AT, Sweep, Swept, asked
 from benchmarks.rlvr.campaign.tables.cells import NOTHING
+from benchmarks.rlvr.campaign.tables.of_savings import savings
 from benchmarks.rlvr.campaign.variants import BEST, BY_OTHERS, VARIANTS
 from benchmarks.rlvr.record import RECORD, JumpRow, Record, Row, Settings, newest_checkpoint
 from demo.evaluate import Accuracy
 from demo.server import Server
 from fixtures.server import EmbeddedServer
+from hypothesis import given
+from hypothesis import strategies as st
 from rich.console import Console
 
 from nextrapolate import NExtClient
@@ -55,6 +68,10 @@ def record(
             for step, sampled in (jumps or {}).items()
         ],
     )
+
+
+def cells_of(table: str) -> list[list[str]]:
+    return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
 
 
 VANILLA = record(SHORT, {0: 0.1, 20: 0.3, 40: 0.5})
@@ -101,6 +118,42 @@ def test_an_accuracy_is_kept_where_the_run_is_never_below_it_again(
 ) -> None:
     kept = steps_until_kept(record(SHORT, accuracies), 0.4)
     assert kept == (None if steps is None else pytest.approx(steps))
+
+
+def test_a_curve_that_never_falls_lies_between_the_noise() -> None:
+    noisy = [Point(step, accuracy) for step, accuracy in enumerate((0.1, 0.5, 0.3, 0.4, 0.9, 0.7))]
+    fitted = [point.accuracy for point in monotone(noisy)]
+    assert fitted == pytest.approx([0.1, 0.4, 0.4, 0.4, 0.8, 0.8])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
+def test_the_closest_curve_that_never_falls(accuracies: list[float]) -> None:
+    """It rises, keeps the mean, and is orthogonal to what it leaves out: a projection on a cone."""
+    fitted = [point.accuracy for point in monotone([Point(0, accuracy) for accuracy in accuracies])]
+    assert all(before <= after + 1e-12 for before, after in pairwise(fitted))
+    assert sum(fitted) == pytest.approx(sum(accuracies))
+    left_out = [accuracy - fit for accuracy, fit in zip(accuracies, fitted, strict=True)]
+    assert sum(fit * rest for fit, rest in zip(fitted, left_out, strict=True)) == pytest.approx(0, abs=1e-9)
+
+
+def test_what_is_saved_depends_on_how_it_is_counted() -> None:
+    """Runs that touch the goal at 100 and at 200, the one for good, the others not."""
+    steady, touching = {0: 0.1, 100: 0.6, 400: 0.6}, {0: 0.1, 100: 0.3, 200: 0.6, 300: 0.3, 400: 0.9}
+    vanilla = {0: 0.1, 400: 0.6}
+    runs: dict[str, Record] = {}
+    for accuracies, seed in ((steady, 4), (touching, 5), (touching, 6)):
+        for beside, rows in ((BEST, accuracies), ("vanilla", vanilla)):
+            for run in at_best_rates([beside], [seed]):
+                runs[run.name] = record(replace(run.settings, steps=400), rows)
+    found = {
+        counted: cells
+        for counted, seeds, title, *cells in cells_of(savings(Results(runs)))
+        if (seeds, title) == ("fresh", VARIANTS[BEST].title)
+    }
+    assert found["first there"][:4] == ["400 ± 0", "167 ± 17", "9 of 9", "233 ± 17"]
+    assert found["there for good"][1] == f"{(100 + 350 + 350) / 3:.0f} ± 42"
+    assert found["by fits that never fall"][1] == f"{(100 + 333.3 + 333.3) / 3:.0f} ± 39"
+    assert "all six" not in savings(Results(runs))
 
 
 def test_a_run_is_compared_at_equal_steps() -> None:
@@ -276,8 +329,9 @@ def test_a_run_may_end_with_an_average_once_that_has_what_vanilla_has_after_400(
     columns, _, *rows = tables.SWEPT["ended"](Results(made), swept).splitlines()
     assert "addition, 0.0004 | modular, 0.0004 | sorting, 0.0002" in columns
     assert [row.strip("| ").split(" | ") for row in rows] == [
-        [title, *[f"{step} ({step}, {step}, {step})"] * 3, *[f"{step} ± 0, 9 of 9 runs"] * 2]
+        [title, *[f"{step} ({step}, {step}, {step})"] * 3, all_of_them, f"{400 - step} ± 0", all_of_them]
         for title, step in (("vanilla", 400), (VARIANTS[BEST].title, 250))
+        for all_of_them in [f"{step} ± 0, 9 of 9 runs"]
     ]
     assert tables.SWEPT["ended"](Results(made), swept[1:]).count("\n") == 2, "a way lacks an average"
     assert tables.SWEPT["ended"](Results(made), []) == NOTHING

@@ -9,7 +9,16 @@ from typing import Any
 from demo.trainer import GUARD_QUESTIONS, SETTINGS
 
 from benchmarks.rlvr.campaign.plan import Planned, planned, runs_of
-from benchmarks.rlvr.campaign.results import Decoding, Results, at, curve, steps_to, steps_until_kept
+from benchmarks.rlvr.campaign.results import (
+    Decoding,
+    Results,
+    at,
+    curve,
+    first_at,
+    monotone,
+    steps_to,
+    steps_until_kept,
+)
 from benchmarks.rlvr.campaign.variants import CYCLE_STEPS, VANILLA, VARIANTS
 from benchmarks.rlvr.record import Record
 
@@ -32,6 +41,11 @@ class Pair:
         return replace(self, decoding="greedy")
 
     @property
+    def of_rival(self) -> "Pair":
+        """The rival beside itself: its own steps to its goal, which it may have had before its end."""
+        return replace(self, record=self.rival)
+
+    @property
     def goal(self) -> float:
         """Accuracy of the rival at its end."""
         return self._at(VANILLA.steps, self.rival)
@@ -45,6 +59,12 @@ class Pair:
     def steps_until_kept(self) -> float | None:
         """Steps after which the run was never below the goal again."""
         return steps_until_kept(self.record, self.goal, self.decoding)
+
+    @property
+    def steps_by_fits(self) -> float | None:
+        """Steps paid for the goal by fits to both curves that never fall."""
+        made, rival = (monotone(curve(record, self.decoding)) for record in (self.record, self.rival))
+        return first_at(made, rival[-1].accuracy)
 
     @property
     def steps_with_guard(self) -> float | None:
@@ -134,6 +154,7 @@ def summary(results: Results, runs: Sequence[Planned]) -> list[dict[str, Any]]:
             "rival_sampled": pair.goal,
             "steps_to_rival": pair.steps,
             "steps_until_kept": pair.steps_until_kept,
+            "steps_by_fits": pair.steps_by_fits,
             "steps_with_guard": pair.steps_with_guard,
             "worst_difference": pair.worst,
             "gain_for_100_steps": gain_for_100_steps(pair.record),

@@ -87,6 +87,24 @@ def steps_until_kept(record: Record, accuracy: float, decoding: Decoding = "samp
     return 0.0
 
 
+def monotone(points: Sequence[Point]) -> list[Point]:
+    """Return the curve closest to measurements in order, in squares, that never falls.
+
+    A noisy curve touches an accuracy before it has risen to it, and leaves it after; this one does neither.
+    Adjacent violators are pooled (Barlow et al., Statistical Inference under Order Restrictions, 1972).
+    """
+    pools: list[list[Point]] = []
+    for point in points:
+        pools.append([point])
+        while len(pools) > 1 and _level(pools[-2]) > _level(pools[-1]):
+            pools[-2:] = [pools[-2] + pools[-1]]
+    return [Point(point.step, _level(pool)) for pool in pools for point in pool]
+
+
+def _level(pool: Sequence[Point]) -> float:
+    return mean(point.accuracy for point in pool)
+
+
 def seconds_to(record: Record, step: float) -> float:
     """Return the processor's seconds of training until then, and what the run waited for its jumps."""
     waited = sum(jump.seconds for jump in record.jumps if jump.step <= step)

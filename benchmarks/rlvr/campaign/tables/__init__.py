@@ -2,6 +2,7 @@
 
 at_one_rate.py    steps saved at the usual rate, by a larger model too
 at_rates.py       at larger rates, and at the best of them
+of_savings.py     at the best of them, counted in several ways
 at_ends.py        at the best of them, by runs that end with an average
 at_falling.py     where the rate falls to 0
 with_guard.py     beside vanilla at equal steps
@@ -21,6 +22,7 @@ from benchmarks.rlvr.campaign.tables.at_one_rate import larger, steps
 from benchmarks.rlvr.campaign.tables.at_rates import again, averages, best, rates
 from benchmarks.rlvr.campaign.tables.of_cycles import algorithms, cycles
 from benchmarks.rlvr.campaign.tables.of_jumps import alphas, one_jump
+from benchmarks.rlvr.campaign.tables.of_savings import savings
 from benchmarks.rlvr.campaign.tables.of_worth import worth
 from benchmarks.rlvr.campaign.tables.with_guard import guard
 
@@ -30,6 +32,7 @@ SECTIONS: dict[str, Callable[[Results], str]] = {
     "rates": rates,
     "best": best,
     "again": again,
+    "savings": savings,
     "falling": falling,
     "guard": guard,
     "worth": worth,

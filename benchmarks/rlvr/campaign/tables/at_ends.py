@@ -7,7 +7,7 @@ from benchmarks.rlvr.campaign.compare import pairs
 from benchmarks.rlvr.campaign.plan import BEST_RATES, FRESH_SEEDS, Planned, at_best_rates, planned
 from benchmarks.rlvr.campaign.results import Point, Results, first_at
 from benchmarks.rlvr.campaign.sweep import AVERAGE, ENDED_AT, Swept
-from benchmarks.rlvr.campaign.tables.cells import overall, table, together
+from benchmarks.rlvr.campaign.tables.cells import counted, overall, table, together, with_error
 from benchmarks.rlvr.campaign.variants import BEST, RECOMMENDED, SHORTER, VARIANTS
 
 
@@ -30,9 +30,13 @@ def ended(results: Results, swept: Sequence[Swept]) -> str:
             for pair in found
             if (rival := _rival(pair.run)) in averaged
         ]
-        rows.append((VARIANTS[way].title, *by_task, overall(list(steps.values())), overall(both)))
+        beside = counted([first_at(averaged.get(_rival(pair.run), []), pair.goal) for pair in found])
+        saved = [rival - paid for rival, paid in zip(beside, counted(list(steps.values())), strict=True)]
+        rows.append(
+            (VARIANTS[way].title, *by_task, overall(list(steps.values())), with_error(saved), overall(both))
+        )
     columns = (
-        "run", *(f"{task}, {rate:g}" for task, rate in BEST_RATES.items()), "all",
+        "run", *(f"{task}, {rate:g}" for task, rate in BEST_RATES.items()), "all", "saved",
         "all, to vanilla's average",
     )  # fmt: skip
     return table(columns, rows)

@@ -5,6 +5,7 @@ from statistics import mean, stdev
 
 from benchmarks.rlvr.campaign.plan import Planned
 from benchmarks.rlvr.campaign.results import Results, Spread, at
+from benchmarks.rlvr.campaign.variants import VANILLA
 from benchmarks.written import markdown_table
 
 NEVER = "never"
@@ -38,10 +39,17 @@ def together(steps: Sequence[float | None]) -> str:
 
 
 def overall(steps: Sequence[float | None]) -> str:
-    """Their mean with its standard error, and how many got there."""
-    reached = [paid for paid in steps if paid is not None]
-    share = f"{len(reached)} of {len(steps)} runs"
-    if not reached:
-        return share
-    error = f" ± {stdev(reached) / len(reached) ** 0.5:.0f}" if len(reached) > 1 else ""
-    return f"{mean(reached):.0f}{error}, {share}"
+    """Their mean with its standard error, and how many got there; the others count as `counted` does."""
+    reached = sum(paid is not None for paid in steps)
+    return f"{with_error(counted(steps))}, {reached} of {len(steps)} runs"
+
+
+def counted(steps: Sequence[float | None]) -> list[float]:
+    """Steps of every run; of one that never got there, all that vanilla has."""
+    return [VANILLA.steps if paid is None else paid for paid in steps]
+
+
+def with_error(values: Sequence[float]) -> str:
+    """Their mean with its standard error."""
+    error = f" ± {stdev(values) / len(values) ** 0.5:.0f}" if len(values) > 1 else ""
+    return f"{mean(values):.0f}{error}"
