@@ -96,6 +96,15 @@ def recommended(variant: Variant) -> Variant:
     )
 
 
+def decayed(variant: Variant) -> Variant:
+    """The same where the learning rate falls linearly to 0."""
+    return replace(
+        variant,
+        title=f"{variant.title}, its rate falling to 0",
+        options={"lr_scheduler_type": "linear"},
+    )
+
+
 def trained_by(variant: Variant, trainer: str, name: str, **options: Any) -> Variant:
     """The same by another algorithm."""
     return replace(variant, title=f"{variant.title} ({name})", trainer=trainer, options=options)
@@ -177,12 +186,10 @@ The tolerance is two standard errors of the guard's 1024 answers.
 RECOMMENDED = {"recommended": recommended(CYCLES[BEST])}
 """The report decides, which costs no answers; it says nothing before a run is longer than a horizon."""
 
-_FALLING = {"lr_scheduler_type": "linear"}
 DECAYED = {
-    "decayed": replace(VANILLA, title="vanilla, its rate falling to 0", options=_FALLING),
-    "decayed-cycles": replace(
-        CYCLES[BEST], title=f"{CYCLES[BEST].title}, its rate falling to 0", options=_FALLING, rival="decayed"
-    ),
+    "decayed": decayed(VANILLA),
+    "decayed-cycles": replace(decayed(CYCLES[BEST]), rival="decayed"),
+    "decayed-short": replace(decayed(CYCLES[SHORTER]), rival="decayed"),
 }
 """What takes the noise out of the last steps without any jump, and with jumps; over a run's 400 steps."""
 
