@@ -191,6 +191,16 @@ def test_an_object_that_was_replaced_is_not_taken(
         resolve(work(*in_bucket), lambda _: None)
 
 
+def test_a_worker_that_may_not_read_what_was_found_costs_an_attempt(
+    bucket: Bucket, in_bucket: list[RemoteFile], work: Work
+) -> None:
+    """Its credentials may be other ones than the API's."""
+    bucket.forbid_downloads()
+    with pytest.raises(SourceUnavailable, match=r"checkpoint 10: .* may not read s3://.* AWS_") as refused:
+        resolve(work(in_bucket[0]), lambda _: None)
+    assert not is_final(refused.value)
+
+
 def test_fetched_weights_are_checked_as_uploads_are(bucket: Bucket, work: Work, tmp_path: Path) -> None:
     bucket.put(f"10/{MODEL}", b"PK\x03\x04" + bytes(100))
     with pytest.raises(CheckpointUnusable, match=r"checkpoint 10: .* zip archive") as unusable:
@@ -247,6 +257,17 @@ def test_a_file_that_has_changed_since_submit_is_not_taken(on_disk: Path, work: 
     (on_disk / MODEL).unlink()
     with pytest.raises(CheckpointGone, match="is gone now"):
         resolve(work(pinned), lambda _: None)
+
+
+def test_a_worker_without_the_runs_folder_costs_an_attempt(on_disk: Path, work: Work, tmp_path: Path) -> None:
+    """Another worker may have it mounted."""
+    pinned = pin(on_disk, FileRoots((tmp_path,), tmp_path / "data")).model
+    (tmp_path / "runs").rename(tmp_path / "mounted elsewhere")
+    with pytest.raises(SourceUnavailable, match=r"checkpoint 10: .* NEXTRAPOLATE_FILE_ROOTS") as away:
+        resolve(work(pinned), lambda _: None)
+    assert not is_final(away.value)
+    (tmp_path / "mounted elsewhere").rename(tmp_path / "runs")
+    resolved(work(pinned))
 
 
 def test_an_upload_that_the_disk_has_lost_is_the_servers_fault(

@@ -6,7 +6,7 @@ WorkerError
 ├── CheckpointChanged     a file is not any more what it was at submit
 ├── CheckpointUnusable    what was fetched cannot be part of a checkpoint
 ├── CheckpointUnsupported what was fetched shows a feature whose delta is not B A
-├── SourceUnavailable     the Hub or the bucket does not answer
+├── SourceUnavailable     the Hub, the bucket or the folder cannot be read from here
 └── NoSuchDevice          the configured device is not on this machine
 """
 
@@ -60,7 +60,7 @@ class CheckpointUnsupported(WorkerError):
 
 
 class SourceUnavailable(WorkerError):
-    """The Hub or the bucket does not answer; another attempt may find it again."""
+    """The Hub, the bucket or the run's folder cannot be read from here; another attempt may be able to."""
 
     code = "source-unavailable"
     blame = "server"

@@ -1,6 +1,7 @@
 """Stage 1: the sources of a job become files on this machine's disk, fetched where they lie elsewhere."""
 
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -91,6 +92,13 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
 
 def _check_unchanged(step: int, path: Path, version: str | None) -> None:
     if not path.is_file():
+        run = path.parent.parent
+        if not run.is_dir():  # another worker may have it
+            raise SourceUnavailable(
+                f"checkpoint {step}: {socket.gethostname()} has no folder {run}, which was there at submit: "
+                "give every worker the folders of NEXTRAPOLATE_FILE_ROOTS, at the same paths as the API, or, "
+                "if the run was removed, upload the checkpoints to a series, which keeps them"
+            )
         raise CheckpointGone(
             f"checkpoint {step}: {path.name} was there when the job was submitted, but is gone now: submit "
             "without it, or upload the checkpoints to a series, which keeps them"

@@ -5,6 +5,7 @@ AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT_URL and so on from the environme
 own role.
 """
 
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -38,14 +39,14 @@ def pieces(file: S3File) -> Iterator[bytes]:
     """Download an object in pieces.
 
     Raises:
-        RemoteNotFound: it is gone, or this server may not read it any more.
+        RemoteNotFound: it is gone.
         RemoteChanged: there is another object of that key.
-        RemoteUnavailable: the store does not answer, or breaks off.
+        RemoteUnavailable: the store does not answer, breaks off, or does not let this machine read it.
     """
     pinned: obstore.GetOptions = {"if_match": file.etag}
     if file.version is not None:
         pinned["version"] = file.version
-    with _asking(file.bucket, file.key):
+    with _asking(file.bucket, file.key, looked_up=True):
         found = obstore.get(_store(file.bucket), file.key, options=pinned)
         for piece in found.stream(min_chunk_size=_PIECE_BYTES):
             yield bytes(piece)
@@ -65,7 +66,7 @@ def _store(bucket: str) -> S3Store:
 
 
 @contextmanager
-def _asking(bucket: str, key: str) -> Iterator[None]:
+def _asking(bucket: str, key: str, *, looked_up: bool = False) -> Iterator[None]:
     """Turn what obstore raises into the errors of this package."""
     what = f"s3://{bucket}/{key}"
     try:
@@ -73,6 +74,11 @@ def _asking(bucket: str, key: str) -> Iterator[None]:
     except (FileNotFoundError, ValueError):  # ValueError: no object can have such a key
         raise RemoteNotFound(f"there is no {what}: fix the URI") from None
     except (PermissionDeniedError, UnauthenticatedError):
+        if looked_up:  # so one machine of this server may, and it is no caller's fault that another may not
+            raise RemoteUnavailable(
+                f"{socket.gethostname()} may not read {what}, which the API has found: give the API and "
+                "every worker the same AWS_... settings, of an account that may"
+            ) from None
         raise RemoteNotFound(
             f"this server may not read {what}: fix the URI, or give the server access"
         ) from None
