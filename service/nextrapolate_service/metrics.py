@@ -50,11 +50,10 @@ def _of_jobs(found: Statistics) -> Iterator[Metric]:
         stages.add_metric([stage], _cumulative(histogram), histogram.sum)
     yield from (jobs, stages)
     yield _gauge("next_queue_depth", "Jobs that wait for a worker", found.queue_depth)
-    oldest = found.queue_oldest_seconds
     yield _gauge(
         "next_queue_oldest_seconds",
-        "How long the first waiting job has waited since it was queued (again)",
-        oldest,
+        "Longest wait of a queued job since it came, or came back",
+        found.queue_oldest_seconds,
     )
     yield _counter(
         "next_lease_expired",

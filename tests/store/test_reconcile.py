@@ -73,6 +73,17 @@ def test_a_job_that_broken_workers_give_back_goes_on_waiting(store: Store) -> No
     assert store.statistics.read().queue_oldest_seconds >= 0.3
 
 
+def test_a_job_that_comes_back_does_not_hide_that_others_wait(store_settings: StoreSettings) -> None:
+    """It is first again, with a wait that has just begun."""
+    store = impatient(store_settings)
+    held = claim(store, submit(store))
+    submit(store)
+    time.sleep(0.3)
+    store.jobs.give_up(held.job.id, held.fence, OUT_OF_MEMORY)
+    assert store.statistics.read().queue_oldest_seconds >= 0.3
+    store.close()
+
+
 def test_the_last_error_that_is_known_is_told(store_settings: StoreSettings) -> None:
     store = impatient(store_settings)
     job = submit(store)
