@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from dataclasses import dataclass
 
 from nextrapolate_service.errors import DiskReserveError
 from nextrapolate_service.settings import ServiceSettings
@@ -11,16 +12,29 @@ _LEAST_RESERVE = 2 << 30
 _RESERVE_SHARE = 0.05
 
 
-def reserve_bytes(settings: ServiceSettings) -> int:
-    """Free space below which nothing new is accepted."""
-    if settings.disk_reserve_bytes is not None:
-        return settings.disk_reserve_bytes
-    return max(_LEAST_RESERVE, int(_RESERVE_SHARE * shutil.disk_usage(settings.store.data_dir).total))
+@dataclass(frozen=True)
+class Space:
+    """What is left on the disk.
+
+    Attributes:
+        free_bytes: for an unprivileged process.
+        reserve_bytes: of this, below which nothing new is accepted.
+    """
+
+    free_bytes: int
+    reserve_bytes: int
 
 
-def free_bytes(settings: ServiceSettings) -> int:
-    """Space left on the disk for an unprivileged process."""
-    return shutil.disk_usage(settings.store.data_dir).free
+def find_space(settings: ServiceSettings) -> Space:
+    """Ask the disk.
+
+    Raises:
+        OSError: the data folder is not there.
+    """
+    disk, reserve = shutil.disk_usage(settings.store.data_dir), settings.disk_reserve_bytes
+    if reserve is None:
+        reserve = max(_LEAST_RESERVE, int(_RESERVE_SHARE * disk.total))
+    return Space(disk.free, reserve)
 
 
 def require_space(settings: ServiceSettings, coming_bytes: int = 0) -> None:
@@ -28,8 +42,10 @@ def require_space(settings: ServiceSettings, coming_bytes: int = 0) -> None:
 
     Raises:
         DiskReserveError: the reserve would be touched.
+        OSError: the data folder is not there.
     """
-    free, reserve = free_bytes(settings), reserve_bytes(settings)
+    space = find_space(settings)
+    free, reserve = space.free_bytes, space.reserve_bytes
     if free - coming_bytes < reserve:
         coming = f", and {coming_bytes >> 20} MiB are coming" if coming_bytes else ""
         raise DiskReserveError(

@@ -6,23 +6,25 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from nextrapolate_service.disk import Space
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
 
 
 class StoreMetrics(Collector):
-    """One scrape of the store; where Redis does not answer there are no statistics, and little is told."""
+    """One scrape of the store; without Redis there are no statistics, without the data folder no space."""
 
-    def __init__(self, statistics: Statistics | None, disk_free_bytes: int) -> None:
+    def __init__(self, statistics: Statistics | None, space: Space | None) -> None:
         self._statistics = statistics
-        self._disk_free_bytes = disk_free_bytes
+        self._space = space
 
     def collect(self) -> Iterator[Metric]:
         """Give each metric once."""
         works = self._statistics is not None and self._statistics.takes_writes
         yield _gauge("next_redis_up", "1 if Redis answers and accepts writes, else 0", works)
-        yield _gauge(
-            "next_disk_free_bytes", "Free space on the disk of the data folder", self._disk_free_bytes
-        )
+        if self._space is not None:
+            free, reserve = self._space.free_bytes, self._space.reserve_bytes
+            yield _gauge("next_disk_free_bytes", "Free space on the disk of the data folder", free)
+            yield _gauge("next_disk_reserve_bytes", "Free space below which nothing is accepted", reserve)
         if self._statistics is not None:
             yield from _of_jobs(self._statistics)
             used, limit = self._statistics.memory_bytes, self._statistics.memory_limit_bytes

@@ -7,6 +7,7 @@ from pathlib import Path
 from prometheus_client.core import Metric
 
 from nextrapolate.schemas import HORIZON_STEPS, JobState, Stage
+from nextrapolate_service.disk import Space
 from nextrapolate_service.metrics import StoreMetrics
 from nextrapolate_store.environment import PREFIX, SETTINGS
 from nextrapolate_store.statistics import BOUNDS, Histogram, Statistics
@@ -55,7 +56,7 @@ def test_every_metric_is_explained() -> None:
         memory_bytes=0,
         memory_limit_bytes=0,
     )
-    told = {_shown(metric) for metric in StoreMetrics(statistics, 0).collect()}
+    told = {_shown(metric) for metric in StoreMetrics(statistics, Space(0, 0)).collect()}
     explained = set(re.findall(r"^\| `(next_\w+)(?:\{\w+\})?` \|", GUIDE, flags=re.M))
     assert explained == told
 

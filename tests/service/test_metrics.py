@@ -1,5 +1,6 @@
 """/metrics: what Prometheus reads, and who may."""
 
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -34,6 +35,7 @@ NAMES = {
     "next_redis_memory_bytes",
     "next_redis_memory_limit_bytes",
     "next_disk_free_bytes",
+    "next_disk_reserve_bytes",
 }
 
 
@@ -142,4 +144,16 @@ def test_without_redis_it_says_so_and_no_more(settings: ServiceSettings) -> None
     with TestClient(create_app(nowhere)) as client:
         lines = [line for line in client.get("/metrics").text.splitlines() if not line.startswith("#")]
     assert lines[0] == "next_redis_up 0.0"
-    assert [line.split()[0] for line in lines] == ["next_redis_up", "next_disk_free_bytes"]
+    assert {line.split()[0] for line in lines[1:]} == {"next_disk_free_bytes", "next_disk_reserve_bytes"}
+
+
+@pytest.mark.parametrize("reserve", [None, 1 << 40])
+def test_the_reserve_of_the_disk_is_told(
+    settings: ServiceSettings, api_key: str, reserve: int | None
+) -> None:
+    """It depends on the disk, so an alert can be written for none without it."""
+    own = replace(settings, disk_reserve_bytes=reserve)
+    with TestClient(create_app(own), headers={"Authorization": f"Bearer {api_key}"}) as client:
+        told = scrape(client)["next_disk_reserve_bytes", ""]
+    disk = shutil.disk_usage(settings.store.data_dir)
+    assert told == (reserve or max(2 << 30, int(disk.total * 0.05)))

@@ -14,7 +14,7 @@ from fixtures.problems import problem
 from fixtures.s3 import Bucket
 
 from nextrapolate_service.app import create_app
-from nextrapolate_service.disk import free_bytes
+from nextrapolate_service.disk import find_space
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.records import HubFile, S3File
 from nextrapolate_store.remote import buckets
@@ -252,7 +252,7 @@ def test_a_disk_without_room_for_the_weights_is_told(
     reader: TestClient, hub: Hub, settings: ServiceSettings, store: Store, api_key: str, tmp_path: Path
 ) -> None:
     hub.push("org/run", "main", run_files())
-    reserve = free_bytes(settings) - (64 << 20)
+    reserve = find_space(settings).free_bytes - (64 << 20)
     tight = replace(settings, hub_endpoint=hub.url, disk_reserve_bytes=reserve, max_upload_bytes=1 << 40)
     hub.commits["org/run"] = {
         commit: {path: (_Huge() if path.endswith(MODEL) else data) for path, data in files.items()}

@@ -8,7 +8,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from nextrapolate_service.auth import bearer, find_key, let_in
 from nextrapolate_service.dependencies import PerhapsStore, Probing, Settings
-from nextrapolate_service.disk import free_bytes
+from nextrapolate_service.disk import Space, find_space
 from nextrapolate_service.metrics import StoreMetrics, registry_of
 from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_service.opening import Opening
@@ -41,7 +41,7 @@ async def get_metrics(
 
     def look() -> bytes:
         statistics = _statistics(request, credentials, opening, settings)
-        return generate_latest(registry_of(StoreMetrics(statistics, free_bytes(settings))))
+        return generate_latest(registry_of(StoreMetrics(statistics, _space(settings))))
 
     return Response(await probes.run(look), media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
@@ -59,4 +59,11 @@ def _statistics(
         let_in(request, store, settings, find_key(request, credentials, store), [Scope.METRICS])
         return store.statistics.read()
     except (StoreUnavailable, StoreLost, StoreIncompatible, StoreMismatched):
+        return None
+
+
+def _space(settings: ServiceSettings) -> Space | None:
+    try:
+        return find_space(settings)
+    except OSError:
         return None
