@@ -137,22 +137,31 @@ def test_where_redis_takes_no_writes_what_needs_none_is_answered(
     assert client.delete(series).status_code == (404 if deleted == 204 else 204)
 
 
+@pytest.mark.parametrize("is_mount_point", [True, False])
 def test_while_the_data_folder_is_away_nothing_is_accepted_and_nothing_written(
-    client: TestClient, settings: ServiceSettings, tmp_path: Path
+    client: TestClient, settings: ServiceSettings, tmp_path: Path, is_mount_point: bool
 ) -> None:
+    """Whether it is the mount point itself, or lies within what is mounted."""
     body = client.get(f"/jobs/{submit(client)}").json()
     series, folder = f"/series/{body['series']}", settings.store.data_dir
     folder.rename(tmp_path / "unmounted")
-    folder.mkdir()
+    if is_mount_point:
+        folder.mkdir()
     for answer in (
         client.post("/jobs", json={"series": body["series"], "method": {"name": "none"}}),
         client.post("/series", json={"name": "run"}),
         client.put(f"{series}/checkpoints/30/adapter_config.json", content=CONFIG),
+        client.post(f"{series}/jumps", json={"step": 20, "job": body["id"]}),
         client.delete(series),
     ):
         assert problem(answer, 503, "store-mismatched", blame="server").retryable
+    metrics = client.get("/metrics").text
+    assert "next_redis_up 1.0" in metrics
+    assert ("next_disk_free_bytes" in metrics) == is_mount_point
     assert list(folder.rglob("*")) == []
-    shutil.rmtree(folder)
+    if is_mount_point:
+        folder.rmdir()
+    assert not folder.exists()
     (tmp_path / "unmounted").rename(folder)
     assert client.get(series).is_success
     assert submit(client)

@@ -49,6 +49,7 @@ def create_series(
     """Announce a run whose checkpoints will be posted."""
     if request.lora_config is not None:
         checked_facts(request.lora_config)
+    store.check_folder()
     require_space(settings)
     series = series_view(store.series.create(tenant, request))
     response.headers["Location"] = f"/series/{series.id}"
@@ -118,6 +119,7 @@ async def put_checkpoint_file(
     """
     expected_sha256 = uploads.announced_digest(content_digest)
     uploads.check_length(file, content_length, settings)
+    await run_in_threadpool(store.check_folder)
     await run_in_threadpool(require_space, settings, content_length or 0)
     place = await run_in_threadpool(store.series.place, tenant, series_id, step)
     receiver = uploads.Receiver(store, settings, place, file)
@@ -164,5 +166,6 @@ def record_jump(
 
     Later increments are measured from that adapter, and nothing has to be uploaded again.
     """
+    store.check_folder()
     require_space(settings)
     return series_view(store.series.add_jump(tenant, series_id, request.step, request.job))
