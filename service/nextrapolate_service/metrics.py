@@ -58,6 +58,9 @@ def _of_jobs(found: Statistics) -> Iterator[Metric]:
         found.queue_oldest_seconds,
     )
     yield _counter(
+        "next_attempts_failed", "Attempts that ended with an error in the server", found.attempts_failed
+    )
+    yield _counter(
         "next_lease_expired",
         "Claims that expired because their worker's heartbeat stopped",
         found.lease_expired,

@@ -27,6 +27,8 @@ class Statistics:
 
     jobs: Mapping[JobState, int]
     """How many came to each state; a job may come to one again."""
+    attempts_failed: int
+    """Attempts that ended with an error in the server, which their workers have told."""
     lease_expired: int
     fence_refused: int
     republished: int
@@ -70,6 +72,7 @@ class StatisticsStore:
 
         return Statistics(
             jobs={state: counted(f"jobs:{state}") for state in JobState},
+            attempts_failed=counted("attempts_failed"),
             lease_expired=counted("lease_expired"),
             fence_refused=counted("fence_refused"),
             republished=counted("republished"),

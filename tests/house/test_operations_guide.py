@@ -45,6 +45,7 @@ def test_every_metric_is_explained() -> None:
     nothing = Histogram((0,) * (len(BOUNDS) + 1), 0.0)
     statistics = Statistics(
         jobs=dict.fromkeys(JobState, 0),
+        attempts_failed=0,
         lease_expired=0,
         fence_refused=0,
         republished=0,

@@ -27,6 +27,7 @@ NAMES = {
     "next_queue_depth",
     "next_queue_oldest_seconds",
     "next_job_stage_seconds",
+    "next_attempts_failed_total",
     "next_lease_expired_total",
     "next_fence_refused_total",
     "next_republished_total",

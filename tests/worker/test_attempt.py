@@ -99,9 +99,20 @@ def test_a_second_wake_up_does_nothing(
     assert store.jobs.get("default", job.id).attempt == 1
 
 
+def endings(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
+    """The levels and words of the lines that say how attempts ended."""
+    logged = [(record.levelno, record.getMessage()) for record in caplog.records]
+    return [(level, message) for level, message in logged if " after " in message]
+
+
 def test_the_users_mistake_fails_at_once_and_says_what(
-    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
+    store: Store,
+    store_settings: StoreSettings,
+    hatched_nursery: Nursery,
+    run_folder: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO, "nextrapolate_worker.attempt")
     job = submit(store, run_folder, QUICK)
     model = run_folder / "checkpoint-50" / "adapter_model.safetensors"
     model.write_bytes(model.read_bytes()[:-100])
@@ -111,6 +122,9 @@ def test_the_users_mistake_fails_at_once_and_says_what(
     assert failed.error is not None
     assert failed.error.blame == "user"
     assert "50" in failed.error.detail
+    ((level, message),) = endings(caplog)
+    assert level == logging.INFO, "an operator cannot mend it"
+    assert message.endswith(f"{failed.error.code}: {failed.error.detail}")
 
 
 def test_an_uploaded_file_is_named_by_its_step(
@@ -139,7 +153,11 @@ def test_an_uploaded_file_is_named_by_its_step(
 
 
 def test_a_killed_child_costs_an_attempt_and_no_more(
-    store: Store, store_settings: StoreSettings, hatched_nursery: Nursery, run_folder: Path
+    store: Store,
+    store_settings: StoreSettings,
+    hatched_nursery: Nursery,
+    run_folder: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     job = submit(store, run_folder, ENDLESS)
     for attempt in range(1, store_settings.max_attempts + 1):
@@ -153,6 +171,9 @@ def test_a_killed_child_costs_an_attempt_and_no_more(
     assert error is not None
     assert (error.code, error.blame) == ("child-died", "server")
     assert "memory" in error.detail
+    told = endings(caplog)
+    assert [level for level, _ in told] == [logging.WARNING] * store_settings.max_attempts
+    assert all(message.endswith(f"child-died: {error.detail}") for _, message in told)
 
 
 @pytest.mark.integration
@@ -238,6 +259,21 @@ def test_a_child_that_hangs_costs_an_attempt_and_no_more(
     assert (failed.error.code, failed.error.blame) == ("child-hung", "server")
     assert told in failed.error.detail
     assert children() == before
+
+
+def test_a_worker_that_has_lost_its_job_warns_of_it(
+    store: Store,
+    store_settings: StoreSettings,
+    hung_nursery: Nursery,
+    run_folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    job = submit(store, run_folder, QUICK)
+    frozen = WorkerSettings(replace(store_settings, lease_seconds=0.1), CPU)  # for longer than its lease
+    run_job(store, frozen, hung_nursery, job.id, threading.Event())
+    ((level, message),) = endings(caplog)
+    assert level == logging.WARNING
+    assert message.startswith("lost the lease after ")
 
 
 def test_a_machine_that_lacks_something_costs_no_attempt(

@@ -18,7 +18,7 @@ from nextrapolate_store.logs import about
 from nextrapolate_store.one_by_one import OneByOne
 from nextrapolate_store.records import Beat, Claim
 from nextrapolate_store.store import Store
-from nextrapolate_worker.lease import Lease, Stopped
+from nextrapolate_worker.lease import LOST, Lease, Stopped
 from nextrapolate_worker.messages import Done, Failed, Progress, Ready, Start
 from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
@@ -78,11 +78,20 @@ def run_job(
             except OSError as error:
                 outcome = _not_begun(error, machine=True)
         ending = lease.settle(outcome, stopwatch.stop())
-        _log.info("%s after %.1f s", ending, time.monotonic() - started)
+        _tell(ending, time.monotonic() - started, outcome)
         if isinstance(outcome, Failed) and (broken or outcome.machine):
             store.job_folders.discard_attempt(job_id, claim.fence)
             _log.error("this machine takes no job for %g s: %s", _REST_SECONDS, outcome.error.detail)
             stopping.wait(_REST_SECONDS)
+
+
+def _tell(ending: str, seconds: float, outcome: Done | Failed | Beat | Stopped) -> None:
+    """Log how the attempt ended: as a warning where that was no caller's doing."""
+    if isinstance(outcome, Failed):
+        level = logging.WARNING if outcome.error.blame == "server" else logging.INFO
+        _log.log(level, "%s after %.1f s: %s: %s", ending, seconds, outcome.error.code, outcome.error.detail)
+    else:
+        _log.log(logging.WARNING if ending == LOST else logging.INFO, "%s after %.1f s", ending, seconds)
 
 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:

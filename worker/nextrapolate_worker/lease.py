@@ -15,6 +15,9 @@ _log = logging.getLogger(__name__)
 _PROGRESS_SECONDS = 1.0
 """News of progress is passed on at most this often: every beat costs Redis a flush to disk."""
 
+LOST = "lost the lease"
+"""How an attempt ends that this worker can settle no more: the job is another's by now."""
+
 
 class Stopped:
     """How an attempt ended whose worker was asked to stop: somebody else has to do it."""
@@ -79,7 +82,7 @@ class Lease:
             case Stopped():
                 return self._say("given back", lambda: self._release("its worker was stopped"))
             case _:
-                return "lost the lease"
+                return LOST
 
     def _commit(self, artifacts: Mapping[str, FileInfo], seconds: Mapping[Stage, float]) -> bool:
         committed = self._jobs.commit(self._job_id, self._fence, artifacts, seconds)
@@ -102,4 +105,4 @@ class Lease:
             except StoreUnavailable as error:
                 _log.warning("not settled yet, trying again: %s", error)
                 time.sleep(_PROGRESS_SECONDS)
-        return "lost the lease"
+        return LOST

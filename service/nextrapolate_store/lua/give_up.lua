@@ -8,6 +8,7 @@ local id, fence, error, max_attempts = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[
 if not held(id, fence) then
   return get(id, 'state')
 end
+count('attempts_failed')
 set(id, 'last_error', error)
 local rest = math.min(ARGV[5] * 4 ^ (get(id, 'attempt') - 1), tonumber(ARGV[6]))
 return end_attempt(id, max_attempts, cjson.decode(error).detail, rest)
