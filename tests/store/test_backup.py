@@ -62,6 +62,7 @@ def test_what_was_deleted_stays_so_and_all_else_comes_back_with_its_files(
     sweeping: Store, store_settings: StoreSettings, tmp_path: Path
 ) -> None:
     (tmp_path / "backup").mkdir()
+    (tmp_path / "data" / "api_key").write_text("nx_local_secret")
     kept, deleted = series_of(sweeping, b"kept"), series_of(sweeping, b"deleted")
     assert back_up(tmp_path) == 0
     sweeping.series.delete(TENANT, deleted)
@@ -73,6 +74,7 @@ def test_what_was_deleted_stays_so_and_all_else_comes_back_with_its_files(
 
     shutil.rmtree(tmp_path / "data")
     (tmp_path / "backup").rename(tmp_path / "data")
+    assert (tmp_path / "data" / "api_key").read_text() == "nx_local_secret"
     with Redis.from_url(store_settings.redis_url) as redis:
         redis.flushall()
     Store.rebuild(store_settings, add_missing=False)
