@@ -42,7 +42,7 @@ def registry_of(metrics: StoreMetrics) -> CollectorRegistry:
 
 
 def _of_jobs(found: Statistics) -> Iterator[Metric]:
-    jobs = CounterMetricFamily("next_jobs", "Jobs that reached a state", labels=["state"])
+    jobs = CounterMetricFamily("next_jobs", "How often jobs came to a state", labels=["state"])
     for state, count in found.jobs.items():
         jobs.add_metric([state], count)
     stages = HistogramMetricFamily(
