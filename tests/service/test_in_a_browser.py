@@ -1,6 +1,5 @@
 """The pages in a real Chromium: what people do with them, and what the pages must never do."""
 
-import time
 from collections.abc import Callable
 
 import pytest
@@ -106,7 +105,7 @@ def test_progress_is_live_through_a_restart_of_the_server(
 
     site.stop()
     store.jobs.beat(job, claim.fence, stage=Stage.FIT, progress=0.6)
-    time.sleep(1.0)  # long enough for the page to notice that nobody is there
+    expect(visit.page.get_by_role("alert")).to_be_visible()
     site.start()
     expect(visit.page.locator("#percent")).to_have_text("60 %")
     expect(visit.page.get_by_role("status")).to_contain_text("Fitting the method")

@@ -9,6 +9,7 @@ from fixtures.reports import comparison, extrapolation, inspection
 from fixtures.site import Site
 from playwright.sync_api import Page, Route, expect
 
+from nextrapolate.schemas import Stage
 from nextrapolate_store.store import Store
 
 pytestmark = pytest.mark.integration
@@ -132,6 +133,22 @@ def test_a_click_into_a_table_does_not_stop_it(visit: Visit, store: Store, submi
     assert page.evaluate("document.activeElement.id") == "jobs"
 
 
+def test_a_list_goes_on_after_a_job_was_opened_in_a_tab(visit: Visit, store: Store, submit: Submit) -> None:
+    job = submit(method=LINE)
+    page = visit.page
+    _open_with_its_time_held(visit, "/")
+    link = page.get_by_role("link", name=job[-8:])
+    with page.context.expect_page() as tab:
+        link.click(modifiers=["Control"])
+    tab.value.close()
+    page.bring_to_front()
+    submit(method=LINE)  # and moves the row down
+    assert store.jobs.claim(job, "test")
+    page.clock.run_for(OFTEN)
+    expect(page.locator("tbody tr", has_text=job[-8:])).to_contain_text("running")
+    expect(link).to_be_focused()
+
+
 def test_a_list_of_finished_jobs_hears_of_new_ones(visit: Visit, client: TestClient, submit: Submit) -> None:
     client.post(f"/jobs/{submit(method=LINE)}/cancel")
     page = visit.page
@@ -155,15 +172,101 @@ def test_a_job_that_is_given_back_is_seen_to_wait_again(visit: Visit, store: Sto
         expect(status).to_contain_text("Waiting")
 
 
-def test_a_job_says_that_it_has_lost_the_server(visit: Visit, site: Site, submit: Submit) -> None:
-    visit.open(f"/jobs/{submit(method=LINE)}")
+@pytest.mark.parametrize("path", ["/", "/jobs/{job}"])
+def test_a_page_says_that_it_has_lost_the_server(visit: Visit, site: Site, submit: Submit, path: str) -> None:
+    visit.open(path.format(job=submit(method=LINE)))
     lost = visit.page.get_by_role("alert")
     expect(lost).to_be_hidden()
     site.stop()
-    expect(lost).to_have_text("No connection, trying again…")
+    expect(lost).to_contain_text("could not be renewed")
     site.start()
     expect(lost).to_be_hidden()
     visit.complaints.clear()  # a browser says itself that a connection was lost
+
+
+def test_a_run_that_is_deleted_says_so(visit: Visit, client: TestClient, series_id: str) -> None:
+    visit.open(f"/series/{series_id}")
+    assert client.delete(f"/series/{series_id}").is_success
+    expect(visit.page.get_by_role("alert")).to_contain_text(series_id)
+    expect(visit.page.get_by_role("link", name="Extrapolate", exact=True)).to_have_count(0)
+    visit.complaints.clear()  # a browser says itself that there was a 404
+
+
+def test_many_jobs_in_tabs_leave_the_server_reachable(visit: Visit, store: Store, submit: Submit) -> None:
+    jobs = [submit(method=LINE) for _ in range(7)]
+    tabs = [visit.page.context.new_page() for _ in jobs]
+    for job, tab in zip(jobs, tabs, strict=True):
+        tab.goto(f"{visit.url}/jobs/{job}")
+    visit.open("/")
+    assert store.jobs.claim(jobs[0], "test")
+    expect(tabs[0].get_by_role("status")).to_contain_text("Starting")
+
+
+@pytest.mark.parametrize(
+    "fault", [lambda route: route.fulfill(status=503), lambda _: None], ids=["refused", "no answer"]
+)
+def test_a_jobs_end_is_shown_although_the_first_request_for_it_fails(
+    visit: Visit, store: Store, submit: Submit, finish: Finish, fault: Callable[[Route], None]
+) -> None:
+    job = submit(method=LINE)
+    visit.open(f"/jobs/{job}")
+    claim = store.jobs.claim(job, "test")
+    expect(visit.page.get_by_role("status")).to_contain_text("Starting")
+    visit.page.route(visit.page.url, fault, times=1)
+    finish(job, report=extrapolation(), claim=claim)
+    expect(visit.page.get_by_role("status")).to_contain_text("Done")
+    visit.complaints.clear()  # a browser says itself that there was a 503
+
+
+def test_a_late_answer_does_not_undo_a_jobs_end(
+    visit: Visit, store: Store, submit: Submit, finish: Finish
+) -> None:
+    job = submit(method=LINE)
+    page = visit.page
+    visit.open(f"/jobs/{job}")
+    held: list[Route] = []
+    page.route(page.url, lambda route: held.append(route), times=1)
+    claim = store.jobs.claim(job, "test")
+    while not held:
+        page.wait_for_timeout(50)
+    late = held[0].fetch()
+    finish(job, report=extrapolation(), claim=claim)
+    page.wait_for_timeout(3_000)
+    held[0].fulfill(response=late)
+    page.wait_for_timeout(500)
+    expect(page.get_by_role("status")).to_contain_text("Done")
+
+
+def test_a_waiting_job_moves_up(visit: Visit, submit: Submit, finish: Finish) -> None:
+    ahead, job = submit(method=LINE), submit(method=LINE)
+    visit.open(f"/jobs/{job}")
+    expect(visit.page.get_by_role("status")).to_contain_text("1 job is ahead of it")
+    finish(ahead, report=extrapolation())
+    expect(visit.page.get_by_role("status")).to_contain_text("It is next")
+
+
+def test_the_focus_stays_on_a_jobs_page_to_its_end(visit: Visit, submit: Submit, finish: Finish) -> None:
+    job = submit(method=LINE)
+    visit.open(f"/jobs/{job}")
+    again = visit.page.get_by_role("link", name="Run again with other parameters")
+    again.focus()
+    finish(job, report=extrapolation())
+    expect(visit.page.get_by_role("link", name="Open the report")).to_be_visible()
+    expect(again).to_be_focused()
+
+
+def test_what_is_read_aloud_is_not_said_again_while_the_bar_moves(
+    visit: Visit, store: Store, submit: Submit
+) -> None:
+    job = submit(method=LINE)
+    claim = store.jobs.claim(job, "test")
+    assert claim is not None
+    store.jobs.beat(job, claim.fence, stage=Stage.EXTRACT, progress=0.3)
+    visit.open(f"/jobs/{job}")
+    visit.page.evaluate("said = document.querySelector('[role=status]')")
+    store.jobs.beat(job, claim.fence, stage=Stage.EXTRACT, progress=0.4)
+    expect(visit.page.locator("#percent")).to_have_text("40 %")
+    assert visit.page.evaluate("said.isConnected")
 
 
 def test_a_job_leads_to_the_sign_in_once_the_session_has_ended(

@@ -1,13 +1,13 @@
 """The page of all jobs, and that of one."""
 
-from typing import Annotated, get_args
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 from pydantic import BeforeValidator
 
 from nextrapolate.reading import read
-from nextrapolate.schemas import JobEvent, JobState
+from nextrapolate.schemas import JobState
 from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages import wording
@@ -24,8 +24,6 @@ shared = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 AnyState = Annotated[JobState | None, Query(), BeforeValidator(lambda chosen: chosen or None)]
 """A state to look for; the empty choice stands for all of them."""
-_EVENT_TYPES = get_args(JobEvent.model_fields["type"].annotation)
-_FINAL_STATES = [state.value for state in JobState if state.is_final]
 
 
 @router.get("/")
@@ -68,9 +66,6 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         situation=wording.situation(job, events),
         advice=wording.advice(job),
         timeline=wording.timeline(events),
-        seen=events[-1].id if events else "",
-        event_types=_EVENT_TYPES,
-        final_states=_FINAL_STATES,
         report=found.report,
         unreadable=found.unreadable,
         reading=read(found.report) if found.report else None,

@@ -1,104 +1,55 @@
-// Keeps what a page shows up to date. Every page is whole without it.
+// Keeps what a page shows up to date: the page is asked for again now and then. It is whole without this.
 
-const RETRY_MS = 2000;
+const PATIENCE_MS = 10_000; // a network may forget a connection, and tell neither end
 
 const main = () => document.querySelector("main");
-const regions = () => main().querySelectorAll(".scroll[id]");
 
-/** Give the page as it is now, or nothing where the server does not: the next news bring the next attempt. */
+/** Give the page's content as it is now, or nothing where the server does not. */
 async function newest() {
   try {
-    const response = await fetch(location.href, { headers: { Accept: "text/html" } });
+    const signal = AbortSignal.timeout(PATIENCE_MS);
+    const response = await fetch(location.href, { headers: { Accept: "text/html" }, signal });
     if (response.redirected) return void location.assign(response.url); // the session has ended: sign in
-    if (response.ok) return new DOMParser().parseFromString(await response.text(), "text/html");
+    const isGone = response.status === 404; // which the page that came instead says
+    if (!response.ok && !isGone) return;
+    return new DOMParser().parseFromString(await response.text(), "text/html").querySelector("main");
   } catch {
     // the server is away
   }
 }
 
-/** Set a page's content in place of the old; focus and scrolled tables stay where they were. */
-function put(page) {
+/** Show newer content; the focus stays where it was. */
+function put(now) {
   const focused = document.activeElement?.id;
-  const scrolled = new Map([...regions()].map((region) => [region.id, region.scrollLeft]));
-  main().replaceWith(page.querySelector("main"));
-  for (const region of regions()) region.scrollLeft = scrolled.get(region.id) ?? 0;
+  become(main(), now);
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-/** Renew a job's page, once nobody marks text on it. */
-async function renew() {
-  const page = !isSelecting() && (await newest());
-  if (isSelecting()) setTimeout(renew, RETRY_MS); // even if that began while the server answered
-  else if (page) put(page);
+/** Make a node what another is, and leave what they share as it stands: typed, scrolled, read aloud once. */
+function become(old, now) {
+  if (old.isEqualNode(now)) return;
+  const isAnother = old.nodeName !== now.nodeName || old.id !== now.id || old.href !== now.href;
+  // A link that leads elsewhere is another one: who has the focus on it would follow it.
+  if (isAnother || now.nodeName === "#text") return old.replaceWith(now);
+  for (const name of old.getAttributeNames()) if (!now.hasAttribute(name)) old.removeAttribute(name);
+  for (const { name, value } of now.attributes) old.setAttribute(name, value);
+  const [had, has] = [[...old.childNodes], [...now.childNodes]];
+  for (const [place, child] of has.entries()) had[place] ? become(had[place], child) : old.append(child);
+  for (const child of had.slice(has.length)) child.remove();
 }
 
-/** Tell whether somebody has marked text, to copy it. */
-function isSelecting() {
-  const selection = getSelection();
-  return !selection.isCollapsed && main().contains(selection.anchorNode);
-}
-
-/** Tell whether an event's id, milliseconds and a count, is later than another. */
-function isLater(id, than) {
-  const [a, b] = [id, than || "0-0"].map((text) => text.split("-").map(Number));
-  return a[0] > b[0] || (a[0] === b[0] && a[1] > b[1]);
-}
-
-/**
- * Follow a job's events until it has ended, through restarts of the server.
- *
- * Its page names their address, their types, since a browser hears of no others, and the states that are final.
- */
-function follow(job) {
-  const source = new EventSource(job.events);
-  const hear = (event) => {
-    const told = JSON.parse(event.data);
-    if (isLater(event.lastEventId, main().dataset.seen)) {
-      main().dataset.seen = event.lastEventId;
-      if (event.type === "progress") show(told);
-      else renew();
-    }
-    if (job.finalStates.split(" ").includes(told.state)) source.close();
-  };
-  for (const type of job.eventTypes.split(" ")) source.addEventListener(type, hear);
-  source.addEventListener("open", () => sayLost(false));
-  source.addEventListener("error", () => {
-    sayLost(true);
-    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again by itself
-    renew();
-    setTimeout(() => follow(job), RETRY_MS);
-  });
-}
-
-/** Say that what is shown may be old, or that it is not. */
-function sayLost(lost) {
-  const line = document.querySelector("#lost");
-  if (line) line.hidden = !lost;
-}
-
-/** Show how far a job is: the bar moves, and what is read aloud changes with the stage. */
-function show(event) {
-  const bar = document.querySelector("#progress");
-  if (!bar) return void renew();
-  bar.value = event.progress;
-  document.querySelector("#percent").textContent = `${Math.round(event.progress * 100)} %`;
-  if (event.stage && bar.dataset.stage !== event.stage) renew();
-}
-
-/** Tell whether a list would change under somebody's hands. */
+/** Tell whether a change would come under somebody's hands, or be seen by nobody. */
 function isBusy() {
-  const inUse = document.activeElement?.closest("main :is(a, button, input, select)");
-  return document.hidden || inUse || isSelecting() || main().querySelector(":checked:not(option)");
+  const selection = getSelection();
+  const isMarking = !selection.isCollapsed && main().contains(selection.anchorNode);
+  return document.hidden || isMarking || main().querySelector(":checked:not(option)");
 }
 
-/** Renew a list now and then: often while something runs, seldom for what may yet begin. */
-function keepListFresh() {
-  setTimeout(async () => {
-    const page = !isBusy() && (await newest());
-    if (page && !isBusy()) put(page); // somebody may have begun while the server answered
-    keepListFresh();
-  }, 1000 * main().dataset.renewSeconds);
+// One request after another, so that no answer overtakes another, and as long as the page says that it may change.
+while (main().dataset.renewSeconds) {
+  await new Promise((over) => setTimeout(over, 1000 * main().dataset.renewSeconds));
+  if (isBusy()) continue;
+  const now = await newest();
+  document.querySelector("#lost").hidden = Boolean(now);
+  if (now && !isBusy()) put(now); // somebody may have begun while the server answered
 }
-
-if (main().dataset.events) follow(main().dataset); // it stays with this function when the page is renewed
-if (main().dataset.renewSeconds) keepListFresh();
