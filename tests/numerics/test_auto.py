@@ -156,6 +156,23 @@ def test_auto_is_its_equations(steps: list[int], jumped: bool, tmp_path: Path) -
         np.testing.assert_allclose(vector, expected[name], rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize("counted_from", [0, 1000])
+def test_a_run_that_continues_an_adapter_is_as_old_as_its_series(counted_from: int, tmp_path: Path) -> None:
+    """Its drift is measured from the first checkpoint, whatever step that has; so is its age."""
+    short = write_run(tmp_path / "short", [10, 20, 40, 50, 60, 70], init_lora_weights=False)
+    for files in checkpoints(short):
+        shutil.copytree(files.model.parent, tmp_path / "run" / f"checkpoint-{counted_from + files.step}")
+    run, begun = tmp_path / "run", counted_from + 10
+    way = dense_drift(run)
+    drift = by_module(run, {step - begun: way[step] - way[begun] for step in way if step})
+    expected = dense_auto({name: drift[name] for name in (Q, DOWN)}, 30)
+    trajectory = Trajectory.open(checkpoints(run))
+    actual = by_name(Auto().fit(extract(trajectory, Auto(), 30), 30), trajectory)
+    assert actual.keys() == {Q, DOWN}
+    for name, vector in actual.items():
+        np.testing.assert_allclose(vector, expected[name], rtol=1e-5, atol=1e-8)
+
+
 def test_a_straight_line_is_recovered(tmp_path: Path) -> None:
     step = torch.randn(24, 4, generator=torch.Generator().manual_seed(1))
     run = walk(tmp_path / "run", range(10, 90, 10), lambda _, shape: step.repeat(2, 1)[: shape[0]])

@@ -53,6 +53,11 @@ class Drift:
         """Step of the last checkpoint."""
         return self.steps[-1]
 
+    @cached_property
+    def ages(self) -> tuple[int, ...]:
+        """(c + 1) steps since the origin: a run that continues an adapter may go on with its numbers."""
+        return tuple(step - self.steps[0] for step in self.steps)
+
     @property
     def last_point(self) -> int:
         """Index of the last checkpoint among the points."""

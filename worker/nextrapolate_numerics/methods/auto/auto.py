@@ -5,9 +5,9 @@ ahead. With P what it predicted and T what came, its error on a module is
 
     E = sum w |P - T|^2 / sum w |T|^2,    w = (t_i / t_c)^10 ((t_e - t_i) / h)^0.5
 
-and its share of the module's update is in proportion to prior E^-16, a likelihood raised to a power: the best
-lead, those as good are averaged, and one that was exact takes all. No jump is a candidate too, with E = 1.
-The mean is then stretched by the amplitude
+with steps counted from the origin. Its share of the module's update is in proportion to prior E^-16, a
+likelihood raised to a power: the best lead, those as good are averaged, and one that was exact takes all. No
+jump is a candidate too, with E = 1. The mean is then stretched by the amplitude
 
     s = (r + r_all / 2) / (1 + 1 / 2),    r = sum w <P, T> / sum w |P|^2,    0 <= r_all <= 1,    0 <= s <= 2 r
 

@@ -38,9 +38,9 @@ class Candidates:
         last = len(drift.steps) - 1
         back = [1 << power for power in range(last.bit_length()) if 1 << power < last]
         windows = tuple(drift.last_step - drift.steps[last - count] for count in (*back, last))
-        steps = torch.tensor([*drift.steps, drift.last_step + horizon_steps], dtype=torch.float64)
+        ages = torch.tensor([*drift.ages, drift.ages[-1] + horizon_steps], dtype=torch.float64)
         return cls(
-            drift, horizon_steps, windows, torch.stack([memory.covariance(steps) for memory in _MEMORIES])
+            drift, horizon_steps, windows, torch.stack([memory.covariance(ages) for memory in _MEMORIES])
         )
 
     @property

@@ -1,6 +1,6 @@
 """Kriging in time: the best linear prediction of an increment from earlier ones.
 
-The drift's velocity is taken for a random process that remembers: at two steps s <= t
+The drift's velocity is taken for a random process that remembers: at steps s <= t since the drift's origin
 
     <v(s), v(t)> = (s / t)^f + m exp(-(t - s) / 10) + n delta(t - s)
 

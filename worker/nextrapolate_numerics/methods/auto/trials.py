@@ -42,7 +42,7 @@ def trials(candidates: Candidates) -> list[Trial]:
     found = []
     drift = candidates.drift
     for known in _some(origins(drift), _MAX_ORIGINS):
-        age = (drift.steps[known] / drift.last_step) ** _RECENCY
+        age = (drift.ages[known] / drift.ages[-1]) ** _RECENCY
         ahead = _some(list(increments(drift, known, candidates.horizon_steps, age)), _MAX_ENDS)
         predictions = candidates.predictions(known, [end for end, _, _ in ahead])
         for (end, _, weight), predicted in zip(ahead, predictions, strict=True):
