@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from fixtures.client_examples import write_checkpoints
-from fixtures.read_reports import CASES, extrapolated
-from fixtures.reports import comparison, extrapolation, inspection
+from fixtures.read_reports import CASES, compared, extrapolated
+from fixtures.reports import comparison, extrapolation, inspection, scored
 
 from nextrapolate.evidence import backtest
 from nextrapolate.methods import make_method
@@ -16,6 +16,7 @@ from nextrapolate.schemas import (
     ChoiceReport,
     Comparison,
     ExpoMethod,
+    MethodScores,
     Report,
     RunBreak,
     WeightExtrapolationMethod,
@@ -232,6 +233,50 @@ def test_a_backtest_is_read_by_its_best_method() -> None:
 
 
 @pytest.mark.parametrize(
+    ("relative_errors", "tone", "headline"),
+    [
+        ({"auto": 0.955, "relex": 0.99}, "good", "A method beats no jump."),
+        ({"auto": 0.965, "relex": 0.99}, "unknown", "No better than chance."),
+        ({"auto": 0.996, "relex": 0.999}, "bad", "No method beats no jump."),
+        ({"auto": 0.965, "none": 1.0}, "good", "A method beats no jump."),
+        ({"soup": 0.5, "auto": 0.965}, "good", "A method beats no jump."),
+        ({"auto": 0.996, "none": 1.0}, "bad", "No method beats no jump."),
+    ],
+)
+def test_the_best_of_many_has_to_be_closer_than_one_method_alone(
+    relative_errors: dict[str, float], tone: str, headline: str
+) -> None:
+    """Chance alone brings the best of many below .995; `none` and averages are not among those."""
+    reading = read(compared(**relative_errors))
+    assert (reading.tone, reading.headline) == (tone, headline)
+
+
+def test_an_average_is_scored_but_never_the_best() -> None:
+    reading = read(compared(soup=0.5, autoregression=0.6, relex=0.7, none=1.0))
+    assert reading.why.startswith("autoregression came 40% closer")
+    assert reading.why.endswith(
+        "Second best: relex (0.70). soup came closer (0.50), but forecasts nothing: no backtest can judge it."
+    )
+    assert "4 of 4 methods were scored" in reading.worked
+    last = read(compared(autoregression=0.6, soup=0.8, none=1.0)).why
+    assert last.endswith("Second best: none (1.00).")
+    assert read(compared(soup=0.5, wsm=0.6)).why == "These forecast nothing: soup, wsm."
+
+
+def test_another_method_is_advised_only_where_it_does_better_than_chance() -> None:
+    def advised(*rivals: MethodScores) -> str:
+        reading = read(extrapolated(relative_error=1.3, rivals=list(rivals)))
+        return f"{reading.why} {reading.following}"
+
+    clear = advised(scored("relex", 0.955), scored("expo", 0.99))
+    assert "relex did better (0.95). Train on from checkpoint 150, or run the job again with relex." in clear
+    chance = advised(scored("relex", 0.965), scored("expo", 0.99))
+    assert "relex did better (0.96), as the best of 2 may by chance. Train on" in chance
+    assert chance.endswith("and ask again later or for fewer steps.")
+    assert advised(scored("relex", 0.965)).endswith("or run the job again with relex.")
+
+
+@pytest.mark.parametrize(
     ("relative_error", "following"),
     [(0.6, "Extrapolate: a backtest"), (0.9, "in short jumps"), (1.1, "do not jump")],
 )
@@ -251,6 +296,9 @@ def test_an_inspection_says_whether_it_pays(relative_error: float, following: st
 
 COMMANDS = {
     "won": ["extrapolate RUN_FOLDER --method autoregression --horizon-steps 50"],
+    "won, an average closer": ["extrapolate RUN_FOLDER --method autoregression --horizon-steps 50"],
+    "no better than chance": ["backtest RUN_FOLDER --at 100 --horizon-steps 20"],
+    "not won, an average closer": ["backtest RUN_FOLDER --at 100 --horizon-steps 20"],
     "not won": ["backtest RUN_FOLDER --at 100 --horizon-steps 20"],
     "none scored": ["backtest RUN_FOLDER --at 120 --horizon-steps 30"],
     "pays": [

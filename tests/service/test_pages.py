@@ -11,6 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.page_forms import Forms
+from fixtures.read_reports import CASES
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.methods import METHODS
@@ -256,6 +257,17 @@ def test_the_pages_of_a_job_say_what_its_report_says(
     assert "Comparison of 1 job<" in browser.get("/compare", params={"jobs": job_id}).text
     for told in ("Comparison of 2 jobs", "weight-extrapolation", "relative error", "0.6", "differs"):
         assert told in compared
+
+
+def test_a_backtest_is_compared_by_the_best_that_a_backtest_can_judge(
+    browser: TestClient, client: TestClient, series_id: str, finish: Finish
+) -> None:
+    asked = {"task": "backtest", "series": series_id, "at": 20, "horizon_steps": 40}
+    job_id = client.post("/jobs", json=asked).json()["id"]
+    finish(job_id, report=CASES["won, an average closer"].report)
+    page = browser.get("/compare", params={"jobs": job_id}).text
+    (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*relative error \(no jump is 1\).*?</tr>", page, re.DOTALL)
+    assert re.findall(r"\d\.\d+", row) == ["0.6"]
 
 
 def test_an_old_report_is_shown_as_far_as_it_can_be(browser: TestClient, job_id: str, finish: Finish) -> None:

@@ -10,7 +10,6 @@ from nextrapolate.schemas import (
     MethodParameters,
     MethodScores,
     ModuleScores,
-    NoneMethod,
     Scores,
 )
 from nextrapolate_numerics import (
@@ -72,13 +71,8 @@ def rivals(chosen: MethodParameters, extraction: Extraction, gate: GateThreshold
 
 
 def is_rival(method: Method) -> bool:
-    """Whether every report has its scores: a forecast, or no jump at all, of what is at hand anyway.
-
-    Averages are as quick, but lead back: how close they come to a later step is nothing to judge them by.
-    """
-    return (method.is_forecast or isinstance(method, NoneMethod)) and numerics_method(
-        method
-    ).needs == _AT_HAND
+    """Whether every report has its scores: a forecast, or no jump at all, of what is at hand anyway."""
+    return method.can_be_judged and numerics_method(method).needs == _AT_HAND
 
 
 def by_error(scores: MethodScores) -> float:

@@ -18,11 +18,12 @@ _ONE_STRETCH = "One origin and one horizon: ask at other steps before you rely o
 
 def read_comparison(report: Comparison) -> Reading:
     """Say which method did best, and whether that is better than no jump."""
-    ranked = scored(report.methods)
+    ranked = scored(report.judged)
     if not ranked:
-        return _nothing_scored(report)
+        return _no_forecast_scored(report) if scored(report.methods) else _nothing_scored(report)
     _, best = ranked[0]
-    return _won(report, ranked) if best.beats_no_jump else _not_won(report, ranked)
+    won = best.beats_no_jump_as_best_of(_forecasts(ranked))
+    return _won(report, ranked) if won else _not_won(report, ranked)
 
 
 def _nothing_scored(report: Comparison) -> Reading:
@@ -41,6 +42,20 @@ def _nothing_scored(report: Comparison) -> Reading:
     )
 
 
+def _no_forecast_scored(report: Comparison) -> Reading:
+    """Only averages, or `dare`, could do what was asked."""
+    names = ", ".join(label(method) for method, _ in scored(report.methods))
+    return Reading(
+        tone="unknown",
+        headline="Not measured.",
+        verdict=f"No forecast was scored, {_asked(report)}: no backtest can judge what forecasts nothing.",
+        worked=_worked(report),
+        why=f"These forecast nothing: {names}.",
+        sure="Not at all: only an evaluation can tell.",
+        following="Backtest methods that forecast; evaluate the others' adapters.",
+    )
+
+
 def _won(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> Reading:
     (method, best), steps = ranked[0], report.target_step - report.at
     return Reading(
@@ -48,8 +63,8 @@ def _won(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) ->
         headline="A method beats no jump.",
         verdict=f"{label(method)} predicts best, {_asked(report)}: {_error(best)} (cosine "
         f"{best.cosine:.2f}).",
-        worked=_worked(report, ranked),
-        why=_why(ranked),
+        worked=_worked(report),
+        why=_why(report, ranked),
         sure=_ONE_STRETCH,
         following=f"Extrapolate with {label(method)} over {steps} steps, and evaluate the adapter.",
         commands=Commands(
@@ -60,14 +75,19 @@ def _won(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) ->
 
 
 def _not_won(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> Reading:
-    """The best of all, `none` among them, came as close as no jump, or less."""
+    """The best of all, `none` among them, came no closer than no jump, or than the best would by chance."""
     (method, best), nearer = ranked[0], _between(report)
+    by_chance = (
+        f" On a run that wanders at random, the best of {_forecasts(ranked)} methods may come as close."
+        if best.beats_no_jump
+        else ""
+    )
     return Reading(
-        tone="bad",
-        headline="No method beats no jump.",
-        verdict=f"{label(method)} comes closest on this run, {_asked(report)}: {_error(best)}.",
-        worked=_worked(report, ranked),
-        why=_why(ranked),
+        tone="unknown" if by_chance else "bad",
+        headline="No better than chance." if by_chance else "No method beats no jump.",
+        verdict=f"{label(method)} comes closest on this run, {_asked(report)}: {_error(best)}.{by_chance}",
+        worked=_worked(report),
+        why=_why(report, ranked),
         sure=_ONE_STRETCH,
         following="Do not jump here: train on, and ask again later or for fewer steps.",
         commands=None
@@ -90,14 +110,26 @@ def _error(scores: Scores) -> str:
     return f"relative error {scores.relative_error:.2f}, where no jump scores 1"
 
 
-def _worked(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> str:
-    return f"Yes: {len(ranked)} of {len(report.methods)} methods were scored, {_asked(report)}."
+def _worked(report: Comparison) -> str:
+    scored_methods = len(scored(report.methods))
+    return f"Yes: {scored_methods} of {len(report.methods)} methods were scored, {_asked(report)}."
 
 
-def _why(ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> str:
+def _forecasts(ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> int:
+    """How many could be the best by chance: `none` cannot."""
+    return sum(method.is_forecast for method, _ in ranked)
+
+
+def _why(report: Comparison, ranked: Sequence[tuple[AnsweredMethod, Scores]]) -> str:
     (method, best), *others = ranked
     why = f"{label(method)} {against_no_jump(best)}."
-    if not others:
+    if others:
+        second, scores = others[0]
+        why += f" Second best: {label(second)} ({scores.relative_error:.2f})."
+    closest, least = scored(report.methods)[0]
+    if closest.can_be_judged:
         return why
-    second, scores = others[0]
-    return f"{why} Second best: {label(second)} ({scores.relative_error:.2f})."
+    return (
+        f"{why} {label(closest)} came closer ({least.relative_error:.2f}), but forecasts nothing: no "
+        "backtest can judge it."
+    )

@@ -191,7 +191,9 @@ def _beside_others(report: Report, evidence: BacktestReport) -> str:
         return did
     name, best = others[0]
     if best.relative_error < scores.relative_error:
-        return f"{did} {name} did better ({best.relative_error:.2f})."
+        by_chance = best.beats_no_jump and not best.beats_no_jump_as_best_of(len(others))
+        chance = f", as the best of {len(others)} may by chance" if by_chance else ""
+        return f"{did} {name} did better ({best.relative_error:.2f}){chance}."
     return (
         f"{did} None of the {len(others)} other methods did better (the best was {name}, "
         f"{best.relative_error:.2f})."
@@ -199,7 +201,8 @@ def _beside_others(report: Report, evidence: BacktestReport) -> str:
 
 
 def _better_than_no_jump(report: Report) -> str | None:
-    return next((name for name, scores in _other_forecasts(report) if scores.beats_no_jump), None)
+    others = _other_forecasts(report)
+    return next((name for name, best in others if best.beats_no_jump_as_best_of(len(others))), None)
 
 
 def _other_forecasts(report: Report) -> list[tuple[str, Scores]]:

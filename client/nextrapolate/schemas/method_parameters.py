@@ -98,6 +98,11 @@ class MethodParameters(BaseModel):
         """Whether the update leads ahead, to a later step than the last."""
         return self.target_step(0) > 0
 
+    @property
+    def can_be_judged(self) -> bool:
+        """Whether a backtest can tell its worth: how close an average comes to a later step cannot."""
+        return self.is_forecast
+
 
 class HorizonFreeParameters(MethodParameters):
     """Parameters of methods that name a direction, and no step that training would reach."""

@@ -324,6 +324,11 @@ class NoneMethod(NoForecastParameters):
     source: ClassVar[Source] = Source("the baseline")
     alpha: Alpha = Field(1.0, description="has no effect: there is no update to scale")
 
+    @property
+    def can_be_judged(self) -> bool:
+        """It is what the others are judged by."""
+        return True
+
 
 Method = Annotated[
     AutoMethod

@@ -162,6 +162,11 @@ class Comparison(_JobReport):
     target_step: int = Field(description="step of the checkpoint that the methods predicted")
     methods: list[MethodScores] = Field(description="the smallest relative error first")
 
+    @property
+    def judged(self) -> list[MethodScores]:
+        """Those that could predict and that a backtest can judge, the smallest relative error first."""
+        return [each for each in self.methods if each.total is not None and each.method.can_be_judged]
+
 
 class Inspection(_JobReport, RunGeometry):
     """An inspection's report.json: the geometry of a run."""

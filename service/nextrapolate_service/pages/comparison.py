@@ -87,7 +87,7 @@ class _Compared:
         match self.report:
             case Report(backtest=BacktestReport() as backtest):
                 return backtest.applied
-            case Comparison(methods=[best, *_]):
+            case Comparison(judged=[best, *_]):
                 return best.total
             case Inspection(evidence=BacktestReport() as evidence):
                 return evidence.total
