@@ -189,10 +189,12 @@ def test_momentum_over_jumps_is_not_held_against_training_alone() -> None:
 def test_auto_tells_of_all_its_backtests() -> None:
     choice = ChoiceReport(why="", backtests=28, relative_error=0.55, candidates=[], kinds=[])
     reading = read(extrapolation().model_copy(update={"choice": choice}))
-    assert "In all 28 backtests together the relative error is 0.55." in reading.sure
+    fitted = "; the update is fitted to them, so that this is never above 1."
+    assert f"In all 28 backtests together the relative error is 0.55{fitted}" in reading.sure
     alone = read(extrapolation().model_copy(update={"choice": choice, "backtest": None}))
     assert alone.tone == "unknown"
     assert "28 over other parts of this run, with a relative error of 0.55" in alone.sure
+    assert alone.sure.endswith(f" (no jump: 1){fitted}")
 
 
 def test_a_method_that_names_no_step_is_read_without_one() -> None:

@@ -308,7 +308,8 @@ def test_the_choice_is_told_in_numbers(run_folder: Path) -> None:
     assert [(kind.kind, kind.modules) for kind in choice.kinds] == [("down_proj", 1), ("q_proj", 1)]
     assert choice.backtests == 30  # 11 + 10 + 9 pairs of 12 checkpoints 1, 2 and 3 apart
     assert "30 backtests on this run's own past, up to 30 steps ahead" in choice.why
-    assert f"relative error is {choice.relative_error:.2f}" in choice.why
+    fitted_to = "(it is fitted to them, so that this is never above 1)"
+    assert f"relative error is {choice.relative_error:.2f} {fitted_to}, where no jump scores 1" in choice.why
     none = next(candidate for candidate in choice.candidates if candidate.label == "no jump")
     assert none.relative_error == 1
 

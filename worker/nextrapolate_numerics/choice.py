@@ -26,7 +26,8 @@ class KindChoice:
     Attributes:
         kind: last part of the modules' names, such as q_proj.
         modules: how many moved.
-        relative_error: of what was taken, over all its backtests; None where there were none.
+        relative_error: of what was taken, over all its backtests; None where there were none. It is fitted to
+            them, so that this is never above 1.
         amplitude: length of the update over that of the mean of the candidates that jump.
         leading: label of the candidate of the largest share.
     """
@@ -45,7 +46,8 @@ class Choice:
     Attributes:
         why: a few sentences, in words and numbers.
         backtests: how many pairs of an earlier checkpoint and a later one were predicted.
-        relative_error: of what was taken, over all backtests, weighted; None where there were none.
+        relative_error: of what was taken, over all backtests, weighted; None where there were none. Never
+            above 1 either.
         candidates: the best first.
         kinds: in the order of their names.
     """

@@ -14,6 +14,8 @@ from nextrapolate.reading.parts import (
 )
 from nextrapolate.schemas import BacktestReport, NoneMethod, Report, RunBreak, Scores
 
+_FITTED = "the update is fitted to them, so that this is never above 1"
+
 
 def read_extrapolation(report: Report) -> Reading:
     """Say what was made, and whether to use it."""
@@ -219,7 +221,7 @@ def _from_other_stretches(report: Report) -> str:
         return NOT_AT_ALL
     return (
         f"Not very: this jump has no backtest, only {choice.backtests} over other parts of this run, with "
-        f"a relative error of {choice.relative_error:.2f} (no jump: 1)."
+        f"a relative error of {choice.relative_error:.2f} (no jump: 1); {_FITTED}."
     )
 
 
@@ -235,7 +237,7 @@ def _agreement(report: Report, evidence: BacktestReport) -> str:
         return seen
     return (
         f"{seen} In all {choice.backtests} backtests together the relative error is "
-        f"{choice.relative_error:.2f}."
+        f"{choice.relative_error:.2f}; {_FITTED}."
     )
 
 

@@ -90,7 +90,8 @@ class KindReport(Response):
     kind: str = Field(description="last part of the modules' names, such as q_proj")
     modules: int = Field(description="number of these modules that moved")
     relative_error: float | None = Field(
-        description="relative error of what was chosen, in the same backtests"
+        description="relative error of what was chosen, in the same backtests; fitted to them, so never "
+        "above 1"
     )
     amplitude: float = Field(
         description="length of the update, divided by the length of the mean of the candidates that jump"
@@ -104,7 +105,8 @@ class ChoiceReport(Response):
     why: str = Field(description="the reason, in words and numbers")
     backtests: int = Field(description="pairs of an earlier and a later checkpoint that were predicted")
     relative_error: float | None = Field(
-        description="relative error of what was chosen, over all backtests, weighted"
+        description="relative error of what was chosen, over all backtests, weighted; fitted to them, so "
+        "never above 1"
     )
     candidates: list[CandidateReport] = Field(description="best first")
     kinds: list[KindReport]

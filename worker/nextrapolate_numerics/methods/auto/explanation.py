@@ -61,10 +61,10 @@ def _why(
     kriging, lines, none = sum(shares[:first]), sum(shares[first:last]), shares[-1]
     length = float(_mean(mixture, mixture.lengths, every))
     return (
-        f"In {asked}, the update's relative error is {error:.2f}, where no jump scores 1 and the best "
-        f"straight line ({candidates.labels[line]}) {errors[line]:.2f}. The update is {kriging:.0%} "
-        f"kriging, {lines:.0%} straight lines and {none:.0%} no jump, and {length:.2f} times as long as "
-        "the mean of the candidates that jump."
+        f"In {asked}, the update's relative error is {error:.2f} (it is fitted to them, so that this is "
+        f"never above 1), where no jump scores 1 and the best straight line ({candidates.labels[line]}) "
+        f"{errors[line]:.2f}. The update is {kriging:.0%} kriging, {lines:.0%} straight lines and {none:.0%} "
+        f"no jump, and {length:.2f} times as long as the mean of the candidates that jump."
     )
 
 
