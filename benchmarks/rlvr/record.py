@@ -119,7 +119,7 @@ class Record:
     def write(self, run: Path) -> None:
         """Write it into a run's folder, whole or not at all."""
         unfinished = run / f"{RECORD}.unfinished"
-        unfinished.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        unfinished.write_text(json.dumps(asdict(self)) + "\n")
         unfinished.rename(run / RECORD)
 
 

@@ -198,7 +198,7 @@ def main() -> None:
                 with console.status(f"{task}, {method}"):
                     found.append(measured(ALL_TASKS[task], *wanted[1:]))
                 console.print(found[-1])
-                RESULTS.write_text(json.dumps([asdict(run) for run in found], indent=1) + "\n")
+                RESULTS.write_text(json.dumps([asdict(run) for run in found]) + "\n")
     text = f"Learning rate {arguments.learning_rate:g}, seed {arguments.seed}.\n\n" + table(
         [run for run in found if (run.learning_rate, run.seed) == (arguments.learning_rate, arguments.seed)]
     )

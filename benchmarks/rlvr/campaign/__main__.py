@@ -73,7 +73,7 @@ def main() -> None:
     if arguments.lanes:
         sweep.complete(arguments.folder, console, arguments.held_out)
     found = Results.read(arguments.results)
-    (arguments.results / "summary.json").write_text(json.dumps(summary(found, campaign()), indent=1) + "\n")
+    (arguments.results / "summary.json").write_text(json.dumps(summary(found, campaign())) + "\n")
     sections = {name: table(found) for name, table in SECTIONS.items()}
     sections |= {name: table(found, sweep.rows) for name, table in SWEPT.items()}
     for name, table in sections.items():

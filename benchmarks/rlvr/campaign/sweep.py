@@ -90,7 +90,7 @@ class Sweep:
         for wanted in asked():
             if (wanted.run.name, wanted.method, wanted.step) not in there and finished(wanted.run, runs):
                 self.rows += swept(wanted, runs, held_out)
-                self._file.write_text(json.dumps([asdict(row) for row in self.rows], indent=1) + "\n")
+                self._file.write_text(json.dumps([asdict(row) for row in self.rows]) + "\n")
                 console.print(f"swept {wanted.method} at step {wanted.step} of {wanted.run.name}")
 
 
