@@ -32,17 +32,15 @@ class Retention:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """Read NEXTRAPOLATE_KEEP_JOBS_DAYS, _KEEP_EVENTS_DAYS and so on.
+        """Read NEXTRAPOLATE_KEEP_JOBS_DAYS, _KEEP_EVENTS_DAYS and _SWEEP_MINUTES.
 
         Raises:
             ValueError: one of them is not what it should be.
         """
-        days, hours, minutes = timedelta(days=1), timedelta(hours=1), timedelta(minutes=1)
+        days, minutes = timedelta(days=1), timedelta(minutes=1)
         return cls(
             jobs=_read("NEXTRAPOLATE_KEEP_JOBS_DAYS", cls.jobs, days),
             events=_read("NEXTRAPOLATE_KEEP_EVENTS_DAYS", cls.events, days),
-            idempotency_keys=_read("NEXTRAPOLATE_KEEP_IDEMPOTENCY_KEYS_HOURS", cls.idempotency_keys, hours),
-            uploads=_read("NEXTRAPOLATE_KEEP_UPLOADS_HOURS", cls.uploads, hours),
             sweep_every=_read("NEXTRAPOLATE_SWEEP_MINUTES", cls.sweep_every, minutes),
         )
 

@@ -18,6 +18,7 @@ from fixtures.store import OUT_OF_MEMORY, REQUEST, TENANT, claim, submit
 from redis import Redis
 
 from nextrapolate.schemas import CheckpointFile, FileInfo, JobState, SeriesCreate
+from nextrapolate_store.environment import SETTINGS
 from nextrapolate_store.errors import JobNotFound, StoreLost
 from nextrapolate_store.files import locked, remove_abandoned
 from nextrapolate_store.ids import make_id
@@ -409,3 +410,12 @@ def test_ages_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
             ValueError, match=f"NEXTRAPOLATE_KEEP_JOBS_DAYS is '{wrong}': write a number from 0.001"
         ):
             Retention.from_environment()
+
+
+def test_no_setting_changes_what_callers_are_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in SETTINGS:
+        if name.startswith("NEXTRAPOLATE_KEEP_"):
+            monkeypatch.setenv(name, "1")
+    found = Retention.from_environment()
+    assert (found.jobs, found.events) == (timedelta(days=1), timedelta(days=1))
+    assert (found.idempotency_keys, found.uploads) == (Retention.idempotency_keys, Retention.uploads)
