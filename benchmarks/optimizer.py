@@ -1,6 +1,6 @@
 """What becomes of Adam's moments at a jump: which way gives the best run.
 
-    python -m benchmarks.optimizer [--steps 160] [--seeds 0 1 2] [--write]
+    python -m benchmarks.optimizer [--steps 160] [--seeds 0 1 2]
 
 GRPO on the demo's task in cycles: autoregression, every 20 steps from 40 on, 60 ahead, at alpha 1. The ways
 differ in nothing but the optimizer after a jump:
@@ -38,7 +38,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
-from benchmarks.written import add_write_option, markdown_table, write_section
+from benchmarks.written import markdown_table
 from nextrapolate import NExtClient
 from nextrapolate_trainer.adapter import copied, modules
 from nextrapolate_trainer.peft_model import lora_parameters, read_adapter
@@ -195,7 +195,6 @@ def main() -> None:
     parser.add_argument(
         "--ways", nargs="+", choices=[way.name for way in WAYS], default=[way.name for way in WAYS]
     )
-    add_write_option(parser)
     options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder, embedded_server(Path(folder), workers=1) as server:
@@ -203,10 +202,7 @@ def main() -> None:
             [way for way in WAYS if way.name in options.ways], options.steps, options.seeds, server
         )
     columns = ["optimizer", "mean", *(f"seed {seed}" for seed in options.seeds), "gauge", "jumps"]
-    table = markdown_table(columns, measured)
-    print(table)
-    if options.write:
-        write_section("optimizer", table)
+    print(markdown_table(columns, measured))
 
 
 if __name__ == "__main__":
