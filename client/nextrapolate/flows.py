@@ -84,7 +84,7 @@ def upload_files(
     it would be taken, and stand alone.
     """
     for name, upload in uploads.items():
-        answer = yield from ask(calls.announce(series_id, step, {name: upload}))
+        answer = yield from ask(calls.announce(series_id, step, name, upload))
         if name in answer.missing:
             yield from ask(calls.put_file(series_id, step, name, upload))
         else:

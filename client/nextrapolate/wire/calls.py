@@ -33,7 +33,7 @@ from nextrapolate.schemas import (
     Task,
 )
 from nextrapolate.wire.answers import reader
-from nextrapolate.wire.transfers import Announced, Upload
+from nextrapolate.wire.transfers import Upload
 
 T_co = TypeVar("T_co", covariant=True)
 ReportT = TypeVar("ReportT", bound=Report | Comparison | Inspection)
@@ -54,7 +54,8 @@ class Call(Generic[T_co]):
     read: Callable[[httpx.Response], T_co]
     params: Mapping[str, str | int] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
-    body: BaseModel | Announced | Upload | None = None
+    body: BaseModel | Callable[[], BaseModel] | Upload | None = None
+    """A function where a file has to be read for it, which is done as the request is made."""
     lends_hub_token: bool = False
 
 
@@ -87,9 +88,10 @@ def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
     return Call("GET", "/series", reader(SeriesPage), params=_given(limit=limit, cursor=cursor))
 
 
-def announce(series_id: str, step: int, uploads: Mapping[CheckpointFile, Upload]) -> Call[Missing]:
-    """Ask which files of a checkpoint the service does not have yet; it takes those that it has."""
-    return Call("POST", _checkpoint_path(series_id, step), reader(Missing), body=Announced(uploads))
+def announce(series_id: str, step: int, name: CheckpointFile, upload: Upload) -> Call[Missing]:
+    """Ask whether the service lacks a file of a checkpoint; it takes one that it has."""
+    path = _checkpoint_path(series_id, step)
+    return Call("POST", path, reader(Missing), body=lambda: Announcement(files={name: upload.info.sha256}))
 
 
 @making_a_request()

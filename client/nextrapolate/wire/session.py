@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,7 +17,7 @@ from nextrapolate.wire import retries
 from nextrapolate.wire.answers import refusal
 from nextrapolate.wire.calls import Call
 from nextrapolate.wire.servers import Server
-from nextrapolate.wire.transfers import Announced, Upload
+from nextrapolate.wire.transfers import Upload
 
 logger = logging.getLogger("nextrapolate")
 
@@ -97,12 +96,10 @@ class Session:
         headers = dict(call.headers)
         if call.lends_hub_token and self.server.hub_token:
             headers["X-Hub-Token"] = self.server.hub_token
-        match call.body:
+        match call.body() if callable(call.body) else call.body:
             case Upload() as upload:
                 headers |= upload.headers()
                 options["content"] = stream(upload.chunks())
-            case Announced() as announced:
-                return self.request_options(replace(call, body=announced.body()), stream)
             case BaseModel() as model:
                 headers["Content-Type"] = "application/json"
                 options["content"] = model.model_dump_json(exclude_none=True)

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import BinaryIO
 import httpx
 
 from nextrapolate.errors import DownloadError
-from nextrapolate.schemas import Announcement, CheckpointFile, FileInfo
+from nextrapolate.schemas import FileInfo
 
 CHUNK = 1 << 20
 
@@ -68,17 +68,6 @@ class Upload:
         with self.source.open("rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
-
-
-@dataclass(frozen=True)
-class Announced:
-    """Uploads of one checkpoint, told by their digests before any of them is sent."""
-
-    uploads: Mapping[CheckpointFile, Upload]
-
-    def body(self) -> Announcement:
-        """What to say of them. Reads each of them, the first time."""
-        return Announcement(files={name: upload.info.sha256 for name, upload in self.uploads.items()})
 
 
 @dataclass(frozen=True)
