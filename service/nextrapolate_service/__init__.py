@@ -21,7 +21,7 @@ and around the requests:
 
     app.py             all of it, put together; serving.py runs it, settings.py says how
     bounded_http.py    how long what comes before a body may be, and how long it may take
-    opening.py         the store, opened when Redis is there; probes.py, for those who ask whether it is
+    opening.py         the store, opened when Redis is there
     wakeup.py          the Celery message of a job; reconciler.py sends again what got lost
     webhooks/          whoever asked for it is told that a job has ended
     disk.py            the space that is kept free

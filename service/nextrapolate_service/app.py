@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
@@ -14,7 +15,6 @@ from nextrapolate_service.auth import read_key_file
 from nextrapolate_service.context import JsonBodyLimit, RequestId
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.pages import site
-from nextrapolate_service.probes import Probes
 from nextrapolate_service.reconciler import reconcile_for_ever
 from nextrapolate_service.routers import artifacts, health, jobs, methods, metrics, series
 from nextrapolate_service.settings import ServiceSettings
@@ -71,7 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     wake_ups = WakeUps(settings.store.redis_url)
     streams = Streams(settings.event_streams)
     app.state.opening, app.state.wake_ups, app.state.streams = opening, wake_ups, streams
-    app.state.probes = Probes()
+    app.state.probes = ThreadPoolExecutor(4, "probes")
     upkeep = asyncio.create_task(_keep_up(opening, wake_ups, settings))
     await opening.wait(_PATIENCE_SECONDS)
     try:
@@ -81,7 +81,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         upkeep.cancel()
         with suppress(asyncio.CancelledError):
             await upkeep
-        app.state.probes.close()
+        app.state.probes.shutdown(wait=False)
         streams.close()
         wake_ups.close()
         opening.close()

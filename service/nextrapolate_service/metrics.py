@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -20,25 +19,22 @@ class StoreMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Give each metric once."""
         works = self._statistics is not None and self._statistics.takes_writes
-        yield _gauge("next_redis_up", "1 if Redis answers and accepts writes, else 0", works)
+        yield GaugeMetricFamily("next_redis_up", "1 if Redis answers and accepts writes, else 0", works)
         if self._space is not None:
             free, reserve = self._space.free_bytes, self._space.reserve_bytes
-            yield _gauge("next_disk_free_bytes", "Free space on the disk of the data folder", free)
-            yield _gauge("next_disk_reserve_bytes", "Free space below which nothing is accepted", reserve)
+            yield GaugeMetricFamily("next_disk_free_bytes", "Free space on the disk of the data folder", free)
+            yield GaugeMetricFamily(
+                "next_disk_reserve_bytes", "Free space below which nothing is accepted", reserve
+            )
         if self._statistics is not None:
             yield from _of_jobs(self._statistics)
             used, limit = self._statistics.memory_bytes, self._statistics.memory_limit_bytes
-            yield _gauge("next_redis_memory_bytes", "Memory that Redis uses", used)
-            yield _gauge("next_redis_memory_limit_bytes", "The maxmemory of Redis; 0 means no limit", limit)
+            yield GaugeMetricFamily("next_redis_memory_bytes", "Memory that Redis uses", used)
+            yield GaugeMetricFamily(
+                "next_redis_memory_limit_bytes", "The maxmemory of Redis; 0 means no limit", limit
+            )
             arrived = self._statistics.upload_bytes
-            yield _counter("next_upload_bytes", "Bytes of checkpoints that arrived", arrived)
-
-
-def registry_of(metrics: StoreMetrics) -> CollectorRegistry:
-    """Give what prometheus_client writes down."""
-    registry = CollectorRegistry()
-    registry.register(metrics)
-    return registry
+            yield CounterMetricFamily("next_upload_bytes", "Bytes of checkpoints that arrived", arrived)
 
 
 def _of_jobs(found: Statistics) -> Iterator[Metric]:
@@ -51,34 +47,26 @@ def _of_jobs(found: Statistics) -> Iterator[Metric]:
     for stage, histogram in found.stages.items():
         stages.add_metric([stage], _cumulative(histogram), histogram.sum)
     yield from (jobs, stages)
-    yield _gauge("next_queue_depth", "Jobs that wait for a worker", found.queue_depth)
-    yield _gauge(
+    yield GaugeMetricFamily("next_queue_depth", "Jobs that wait for a worker", found.queue_depth)
+    yield GaugeMetricFamily(
         "next_queue_oldest_seconds",
         "Longest wait of a queued job since it came, or came back",
         found.queue_oldest_seconds,
     )
-    yield _counter(
+    yield CounterMetricFamily(
         "next_attempts_failed", "Attempts that ended with an error in the server", found.attempts_failed
     )
-    yield _counter(
+    yield CounterMetricFamily(
         "next_lease_expired",
         "Claims that expired because their worker's heartbeat stopped",
         found.lease_expired,
     )
-    yield _counter(
+    yield CounterMetricFamily(
         "next_fence_refused", "Refused writes of workers that had lost their claim", found.fence_refused
     )
-    yield _counter("next_republished", "Wake-ups that were sent again", found.republished)
+    yield CounterMetricFamily("next_republished", "Wake-ups that were sent again", found.republished)
 
 
 def _cumulative(histogram: Histogram) -> list[tuple[str, float]]:
     labels = [*map(str, BOUNDS), "+Inf"]
     return [(label, sum(histogram.counts[: position + 1])) for position, label in enumerate(labels)]
-
-
-def _gauge(name: str, help_text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, help_text, value=value)
-
-
-def _counter(name: str, help_text: str, value: float) -> Metric:
-    return CounterMetricFamily(name, help_text, value=value)

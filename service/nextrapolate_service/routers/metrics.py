@@ -1,5 +1,6 @@
 """/metrics: for Prometheus, with a key that opens it."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response, Security
@@ -9,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from nextrapolate_service.auth import bearer, find_key, let_in
 from nextrapolate_service.dependencies import PerhapsStore, Probing, Settings
 from nextrapolate_service.disk import Space, find_space
-from nextrapolate_service.metrics import StoreMetrics, registry_of
+from nextrapolate_service.metrics import StoreMetrics
 from nextrapolate_service.openapi import operation_id, problem_responses
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
@@ -41,9 +42,10 @@ async def get_metrics(
 
     def look() -> bytes:
         statistics = _statistics(request, credentials, opening, settings)
-        return generate_latest(registry_of(StoreMetrics(statistics, _space(settings))))
+        return generate_latest(StoreMetrics(statistics, _space(settings)))
 
-    return Response(await probes.run(look), media_type=CONTENT_TYPE_PLAIN_0_0_4)
+    metrics = await asyncio.get_running_loop().run_in_executor(probes, look)
+    return Response(metrics, media_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _statistics(
