@@ -135,7 +135,7 @@ def attempt(
         stages=job / "stages",
         computing=computing,
     )
-    return pipeline.run(work, tell)["adapter_model.safetensors"].sha256
+    return pipeline.run(work, tell).artifacts["adapter_model.safetensors"].sha256
 
 
 Watch = Callable[[Method], list[str]]

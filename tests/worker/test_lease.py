@@ -26,6 +26,7 @@ def test_what_redis_refuses_is_tried_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     lease = Lease(store.jobs, claim(store, submit(store)), store_settings.lease_seconds)
+    done = Done(artifacts=ARTIFACTS, stage_seconds={Stage.FIT: 2.0})
     with (
         Redis.from_url(store_settings.redis_url, decode_responses=True) as redis,
         ThreadPoolExecutor(1) as side,
@@ -36,9 +37,10 @@ def test_what_redis_refuses_is_tried_again(
                 assert lease.keep(Progress(stage=Stage.FIT, fraction=0.5)) is Beat.HELD
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            settled = side.submit(lease.settle, Done(artifacts=ARTIFACTS), {})
+            settled = side.submit(lease.settle, done)
             while "trying again" not in caplog.text:
                 assert not settled.done()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
         assert settled.result() == "committed"
+    assert store.statistics.read().stages[Stage.FIT].sum == 2.0

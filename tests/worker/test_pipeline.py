@@ -75,12 +75,13 @@ def test_every_method_leaves_an_adapter_and_its_report(
     method: Method, run_folder: Path, tmp_path: Path
 ) -> None:
     told: list[tuple[Stage, float]] = []
-    artifacts = pipeline.run(work(run_folder, tmp_path / "out", method), lambda *news: told.append(news))
+    done = pipeline.run(work(run_folder, tmp_path / "out", method), lambda *news: told.append(news))
 
-    assert set(artifacts) == {
+    assert list(done.stage_seconds) == list(Stage)
+    assert set(done.artifacts) == {
         "adapter_model.safetensors", "adapter_config.json", "report.json", "report.html", "README.md",
     }  # fmt: skip
-    for name, info in artifacts.items():
+    for name, info in done.artifacts.items():
         data = (tmp_path / "out" / name).read_bytes()
         assert (info.bytes, info.sha256) == (len(data), hashlib.sha256(data).hexdigest())
     assert list(dict.fromkeys(stage for stage, _ in told)) == list(Stage)
@@ -264,7 +265,7 @@ def test_the_same_job_gives_the_same_bytes(run_folder: Path, tmp_path: Path) -> 
     first, second = (
         pipeline.run(work(run_folder, tmp_path / name / "out", AUTO), ignore) for name in ("one", "two")
     )
-    assert first["adapter_model.safetensors"] == second["adapter_model.safetensors"]
+    assert first.artifacts["adapter_model.safetensors"] == second.artifacts["adapter_model.safetensors"]
 
 
 def test_a_jump_is_not_taken_for_drift(run_folder: Path, tmp_path: Path) -> None:

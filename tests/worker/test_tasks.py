@@ -38,8 +38,9 @@ def run_task(request: JobRequest, run: Path, folder: Path) -> tuple[str, list[tu
         stages=folder.parent / "stages",
         computing=Computing(device="cpu", threads=1),
     )
-    artifacts = pipeline.run(work, lambda *news: told.append(news))
-    assert set(artifacts) == {"report.json", "report.html"}
+    done = pipeline.run(work, lambda *news: told.append(news))
+    assert set(done.artifacts) == {"report.json", "report.html"}
+    assert list(done.stage_seconds) == list(dict.fromkeys(stage for stage, _ in told))
     fractions = [fraction for _, fraction in told]
     assert fractions == sorted(fractions)
     return (folder / "report.json").read_text(), told

@@ -5,7 +5,6 @@
     wakeups.py   the message that names a job
     nursery.py   child processes, one always warm
     lease.py     the right to commit, kept alive by beats
-    stopwatch.py how long the stages of an attempt took
     messages.py  what worker and child say to each other
     settings.py  how a worker runs
 

@@ -23,7 +23,6 @@ from nextrapolate_worker.messages import Done, Failed, Progress, Ready, Start
 from nextrapolate_worker.naming import in_the_callers_terms
 from nextrapolate_worker.nursery import Child, ChildDied, Nursery
 from nextrapolate_worker.settings import WorkerSettings
-from nextrapolate_worker.stopwatch import Stopwatch
 
 _log = logging.getLogger(__name__)
 _left = OneByOne(_log, "left in the queue, for a worker that can read it")
@@ -65,8 +64,8 @@ def run_job(
         started = time.monotonic()
         _log.info("claimed, attempt %d", claim.attempt)
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
-        stopwatch, broken = Stopwatch(), False
         outcome: Done | Failed | Beat | Stopped
+        broken = False
         try:
             work = _work(store, settings, claim)
         except OSError as error:
@@ -74,10 +73,10 @@ def run_job(
         else:
             try:
                 with nursery.take() as child:
-                    outcome = _watch(child, work, lease, stopwatch, stopping)
+                    outcome = _watch(child, work, lease, stopping)
             except OSError as error:
                 outcome = _not_begun(error, machine=True)
-        ending = lease.settle(outcome, stopwatch.stop())
+        ending = lease.settle(outcome)
         _tell(ending, time.monotonic() - started, outcome)
         if isinstance(outcome, Failed) and (broken or outcome.machine):
             store.job_folders.discard_attempt(job_id, claim.fence)
@@ -110,7 +109,7 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
 
 
 def _watch(
-    child: Child, work: Start, lease: Lease, stopwatch: Stopwatch, stopping: threading.Event
+    child: Child, work: Start, lease: Lease, stopping: threading.Event
 ) -> Done | Failed | Beat | Stopped:
     """Beat until the child is done or has died, or the lease or `stopping` says to stop it."""
     progress: Progress | None = None
@@ -130,7 +129,6 @@ def _watch(
             if stopping.is_set():
                 return Stopped()
             if answer is not None:
-                stopwatch.hear(answer.stage)
                 progress = answer
                 hangs_at = time.monotonic() + _SPEAKS_WITHIN_SECONDS
             elif time.monotonic() > hangs_at:

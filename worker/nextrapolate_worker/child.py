@@ -19,7 +19,7 @@ from nextrapolate.schemas import AS_KEPT, Stage
 from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final, is_the_machines
-from nextrapolate_worker.messages import Done, Failed, Progress, Ready, Start
+from nextrapolate_worker.messages import Failed, Progress, Ready, Start
 from nextrapolate_worker.rendering.figures import warm_up
 
 _log = logging.getLogger(__name__)
@@ -44,14 +44,14 @@ def main() -> None:
     work = Start.model_validate_json(line, context=AS_KEPT)
     with about(job_id=work.job, fence=work.fence):
         try:
-            artifacts = pipeline.run(work, tell)
+            done = pipeline.run(work, tell)
         except Exception as error:  # noqa: BLE001 - whatever happened, the worker must hear of it
             if not is_final(error):
                 _log.exception("the work failed")
             failed = Failed(error=as_job_error(error), final=is_final(error), machine=is_the_machines(error))
             answers.write(failed.line())
         else:
-            answers.write(Done(artifacts=artifacts).line())
+            answers.write(done.line())
 
 
 def _allow_open_files() -> None:

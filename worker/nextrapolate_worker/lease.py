@@ -2,9 +2,9 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from nextrapolate.schemas import FileInfo, JobError, Stage
+from nextrapolate.schemas import JobError
 from nextrapolate_store.errors import StoreUnavailable
 from nextrapolate_store.jobs import JobStore
 from nextrapolate_store.records import Beat, Claim
@@ -66,11 +66,11 @@ class Lease:
         self._beaten, self._told = now, progress
         return beat
 
-    def settle(self, outcome: Done | Failed | Beat | Stopped, seconds: Mapping[Stage, float]) -> str:
-        """Tell the store how the attempt ended, and how long its stages took; gives the ending in words."""
+    def settle(self, outcome: Done | Failed | Beat | Stopped) -> str:
+        """Tell the store how the attempt ended; gives the ending in words."""
         match outcome:
-            case Done(artifacts=artifacts):
-                return self._say("committed", lambda: self._commit(artifacts, seconds))
+            case Done() as done:
+                return self._say("committed", lambda: self._commit(done))
             case Failed(error=error, final=True):
                 return self._say("failed", lambda: self._jobs.fail(self._job_id, self._fence, error))
             case Failed(error=error, machine=True):
@@ -84,8 +84,8 @@ class Lease:
             case _:
                 return LOST
 
-    def _commit(self, artifacts: Mapping[str, FileInfo], seconds: Mapping[Stage, float]) -> bool:
-        committed = self._jobs.commit(self._job_id, self._fence, artifacts, seconds)
+    def _commit(self, done: Done) -> bool:
+        committed = self._jobs.commit(self._job_id, self._fence, done.artifacts, done.stage_seconds)
         if not committed:  # where a cancel came first, it ends as that; for an old fence nothing changes
             self._jobs.confirm_cancelled(self._job_id, self._fence)
         return committed

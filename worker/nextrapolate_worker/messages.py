@@ -49,10 +49,11 @@ class Progress(_Message):
 
 
 class Done(_Message):
-    """The artifacts lie in the folder, flushed to disk."""
+    """The artifacts lie in the folder, flushed to disk; the stages took so many seconds."""
 
     type: Literal["done"] = "done"
     artifacts: dict[str, FileInfo]
+    stage_seconds: dict[Stage, float]
 
 
 class Failed(_Message):

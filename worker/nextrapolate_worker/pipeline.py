@@ -14,22 +14,19 @@ next; only the tasks see all of them.
 
 from collections.abc import Callable
 
-from nextrapolate.schemas import BacktestCreate, FileInfo, InspectCreate, JobCreate, Stage
+from nextrapolate.schemas import BacktestCreate, InspectCreate, JobCreate, Stage
 from nextrapolate_worker.loading import load
-from nextrapolate_worker.messages import Start
+from nextrapolate_worker.messages import Done, Start
 from nextrapolate_worker.profile import Profile
 from nextrapolate_worker.tasks import comparison, extrapolation, inspection
 
 
-def run(work: Start, tell: Callable[[Stage, float], None]) -> dict[str, FileInfo]:
+def run(work: Start, tell: Callable[[Stage, float], None]) -> Done:
     """Run one job and leave its artifacts in `work.folder`.
 
     Args:
         work: what to do, and on which files.
         tell: is told the stage and the share of the whole job that is done.
-
-    Returns:
-        Size and digest of each artifact, by name.
 
     Raises:
         NumericsError: the checkpoints cannot be used; says which and why.
@@ -37,8 +34,12 @@ def run(work: Start, tell: Callable[[Stage, float], None]) -> dict[str, FileInfo
     """
     match work.request:
         case JobCreate() as request:
-            return extrapolation.run(request, load(work, Profile(tell, extrapolation.SHARES)))
+            profile = Profile(tell, extrapolation.SHARES)
+            artifacts = extrapolation.run(request, load(work, profile))
         case BacktestCreate() as request:
-            return comparison.run(request, load(work, Profile(tell, comparison.SHARES)))
+            profile = Profile(tell, comparison.SHARES)
+            artifacts = comparison.run(request, load(work, profile))
         case InspectCreate():
-            return inspection.run(load(work, Profile(tell, inspection.SHARES)))
+            profile = Profile(tell, inspection.SHARES)
+            artifacts = inspection.run(load(work, profile))
+    return Done(artifacts=artifacts, stage_seconds=profile.seconds)

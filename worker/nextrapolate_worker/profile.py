@@ -15,13 +15,16 @@ class Profile:
     Args:
         tell: told the stage and the share of the whole job that is done.
         shares: about how much of the job's time each stage takes; only the progress bar depends on it.
+
+    Attributes:
+        seconds: of each stage that has ended, in order.
     """
 
     def __init__(self, tell: Callable[[Stage, float], None], shares: Mapping[Stage, float]) -> None:
         self._tell = tell
         self._shares = shares
         self._behind = 0.0
-        self._seconds: dict[Stage, float] = {}
+        self.seconds: dict[Stage, float] = {}
         self._costs: dict[Stage, Cost] = {}
         self._heap = Heap()
 
@@ -39,7 +42,7 @@ class Profile:
 
         yield on_progress
         self._behind += share
-        self._seconds[stage] = time.monotonic() - started
+        self.seconds[stage] = time.monotonic() - started
 
     def count(self, stage: Stage, cost: Cost) -> None:
         """What a stage has read and multiplied; one that found an earlier result did neither."""
@@ -47,8 +50,8 @@ class Profile:
 
     @property
     def stages(self) -> list[StageProfile]:
-        """The stages that have ended, in order."""
-        return [self._profile(stage, seconds) for stage, seconds in self._seconds.items()]
+        """The same with what each has cost."""
+        return [self._profile(stage, seconds) for stage, seconds in self.seconds.items()]
 
     def _profile(self, stage: Stage, seconds: float) -> StageProfile:
         cost = self._costs.get(stage)
