@@ -18,7 +18,6 @@ from its own weights.
     verl.py           verl's checkpoint callback: says when, and lets nothing that fails reach the run
     verl_run.py       a verl run: swaps the adapter, saves the checkpoint of a jump again
     verl_ranks.py     what each of verl's workers does with its model
-    verl_together.py  what fails in one of them fails in all, and none hangs
     settings.py       what both trainers are told: defaults and bounds
     verl_settings.py  what verl's configuration says, and which runs cannot be served
     verl_export.py    PEFT adapters out of verl's checkpoints, to extrapolate between two runs

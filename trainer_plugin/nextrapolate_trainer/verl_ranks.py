@@ -19,8 +19,8 @@ from verl.single_controller.ray import RayWorkerGroup
 
 from nextrapolate_trainer import peft_model
 from nextrapolate_trainer.adapter import Adapter
-from nextrapolate_trainer.errors import RankError
-from nextrapolate_trainer.verl_together import together
+from nextrapolate_trainer.errors import GroupLostError, RankError
+from nextrapolate_trainer.ranks import tell_all, telling
 
 T = TypeVar("T")
 Worker = Any
@@ -60,7 +60,7 @@ def write_adapter(worker: Worker, adapter: "ray.ObjectRef[Adapter]", reset: froz
     """
     engine = worker.actor.engine
     # To write it is a collective: nobody begins before everybody has it.
-    peft_model.write_adapter(engine.module, together(lambda: ray.get(adapter)))
+    peft_model.write_adapter(engine.module, _together(lambda: ray.get(adapter)))
     peft_model.clear_moments(engine.module, engine.optimizer, reset)
 
 
@@ -74,7 +74,7 @@ def save_beside(worker: Worker, folder: Path, step: int) -> None:
     rotated = list(engine.checkpoint_manager.previous_saved_paths)
     try:
         with _removed_on_failure(folder):
-            together(lambda: engine.save_checkpoint(str(folder), global_step=step))
+            _together(lambda: engine.save_checkpoint(str(folder), global_step=step))
     finally:
         engine.checkpoint_manager.previous_saved_paths = rotated
 
@@ -88,9 +88,33 @@ def move_over(worker: Worker, source: Path, target: Path) -> None:
         RankError: a process could not move its part; what was not moved is gone.
     """
     with _removed_on_failure(source):
-        together(lambda: _move_own(dist.get_rank(), source, target))
+        _together(lambda: _move_own(dist.get_rank(), source, target))
     with suppress(OSError):
         source.rmdir()
+
+
+def _together(act: Callable[[], T]) -> T:
+    """Do something in all processes, each its own part; where it fails in one, it fails in all.
+
+    Barriers may be in it, and other collectives where nothing has happened since the last barrier that can
+    fail in one process alone.
+
+    Raises:
+        RankError: it failed somewhere; says in which processes, and why.
+        GroupLostError: the processes cannot reach each other.
+    """
+    try:
+        # A trainer's own functions, such as verl's save of a checkpoint, have barriers between what can fail.
+        # No process reports: Ray hands the driver the error of any one of them, and the driver logs it.
+        with telling("barrier", reported=False):
+            done = act()
+    except (RankError, GroupLostError):  # told at a barrier: everybody knows, or nobody can be told
+        raise
+    except Exception as error:  # whatever it is, the others wait for word of it
+        tell_all(error, reported=False)
+        raise
+    tell_all(None, reported=False)
+    return done
 
 
 def _move_own(rank: int, source: Path, target: Path) -> None:
