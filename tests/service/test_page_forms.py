@@ -1,5 +1,6 @@
 """What forms on the pages may do: ask for a job, first or again, and cancel one."""
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from fixtures.adapters import write_run
 from fixtures.dense import checkpoints
 from fixtures.page_forms import Forms
 
+from nextrapolate.methods import METHODS
 from nextrapolate.schemas import BacktestCreate
 from nextrapolate_numerics import Backtest, Trajectory, inspect
 from nextrapolate_service.pages.asking import Draft
@@ -62,6 +64,22 @@ def test_a_job_is_run_again_with_other_parameters(
     assert again["steps"] == [10, 20]
     assert again["labels"] == {"run": "grpo"}
     assert browser.post("/jobs", data=form).headers["Location"] == answer.headers["Location"], "sent twice"
+
+
+def test_a_form_shows_no_other_method_than_the_one_that_it_runs(
+    browser: TestClient, client: TestClient, job_id: str, series_id: str
+) -> None:
+    for asking in (f"/jobs/{job_id}/again", f"/series/{series_id}/ask"):
+        page = browser.get(f"{asking}?method=relex").text
+        form = Forms(page).to("/jobs")
+        refused = browser.post("/jobs", data={**form, "until": "10"}).text
+        for shown in (page, refused):
+            links = re.findall(rf'href="{asking}\?method=([^"]+)"( aria-current="true")?', shown)
+            assert {name for name, _ in links} == set(METHODS)
+            assert [name for name, current in links if current] == ["relex"]
+            assert 'value="expo"' not in shown, "what is not run cannot be entered"
+        job = browser.post("/jobs", data=form).headers["Location"]
+        assert client.get(job).json()["method"]["name"] == "relex"
 
 
 def test_the_first_job_on_a_run_is_asked_for_on_its_page(
