@@ -14,8 +14,8 @@ from fixtures.page_forms import Forms
 from fixtures.read_reports import CASES
 from fixtures.reports import comparison, extrapolation, inspection
 
-from nextrapolate.methods import METHODS
-from nextrapolate.schemas import Stage
+from nextrapolate.methods import METHODS, make_method
+from nextrapolate.schemas import AnyReport, Stage
 from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_service.pages.wording import duration, situation
 from nextrapolate_service.sessions import FORM_TOKEN
@@ -234,6 +234,32 @@ def test_a_series_shows_the_most_complete_geometry_and_its_tone(
     assert shown() == ("bad", whole)
     newer = inspect((10, 20, 60, 70), relative_error=0.5)
     assert shown() == ("good", newer)
+
+
+def test_a_run_is_judged_by_its_inspection_and_else_by_a_forecast_that_is_named(
+    browser: TestClient, client: TestClient, series_id: str, finish: Finish
+) -> None:
+    def judged(report: AnyReport, **request: object) -> str:
+        job = client.post("/jobs", json={"task": report.task, "series": series_id, **request}).json()["id"]
+        finish(job, report=report)
+        return browser.get(f"/series/{series_id}").text
+
+    def extrapolated(name: str, target_step: int) -> str:
+        report = extrapolation(steps=(10, 20, 30, 40, 50, 60))
+        made = {"method": make_method(name), "target_step": target_step}
+        return judged(report.model_copy(update=made), method={"name": name})
+
+    page = extrapolated("none", 60)
+    assert '<div class="banner ">' in page
+    assert "Nothing was added" not in page
+    assert "Not a forecast" not in page
+    assert "Measured by <a" in page
+    assert "Inspect: measure" in page
+    assert "By relex, to step 110: <strong>✓ Jump recommended.</strong>" in extrapolated("relex", 110)
+    assert "By expo: <strong>" in extrapolated("expo", 110)
+    inspected = "<p><strong>✓ Worth extrapolating.</strong>"
+    assert inspected in judged(inspection(steps=(10, 20, 60)))
+    assert inspected in extrapolated("none", 60)
 
 
 def test_the_pages_of_a_job_say_what_its_report_says(

@@ -60,7 +60,7 @@ def test_all_that_shows_a_report_says_the_same(
         "notebook": text(report_html(report)),
         "terminal": " ".join(capsys.readouterr().out.split()),
     }
-    if report.task != "backtest":
+    if isinstance(report, Inspection) or (isinstance(report, Report) and report.is_forecast):
         said["series page"] = text(browser.get(f"/series/{series_id}").text)
     assert reading.verdict.startswith(case.verdict)
     for surface, shown in said.items():

@@ -56,8 +56,11 @@ class Measured:
     geometry: RunGeometry
 
     @cached_property
-    def reading(self) -> Reading:
-        """What the report says: whether the evidence speaks for extrapolating."""
+    def reading(self) -> Reading | None:
+        """Whether the evidence speaks for extrapolating; None where the job's method did not look ahead."""
+        match self.report:
+            case Report(is_forecast=False):
+                return None
         return read(self.report)
 
     def at(self, step: int) -> tuple[StepGeometry | None, float | None]:
@@ -101,9 +104,13 @@ def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenSto
 
 
 def _measured(store: Store, jobs: Iterable[ListedJob]) -> Measured | None:
-    """The geometry of the most checkpoints that one of these jobs found; of several the newest."""
+    """The geometry of the most checkpoints that one of these jobs found.
+
+    Of several an inspection's, which is about the run and no one method; of several of those the newest.
+    """
     measuring = [record for record in jobs if not isinstance(record.request, BacktestCreate)]
-    for record in sorted(measuring, key=lambda record: len(record.steps), reverse=True):
+    measuring.sort(key=lambda record: (len(record.steps), record.request.task == "inspect"), reverse=True)
+    for record in measuring:
         match found_by(store, record).report:
             case Inspection() as report:
                 return Measured(job_view(store, record), report, report)
