@@ -71,6 +71,8 @@ class JobInputs:
     """By ascending step."""
     jumps: tuple[InputAdapter, ...] = ()
     """Adapters that were swapped into the running trainer, each after its `step`."""
+    series_name: str = ""
+    """For people; empty where there is no series, and in records of early versions."""
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ class SeriesStore:
             for jump in series.jumps
             if checkpoints and jump.step < checkpoints[-1].step
         )
-        return JobInputs(checkpoints, jumps)
+        return JobInputs(checkpoints, jumps, series.name)
 
 
 def check_room(place: Place, name: str) -> None:

@@ -83,6 +83,7 @@ def test_checkpoints_come_by_ascending_step(store: Store) -> None:
     inputs = store.series.inputs(TENANT, series.id, until=20)
     assert [adapter.step for adapter in inputs.checkpoints] == [3, 20]
     assert content(store, inputs.checkpoints[1].model) == b"model 20"
+    assert inputs.series_name == series.name
 
 
 def test_a_file_never_changes(store: Store) -> None:

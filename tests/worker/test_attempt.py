@@ -17,7 +17,7 @@ from fixtures.jobs import job_over, run_inputs
 from fixtures.processes import children
 from redis import Redis
 
-from nextrapolate.schemas import JobState, Method, NextMethod, Stage, WeightExtrapolationMethod
+from nextrapolate.schemas import JobState, Method, NextMethod, Report, Stage, WeightExtrapolationMethod
 from nextrapolate_store.errors import StoreMismatched
 from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobRecord
@@ -86,8 +86,10 @@ def test_a_job_is_done_and_committed(
     run_job(store, WorkerSettings(store_settings, CPU), nursery, job.id, threading.Event())
     done = store.jobs.get("default", job.id)
     assert (done.state, done.attempt, done.progress) == (JobState.SUCCEEDED, 1, 1.0)
-    report = store.job_folders.result_path(done, "report.json")
-    assert report.stat().st_size == done.artifacts["report.json"].bytes
+    path = store.job_folders.result_path(done, "report.json")
+    assert path.stat().st_size == done.artifacts["report.json"].bytes
+    report = Report.model_validate_json(path.read_bytes())
+    assert (report.job, report.made_at) == (done.id, done.started_at)
 
 
 def test_a_second_wake_up_does_nothing(

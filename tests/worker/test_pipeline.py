@@ -138,6 +138,17 @@ def test_the_report_shows_the_run_and_what_other_methods_would_do(run_folder: Pa
     assert report.spectrum.kept[-1] <= report.spectrum.wanted[-1]
 
 
+def test_the_report_and_the_model_card_name_the_run(run_folder: Path, tmp_path: Path) -> None:
+    inputs = replace(run_inputs(run_folder), series_name="grpo-7B")
+    named = work(run_folder, tmp_path / "named", LINE, inputs)
+    labelled = work(run_folder, tmp_path / "labelled", LINE, inputs)
+    request = labelled.request.model_copy(update={"labels": {"run": "seed 7"}})
+    for made, name in ((named, "grpo-7B"), (labelled.model_copy(update={"request": request}), "seed 7")):
+        pipeline.run(made, ignore)
+        assert Report.model_validate_json((made.folder / "report.json").read_bytes()).run == name
+        assert f"of the run `{name}`" in (made.folder / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_rivals_are_no_jump_and_the_forecasts_that_take_moments() -> None:
     assert {"auto", "autoregression", "weight-extrapolation", "relex", "expo", "none"} <= RIVALS
     assert RIVALS.isdisjoint({"next", "alpharl", "maec", "dare", "soup", "wsm"})

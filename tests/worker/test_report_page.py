@@ -11,7 +11,7 @@ from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.methods import label, make_method
 from nextrapolate.reading import read
-from nextrapolate.schemas import AnyReport, Comparison, ExpoMethod, WsmMethod
+from nextrapolate.schemas import AnyReport, Comparison, ExpoMethod, Report, WsmMethod
 from nextrapolate_worker.rendering import model_card, report_page
 from nextrapolate_worker.rendering.grid import Grid
 
@@ -119,6 +119,17 @@ def test_names_are_escaped_wherever_they_stand() -> None:
     page = Page(report_page(report))
     assert page.tags["script"] == 0
     assert "script>alert(1)</script>" in "".join(page.texts)
+
+
+def test_the_run_and_the_time_stand_above_the_title(report: AnyReport) -> None:
+    eyebrow = report_page(report).split("<h1>")[0].rpartition("<p")[2]
+    assert " · <bdi>grpo, seed 7</bdi> · 2026-03-01 12:30 UTC</p>" in eyebrow
+    hostile = report_page(report.model_copy(update={"run": "<script>", "made_at": None}))
+    assert "<bdi>&lt;script&gt;</bdi></p>" in hostile
+    if isinstance(report, Report):
+        card = model_card(report)
+        assert "Made by nextrapolate on 2026-03-01 12:30 UTC for training step 200 from" in card
+        assert "150 of the run `grpo, seed 7`." in card
 
 
 def test_the_headline_stands_first(report: AnyReport) -> None:

@@ -96,6 +96,7 @@ def _tell(ending: str, seconds: float, outcome: Done | Failed | Beat | Stopped) 
 def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
     return Start(
         job=claim.job.id,
+        started_at=claim.job.started_at,
         fence=claim.fence,
         tenant=claim.job.tenant,
         request=claim.job.request,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ class Loaded:
 
     Attributes:
         job: its id.
+        run: its name; empty where it has none.
+        started_at: when the job was first claimed.
         trajectory: opened; its weights are not read yet.
         digests: sha256 of each checkpoint's weights, by step.
         device: where the maths is done.
@@ -32,6 +35,8 @@ class Loaded:
     """
 
     job: str
+    run: str
+    started_at: datetime | None
     trajectory: Trajectory
     digests: Mapping[int, str]
     device: str
@@ -56,7 +61,17 @@ def load(work: Start, profile: Profile) -> Loaded:
     with profile.stage(Stage.LOAD):
         trajectory = Trajectory.open(files.checkpoints, files.jumps)
     kept = _kept(work, files, trajectory, torch.device(device))
-    return Loaded(work.job, trajectory, files.digests, device, work.folder, profile, kept)
+    return Loaded(
+        job=work.job,
+        run=work.request.labels.get("run") or work.inputs.series_name,
+        started_at=work.started_at,
+        trajectory=trajectory,
+        digests=files.digests,
+        device=device,
+        folder=work.folder,
+        profile=profile,
+        kept=kept,
+    )
 
 
 def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.device) -> KeptStages:

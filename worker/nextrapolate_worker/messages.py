@@ -1,5 +1,6 @@
 """What worker and child say to each other: a JSON object a line, down the child's stdin, up its stdout."""
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ class Start(_Message):
 
     type: Literal["start"] = "start"
     job: str
+    started_at: datetime | None = Field(None, description="when the job was first claimed")
     fence: int
     tenant: str
     request: JobRequest

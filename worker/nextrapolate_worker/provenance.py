@@ -13,6 +13,8 @@ def provenance(loaded: Loaded, warnings: Iterable[str]) -> dict[str, Any]:
     trajectory = loaded.trajectory
     return {
         "job": loaded.job,
+        "run": loaded.run,
+        "made_at": loaded.started_at,
         "steps": list(trajectory.steps),
         "jumps": list(trajectory.jump_steps),
         "warnings": list(warnings),

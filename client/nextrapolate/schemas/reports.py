@@ -1,6 +1,7 @@
 """report.json, of each of the three tasks."""
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Discriminator, Field, computed_field
@@ -61,6 +62,14 @@ class _JobReport(Response):
     """What every report.json says: the files used, what the job cost, and what made it."""
 
     job: str = Field(description="id of the job")
+    run: str = Field(
+        "",
+        description="name of the run: the job's label `run`, else the name of its series; empty if it has "
+        "neither, and in early reports",
+    )
+    made_at: datetime | None = Field(
+        None, description="time at which work on the job began; null in early reports"
+    )
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
     jumps: list[int] = Field(description="steps after which an extrapolated adapter was swapped in")
     warnings: list[str]
