@@ -5,7 +5,7 @@ import hmac
 import html
 import re
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from fastapi.testclient import TestClient
@@ -15,9 +15,9 @@ from fixtures.read_reports import CASES
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.methods import METHODS, make_method
-from nextrapolate.schemas import AnyReport, Stage
+from nextrapolate.schemas import AnyReport, Delivery, Stage, WebhookState
 from nextrapolate_service.pages.negotiation import asks_for_html
-from nextrapolate_service.pages.wording import duration, situation
+from nextrapolate_service.pages.wording import duration, situation, webhook
 from nextrapolate_service.sessions import FORM_TOKEN
 from nextrapolate_service.views import job_view
 from nextrapolate_store.keys import Scope
@@ -401,6 +401,15 @@ def test_a_new_version_brings_its_own_scripts(visitor: TestClient) -> None:
 )
 def test_durations_are_not_rounded_away(seconds: float, words: str) -> None:
     assert duration(timedelta(seconds=seconds)) == words
+
+
+def test_a_webhook_that_was_not_reached_yet_is_said_to_be_tried_again() -> None:
+    now = datetime(2026, 3, 1, tzinfo=UTC)
+    failed = Delivery(attempt=1, at=now, error="it answered 500", next_at=now)
+    url = "https://example.com/hook"
+    assert webhook(WebhookState(url=url, state="sending", deliveries=[])) == "It is being told."
+    tried = WebhookState(url=url, state="sending", deliveries=[failed, failed])
+    assert webhook(tried) == "Not told yet, after 2 attempts: it answered 500"
 
 
 def test_a_running_job_makes_no_promises(

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Callable
+from html import unescape
 
 import pytest
 from fastapi.testclient import TestClient
@@ -19,6 +20,11 @@ from nextrapolate_store.store import Store
 Finish = Callable[[str], dict[str, bytes]]
 
 
+def page_of(client: TestClient, job: str) -> str:
+    """The job's page, as people read it."""
+    return unescape(client.get(f"/jobs/{job}", headers={"Accept": "text/html"}).text)
+
+
 def test_a_job_that_ends_is_told_once_and_signed(
     teller: TestClient, stored_series: str, receiver: Receiver, finish: Finish, store: Store
 ) -> None:
@@ -28,6 +34,7 @@ def test_a_job_that_ends_is_told_once_and_signed(
     webhook = through(teller, job["id"])
     (delivery,) = webhook.deliveries
     assert (webhook.state, delivery.attempt, delivery.status, delivery.error) == ("delivered", 1, 204, None)
+    assert "<br>It was told.</td>" in page_of(teller, job["id"])
 
     (told,) = receiver.told
     assert told.path == "/hooks?from=tests"
@@ -115,11 +122,16 @@ def test_it_is_given_up_in_the_end(
 ) -> None:
     receiver.statuses = [status]
     job = submit(teller, stored_series, url=receiver.url).json()
+    assert "It is told when the job has ended." in page_of(teller, job["id"])
     finish(job["id"])
     webhook = through(teller, job["id"])
     assert webhook.state == "given-up"
     assert len(webhook.deliveries) == len(receiver.told) == attempts
     assert webhook.deliveries[-1].next_at is None
+    page = page_of(teller, job["id"])
+    assert f"<bdi>{receiver.url}</bdi>" in page
+    times = "1 attempt" if attempts == 1 else f"{attempts} attempts"
+    assert f"Given up after {times}: {webhook.deliveries[-1].error}</td>" in page
 
 
 def test_a_receiver_that_is_not_who_it_should_be_is_told_nothing(

@@ -47,4 +47,5 @@ _templates.filters |= {
     "ago": wording.ago,
     "state": wording.state,
     "stage": wording.stage,
+    "told": wording.webhook,
 }

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nextrapolate.schemas import STAGE_WORDS, Job, JobEvent, JobState, Stage
+from nextrapolate.schemas import STAGE_WORDS, Job, JobEvent, JobState, Stage, WebhookState
 
 _STATES = {
     JobState.QUEUED: "waiting",
@@ -68,7 +68,7 @@ def situation(job: Job, events: Sequence[JobEvent]) -> str:
         case JobState.SUCCEEDED:
             return f"Done{_took(job)}."
         case JobState.FAILED:
-            return f"Failed{_took(job)}, after {job.attempt} {'attempt' if job.attempt == 1 else 'attempts'}."
+            return f"Failed{_took(job)}, after {_attempts(job.attempt)}."
         case JobState.CANCELLED:
             return f"Cancelled{_took(job)}; there are no results."
 
@@ -83,6 +83,20 @@ def advice(job: Job) -> str | None:
         "The server caused this, not your checkpoints: run it again, and tell the operator if it fails "
         "again. The worker's log has more under the job's id."
     )
+
+
+def webhook(of: WebhookState) -> str:
+    """Say what has come of telling a job's webhook so far."""
+    tried, error = _attempts(len(of.deliveries)), of.deliveries[-1].error if of.deliveries else None
+    match of.state:
+        case "waiting":
+            return "It is told when the job has ended."
+        case "sending":
+            return f"Not told yet, after {tried}: {error}" if error else "It is being told."
+        case "delivered":
+            return "It was told."
+        case "given-up":
+            return f"Given up after {tried}: {error}"
 
 
 def timeline(events: Iterable[JobEvent]) -> list[Entry]:
@@ -122,6 +136,10 @@ def _waiting(before: int | None, *, held_back: bool) -> str:
     if not before:
         return "Waiting for a worker. It is next."
     return f"Waiting for a worker. {before} {'job is' if before == 1 else 'jobs are'} ahead of it."
+
+
+def _attempts(number: int) -> str:
+    return f"{number} {'attempt' if number == 1 else 'attempts'}"
 
 
 def _took(job: Job) -> str:
