@@ -51,8 +51,30 @@ def test_signing_out_ends_the_session(browser: TestClient) -> None:
     token = dict(browser.cookies)
     assert browser.post("/logout").headers["Location"] == "/login"
     browser.cookies.update(token)
-    assert browser.get("/").headers["Location"] == "/login?next=/&ended=1"
-    assert "Your session has ended" in browser.get("/login?ended=1").text
+    assert browser.get("/").headers["Location"] == "/login?next=/&ended=page"
+    assert "Your session has ended." in browser.get("/login?ended=page").text
+
+
+@pytest.mark.parametrize(
+    ("referrer", "following"),
+    [
+        ("http://testserver/series/01S/ask?method=expo", "/series/01S/ask?method=expo"),
+        ("http://testserver//elsewhere.example", "/"),
+        ("http://elsewhere.example/series", "/"),
+        ("http://[", "/"),
+        (None, "/"),
+    ],
+)
+def test_who_sends_a_form_after_the_session_has_ended_comes_back_to_it_and_is_told(
+    browser: TestClient, referrer: str | None, following: str
+) -> None:
+    token = dict(browser.cookies)
+    browser.post("/logout")
+    browser.cookies.update(token)
+    answer = browser.post("/jobs", data={}, headers={"Referer": referrer} if referrer else {})
+    page = browser.get(answer.headers["Location"]).text
+    assert "nothing was done with what you sent" in page
+    assert Forms(page).to("/login")["next"] == following
 
 
 def test_an_invitation_lets_a_browser_in_once(visitor: TestClient, store: Store, api_key: str) -> None:

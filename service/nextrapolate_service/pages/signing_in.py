@@ -17,14 +17,19 @@ from nextrapolate_store.store import Store
 router = APIRouter(include_in_schema=False)
 
 Next = Annotated[str, Query(alias="next")]
+_ENDED = {
+    "page": "Your session has ended.",
+    "form": "Your session has ended, and nothing was done with what you sent: sign in, and enter it again.",
+}
+"""What is said to somebody who asked for a page, or who sent a form."""
 
 
 @router.get("/login")
 async def show_login(
-    request: Request, invitation: str = "", following: Next = "/", ended: bool = False
+    request: Request, invitation: str = "", following: Next = "/", ended: str = ""
 ) -> Response:
     """Ask for the key, or offer to take an invitation."""
-    error = "Your session has ended." if ended else None
+    error = _ENDED.get(ended)
     return page(request, "login.html", invitation=invitation, following=_own_path(following), error=error)
 
 
