@@ -209,5 +209,8 @@ def test_the_report_is_shown_in_the_dark_and_on_paper(
                 visit.screenshot(f"{name}-dark-{medium}")
             colours.append(visit.page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert colours[0] != "rgb(255, 255, 255)"
-        assert all(part.is_hidden() for part in visit.page.locator("nav").all())
+        assert all(part.is_hidden() for part in visit.page.locator("nav, details").all())
+        visit.page.set_viewport_size({"width": 700, "height": 1000})  # of A4
+        cut = "pre => pre.some(one => one.scrollWidth > one.clientWidth)"
+        assert not visit.page.locator("pre").evaluate_all(cut)
         visit.check()

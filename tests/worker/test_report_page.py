@@ -111,6 +111,7 @@ def test_wide_tables_and_charts_scroll_by_themselves(report: AnyReport) -> None:
     for tag in ("<table", "<svg"):
         for before in html.split(tag)[:-1]:
             assert re.search(r'<div class="scroll"[^>]*>\s*$', before), before[-200:]
+    assert html.count("<pre") == html.count('<pre tabindex="0">'), "a keyboard scrolls what it can reach"
 
 
 def test_names_are_escaped_wherever_they_stand() -> None:
