@@ -169,6 +169,12 @@ def test_jobs_are_picked_and_compared(visit: Visit, submit: Submit, finish: Fini
     expect(row).to_contain_text("0.6")
     expect(row).to_contain_text("1.2")
     expect(row).to_contain_text("differs")
+    visit.page.set_viewport_size({"width": 360, "height": 800})
+    visit.page.get_by_role("region", name="Comparison").evaluate("one => (one.scrollLeft = one.scrollWidth)")
+    for named in (row.get_by_role("rowheader"), visit.page.get_by_text("What was asked")):
+        box = named.bounding_box()
+        assert box is not None
+        assert box["x"] >= 0, "names stay in sight"
 
 
 def test_a_job_is_run_again_by_another_method(visit: Visit, submit: Submit, finish: Finish) -> None:

@@ -15,7 +15,7 @@ from fixtures.read_reports import CASES
 from fixtures.reports import comparison, extrapolation, inspection
 
 from nextrapolate.methods import METHODS, make_method
-from nextrapolate.schemas import AnyReport, Delivery, Stage, WebhookState
+from nextrapolate.schemas import AnyReport, Delivery, JobError, Stage, WebhookState
 from nextrapolate_service.pages.negotiation import asks_for_html
 from nextrapolate_service.pages.wording import duration, situation, webhook
 from nextrapolate_service.sessions import FORM_TOKEN
@@ -294,6 +294,18 @@ def test_a_backtest_is_compared_by_the_best_that_a_backtest_can_judge(
     page = browser.get("/compare", params={"jobs": job_id}).text
     (row,) = re.findall(r"<tr[^>]*>(?:(?!</tr>).)*relative error \(no jump is 1\).*?</tr>", page, re.DOTALL)
     assert re.findall(r"\d\.\d+", row) == ["0.6"]
+
+
+def test_a_comparison_says_of_a_failed_job_why_it_failed_and_what_to_do(
+    browser: TestClient, store: Store, job_id: str
+) -> None:
+    claim = store.jobs.claim(job_id, worker="test")
+    assert claim is not None
+    error = JobError(code="non-finite", detail="checkpoint 20 has NaN", blame="user")
+    assert store.jobs.fail(job_id, claim.fence, error)
+    page = browser.get("/compare", params={"jobs": job_id}).text
+    assert "<td>checkpoint 20 has NaN</td>" in page
+    assert "<td>Another attempt would end the same way" in page
 
 
 def test_an_old_report_is_shown_as_far_as_it_can_be(browser: TestClient, job_id: str, finish: Finish) -> None:

@@ -12,6 +12,7 @@ from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.pages.runs import Run, Runs
+from nextrapolate_service.pages.wording import advice
 from nextrapolate_service.results import found_by
 from nextrapolate_service.views import job_view
 from nextrapolate_store.store import Store
@@ -77,6 +78,8 @@ class _Compared:
     @property
     def answers(self) -> tuple[str | None, str | None]:
         """Whether it worked, and what to do next; None where nothing is known of it."""
+        if self.job.error is not None:
+            return self.job.error.detail, advice(self.job)
         if self.report is None:
             return self.unreadable, None
         reading = read(self.report)
