@@ -194,6 +194,25 @@ def test_a_series_shows_what_arrived_and_asks_for_an_inspection(
     assert "checkpoint 70" in answer.text
 
 
+def test_a_run_of_one_checkpoint_is_not_spoken_of_as_many(browser: TestClient, client: TestClient) -> None:
+    series = client.post("/series", json={"name": "short"}).json()["id"]
+    client.put(f"/series/{series}/checkpoints/10/adapter_config.json", content=CONFIG)
+    client.put(f"/series/{series}/checkpoints/10/adapter_model.safetensors", content=model_bytes(10))
+    page = browser.get(f"/series/{series}").text
+    assert "1 checkpoint has arrived, up to step 10; it is complete." in page
+    assert "<p>None yet.</p>" in page
+    assert "Arrived so far: 1 checkpoint, at step 10." in browser.get(f"/series/{series}/ask").text
+
+
+def test_flags_and_small_files_are_written_for_people(
+    browser: TestClient, client: TestClient, series_id: str, job_id: str
+) -> None:
+    assert '<th scope="row">momentum</th><td>no</td>' in browser.get(f"/jobs/{job_id}").text
+    assert re.search(r"<td class=\"number\">\d+ B</td>", browser.get(f"/series/{series_id}").text)
+    for path in ("/", f"/series/{series_id}"):
+        assert '<th scope="col" aria-label="compare">' in browser.get(path).text
+
+
 def test_a_series_shows_the_geometry_that_a_job_measured(
     browser: TestClient, client: TestClient, series_id: str, finish: Finish
 ) -> None:

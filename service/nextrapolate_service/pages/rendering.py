@@ -47,5 +47,6 @@ _templates.filters |= {
     "ago": wording.ago,
     "state": wording.state,
     "stage": wording.stage,
+    "checkpoints": wording.checkpoints,
     "told": wording.webhook,
 }

@@ -86,7 +86,7 @@ def show_all_series(
 def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenStore) -> Response:
     """Show what has arrived of a run, what an inspection found in it, and the jobs on it."""
     series = series_view(store.series.get(tenant, series_id))
-    records, _ = store.jobs.find(tenant, series_id, limit=_SHOWN, look_at=_LOOKED_AT, cursor=None)
+    records, older = store.jobs.find(tenant, series_id, limit=_SHOWN, look_at=_LOOKED_AT, cursor=None)
     measured = _measured(store, records)
     steps = [
         Step(checkpoint, *(measured.at(checkpoint.step) if measured else (None, None)))
@@ -98,6 +98,7 @@ def show_series(request: Request, series_id: str, tenant: Tenant, store: OpenSto
         series=series,
         steps=steps,
         jobs=[job_view(store, record) for record in records],
+        older=older,
         measured=measured,
         furthest=max((step.geometry.drift_norm for step in steps if step.geometry), default=1.0),
     )

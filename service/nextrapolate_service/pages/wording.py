@@ -85,6 +85,13 @@ def advice(job: Job) -> str | None:
     )
 
 
+def checkpoints(steps: Sequence[int]) -> str:
+    """Say how many checkpoints there are, at least one, and where."""
+    if len(steps) == 1:
+        return f"1 checkpoint, at step {steps[0]}"
+    return f"{len(steps)} checkpoints, at steps {steps[0]} to {steps[-1]}"
+
+
 def webhook(of: WebhookState) -> str:
     """Say what has come of telling a job's webhook so far."""
     tried, error = _attempts(len(of.deliveries)), of.deliveries[-1].error if of.deliveries else None
