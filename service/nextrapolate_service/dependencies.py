@@ -4,8 +4,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Request
+from pydantic import Field
 
+from nextrapolate import schemas
 from nextrapolate_service.opening import Opening
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_service.streams import Streams
@@ -41,5 +43,9 @@ Draining = Annotated[threading.Event, _of_app("draining")]
 Settings = Annotated[ServiceSettings, _of_app("settings")]
 Wake = Annotated[WakeUps, _of_app("wake_ups")]
 
-Limit = Annotated[int, Query(ge=1, le=100)]
-Cursor = Annotated[str | None, Query(description="`next_cursor` of the previous page")]
+
+class ListQuery(schemas.Request):
+    """Which page of a list; with what else may be asked of one list, where it derives from this."""
+
+    limit: int = Field(default=20, ge=1, le=100)
+    cursor: str | None = Field(default=None, description="`next_cursor` of the previous page")

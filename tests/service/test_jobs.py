@@ -282,6 +282,12 @@ def test_lists_come_in_pages_newest_first(client: TestClient, series_id: str) ->
     problem(client.get("/jobs?limit=0"), 422, "invalid-request")
 
 
+@pytest.mark.parametrize("path", ["/jobs?status=failed", "/jobs?text=math", "/series?state=failed"])
+def test_a_filter_that_a_list_does_not_have_is_refused(client: TestClient, path: str) -> None:
+    told = problem(client.get(path), 422, "invalid-request")
+    assert "there is no such field" in told.detail
+
+
 def test_a_jump_is_recorded_and_used(
     client: TestClient, series_id: str, store: Store, finish: Finish
 ) -> None:

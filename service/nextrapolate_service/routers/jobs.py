@@ -4,7 +4,7 @@ import re
 from contextlib import suppress
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
 
@@ -12,9 +12,8 @@ from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import KeyFirstRoute, Tenant, WritingTenant
 from nextrapolate_service.bodies import JobBody
 from nextrapolate_service.dependencies import (
-    Cursor,
     Draining,
-    Limit,
+    ListQuery,
     OpenStore,
     OpenStreams,
     Settings,
@@ -33,8 +32,15 @@ router = APIRouter(
 
 LONGEST_WAIT_SECONDS = 60
 
+
 _WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})(?=$|[,;\s])")
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
+
+
+class JobsQuery(ListQuery):
+    """Which page of the jobs in any state, or in one."""
+
+    state: JobState | None = None
 
 
 @router.post(
@@ -94,15 +100,9 @@ async def create_job(
 
 
 @router.get("", responses=problem_responses(), summary="List jobs")
-def list_jobs(
-    tenant: Tenant,
-    store: OpenStore,
-    state: JobState | None = None,
-    limit: Limit = 20,
-    cursor: Cursor = None,
-) -> JobPage:
+def list_jobs(tenant: Tenant, store: OpenStore, asked: Annotated[JobsQuery, Query()]) -> JobPage:
     """One page of jobs, newest first."""
-    records, next_cursor = store.jobs.list(tenant, limit=limit, cursor=cursor, state=state)
+    records, next_cursor = store.jobs.list(tenant, limit=asked.limit, cursor=asked.cursor, state=asked.state)
     return JobPage(items=[job_view(store, record) for record in records], next_cursor=next_cursor)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from pydantic import BeforeValidator
 
@@ -17,7 +17,7 @@ from nextrapolate.schemas import (
 from nextrapolate_service import uploads
 from nextrapolate_service.auth import KeyFirstRoute, Tenant, WritingTenant
 from nextrapolate_service.bodies import AnnouncementBody, JumpBody, SeriesBody
-from nextrapolate_service.dependencies import Cursor, Limit, OpenStore, Settings
+from nextrapolate_service.dependencies import ListQuery, OpenStore, Settings
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.openapi import header, operation_id, problem_responses
 from nextrapolate_service.views import series_view
@@ -57,9 +57,9 @@ def create_series(
 
 
 @router.get("", responses=problem_responses(), summary="List series")
-def list_series(tenant: Tenant, store: OpenStore, limit: Limit = 20, cursor: Cursor = None) -> SeriesPage:
+def list_series(tenant: Tenant, store: OpenStore, asked: Annotated[ListQuery, Query()]) -> SeriesPage:
     """One page of runs, newest first."""
-    records, next_cursor = store.series.list(tenant, limit=limit, cursor=cursor)
+    records, next_cursor = store.series.list(tenant, limit=asked.limit, cursor=asked.cursor)
     return SeriesPage(items=[series_view(record) for record in records], next_cursor=next_cursor)
 
 
