@@ -192,6 +192,7 @@ def show_jobs(jobs: list[Job], runs: Mapping[str, str], *, more: bool) -> None:
     """List jobs, one a line, with the names that runs have; and say on stderr where that is not all."""
     for job in jobs:
         what = label(job.method) if job.method else job.task
+        what += "" if job.at is None else f" at {job.at}"
         run = runs.get(job.series or "", "-")
         facts = (job.id, f"{job.state:<10}", f"{job.progress:4.0%}", _when(job.created_at), f"{what:<20}")
         typer.echo("  ".join((*facts, f"steps {_span(job.steps):<9}", run)))
@@ -241,8 +242,12 @@ def show_job(job: Job) -> None:
         "task": job.task,
         "method": job.method
         and " ".join((job.method.name, *_pairs(job.method.model_dump(exclude={"name"})))),
+        "at step": job.at,
+        "steps ahead": job.horizon_steps,
+        "methods": None if job.at is None else ", ".join(map(label, job.methods or ())) or "all",
         "steps": " ".join(map(str, job.steps)),
         "series": job.series,
+        "read from": " ".join(checkpoint.uri for checkpoint in job.checkpoints or ()) or None,
         "labels": " ".join(_pairs(job.labels)) or None,
         "created": _when(job.created_at),
         "started": job.started_at and _when(job.started_at),

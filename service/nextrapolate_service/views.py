@@ -5,6 +5,7 @@ from typing import Any, Literal
 from nextrapolate.schemas import (
     ADAPTER_CONFIG,
     ADAPTER_MODEL,
+    BacktestCreate,
     CheckpointInfo,
     Job,
     JobCreate,
@@ -31,7 +32,8 @@ def job_view(store: Store, job: JobRecord | ListedJob) -> Job:
         task=request.task,
         steps=list(job.steps),
         series=request.series,
-        **_extrapolation(request),
+        checkpoints=request.checkpoints if isinstance(job, JobRecord) else None,
+        **_of_its_task(request),
         labels=request.labels,
         error=job.error,
         artifacts=dict(job.artifacts),
@@ -54,10 +56,13 @@ def _webhook(job: JobSummary) -> WebhookState | None:
     return WebhookState(url=webhook.url, state=state, deliveries=deliveries)
 
 
-def _extrapolation(request: JobRequest) -> dict[str, Any]:
-    if not isinstance(request, JobCreate):
-        return {}
-    return {"method": request.method, "output": request.output, "gate": request.gate}
+def _of_its_task(request: JobRequest) -> dict[str, Any]:
+    match request:
+        case JobCreate(method=method, output=output, gate=gate):
+            return {"method": method, "output": output, "gate": gate}
+        case BacktestCreate(at=at, horizon_steps=horizon_steps, methods=methods):
+            return {"at": at, "horizon_steps": horizon_steps, "methods": methods}
+    return {}
 
 
 def series_view(series: SeriesRecord) -> Series:

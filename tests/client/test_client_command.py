@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, NoReturn
+from typing import Any, BinaryIO, NamedTuple, NoReturn
 
 import pytest
 from fixtures.client_examples import NOW, a_job, a_report, an_event, write_checkpoints
@@ -28,7 +28,7 @@ from nextrapolate import (
 )
 from nextrapolate.cli import main
 from nextrapolate.progress import Progress
-from nextrapolate.schemas import CheckpointInfo, FileInfo, JobState, MethodInfo, NextMethod
+from nextrapolate.schemas import CheckpointInfo, CheckpointRef, FileInfo, JobState, MethodInfo, NextMethod
 from nextrapolate.wire.transfers import Download
 
 
@@ -320,6 +320,19 @@ def test_jobs(run: Run, service: ScriptedServer) -> None:
     assert "\nlabels          seed=7 run=b\n" in run("jobs", "show", "j1", "--url", service.url).out
     cancelled = run("jobs", "cancel", "j1", "--json", "--url", service.url)
     assert json.loads(cancelled.out)["state"] == "cancelled"
+
+
+def test_jobs_tell_what_was_asked(run: Run, service: ScriptedServer) -> None:
+    read_from = [CheckpointRef(uri=f"file:///runs/{step}") for step in (10, 20)]
+    asked: dict[str, Any] = {"task": "backtest", "method": None, "at": 10, "horizon_steps": 10}
+    job = a_job(**asked, checkpoints=read_from)
+    service.on("GET", "/jobs", answer({"items": [job.model_dump(mode="json")], "next_cursor": None}))
+    assert "  backtest at 10  " in run("jobs", "list", "--url", service.url).out
+    service.on("GET", "/jobs/j1", answer(job), answer(job.model_copy(update={"methods": [NextMethod()]})))
+    shown = run("jobs", "show", "j1", "--url", service.url).out
+    assert "\nat step         10\nsteps ahead     10\nmethods         all\n" in shown
+    assert "\nread from       file:///runs/10 file:///runs/20\n" in shown
+    assert "\nmethods         next\n" in run("jobs", "show", "j1", "--url", service.url).out
 
 
 def test_jobs_are_listed_with_their_runs_as_far_as_the_limit_goes(run: Run, service: ScriptedServer) -> None:

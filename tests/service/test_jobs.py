@@ -67,6 +67,19 @@ def test_a_job_over_files_reads_their_steps(client: TestClient, tmp_path: Path) 
     assert client.post("/jobs", json={"checkpoints": given}).json()["steps"] == [0, 1, 51]
 
 
+def test_a_job_over_files_tells_where_they_are(
+    client: TestClient, browser: TestClient, tmp_path: Path
+) -> None:
+    references = write_run(tmp_path / "runs")
+    job = client.post("/jobs", json={"checkpoints": references}).json()
+    assert job["checkpoints"] == [{**reference, "step": None} for reference in references]
+    assert client.get(f"/jobs/{job['id']}").json()["checkpoints"] == job["checkpoints"]
+    page = browser.get(f"/jobs/{job['id']}").text
+    assert all(f"<code>{reference['uri']}</code>" in page for reference in references)
+    (listed,) = client.get("/jobs").json()["items"]
+    assert listed["checkpoints"] is None, "a page of lists could be a hundred megabytes"
+
+
 @pytest.mark.parametrize(
     ("damage", "code"),
     [

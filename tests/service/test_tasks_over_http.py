@@ -13,7 +13,16 @@ def test_a_backtest_reads_up_to_what_it_predicts(client: TestClient, series_id: 
     job = answer.json()
     assert (job["task"], job["steps"]) == ("backtest", [10, 20])
     assert (job["method"], job["output"], job["gate"]) == (None, None, None)
-    assert client.get(f"/jobs/{job['id']}").json()["task"] == "backtest"
+    assert (job["at"], job["horizon_steps"], job["methods"]) == (10, 10, None)
+    assert client.get(f"/jobs/{job['id']}").json() == job
+
+
+def test_a_backtest_tells_its_methods(client: TestClient, series_id: str) -> None:
+    methods = [{"name": "expo", "alpha": 1.5}, {"name": "none"}]
+    body = {"task": "backtest", "series": series_id, "at": 10, "horizon_steps": 10, "methods": methods}
+    client.post("/jobs", json=body)
+    (job,) = client.get("/jobs").json()["items"]
+    assert [(method["name"], method["alpha"]) for method in job["methods"]] == [("expo", 1.5), ("none", 1.0)]
 
 
 def test_an_inspection_takes_what_there_is(client: TestClient, series_id: str) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from nextrapolate.schemas.common import FileInfo, Labels, Response, Task
-from nextrapolate.schemas.job_requests import Gate, Output
+from nextrapolate.schemas.job_requests import CheckpointRef, Gate, Output
 from nextrapolate.schemas.methods import AnsweredMethod
 
 
@@ -96,9 +96,17 @@ class Job(Response):
     task: Task = "extrapolate"
     steps: list[int] = Field(description="steps of the checkpoints this job uses, ascending")
     series: str | None
+    checkpoints: list[CheckpointRef] | None = Field(
+        default=None, description="as they were written, of a job without a series; lists leave them out"
+    )
     method: AnsweredMethod | None = Field(None, description="of an extrapolation")
     output: Output | None = Field(None, description="of an extrapolation")
     gate: Gate | None = Field(None, description="of an extrapolation")
+    at: int | None = Field(default=None, description="of a backtest: step of the last checkpoint methods see")
+    horizon_steps: int | None = Field(default=None, description="of a backtest")
+    methods: list[AnsweredMethod] | None = Field(
+        default=None, description="of a backtest; null if it is of all methods"
+    )
     labels: Labels
     error: JobError | None = None
     artifacts: dict[str, FileInfo] = Field(default_factory=dict)
