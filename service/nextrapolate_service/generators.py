@@ -32,6 +32,9 @@ def fit(document: dict[str, Any]) -> None:
                 schema.setdefault("format", format_)
         if "default" in schema and _is_of_several_types(schema):
             del schema["default"]  # generated code has no constant that may be a number or a word
+        for part in schema.get("anyOf", ()):
+            if "const" in part:  # openapi-python-client would take no other value of the union
+                part["enum"] = [part.pop("const")]
         if (items := schema.get("prefixItems")) and items == items[:1] * len(items):
             del schema["prefixItems"]
             schema["items"] = items[0]

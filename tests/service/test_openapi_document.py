@@ -78,6 +78,13 @@ def test_all_numbers_are_wide_ones(document: Document) -> None:
     assert formats == {("integer", "int64"), ("number", "double")}
 
 
+def test_no_union_has_a_constant(document: Document) -> None:
+    """openapi-python-client takes no other value of one that has: it read no report."""
+    within = [part for schema in objects(document) for part in schema.get("anyOf", ())]
+    assert {"type": "string", "enum": ["auto"]} in within
+    assert not any("const" in part for part in within)
+
+
 def test_a_default_that_depends_is_not_told(document: Document) -> None:
     properties = document["components"]["schemas"]["NextMethod"]["properties"]
     assert "default" not in properties["alpha"], "a constructor would send it under preset=paper, too"
