@@ -64,6 +64,13 @@ def test_prefer_wait_ends_in_time(client: TestClient, series_id: str) -> None:
     assert "Preference-Applied" not in ignored.headers
 
 
+@pytest.mark.parametrize("lines", [["Wait=0"], ["wait = 0"], ['wait="0"'], ["return=minimal", "wait=0"]])
+def test_prefer_is_read_as_it_may_be_written(client: TestClient, series_id: str, lines: list[str]) -> None:
+    headers = [("Prefer", line) for line in lines]
+    answer = client.post("/jobs", json={"series": series_id}, headers=headers)
+    assert answer.headers["Preference-Applied"] == "wait=0"
+
+
 def calls(redis: Redis, command: str) -> int:
     """How often Redis was asked this since its start, or since its statistics were reset."""
     return int(redis.info("commandstats").get(f"cmdstat_{command}", {"calls": 0})["calls"])

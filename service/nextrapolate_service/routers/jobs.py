@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.sse import EventSourceResponse
+from pydantic import WithJsonSchema
 
 from nextrapolate.schemas import Job, JobPage, JobState
 from nextrapolate_service.auth import KeyFirstRoute, Tenant, WritingTenant
@@ -33,7 +34,7 @@ router = APIRouter(
 LONGEST_WAIT_SECONDS = 60
 
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,9})(?=$|[,;\s])")
+_WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?([0-9]{1,9})"?(?=$|[,;\s])', re.IGNORECASE)  # RFC 7240
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
 
@@ -66,7 +67,8 @@ async def create_job(
     waiting: WaitForEnds,
     response: Response,
     prefer: Annotated[
-        str | None,
+        tuple[str, ...] | None,
+        WithJsonSchema({"type": "string"}),  # one line says it all, but there may be several
         Header(description="`wait=n`: answer when the job has ended, or after n seconds (at most 60)"),
     ] = None,
     idempotency_key: Annotated[
@@ -89,7 +91,7 @@ async def create_job(
     submission = Submission(tenant, request, idempotency_key, x_hub_token)
     job = await run_in_threadpool(lambda: job_view(store, submit(store, settings, wake_ups, submission)))
     response.headers["Location"] = f"/jobs/{job.id}"
-    if prefer and (wait := _WAIT.search(prefer)):
+    if prefer and (wait := _WAIT.search(",".join(prefer))):
         seconds = min(int(wait[1]), LONGEST_WAIT_SECONDS)
         response.headers["Preference-Applied"] = f"wait={seconds}"
         if not job.state.is_final:
