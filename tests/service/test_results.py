@@ -76,8 +76,6 @@ def test_a_download_goes_on_where_it_broke_off(client: TestClient, job_id: str, 
         "bytes=-0",
         "bytes=0-1,-00",
         "bytes=0-1,",
-        "rows=0-1",
-        "nonsense",
         "bytes=" + ",".join(f"{start}-{start}" for start in range(0, 200, 2)),
         "bytes=" + "9" * 100 + "-",
     ],
@@ -97,6 +95,19 @@ def test_ranges_that_make_no_sense_are_refused(
             answer = client.get(path, headers={"Range": ranges, **condition})
             problem(answer, 416, "range-refused")
             assert answer.headers["Content-Range"] == f"bytes */{len(whole.content)}"
+
+
+def test_ranges_of_other_units_and_of_a_head_are_passed_over(
+    client: TestClient, job_id: str, finish: Finish
+) -> None:
+    content = finish(job_id)[MODEL]
+    path = f"/jobs/{job_id}/adapter/{MODEL}"
+    for ranges in ("rows=0-1", "nonsense"):
+        answer = client.get(path, headers={"Range": ranges})
+        assert (answer.status_code, answer.content) == (200, content)
+    for ranges in ("bytes=0-1", "bytes=999999-"):
+        head = client.head(path, headers={"Range": ranges})
+        assert (head.status_code, head.headers["Content-Length"]) == (200, str(len(content)))
 
 
 def test_what_the_caller_has_is_not_sent_again(client: TestClient, job_id: str, finish: Finish) -> None:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import FileResponse
+from starlette.types import Receive, Scope, Send
 
 from nextrapolate.schemas import REPORT, AnyReport
 from nextrapolate_service.auth import Tenant
@@ -49,6 +50,7 @@ def _file_responses(whole: dict[str, Any]) -> Responses:
 class Asked:
     """How much of a file is wanted."""
 
+    request: Request
     if_none_match: Annotated[
         str | None, Header(description="ETags of what the caller has; an ETag is the file's sha256")
     ] = None
@@ -67,6 +69,21 @@ class Asked:
         ),
     ] = None
 
+    @property
+    def byte_ranges(self) -> str | None:
+        """What comes after `bytes=`; other units, and ranges of a HEAD, are passed over (RFC 9110, 14.2)."""
+        unit, _, ranges = (self.range or "").partition("=")
+        return ranges if self.request.method == "GET" and unit.strip().lower() == "bytes" else None
+
+
+class _WholeFile(FileResponse):
+    """A file of which no part is sent, whatever Range says."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as if there were no Range."""
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
 
 @router.head(
     "/adapter/{file}",
@@ -74,7 +91,7 @@ class Asked:
     response_class=Response,
     responses={
         200: {"description": "The file exists.", "headers": _OF_A_FILE},
-        **problem_responses(404, 409, 416),
+        **problem_responses(404, 409),
     },
     summary="Ask whether a file that the job made exists",
 )
@@ -102,15 +119,14 @@ def get_report(job_id: str, tenant: Tenant, store: OpenStore, asked: Annotated[A
     return _result(store, tenant, job_id, REPORT, asked)
 
 
-def check_ranges(header: str, size: int) -> None:
-    """Hold a Range header against a file of `size` bytes, before it can cost anything.
+def check_ranges(byte_ranges: str, size: int) -> None:
+    """Hold ranges against a file of `size` bytes, before they can cost anything.
 
     Raises:
         RangeRefusedError: malformed, too many, or beyond the end of the file.
     """
-    unit, _, text = header.partition("=")
-    ranges = text.split(",", maxsplit=MOST_RANGES)
-    if unit.strip().lower() != "bytes" or len(ranges) > MOST_RANGES:
+    ranges = byte_ranges.split(",", maxsplit=MOST_RANGES)
+    if len(ranges) > MOST_RANGES:
         raise RangeRefusedError(
             f"write it as Range: bytes=first-last, with at most {MOST_RANGES} ranges", size=size
         )
@@ -134,13 +150,15 @@ def _result(store: Store, tenant: str, job_id: str, name: str, asked: Asked) -> 
     known = [tag.strip().removeprefix("W/") for tag in (asked.if_none_match or "").split(",")]
     if etag in known or "*" in known:
         return Response(status_code=304, headers={"ETag": etag})
-    response = FileResponse(
+    ranges = asked.byte_ranges
+    kind = _WholeFile if ranges is None else FileResponse
+    response = kind(
         path,
         headers={"ETag": etag},
         media_type=_MEDIA_TYPES.get(PurePath(name).suffix, "application/octet-stream"),
         stat_result=path.stat(),
     )
     unchanged = asked.if_range in (None, etag, response.headers.get("Last-Modified"))
-    if asked.range is not None and unchanged:
-        check_ranges(asked.range, info.bytes)
+    if ranges is not None and unchanged:
+        check_ranges(ranges, info.bytes)
     return response
