@@ -25,7 +25,6 @@ app = typer.Typer(
     cls=console.Commands,
     help="Skip RLVR steps: send LoRA checkpoints, get back an extrapolated adapter.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -57,6 +57,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
 def test_version_and_help(run: Run) -> None:
     assert run("--version") == Ended(0, f"nextrapolate {version('nextrapolate')}\n", "")
+    assert "--install-completion" in run("--help").out
     helped = run("extrapolate", "--help")
     assert helped.code == 0
     assert "extrapolated-<step> in the run's own folder" in " ".join(helped.out.split())

@@ -30,7 +30,7 @@ RedisServer = Annotated[
     ),
 ]
 
-main = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+main = typer.Typer(cls=Commands, pretty_exceptions_enable=False, rich_markup_mode=None)
 main.add_typer(keys, name="keys")
 main.add_typer(tenants, name="tenants")
 
