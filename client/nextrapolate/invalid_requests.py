@@ -1,11 +1,11 @@
 """What a request cannot be made of, said in this package's own error."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 
 from nextrapolate.errors import ParameterError
 
@@ -45,9 +45,10 @@ def field_path(path: Iterable[int | str]) -> str:
     return ".".join(str(part) for part in path if isinstance(part, int) or part.isidentifier())
 
 
-def plain(problem: ErrorDetails) -> str:
+def plain(problem: Mapping[str, Any]) -> str:
     """Say what is wrong with a value, in pydantic's words where they say it."""
-    if str(problem["input"]).lower() == "nan":
+    given = problem["input"]
+    if isinstance(given, float | str) and str(given).lower() == "nan":
         return "Input should be a number"  # pydantic says which bound it is not within
     return plain_words(problem["msg"])
 

@@ -130,6 +130,38 @@ def test_an_unknown_method_is_answered_with_those_there_are(client: TestClient) 
     assert all(name in error["message"] for name in METHODS)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "message"),
+    [
+        ("/jobs", '{"method": "auto"}', "method", 'the name of a method, such as {"name": "auto"}'),
+        ("/jobs", '{"task": "backtest", "at": 1, "methods": ["auto"]}', "methods.0", '{"name": "auto"}'),
+        ("/jobs", '{"gate": null}', "gate", "write it as a JSON object"),
+        ("/jobs", '{"method": {"name": "expo", "alpha": NaN}}', "method.alpha", "should be a number"),
+        ("/jobs", '{"webhook": {"url": "http://a"}}', "webhook.url", "write it as https://host/path"),
+        ("/jobs", '{"horizon_steps": 50}', "horizon_steps", "write it into `method`"),
+        (
+            "/series/x/checkpoints/1",
+            '{"files": {"adapter_config.json": "AB"}}',
+            "files.adapter_config.json",
+            "64 hexadecimal digits",
+        ),
+    ],
+)
+def test_common_mistakes_are_told_in_plain_words(
+    client: TestClient, path: str, body: str, field: str, message: str
+) -> None:
+    answer = client.post(path, content=body, headers={"Content-Type": "application/json"})
+    told = {error["field"]: error["message"] for error in problem(answer, 422, "invalid-request").errors}
+    assert message in told[field]
+
+
+@pytest.mark.parametrize(("task", "field"), [("extrapolate", "method"), ("backtest", "at")])
+def test_an_unknown_field_is_answered_with_those_there_are(client: TestClient, task: str, field: str) -> None:
+    answer = client.post("/jobs", json={"task": task, "series": "x", "at": 1, "serie": "x"})
+    told = {error["field"]: error for error in problem(answer, 422, "invalid-request").errors}
+    assert {"series", field} <= set(told["serie"]["known"])
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_an_unknown_parameter_is_answered_with_those_of_its_method(refusing: TestClient, name: str) -> None:
     answer = refusing.post("/jobs", json={"series": "x", "method": {"name": name, "alhpa": 2}})
