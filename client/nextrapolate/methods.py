@@ -2,14 +2,13 @@
 
 import json
 import shlex
-from contextlib import suppress
 from typing import Any, get_args
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from nextrapolate.errors import ParameterError
 from nextrapolate.invalid_requests import field_path, plain
-from nextrapolate.schemas import AnsweredMethod, Method, MethodParameters
+from nextrapolate.schemas import AnsweredMethod, Method, MethodParameters, beyond_defaults
 
 _METHOD: TypeAdapter[Method] = TypeAdapter(Method)
 METHODS: dict[str, type[MethodParameters]] = {
@@ -45,17 +44,6 @@ def make_method(method: str | Method, /, **parameters: Any) -> Method:
         raise ParameterError(_short(name, error)) from None
 
 
-def departures(asked: BaseModel) -> dict[str, Any]:
-    """Give the parameters that have to be said to ask for the same; the others are defaults."""
-    said = asked.model_dump()
-    for name in type(asked).model_fields:
-        rest = {other: value for other, value in said.items() if other != name}
-        with suppress(ValidationError):
-            if type(asked).model_validate(rest) == asked:
-                said = rest
-    return said
-
-
 def label(method: AnsweredMethod) -> str:
     """Name a method so that it is told from the same with other parameters: `next preset=paper`.
 
@@ -76,9 +64,8 @@ def options(method: AnsweredMethod) -> str:
 
 
 def _own(method: AnsweredMethod) -> dict[str, Any]:
-    return {
-        name: value for name, value in departures(method).items() if name not in ("name", "horizon_steps")
-    }
+    said = beyond_defaults(method)
+    return {name: value for name, value in said.items() if name not in ("name", "horizon_steps")}
 
 
 def _in_short(value: Any) -> str:

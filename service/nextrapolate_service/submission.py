@@ -1,10 +1,11 @@
 """From a request to a job: checkpoints are resolved, and checked as far as that is cheap."""
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nextrapolate.schemas import MOST_CHECKPOINTS, JobRequest
+from nextrapolate.schemas import MOST_CHECKPOINTS, JobRequest, beyond_defaults
 from nextrapolate_service import uris
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
@@ -57,7 +58,8 @@ def submit(
             the idempotency key is taken.
     """
     request, key = submission.request, submission.idempotency_key
-    digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
+    said = json.dumps(beyond_defaults(request), sort_keys=True)
+    digest = hashlib.sha256(said.encode()).hexdigest()
     if key is not None and (made := store.jobs.submitted(submission.tenant, key, digest)):
         return made
     store.check_folder()  # first, or what lies on the right one would be said to be missing

@@ -19,6 +19,7 @@ from nextrapolate import (
     ConflictError,
     InvalidRequestError,
     JobCreate,
+    NextMethod,
     NotFoundError,
     ParameterError,
     QuotaExceededError,
@@ -91,6 +92,25 @@ def test_a_job_is_repeated_under_one_key(make_client: MakeClient, scripted: Scri
     assert keys[3] != keys[0]
     client.submit(REQUEST, idempotency_key="mine")
     assert scripted.received[-1].headers["idempotency-key"] == "mine"
+
+
+class LaterJobCreate(JobCreate):
+    """A request as a later version has it, with a field more."""
+
+    priority: int = 0
+
+
+def test_a_field_that_is_not_used_is_not_sent(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    """So an earlier server, which refuses what it does not know, takes what a later client asks for."""
+    scripted.on("POST", "/jobs", answer(a_job(), 202))
+    client = make_client(scripted.url)
+    client.submit(LaterJobCreate(series="s1", method=NextMethod(preset="paper", alpha=1.0)))
+    client.submit(LaterJobCreate(series="s1", priority=1))
+    used = {"series": "s1", "task": "extrapolate"}
+    assert [json.loads(received.body) for received in scripted.received] == [
+        used | {"method": {"name": "next", "preset": "paper", "alpha": 1.0}},
+        used | {"priority": 1},
+    ]
 
 
 def test_a_hub_token_goes_with_jobs_over_the_hub_alone(

@@ -89,7 +89,7 @@ def test_extrapolate(run: Run, service: ScriptedServer, tmp_path: Path) -> None:
     told = [line.split()[1] for line in ended.err.splitlines()]
     assert told == ["upload", "queue", "fit", "download", "download"]
     body = next(received.body for received in service.received if received.path == "/jobs")
-    assert json.loads(body)["method"] == NextMethod(decay=0.9, use_local=False, alpha=2).model_dump()
+    assert json.loads(body)["method"] == {"name": "next", "alpha": 2.0, "use_local": False, "decay": 0.9}
 
 
 def test_what_a_report_warns_of_is_shown(run: Run, service: ScriptedServer, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_folder_becomes_an_adapter(
     body = submitted(service)
     assert body["series"] == "s1"
     assert body["labels"] == {"run": "grpo"}
-    assert body["method"] == AutoMethod(alpha=2.0).model_dump()
+    assert body["method"] == {"name": "auto", "alpha": 2.0}
 
     fractions = [progress.fraction for progress in told]
     assert fractions == sorted(fractions)
@@ -101,7 +101,8 @@ def test_uris_and_series_upload_nothing(
     body = submitted(service)
     assert body["checkpoints"] == [{"uri": uri} for uri in uris]
     assert body["until"] == 20
-    assert body["output"] == {"rank": "grow", "dtype": "float32"}
+    assert body["output"] == {"rank": "grow"}
+    assert body["gate"] == {"min_energy_ratio": 0.2}
 
     service.received.clear()
     client.extrapolate("01JGFJJZ00ABCDEFGHJKMNPQRS", out=tmp_path / "out")

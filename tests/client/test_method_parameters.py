@@ -7,7 +7,13 @@ import pytest
 
 from nextrapolate.errors import ParameterError
 from nextrapolate.methods import METHODS, label, make_method, options
-from nextrapolate.schemas import AlphaRlMethod, NextMethod, SoupMethod, WeightExtrapolationMethod
+from nextrapolate.schemas import (
+    AlphaRlMethod,
+    NextMethod,
+    SoupMethod,
+    WeightExtrapolationMethod,
+    beyond_defaults,
+)
 
 
 def test_numbers_for_each_checkpoint_are_separated_by_commas() -> None:
@@ -65,6 +71,7 @@ def test_a_value_out_of_range_is_named(method: str, parameters: dict[str, str]) 
             "next alpha=0.7 preset=paper",
             "--method next --alpha 0.7 --set preset=paper",
         ),
+        (make_method("next", preset="paper", alpha=1.0), "next alpha=1.0 preset=paper", None),
         (make_method("weight-extrapolation", window_steps="auto"), None, None),
         (
             make_method("alpharl", rewards=[0.31, 0.35, 0.42], target_reward=0.5),
@@ -78,6 +85,7 @@ def test_a_value_out_of_range_is_named(method: str, parameters: dict[str, str]) 
 def test_a_method_is_written_as_it_is_asked_for(method: Any, said: str | None, asked: str | None) -> None:
     assert said in (None, label(method))
     assert asked in (None, options(method))
+    assert type(method).model_validate(beyond_defaults(method)) == method
     words = iter(shlex.split(options(method)))
     given: dict[str, str] = {}
     for option in words:

@@ -9,11 +9,16 @@ from fixtures.adapter_bytes import CONFIG, model_bytes
 from fixtures.problems import problem
 from redis import Redis
 
-from nextrapolate.schemas import MOST_CHECKPOINTS, FileInfo, SeriesCreate
+from nextrapolate.schemas import MOST_CHECKPOINTS, FileInfo, JobCreate, SeriesCreate
+from nextrapolate_service.settings import ServiceSettings
+from nextrapolate_service.submission import Submission, submit
+from nextrapolate_service.wakeup import WakeUps
 from nextrapolate_store.connection import Connection
 from nextrapolate_store.deployment import Deployment
+from nextrapolate_store.errors import IdempotencyMismatch
 from nextrapolate_store.job_folders import JobFolders
 from nextrapolate_store.journal import Journal
+from nextrapolate_store.records import JobRecord
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 
@@ -251,13 +256,36 @@ def test_another_tenants_job_is_404(client: TestClient, series_id: str, store: S
 
 def test_the_same_key_and_body_are_the_same_job(client: TestClient, series_id: str) -> None:
     key = {"Idempotency-Key": "once"}
-    body = {"series": series_id, "method": {"name": "auto"}}
-    first = client.post("/jobs", json=body, headers=key).json()
-    again = client.post("/jobs", json={"series": series_id}, headers=key)  # says the same in fewer words
+    whole = JobCreate(series=series_id, labels={"run": "a", "seed": "0"}).model_dump(mode="json")
+    first = client.post("/jobs", json=whole, headers=key).json()
+    short = {"labels": {"seed": "0", "run": "a"}, "series": series_id}  # says the same in fewer words
+    again = client.post("/jobs", json=short, headers=key)
     assert (again.status_code, again.json()["id"]) == (202, first["id"])
-    other = client.post("/jobs", json={"series": series_id, "until": 60}, headers=key)
-    problem(other, 422, "idempotency-mismatch")
+    for asked in ({"until": 60}, {"method": {"name": "relex"}}, {"task": "inspect"}):
+        problem(client.post("/jobs", json=short | asked, headers=key), 422, "idempotency-mismatch")
     assert len(client.get("/jobs").json()["items"]) == 1
+
+
+class LaterJobCreate(JobCreate):
+    """A request as a later version has it, with a field more."""
+
+    priority: int = 0
+
+
+def test_a_repeat_is_the_same_job_to_a_version_that_has_a_field_more(
+    client: TestClient, series_id: str, store: Store, settings: ServiceSettings
+) -> None:
+    first = client.post("/jobs", json={"series": series_id}, headers={"Idempotency-Key": "once"}).json()
+    wake_ups = WakeUps(settings.store.redis_url)
+
+    def repeat(**others: int) -> JobRecord:
+        body = LaterJobCreate(series=series_id, **others)
+        return submit(store, settings, wake_ups, Submission("tests", body, "once"))
+
+    assert repeat().id == repeat(priority=0).id == first["id"]
+    with pytest.raises(IdempotencyMismatch):
+        repeat(priority=1)
+    wake_ups.close()
 
 
 def test_a_repeat_is_the_same_job_although_its_series_is_gone(client: TestClient, series_id: str) -> None:

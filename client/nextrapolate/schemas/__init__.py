@@ -24,6 +24,7 @@ from nextrapolate.schemas.common import (
     Step,
     Task,
 )
+from nextrapolate.schemas.defaults import beyond_defaults
 from nextrapolate.schemas.geometry import (
     KindGeometry,
     ModuleLinearity,
@@ -161,5 +162,6 @@ __all__ = [
     "Webhook",
     "WebhookMessage",
     "WebhookState",
+    "beyond_defaults",
 ]
 __all__ += methods.__all__

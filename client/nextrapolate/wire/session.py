@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel
+from pydantic_core import to_json
 from tenacity import RetryCallState
 
 from nextrapolate.errors import APIError, ServerError, ServiceUnreachable
+from nextrapolate.schemas import beyond_defaults
 from nextrapolate.wire import retries
 from nextrapolate.wire.answers import refusal
 from nextrapolate.wire.calls import Call
@@ -102,7 +104,7 @@ class Session:
                 options["content"] = stream(upload.chunks())
             case BaseModel() as model:
                 headers["Content-Type"] = "application/json"
-                options["content"] = model.model_dump_json(exclude_none=True)
+                options["content"] = to_json(beyond_defaults(model))
         return options | {"headers": headers}
 
     def value(self, call: Call[T], response: httpx.Response) -> T:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from nextrapolate.methods import METHODS, default_methods, departures
+from nextrapolate.methods import METHODS, default_methods
 from nextrapolate.schemas import (
     HORIZON_STEPS,
     BacktestCreate,
@@ -15,6 +15,7 @@ from nextrapolate.schemas import (
     JobCreate,
     JobRequest,
     Output,
+    beyond_defaults,
 )
 from nextrapolate_service.pages.forms import SignedForm
 from nextrapolate_service.pages.parameters import entered, fields_of
@@ -116,13 +117,13 @@ def shown(draft: Draft, method: str | None, form: SignedForm | None) -> dict[str
 
 def _extrapolation(asked: JobCreate, method: str | None, form: SignedForm | None) -> Mapping[str, Any]:
     name = method if method is not None and method in METHODS else asked.method.name
-    said = departures(asked.method)
+    said = beyond_defaults(asked.method)
     if name != asked.method.name:
         said = {parameter: value for parameter, value in said.items() if parameter == "horizon_steps"}
     parts: Mapping[str, tuple[type[BaseModel], Mapping[str, Any]]] = {
         "parameters": (METHODS[name], said),
-        "output": (Output, departures(asked.output)),
-        "gate": (Gate, departures(asked.gate)),
+        "output": (Output, beyond_defaults(asked.output)),
+        "gate": (Gate, beyond_defaults(asked.gate)),
     }
     fields: dict[str, Any] = {"method": name}
     for part, (model, values) in parts.items():
