@@ -27,9 +27,9 @@ class JumpSettings(BaseModel):
     """Thresholds below which a module keeps the run's own adapter."""
     name: str | None = None
     """Of the series; None is the trainer's name of the run."""
-    timeout: float = Field(600.0, gt=0)
+    timeout: float = Field(default=600.0, gt=0)
     """Seconds that a jump may wait for the service, from the last upload to the last download."""
-    max_update_ratio: float = Field(5.0, gt=0)
+    max_update_ratio: float = Field(default=5.0, gt=0)
     """An update longer than this share of the drift since training began is refused."""
     only_if_recommended: bool = False
     """A jump is made only where its report recommends it."""

@@ -34,7 +34,7 @@ class VerlSettings(JumpSettings):
     alpha: float | None = None
     """Factor on the update; None is the method's own."""
     method: str = "auto"
-    parameters: dict[str, Any] = Field({})
+    parameters: dict[str, Any] = Field(default={})
     """Further parameters of the method."""
     finish: str | None = None
     """A method, with its defaults, of one more jump after the last step, which no report has to recommend:

@@ -33,7 +33,9 @@ class Start(_Message):
     folder: Path = Field(description="empty folder for the artifacts")
     stages: Path = Field(description="folder for what an attempt leaves to the next one; need not be there")
     computing: Computing
-    hub_token: str | None = Field(None, repr=False, description="the caller's own, for this job alone")
+    hub_token: str | None = Field(
+        default=None, repr=False, description="the caller's own, for this job alone"
+    )
 
 
 class Ready(_Message):

@@ -19,7 +19,7 @@ class CheckpointRef(Request):
         examples=["hf://org/run@main/checkpoint-{10..150..10}"],
     )
     step: Step | None = Field(
-        None,
+        default=None,
         description="if not given: the number from the range, or the one in the path (checkpoint-10, "
         "global_step_10)",
     )
@@ -29,7 +29,7 @@ class Output(Request):
     """What the adapter should look like."""
 
     rank: Literal["same", "grow"] = Field(
-        "same",
+        default="same",
         description="same: the run's own rank, loads in place; grow: a larger rank, exact, for restarts only",
     )
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -39,10 +39,10 @@ class Gate(Request):
     """Thresholds: a module below one of them keeps the weights of the last checkpoint."""
 
     min_energy_ratio: float = Field(
-        0.0, ge=0, le=1, description="sigma_1 / sum sigma of the last global delta"
+        default=0.0, ge=0, le=1, description="sigma_1 / sum sigma of the last global delta"
     )
     min_backtest_cosine: float = Field(
-        0.0,
+        default=0.0,
         ge=-1,
         le=1,
         description="cosine between the module's predicted and true update in the backtest; not applied to "
@@ -59,7 +59,7 @@ class Webhook(Request):
         description="https:// only; called once per attempt; redirects are not followed",
     )
     secret: str | None = Field(
-        None,
+        default=None,
         repr=False,
         description="whsec_ followed by 24 to 64 random bytes in base64, for signing; deleted when it is no "
         "longer needed",
@@ -85,10 +85,12 @@ class Webhook(Request):
 class _OnTrajectory(Request):
     """What every job works on: a trajectory, given by the URIs of its checkpoints or by its series."""
 
-    checkpoints: list[CheckpointRef] | None = Field(None, min_length=1, max_length=MOST_CHECKPOINTS)
+    checkpoints: list[CheckpointRef] | None = Field(default=None, min_length=1, max_length=MOST_CHECKPOINTS)
     series: str | None = None
     labels: NewLabels = Field(default_factory=dict)
-    webhook: Webhook | None = Field(None, description="called once the job has ended, whatever the outcome")
+    webhook: Webhook | None = Field(
+        default=None, description="called once the job has ended, whatever the outcome"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -101,7 +103,7 @@ class JobCreate(_OnTrajectory):
     """Extrapolate a trajectory: `checkpoints` or `series`, a method, and how the result should look."""
 
     task: Literal["extrapolate"] = "extrapolate"
-    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+    until: Step | None = Field(default=None, description="use the checkpoints up to this step only")
     method: Method = Field(default_factory=AutoMethod)
     output: Output = Field(default_factory=Output)
     gate: Gate = Field(default_factory=Gate)
@@ -112,9 +114,9 @@ class BacktestCreate(_OnTrajectory):
 
     task: Literal["backtest"] = "backtest"
     at: Step = Field(description="the origin: step of the last checkpoint that the methods see")
-    horizon_steps: Steps = Field(HORIZON_STEPS, description="training steps to predict beyond `at`")
+    horizon_steps: Steps = Field(default=HORIZON_STEPS, description="training steps to predict beyond `at`")
     methods: list[Method] | None = Field(
-        None,
+        default=None,
         min_length=1,
         max_length=64,
         description="methods to score, all with the backtest's horizon; null: all methods, with their "
@@ -131,7 +133,7 @@ class InspectCreate(_OnTrajectory):
     """Show the geometry of a run, and whether extrapolation is likely to pay off on it."""
 
     task: Literal["inspect"] = "inspect"
-    until: Step | None = Field(None, description="use the checkpoints up to this step only")
+    until: Step | None = Field(default=None, description="use the checkpoints up to this step only")
 
 
 def _task(body: object) -> object:

@@ -65,10 +65,12 @@ class Delivery(Response):
 
     attempt: int
     at: datetime
-    status: int | None = Field(None, description="HTTP status of the answer; null if there was none")
-    error: str | None = Field(None, description="why this attempt failed, and whether there will be another")
+    status: int | None = Field(default=None, description="HTTP status of the answer; null if there was none")
+    error: str | None = Field(
+        default=None, description="why this attempt failed, and whether there will be another"
+    )
     next_at: datetime | None = Field(
-        None, description="time of the next attempt; null if this was the last one"
+        default=None, description="time of the next attempt; null if this was the last one"
     )
 
 
@@ -86,10 +88,10 @@ class Job(Response):
     id: str
     state: JobState
     stage: Stage | None = None
-    progress: float = Field(0.0, ge=0, le=1, description="share of the whole job that is done")
+    progress: float = Field(default=0.0, ge=0, le=1, description="share of the whole job that is done")
     attempt: int = 0
     queue_position: int | None = Field(
-        None,
+        default=None,
         description="0 is next; null if the job is not queued, or is held back because its tenant has its "
         "maximum of running jobs",
     )
@@ -99,9 +101,9 @@ class Job(Response):
     checkpoints: list[CheckpointRef] | None = Field(
         default=None, description="as they were written, of a job without a series; lists leave them out"
     )
-    method: AnsweredMethod | None = Field(None, description="of an extrapolation")
-    output: Output | None = Field(None, description="of an extrapolation")
-    gate: Gate | None = Field(None, description="of an extrapolation")
+    method: AnsweredMethod | None = Field(default=None, description="of an extrapolation")
+    output: Output | None = Field(default=None, description="of an extrapolation")
+    gate: Gate | None = Field(default=None, description="of an extrapolation")
     at: int | None = Field(default=None, description="of a backtest: step of the last checkpoint methods see")
     horizon_steps: int | None = Field(default=None, description="of a backtest")
     methods: list[AnsweredMethod] | None = Field(

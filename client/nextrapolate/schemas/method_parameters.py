@@ -59,10 +59,10 @@ class MethodParameters(BaseModel):
     """Whether it learns from the origin, too: where training is measured from, if that is in the series."""
 
     horizon_steps: Steps = Field(
-        HORIZON_STEPS, description="training steps to predict beyond the last checkpoint"
+        default=HORIZON_STEPS, description="training steps to predict beyond the last checkpoint"
     )
-    seed: int = Field(0, ge=0, lt=2**63, description="seed of everything random in the method")
-    alpha: Alpha = Field(1.0, description="factor on the predicted update")
+    seed: int = Field(default=0, ge=0, lt=2**63, description="seed of everything random in the method")
+    alpha: Alpha = Field(default=1.0, description="factor on the predicted update")
 
     @property
     def minimum_checkpoints(self) -> int:
@@ -108,7 +108,7 @@ class HorizonFreeParameters(MethodParameters):
     """Parameters of methods that name a direction, and no step that training would reach."""
 
     horizon_steps: Steps = Field(
-        HORIZON_STEPS,
+        default=HORIZON_STEPS,
         description="does not change the update; the backtest scores the update as if it covered that many "
         "steps",
     )

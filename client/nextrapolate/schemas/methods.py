@@ -55,31 +55,38 @@ class NextMethod(MethodParameters):
     source: ClassVar[Source] = arxiv("2604.11446")
     learns_from_base: ClassVar[bool] = False
     alpha: Alpha = Field(
-        1.0,
+        default=1.0,
         description=f"factor on the predicted update; with preset=paper the default is {_PAPER_ALPHA} (Eq. "
         "10; 0.5 to 2.5 is safe in the paper)",
     )
     preset: Literal["default", "paper"] = Field(
-        "default",
+        default="default",
         description="default: regression on the leading triples of each module, takes a moment; paper: the "
         "encoder-decoder of Algorithm 1 as published, with the signs of the triples aligned, takes a "
         "minute or two",
     )
-    use_global: bool = Field(True, description="use the global delta W_i - W_0; off: ablation without G")
-    use_local: bool = Field(True, description="use the local delta W_i - W_{i-1}; off: ablation without L")
-    rank: int = Field(8, ge=1, le=8, description="preset=default: leading triples of each delta")
+    use_global: bool = Field(
+        default=True, description="use the global delta W_i - W_0; off: ablation without G"
+    )
+    use_local: bool = Field(
+        default=True, description="use the local delta W_i - W_{i-1}; off: ablation without L"
+    )
+    rank: int = Field(default=8, ge=1, le=8, description="preset=default: leading triples of each delta")
     decay: float = Field(
-        0.5,
+        default=0.5,
         gt=0,
         le=1,
         description="preset=default: weight of a training pair for each 10 steps of its age",
     )
     hidden_size: int = Field(
-        256, ge=1, le=8192, description="preset=paper: width of the bottlenecks of encoder and decoder"
+        default=256,
+        ge=1,
+        le=8192,
+        description="preset=paper: width of the bottlenecks of encoder and decoder",
     )
-    epochs: int = Field(1000, ge=1, le=100_000, description="preset=paper: full-batch epochs")
+    epochs: int = Field(default=1000, ge=1, le=100_000, description="preset=paper: full-batch epochs")
     learning_rate: float = Field(
-        2e-5, gt=0, le=1, description="preset=paper: AdamW's peak rate; cosine to a tenth of it"
+        default=2e-5, gt=0, le=1, description="preset=paper: AdamW's peak rate; cosine to a tenth of it"
     )
 
     @property
@@ -118,18 +125,20 @@ class WeightExtrapolationMethod(MethodParameters):
     name: Literal["weight-extrapolation"] = "weight-extrapolation"
     source: ClassVar[Source] = arxiv("2601.04537")
     window_steps: Steps | Literal["auto"] = Field(
-        50,
+        default=50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to "
         "it; auto: backtests on the end of the run choose it",
     )
     from_step: int | None = Field(
-        None, ge=0, description="step of the checkpoint at which the line starts instead; 0 is the base model"
+        default=None,
+        ge=0,
+        description="step of the checkpoint at which the line starts instead; 0 is the base model",
     )
     to_step: int | None = Field(
-        None, ge=1, description="step of the checkpoint at which the line ends; null: the last one"
+        default=None, ge=1, description="step of the checkpoint at which the line ends; null: the last one"
     )
     momentum: bool = Field(
-        False,
+        default=False,
         description="the line goes through the checkpoints as they are, earlier jumps included: in a cycle "
         "with a window as long as its period each jump repeats the last one and adds the new drift",
     )
@@ -158,12 +167,15 @@ class AutoregressionMethod(MethodParameters):
     name: Literal["autoregression"] = "autoregression"
     learns_from_base: ClassVar[bool] = False
     ridge: float = Field(
-        0.1, gt=0, le=1e6, description="ridge penalty, as a share of the mean diagonal of the normal matrix"
+        default=0.1,
+        gt=0,
+        le=1e6,
+        description="ridge penalty, as a share of the mean diagonal of the normal matrix",
     )
     decay: float = Field(
-        0.5, gt=0, le=1, description="weight of a training pair for each 10 steps of its age"
+        default=0.5, gt=0, le=1, description="weight of a training pair for each 10 steps of its age"
     )
-    max_window_steps: Steps = Field(150, description="longest window of past steps")
+    max_window_steps: Steps = Field(default=150, description="longest window of past steps")
 
 
 class RelexMethod(MethodParameters):
@@ -173,17 +185,20 @@ class RelexMethod(MethodParameters):
     source: ClassVar[Source] = arxiv("2605.21468")
     learns_from_base: ClassVar[bool] = False
     rank: int = Field(
-        1, ge=1, le=1024, description="number of directions in time that are kept; 1 in the paper"
+        default=1, ge=1, le=1024, description="number of directions in time that are kept; 1 in the paper"
     )
     window_steps: Steps | None = Field(
-        None, description="steps before the last checkpoint to learn from; null: all"
+        default=None, description="steps before the last checkpoint to learn from; null: all"
     )
     mode: Literal["last", "line"] = Field(
-        "last",
+        default="last",
         description="last: the last checkpoint plus the fitted change; line: the fitted value, as published",
     )
     degree: int = Field(
-        1, ge=1, le=8, description="degree of the polynomial over the steps; 1 is a line, as published"
+        default=1,
+        ge=1,
+        le=8,
+        description="degree of the polynomial over the steps; 1 is a line, as published",
     )
 
     @property
@@ -199,15 +214,15 @@ class AlphaRlMethod(MethodParameters):
     source: ClassVar[Source] = arxiv("2510.00553")
     learns_from_base: ClassVar[bool] = False
     rewards: PerCheckpoint | None = Field(
-        None, description="reward of each checkpoint used, in order; null: the steps are used instead"
+        default=None, description="reward of each checkpoint used, in order; null: the steps are used instead"
     )
     target_reward: float | None = Field(
-        None,
+        default=None,
         allow_inf_nan=False,
         description="reward to solve for; null: the value of the rewards' line at the horizon",
     )
     mode: Literal["last", "line"] = Field(
-        "last",
+        default="last",
         description="last: the last checkpoint plus the change along the line; line: only the rank-one "
         "matrix, as published",
     )
@@ -234,10 +249,10 @@ class MaecMethod(MethodParameters):
     name: Literal["maec"] = "maec"
     source: ClassVar[Source] = arxiv("2410.07825")
     share: float = Field(
-        0.1, gt=0, le=1, description="share of each module's weights that count as key neurons"
+        default=0.1, gt=0, le=1, description="share of each module's weights that count as key neurons"
     )
     window_steps: Steps = Field(
-        50,
+        default=50,
         description="the line starts at the checkpoint this many steps before the last, or the nearest to it",
     )
 
@@ -248,7 +263,7 @@ class ExpoMethod(HorizonFreeParameters):
     name: Literal["expo"] = "expo"
     source: ClassVar[Source] = arxiv("2404.16792")
     alpha: Alpha = Field(
-        0.3,
+        default=0.3,
         description="how far to go on, as a share of the way from the base model; 0.1 to 0.5 in the paper",
     )
 
@@ -259,19 +274,19 @@ class SoupMethod(NoForecastParameters):
     name: Literal["soup"] = "soup"
     source: ClassVar[Source] = arxiv("2203.05482")
     alpha: Alpha = Field(
-        1.0, description="share of the way from the last checkpoint to the mean; 1 is the mean"
+        default=1.0, description="share of the way from the last checkpoint to the mean; 1 is the mean"
     )
     window_steps: Steps = Field(
-        50,
+        default=50,
         description="the mean starts at the checkpoint this many steps before the last, or the nearest to it",
     )
     selection: Literal["uniform", "greedy"] = Field(
-        "uniform",
+        default="uniform",
         description="uniform: all checkpoints of the window; greedy: only those that do not lower the mean's "
         "score, which is predicted from the checkpoints' scores",
     )
     scores: PerCheckpoint | None = Field(
-        None, description="for greedy: the score of each checkpoint used, in order; higher is better"
+        default=None, description="for greedy: the score of each checkpoint used, in order; higher is better"
     )
 
     @property
@@ -294,9 +309,11 @@ class DareMethod(NoForecastParameters):
 
     name: Literal["dare"] = "dare"
     source: ClassVar[Source] = arxiv("2311.03099")
-    alpha: Alpha = Field(1.0, description="share of the way from the last checkpoint to what is left of it")
+    alpha: Alpha = Field(
+        default=1.0, description="share of the way from the last checkpoint to what is left of it"
+    )
     drop: float = Field(
-        0.5,
+        default=0.5,
         ge=0,
         lt=1,
         description="share of the entries to drop; the others grow by 1 / (1 - drop)",
@@ -309,10 +326,10 @@ class WsmMethod(NoForecastParameters):
     name: Literal["wsm"] = "wsm"
     source: ClassVar[Source] = arxiv("2507.17634")
     alpha: Alpha = Field(
-        1.0, description="share of the way from the last checkpoint to the average; 1 is the average"
+        default=1.0, description="share of the way from the last checkpoint to the average; 1 is the average"
     )
     window_steps: Steps = Field(
-        50,
+        default=50,
         description="the decay starts at the checkpoint this many steps before the last, or nearest to it",
     )
 
@@ -322,7 +339,7 @@ class NoneMethod(NoForecastParameters):
 
     name: Literal["none"] = "none"
     source: ClassVar[Source] = Source("the baseline")
-    alpha: Alpha = Field(1.0, description="has no effect: there is no update to scale")
+    alpha: Alpha = Field(default=1.0, description="has no effect: there is no update to scale")
 
     @property
     def can_be_judged(self) -> bool:

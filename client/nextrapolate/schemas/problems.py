@@ -30,7 +30,7 @@ class Problem(Response):
     status: int
     detail: str
     advice: str | None = Field(
-        None,
+        default=None,
         description="the end of `detail`, where that names a request which helps: a program that has another "
         "way to make it may say that instead",
     )

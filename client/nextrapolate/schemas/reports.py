@@ -21,11 +21,11 @@ class StageProfile(Response):
     stage: Stage
     seconds: float
     bytes_read: int | None = Field(
-        None,
+        default=None,
         description="bytes of the checkpoints' weights that were read; null if the stage did not count them",
     )
     flop_rate: float | None = Field(
-        None,
+        default=None,
         description="floating-point operations of its large matrix products, computed from their shapes, "
         "divided by all of its seconds; null if it did not count them",
     )
@@ -37,7 +37,9 @@ class ModuleReport(Response):
     name: str
     shape: tuple[int, int] = Field(description="(out_features, in_features)")
     moved: bool = Field(description="false: the module never trained, and got exactly no update")
-    gated: str | None = Field(None, description="why the gate kept the last checkpoint; null if it did not")
+    gated: str | None = Field(
+        default=None, description="why the gate kept the last checkpoint; null if it did not"
+    )
     energy_ratio: float = Field(description="sigma_1 / sum sigma of the last global delta")
     drift_norm: float = Field(description="Frobenius norm of the last global delta")
     update_norm: float = Field(description="Frobenius norm of alpha times the update")
@@ -46,12 +48,12 @@ class ModuleReport(Response):
         description="share of the squared norm that the refit to the wanted rank cut off"
     )
     update_discarded: float = Field(
-        0.0,
+        default=0.0,
         description="share of the squared norm of the wanted update that the low-rank update does not "
         "hold; 0 except for methods that act on the full matrix",
     )
     gauge_condition: float | None = Field(
-        None,
+        default=None,
         description="condition number of the refit's gauge, before it was bounded; null with rank=grow, "
         "and if the gauge is singular",
     )
@@ -98,11 +100,11 @@ class Report(_JobReport):
     gate: Gate
     backtest: BacktestReport | None = Field(description="null if nothing could be held out")
     unmeasured: str | None = Field(
-        None,
+        default=None,
         description="why there is no backtest, and which horizon could have one; null if there is one",
     )
     choice: ChoiceReport | None = Field(
-        None, description="only with `auto`: which candidates it weighed, and why it chose as it did"
+        default=None, description="only with `auto`: which candidates it weighed, and why it chose as it did"
     )
     rivals: list[MethodScores] = Field(
         default_factory=list,
@@ -110,11 +112,11 @@ class Report(_JobReport):
         "(averages combine them, too, but forecast nothing); without scores per module",
     )
     geometry: RunGeometry = Field(description="geometry of the run")
-    spectrum: Spectrum | None = Field(None, description="null if no module got an update")
+    spectrum: Spectrum | None = Field(default=None, description="null if no module got an update")
     discarded_energy: float = Field(description="over all modules, as in ModuleReport")
-    update_discarded: float = Field(0.0, description="over all modules, as in ModuleReport")
+    update_discarded: float = Field(default=0.0, description="over all modules, as in ModuleReport")
     rounding: float = Field(
-        0.0,
+        default=0.0,
         description="norm of what rounding to output.dtype changed in modules that got an update, divided "
         "by the norm of the update; 0 for float32, which changes about 1e-7 of the adapter",
     )
@@ -185,14 +187,15 @@ class Inspection(_JobReport, RunGeometry):
         description="one sentence: whether extrapolation is likely to pay off on this run, and why"
     )
     evidence: BacktestReport | None = Field(
-        None, description="backtest of one method over the last third of the run; null if there is none"
+        default=None,
+        description="backtest of one method over the last third of the run; null if there is none",
     )
     asked_method: str = Field(
-        "autoregression",
+        default="autoregression",
         description="the method of that backtest: the default method of extrapolations, except in early "
         "reports",
     )
-    unmeasured: str | None = Field(None, description="why there is no backtest; null if there is one")
+    unmeasured: str | None = Field(default=None, description="why there is no backtest; null if there is one")
 
 
 AnyReport = Annotated[Report | Comparison | Inspection, Discriminator("task")]

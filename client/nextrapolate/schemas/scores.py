@@ -51,7 +51,9 @@ class MethodScores(Response):
     total: Scores | None = Field(
         description="over all modules that moved; null if the method could not predict"
     )
-    reason: str | None = Field(None, description="why the method could not predict, and what it would need")
+    reason: str | None = Field(
+        default=None, description="why the method could not predict, and what it would need"
+    )
     warnings: list[str] = Field(default_factory=list, description="warnings about its prediction")
     seconds: float = Field(
         description="time to fit and to score, without the reading of checkpoints that all methods share"

@@ -34,10 +34,10 @@ class SeriesCreate(Request):
         AfterValidator(_check_name),
     ]
     base_model: str | None = Field(
-        None, max_length=512, description="name of the base model, for people to read"
+        default=None, max_length=512, description="name of the base model, for people to read"
     )
     lora_config: dict[str, Any] | None = Field(
-        None,
+        default=None,
         description="the run's adapter_config.json; used for checkpoints that have none of their own",
     )
     labels: NewLabels = Field(default_factory=dict)
