@@ -175,7 +175,11 @@ class NExtClient:
     # Jobs ---------------------------------------------------------------------------------------------------
 
     def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> Job:
-        """Submit a job. It always carries an Idempotency-Key, so that a retry never makes a second one."""
+        """Submit a job. It always carries an Idempotency-Key, so that a retry never makes a second one.
+
+        Raises:
+            ParameterError: a key of the caller's that is empty, too long or not of ASCII.
+        """
         return self._send(calls.submit(request, idempotency_key))
 
     def get_job(self, job_id: str) -> Job:

@@ -90,8 +90,18 @@ def test_a_job_is_repeated_under_one_key(make_client: MakeClient, scripted: Scri
     assert len(keys) == 4
     assert len(set(keys[:3])) == 1
     assert keys[3] != keys[0]
-    client.submit(REQUEST, idempotency_key="mine")
-    assert scripted.received[-1].headers["idempotency-key"] == "mine"
+    for mine in ("m", "mine, the 2nd"):
+        client.submit(REQUEST, idempotency_key=mine)
+        assert scripted.received[-1].headers["idempotency-key"] == mine
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "é", "k\n", " k"])
+def test_what_no_header_can_hold_is_no_key(
+    make_client: MakeClient, scripted: ScriptedServer, key: str
+) -> None:
+    with pytest.raises(ParameterError, match="is no idempotency key: take 1 to 255 characters of ASCII"):
+        make_client(scripted.url).submit(REQUEST, idempotency_key=key)
+    assert scripted.received == []
 
 
 class LaterJobCreate(JobCreate):

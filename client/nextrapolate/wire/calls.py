@@ -1,5 +1,6 @@
 """Every endpoint that a client uses, as a function to a `Call`: a request, and how its answer is read."""
 
+import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ _REPORTS: Mapping[Task, type[Report | Comparison | Inspection]] = {
     "backtest": Comparison,
     "inspect": Inspection,
 }
+_IDEMPOTENCY_KEY = re.compile(r"[!-~](?:[ -~]{0,253}[!-~])?")
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,17 @@ def record_jump(series_id: str, step: int, job_id: str) -> Call[Series]:
 
 
 def submit(request: JobRequest, idempotency_key: str | None) -> Call[Job]:
-    """Submit a job, under a key of its own unless the caller has one, so that a retry makes no second job."""
-    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+    """Submit a job, under a key of its own unless the caller has one, so that a retry makes no second job.
+
+    Raises:
+        ParameterError: no header can hold the caller's key.
+    """
+    key = uuid.uuid4().hex if idempotency_key is None else idempotency_key
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise ParameterError(
+            f"{key!r} is no idempotency key: take 1 to 255 characters of ASCII, with no space at the ends"
+        )
+    headers = {"Idempotency-Key": key}
     on_hub = any(reference.uri.startswith("hf://") for reference in request.checkpoints or ())
     return Call("POST", "/jobs", reader(Job), headers=headers, body=request, lends_hub_token=on_hub)
 
