@@ -276,7 +276,7 @@ class NExtClient:
 
         Args:
             source: a run's folder with checkpoint-10, checkpoint-20, ... in it; a list of checkpoint folders;
-                a list of URIs that the service may read; a series or its id.
+                a list of URIs that the service may read (`CheckpointRef`: with a step); a series or its id.
             method: a method's name, or a method with its parameters.
             until: use the checkpoints up to this training step only.
             out: folder for the result; by default extrapolated-<step> in the run's folder, or else here.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fixtures.client_examples import NOW, write_checkpoints
 
-from nextrapolate import CheckpointError, Series
+from nextrapolate import CheckpointError, CheckpointRef, Series
 from nextrapolate.folders import find_checkpoints, read_checkpoints
 from nextrapolate.jumped import RUN_STATE
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, StoredSeries, resolve
@@ -185,6 +185,11 @@ def test_sources_are_told_apart(tmp_path: Path) -> None:
     ranged = resolve("hf://org/run@step_{10..150..10}", None)
     assert isinstance(ranged, RemoteCheckpoints)
     assert [ref.uri for ref in ranged.refs] == ["hf://org/run@step_{10..150..10}"]
+    (of_range,) = ranged.refs
+    assert resolve(of_range, None) == resolve([of_range], None) == ranged
+    first, second = CheckpointRef(uri="s3://b/a", step=10), CheckpointRef(uri="s3://b/checkpoint-20")
+    assert resolve([first, second], None) == RemoteCheckpoints((first, second))
+    assert resolve([first, second.uri], None) == RemoteCheckpoints((first, second))
 
 
 def test_sources_that_name_nothing(tmp_path: Path) -> None:
@@ -194,5 +199,9 @@ def test_sources_that_name_nothing(tmp_path: Path) -> None:
         resolve("s3://bucket/checkpoint-10", None)
     with pytest.raises(CheckpointError, match="all as URIs or all as folders"):
         resolve(["s3://bucket/checkpoint-10", tmp_path], None)
+    with pytest.raises(CheckpointError, match="all as URIs or all as folders"):
+        resolve([tmp_path, CheckpointRef(uri="s3://bucket/a", step=10)], None)
+    with pytest.raises(CheckpointError, match="URIs of at least two"):
+        resolve([CheckpointRef(uri="s3://bucket/a", step=10)], None)
     with pytest.raises(CheckpointError, match="no checkpoints were given"):
         resolve(sorted(tmp_path.glob("checkpoint-*")), None)
