@@ -139,6 +139,9 @@ class NExtClient:
         """Upload one file of a checkpoint, streamed from disk if it is a path, with its digest.
 
         Nothing is sent where the service has the same content already, from this run or another.
+
+        Raises:
+            ParameterError: a file that no checkpoint has.
         """
         files = self._run(flows.upload_files(series_id, step, {name: Upload(data)}))
         return files[name]

@@ -153,6 +153,7 @@ URIS = ["s3://bucket/checkpoint-10", "s3://bucket/checkpoint-20"]
         ("create_series", {"name": "run", "base_model": ["x"]}, "base_model: "),
         ("record_jump", {"series_id": "s1", "step": -1, "job_id": "j1"}, "step: "),
         ("announce", {"series_id": "s1", "step": 1, "digests": {"adapter_model.safetensors": "0"}}, "files"),
+        ("put_file", {"series_id": "s1", "step": 1, "name": "adapter_model.bin", "data": b"x"}, "files"),
         ("extrapolate", {"source": URIS, "until": -1}, "until: "),
         ("extrapolate", {"source": [f"{uri}/{'x' * 4096}" for uri in URIS]}, "uri: "),
         ("inspect", {"source": URIS, "until": -1}, "until: "),

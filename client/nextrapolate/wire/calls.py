@@ -92,8 +92,12 @@ def list_series(limit: int, cursor: str | None) -> Call[SeriesPage]:
 
 def announce(series_id: str, step: int, name: CheckpointFile, upload: Upload) -> Call[Missing]:
     """Ask whether the service lacks a file of a checkpoint; it takes one that it has."""
-    path = _checkpoint_path(series_id, step)
-    return Call("POST", path, reader(Missing), body=lambda: Announcement(files={name: upload.info.sha256}))
+
+    @making_a_request()
+    def digest() -> Announcement:
+        return Announcement(files={name: upload.info.sha256})
+
+    return Call("POST", _checkpoint_path(series_id, step), reader(Missing), body=digest)
 
 
 @making_a_request()
