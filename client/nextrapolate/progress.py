@@ -55,7 +55,7 @@ class Tracker:
             case JobState.QUEUED:
                 self._stage, self._done = "queue", 0.0
             case JobState.SUCCEEDED:
-                self._done = 1.0
+                self._stage, self._done = event.stage or self._stage, 1.0
             case _:
                 self._stage = event.stage or (Stage.RESOLVE if event.type == "claimed" else self._stage)
                 self._done = self._done if event.progress is None else event.progress

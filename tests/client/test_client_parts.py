@@ -244,5 +244,12 @@ def test_progress_runs_over_one_scale() -> None:
     assert (told[3].message, told[5].message) == ("epoch 500", "building the adapter")
 
 
+def test_the_end_is_of_the_stage_that_it_names() -> None:
+    told: list[Progress] = []
+    ended = an_event(1, JobState.SUCCEEDED, stage=Stage.PUBLISH)
+    Tracker(told.append, uploads=False, downloads=False).event(ended)
+    assert told == [Progress("publish", 1.0, "storing the result")]
+
+
 def test_every_stage_has_its_words() -> None:
     assert list(STAGE_WORDS) == list(Stage)
