@@ -186,7 +186,7 @@ class AsyncNExtClient:
 
     async def report(self, job_id: str, kind: type[Any] = Report) -> Any:
         """As `NExtClient.report`."""
-        return await self._send(calls.report(job_id, kind))
+        return await self._run(flows.report_of(job_id, kind))
 
     async def extrapolate(
         self,
@@ -212,7 +212,7 @@ class AsyncNExtClient:
         folder = folder or folder_here(job, chosen)
         job = await self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = await self._run(flows.download_result(job.id, folder, tracker))
-        return Extrapolation(job, path, await self.report(job.id))
+        return Extrapolation(job, path, await self._send(calls.report(job.id, Report)))
 
     async def backtest(
         self,
@@ -255,7 +255,7 @@ class AsyncNExtClient:
         tracker = question.tracker(on_progress)
         job = await self._run(question.start(name, labels, tracker))
         await self.wait(job.id, timeout=timeout, on_event=tracker.event)
-        return await self.report(job.id, question.report)
+        return await self._send(calls.report(job.id, question.report))
 
     # I/O ----------------------------------------------------------------------------------------------------
 

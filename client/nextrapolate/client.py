@@ -257,8 +257,9 @@ class NExtClient:
 
         Raises:
             ParameterError: the job's report is of another kind.
+            DownloadError, JobFailedError, JobCancelledError: the job has none yet, or never will.
         """
-        return self._send(calls.report(job_id, kind))
+        return self._run(flows.report_of(job_id, kind))
 
     def extrapolate(
         self,
@@ -304,7 +305,7 @@ class NExtClient:
         folder = folder or folder_here(job, chosen)
         job = self.wait(job.id, timeout=timeout, on_event=tracker.event)
         path = self._run(flows.download_result(job.id, folder, tracker))
-        return Extrapolation(job, path, self.report(job.id))
+        return Extrapolation(job, path, self._send(calls.report(job.id, Report)))
 
     def backtest(
         self,
@@ -376,7 +377,7 @@ class NExtClient:
         tracker = question.tracker(on_progress)
         job = self._run(question.start(name, labels, tracker))
         self.wait(job.id, timeout=timeout, on_event=tracker.event)
-        return self.report(job.id, question.report)
+        return self._send(calls.report(job.id, question.report))
 
     # I/O ----------------------------------------------------------------------------------------------------
 

@@ -28,7 +28,7 @@ from nextrapolate.progress import Tracker
 from nextrapolate.schemas import CheckpointFile, FileInfo, Job, JobRequest, JobState, Labels, Series
 from nextrapolate.sources import LocalRun, RemoteCheckpoints, Resolved, StoredSeries
 from nextrapolate.wire import calls
-from nextrapolate.wire.calls import Call
+from nextrapolate.wire.calls import Call, ReportT
 from nextrapolate.wire.transfers import Download, Upload
 
 T = TypeVar("T")
@@ -180,6 +180,12 @@ def download_result(
             yield Download(calls.adapter_path(job_id, name), folder / name, expected, on_bytes)
             before += expected.bytes
     return out
+
+
+def report_of(job_id: str, kind: type[ReportT]) -> Flow[ReportT]:
+    """Get what a job has to say, once it has said that it has succeeded: no other has a report."""
+    succeeded((yield from ask(calls.get_job(job_id))))
+    return (yield from ask(calls.report(job_id, kind)))
 
 
 def succeeded(job: Job) -> Job:

@@ -17,9 +17,14 @@ from nextrapolate import (
     APIError,
     AuthenticationError,
     ConflictError,
+    DownloadError,
     InvalidRequestError,
+    JobCancelledError,
     JobCreate,
+    JobFailedError,
+    JobState,
     NextMethod,
+    NextrapolateError,
     NotFoundError,
     ParameterError,
     QuotaExceededError,
@@ -312,11 +317,32 @@ def test_lists_follow_their_pages(make_client: MakeClient, scripted: ScriptedSer
 def test_a_report_is_had_by_its_jobs_id_whatever_the_task(
     make_client: MakeClient, scripted: ScriptedServer, report: AnyReport
 ) -> None:
+    scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
     scripted.on("GET", "/jobs/j1/report", answer(report))
     assert make_client(scripted.url).report("j1", type(report)) == report
 
 
+@pytest.mark.parametrize(
+    ("state", "error"),
+    [
+        (JobState.RUNNING, DownloadError),
+        (JobState.FAILED, JobFailedError),
+        (JobState.CANCELLED, JobCancelledError),
+    ],
+)
+def test_a_job_without_a_result_has_no_report(
+    make_client: MakeClient, scripted: ScriptedServer, state: JobState, error: type[NextrapolateError]
+) -> None:
+    """It is said as of its files, and not asked for again, though to the service it may yet be."""
+    scripted.on("GET", JOB, answer(a_job(state)))
+    scripted.on("GET", "/jobs/j1/report", problem(409, code="job-not-succeeded", retryable=True))
+    with pytest.raises(error):
+        make_client(scripted.url).report("j1")
+    assert [received.path for received in scripted.received] == [JOB]
+
+
 def test_a_report_of_another_kind_is_named(make_client: MakeClient, scripted: ScriptedServer) -> None:
+    scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
     scripted.on("GET", "/jobs/j1/report", answer(comparison()))
     with pytest.raises(ParameterError, match=r"j1 is not of kind Report: ask for kind=Comparison$"):
         make_client(scripted.url).report("j1")
@@ -330,10 +356,11 @@ def test_a_report_of_another_kind_is_named(make_client: MakeClient, scripted: Sc
 
 def test_an_answer_of_another_version_is_named(make_client: MakeClient, scripted: ScriptedServer) -> None:
     client = make_client(scripted.url)
+    scripted.on("GET", JOB, answer(a_job(JobState.SUCCEEDED)))
     scripted.on("GET", "/jobs/j1/report", answer(a_report().model_dump(mode="json", exclude={"verdict"})))
     unread = rf"nextrapolate {__version__}, the version of this client, cannot read \(verdict: Field requir"
     with pytest.raises(ServerError, match=unread):
         client.report("j1")
-    scripted.on("GET", "/jobs/j1", answer({"state": "asleep"}))
+    scripted.on("GET", JOB, answer({"state": "asleep"}))
     with pytest.raises(ServerError, match=r"cannot read \(id: Field required\): did another version"):
         client.get_job("j1")

@@ -41,6 +41,7 @@ def test_a_job_with_more_to_it_is_the_job(make_client: MakeClient, scripted: Scr
 def test_a_report_with_more_to_it_is_the_report(
     make_client: MakeClient, scripted: ScriptedServer, report: BaseModel
 ) -> None:
+    scripted.on("GET", "/jobs/j1", answer(later(JOB)))
     scripted.on("GET", "/jobs/j1/report", answer(later(report)))
     assert make_client(scripted.url).report("j1", type(report)) == report
 
@@ -62,6 +63,7 @@ def test_a_method_that_only_it_knows_is_named(make_client: MakeClient, scripted:
 def test_its_methods_are_read_in_reports(
     make_client: MakeClient, scripted: ScriptedServer, report: BaseModel
 ) -> None:
+    scripted.on("GET", "/jobs/j1", answer(later(JOB)))
     scripted.on("GET", "/jobs/j1/report", answer(later(report, "of-a-later-server")))
     assert make_client(scripted.url).report("j1", type(report)).verdict
 
