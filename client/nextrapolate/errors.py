@@ -15,7 +15,7 @@
         ├── NotFoundError         404
         ├── ConflictError         409
         ├── InvalidRequestError   any other 4xx that is the caller's to mend
-        └── ServerError           5xx
+        └── ServerError           5xx, 424
 
 All of them are picklable: each passes its arguments on to `Exception`.
 """

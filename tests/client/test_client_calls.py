@@ -76,6 +76,15 @@ def test_a_server_that_is_away_between_calls_is_told_of(
     assert told[0].endswith("; trying 5 more times")
 
 
+def test_a_server_that_the_hub_does_not_answer_is_not_away(
+    make_client: MakeClient, scripted: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    scripted.on("POST", "/jobs", problem(424, retryable=True), answer(a_job(), 202))
+    make_client(scripted.url).submit(REQUEST)
+    assert len(scripted.received) == 2
+    assert [record for record in caplog.records if record.name == "nextrapolate"] == []
+
+
 @pytest.mark.parametrize("status", [400, 409, 422, 500, 507])
 def test_what_will_not_pass_is_not_tried_again(
     make_client: MakeClient, scripted: ScriptedServer, status: int
@@ -228,6 +237,7 @@ def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(
         (409, ConflictError),
         (413, InvalidRequestError),
         (422, InvalidRequestError),
+        (424, ServerError),
         (429, APIError),
         (500, ServerError),
         (507, ServerError),

@@ -30,6 +30,7 @@ _BY_STATUS: dict[int, type[APIError]] = {
     404: NotFoundError,
     408: APIError,
     409: ConflictError,
+    424: ServerError,
     429: APIError,
 }
 

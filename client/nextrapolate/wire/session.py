@@ -76,9 +76,12 @@ class Session:
     def away(self, error: BaseException | None, meanwhile: str) -> None:
         """Warn, once until it is back, that the server is away and what is done: else a wait is silence.
 
-        Nothing is said of one that asks to slow down, or of a wrong address that is given up within seconds.
+        Nothing is said of one that asks to slow down or that the Hub does not answer, or of a wrong address
+        that is given up within seconds.
         """
         if self._away_since is not None or not isinstance(error, ServiceUnreachable | ServerError):
+            return
+        if isinstance(error, ServerError) and error.problem.status == httpx.codes.FAILED_DEPENDENCY:
             return
         if self.reached or isinstance(error.__cause__, httpx.TimeoutException):
             self._away_since = time.monotonic()
