@@ -23,7 +23,7 @@ from nextrapolate_store.store import Store
 
 KEEP_ALIVE_SECONDS = 15.0
 
-_POLL_SECONDS = 0.2
+_SHORTEST_PAUSE, _LONGEST_PAUSE, _PAUSE_SHARE = 0.02, 0.2, 0.05
 _CHECK_SECONDS = 0.8
 """How long a stream may go without asking for its key and its job: it would cost three times as much to ask
 whenever it looks for events."""
@@ -93,7 +93,7 @@ async def follow(reader: EventReader, streams: Streams, draining: threading.Even
     Where the store or the job goes away, the key is revoked, or this process is asked to stop, the stream
     ends: the caller comes back with Last-Event-ID, and is told.
     """
-    silent_since = time.monotonic()
+    opened = silent_since = time.monotonic()
     while not draining.is_set():
         try:
             events, ended = await streams.read(reader.read)
@@ -108,4 +108,13 @@ async def follow(reader: EventReader, streams: Streams, draining: threading.Even
         elif time.monotonic() - silent_since > KEEP_ALIVE_SECONDS:
             yield KEEPALIVE_COMMENT
             silent_since = time.monotonic()
-        await asyncio.sleep(_POLL_SECONDS)
+        await asyncio.sleep(pause(time.monotonic() - opened))
+
+
+def pause(open_seconds: float) -> float:
+    """Give the seconds from one look for events to the next, of a stream that has been open for so long.
+
+    A trainer waits for its job, often for less than a second, and should hear of its end at once. Whoever has
+    waited for long loses little by a longer pause, which costs less.
+    """
+    return min(max(_PAUSE_SHARE * open_seconds, _SHORTEST_PAUSE), _LONGEST_PAUSE)

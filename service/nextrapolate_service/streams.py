@@ -17,8 +17,8 @@ _THREADS = 4
 class Streams:
     """Places for event streams.
 
-    A stream reads five times a second for as long as a job takes. On the threads that all requests share, the
-    streams of one tenant would have everybody else's requests wait.
+    A stream reads five times a second, and at first more often, for as long as a job takes. On the threads
+    that all requests share, the streams of one tenant would have everybody else's requests wait.
     """
 
     def __init__(self, per_tenant: int) -> None:

@@ -15,7 +15,7 @@ from httpx_sse import EventSource, ServerSentEvent, connect_sse
 from redis import Redis
 
 from nextrapolate.schemas import JobEvent, Stage
-from nextrapolate_service.events import EventReader
+from nextrapolate_service.events import EventReader, pause
 from nextrapolate_service.settings import ServiceSettings
 from nextrapolate_store.errors import KeyRevoked
 from nextrapolate_store.keys import KeyText, Scope, new_key
@@ -165,6 +165,12 @@ def test_what_is_refused_takes_no_place(caller: httpx.Client, job_id: str, finis
     finish(job_id)
     for _ in range(5):
         assert [event.event for event in listen(caller, job_id)][-1] == "succeeded"
+
+
+def test_whoever_follows_a_short_job_hears_of_its_end_soon_after() -> None:
+    assert pause(0.0) == 0.02
+    assert pause(1.0) == pytest.approx(0.05)
+    assert pause(3600.0) == 0.2
 
 
 def test_streams_take_none_of_the_threads_that_requests_share(
