@@ -24,7 +24,7 @@ from nextrapolate_store.records import FileSource, InputAdapter, JobInputs, JobR
 from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_worker.attempt import run_job
-from nextrapolate_worker.messages import Progress
+from nextrapolate_worker.messages import Done, Progress
 from nextrapolate_worker.nursery import Nursery
 from nextrapolate_worker.settings import Computing, WorkerSettings
 
@@ -226,6 +226,35 @@ def test_a_child_that_never_reads_its_work_can_be_cancelled(
     assert not attempt.is_alive()
     assert state(store, job) is JobState.CANCELLED
     assert children() == before
+
+
+def test_nobody_waits_for_the_end_of_a_child_that_is_done_but_the_next_child(
+    store: Store,
+    store_settings: StoreSettings,
+    nursery: Nursery,
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    script = 'trap "" TERM; printf %s "$0"; exec sleep 600'
+    command = ("sh", "-c", script, Done(artifacts={}).line())
+    monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", command)
+    job, before = submit(store, run_folder, QUICK), children()
+    worker = WorkerSettings(store_settings, CPU)
+    attempt = threading.Thread(
+        target=run_job, args=(store, worker, nursery, job.id, threading.Event()), daemon=True
+    )
+    attempt.start()
+    while not state(store, job).is_final:
+        assert attempt.is_alive()
+        time.sleep(0.02)
+    assert state(store, job) is JobState.SUCCEEDED
+    (child,) = children() - before
+    assert attempt.is_alive(), "the next child starts when it returns, and finds the device free"
+    os.kill(child, signal.SIGKILL)
+    attempt.join(120)
+    assert not attempt.is_alive()
+    assert children() == before
+    assert state(store, job) is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import ExitStack
 
 from nextrapolate.schemas import JobError
 from nextrapolate_store.logs import about
@@ -66,17 +67,25 @@ def run_job(
         lease = Lease(store.jobs, claim, settings.store.lease_seconds)
         outcome: Done | Failed | Beat | Stopped
         broken = False
-        try:
-            work = _work(store, settings, claim)
-        except OSError as error:
-            outcome, broken = _not_begun(error, machine=error.errno not in _MAY_BE_THE_JOBS_OWN), True
-        else:
+        with ExitStack() as child_ends:
             try:
-                with nursery.take() as child:
-                    outcome = _watch(child, work, lease, stopping)
+                work = _work(store, settings, claim)
             except OSError as error:
-                outcome = _not_begun(error, machine=True)
-        ending = lease.settle(outcome)
+                outcome, broken = _not_begun(error, machine=error.errno not in _MAY_BE_THE_JOBS_OWN), True
+            else:
+                try:
+                    child = child_ends.enter_context(nursery.take())
+                except OSError as error:
+                    outcome = _not_begun(error, machine=True)
+                else:
+                    outcome = _watch(child, work, lease, stopping)
+            # The results of a child that is done are on disk: whoever waits for the job does not wait for the
+            # system to take a process apart. Any other may still compute, and until it has ended the job is
+            # neither another worker's nor called cancelled. The next child starts once this function returns:
+            # a GPU's memory is given back with the process.
+            if not isinstance(outcome, Done):
+                child_ends.close()
+            ending = lease.settle(outcome)
         _tell(ending, time.monotonic() - started, outcome)
         if isinstance(outcome, Failed) and (broken or outcome.machine):
             store.job_folders.discard_attempt(job_id, claim.fence)
