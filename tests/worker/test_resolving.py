@@ -285,6 +285,40 @@ def test_an_upload_that_the_disk_has_lost_is_the_servers_fault(
     resolved(work(lost))
 
 
+def damage(path: Path) -> None:
+    """Turn over one bit, in the middle of the weights."""
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 1
+    path.write_bytes(content)
+
+
+def test_an_upload_that_the_disk_has_damaged_is_the_servers_fault(blobs: BlobStore, work: Work) -> None:
+    sources = [FileSource("blob", blobs.put_bytes("default", model_bytes(step)).sha256) for step in STEPS]
+    damaged = blobs.path(sources[1], "default")
+    damage(damaged)
+    with pytest.raises(
+        CheckpointLost, match=rf"checkpoint 20: .* {damaged.name}: .* delete it .* upload it again"
+    ) as error:
+        resolve(work(*sources), lambda _: None)
+    assert not is_final(error.value)
+    damaged.unlink()
+    blobs.put_bytes("default", model_bytes(20))
+    resolved(work(*sources))
+
+
+def test_weights_that_were_fetched_and_damaged_are_fetched_again_once_they_are_deleted(
+    bucket: Bucket, in_bucket: list[RemoteFile], work: Work, blobs: BlobStore
+) -> None:
+    resolved(work(*in_bucket))
+    fetched = FileSource("blob", hashlib.sha256(model_bytes(20)).hexdigest())
+    damaged = blobs.path(fetched, "default")
+    damage(damaged)
+    with pytest.raises(CheckpointLost, match=r"checkpoint 20: .* delete it there; then run the job again"):
+        resolve(work(*in_bucket), lambda _: None)
+    damaged.unlink()
+    resolved(work(*in_bucket))
+
+
 def test_a_link_that_was_put_in_the_way_is_not_followed(on_disk: Path, work: Work, tmp_path: Path) -> None:
     pinned = pin(on_disk, FileRoots((tmp_path / "runs",), tmp_path / "data")).model
     shutil.move(on_disk, tmp_path / "elsewhere")

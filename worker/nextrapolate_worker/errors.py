@@ -2,7 +2,7 @@
 
 WorkerError
 ├── CheckpointGone        a file that was there at submit is not there any more
-├── CheckpointLost        an upload is not on the server's disk any more
+├── CheckpointLost        an upload is gone from the server's disk, or was damaged there
 ├── CheckpointChanged     a file is not any more what it was at submit
 ├── CheckpointUnusable    what was fetched cannot be part of a checkpoint
 ├── CheckpointUnsupported what was fetched shows a feature whose delta is not B A
@@ -32,7 +32,7 @@ class CheckpointGone(WorkerError):
 
 
 class CheckpointLost(WorkerError):
-    """An upload, which stays while a job needs it, is not on the server's disk any more."""
+    """An upload, which stays while a job needs it, is gone from the server's disk, or was damaged there."""
 
     code = "checkpoint-lost"
     blame = "server"

@@ -81,9 +81,11 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
 
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
     jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
+    adapters = (*work.inputs.checkpoints, *work.inputs.jumps)
     models, digests = [adapter.model for adapter in (*checkpoints, *jumps)], list[str]()
     with ThreadPoolExecutor(work.computing.threads) as pool:
-        for found in pool.map(digest, models):
+        for adapter, model, found in zip(adapters, models, pool.map(digest, models), strict=True):
+            _check_undamaged(adapter, model, found)
             digests.append(found)
             hashed(len(digests) / len(models))
     steps = (checkpoint.step for checkpoint in checkpoints)
@@ -108,6 +110,20 @@ def _check_unchanged(step: int, path: Path, version: str | None) -> None:
         raise CheckpointChanged(
             f"checkpoint {step}: {path.name} has changed since the job was submitted: submit it again, or "
             "upload the checkpoints to a series, which keeps them as they are"
+        )
+
+
+def _check_undamaged(adapter: InputAdapter, model: Path, sha256: str) -> None:
+    """Hold a blob to its name; a file of the caller's own has no such, and was held to its version."""
+    source, again = adapter.model, ""
+    if isinstance(source, FileSource):
+        if source.kind == "file":
+            return
+        again = "upload it again, to the same series, and "
+    if sha256 != model.name:
+        raise CheckpointLost(
+            f"checkpoint {adapter.step}: the server's disk has damaged its file {model.name}: have the "
+            f"operator restore it in the data folder, or delete it there; then {again}run the job again"
         )
 
 
