@@ -37,8 +37,7 @@ from nextrapolate_store.settings import StoreSettings
 from nextrapolate_store.store import Store
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.messages import Start
-from nextrapolate_worker.rendering import report_page
-from nextrapolate_worker.rendering.figures import warm_up
+from nextrapolate_worker.rendering import report_page, warm_up
 from nextrapolate_worker.settings import Computing
 
 ATTENTION = tuple(f"self_attn.{letter}_proj" for letter in "qkvo")

@@ -12,7 +12,8 @@ from fixtures.reports import comparison, extrapolation, inspection
 from nextrapolate.methods import label, make_method
 from nextrapolate.reading import read
 from nextrapolate.schemas import AnyReport, Comparison, ExpoMethod, Report, WsmMethod
-from nextrapolate_worker.rendering import model_card, report_page
+from nextrapolate_worker import rendering
+from nextrapolate_worker.rendering import figures, model_card, report_page, warm_up
 from nextrapolate_worker.rendering.grid import Grid
 
 REPORTS: dict[str, AnyReport] = {
@@ -51,6 +52,17 @@ class Page(HTMLParser):
 @pytest.fixture(params=REPORTS)
 def report(request: pytest.FixtureRequest) -> AnyReport:
     return REPORTS[request.param]
+
+
+def test_a_warm_process_has_every_template_and_chart_ready(report: AnyReport) -> None:
+    templates, charts = rendering._templates.cache, figures._specification
+    assert templates is not None
+    templates.clear()
+    charts.cache_clear()
+    warm_up()
+    ready = len(templates), charts.cache_info().misses
+    report_page(report)
+    assert (len(templates), charts.cache_info().misses) == ready
 
 
 def test_the_page_answers_first_and_shows_every_chart(report: AnyReport) -> None:

@@ -1,6 +1,6 @@
 """The child's main: read one `Start`, run the pipeline, say how it went, end.
 
-Started ahead of its job, it imports torch and readies the charts while it waits.
+Started ahead of its job, it imports torch and readies page and charts while it waits.
 """
 
 import logging
@@ -20,7 +20,7 @@ from nextrapolate_store.logs import about, configure_logging
 from nextrapolate_worker import pipeline
 from nextrapolate_worker.errors import as_job_error, is_final, is_the_machines
 from nextrapolate_worker.messages import Failed, Progress, Ready, Start
-from nextrapolate_worker.rendering.figures import warm_up
+from nextrapolate_worker.rendering import warm_up
 
 _log = logging.getLogger(__name__)
 

@@ -6,6 +6,7 @@ from nextrapolate.digits import number
 from nextrapolate.methods import label
 from nextrapolate.reading import read
 from nextrapolate.schemas import AnyReport, Report
+from nextrapolate_worker.rendering.figures import draw_each_once
 from nextrapolate_worker.rendering.illustration import figures_of
 
 _templates = Environment(
@@ -17,6 +18,13 @@ _templates = Environment(
     keep_trailing_newline=True,
 )
 _templates.filters |= {"number": number, "label": label}
+
+
+def warm_up() -> None:
+    """Do ahead of a job what takes a process much longer the first time: compile templates, draw charts."""
+    for name in _templates.list_templates(extensions=["html", "css", "md"]):
+        _templates.get_template(name)
+    draw_each_once()
 
 
 def report_page(report: AnyReport) -> str:

@@ -18,6 +18,9 @@ from markupsafe import Markup, escape
 
 Cell = str | int | float | None
 
+_CHARTS = resources.files("nextrapolate_worker") / "templates" / "charts"
+_CONFIG = "config"
+"""Lies among the charts, and says how all of them look."""
 _LOCAL_ID = re.compile(r'(?<= id=")|(?<=url\(#)|(?<=href="#)')
 
 
@@ -61,22 +64,21 @@ def draw(name: str, values: Sequence[Mapping[str, Cell]], alternative: str) -> M
         values: its data, a mapping of fields for each row.
         alternative: what it shows, in words, for those who do not see it.
     """
-    spec = {**_specification(name), "data": {"values": values}, "config": _specification("config")}
+    spec = {**_specification(name), "data": {"values": values}, "config": _specification(_CONFIG)}
     svg: str = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
     own = _LOCAL_ID.sub(f"{name}-", svg)  # clips and gradients: several charts share one page
     label = f'<svg role="img" aria-label="{escape(alternative)}"'
     return Markup(own.replace("<svg", label, 1))  # noqa: S704 - Vega escapes its data
 
 
-def warm_up() -> None:
-    """Draw a chart that nobody sees: the first one of a process takes much longer than those after it."""
-    draw("sizes", [{"kind": "q_proj", "layer": "0", "value": 1.0}], "")
+def draw_each_once() -> None:
+    """Draw every chart, without data and for nobody: its first time in a process takes much longer."""
+    names = {chart.name.removesuffix(".json") for chart in _CHARTS.iterdir()}
+    for name in names - {_CONFIG}:
+        draw(name, [], "")
 
 
 @cache
 def _specification(name: str) -> dict[str, Any]:
-    text = (resources.files("nextrapolate_worker") / "templates" / "charts" / f"{name}.json").read_text(
-        "utf-8"
-    )
-    specification: dict[str, Any] = json.loads(text)
+    specification: dict[str, Any] = json.loads((_CHARTS / f"{name}.json").read_text("utf-8"))
     return specification
