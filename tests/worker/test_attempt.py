@@ -236,7 +236,7 @@ def test_nobody_waits_for_the_end_of_a_child_that_is_done_but_the_next_child(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     script = 'trap "" TERM; printf %s "$0"; exec sleep 600'
-    command = ("sh", "-c", script, Done(artifacts={}).line())
+    command = ("sh", "-c", script, Done(artifacts={}, stage_seconds={}).line())
     monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", command)
     job, before = submit(store, run_folder, QUICK), children()
     worker = WorkerSettings(store_settings, CPU)
