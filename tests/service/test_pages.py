@@ -210,7 +210,7 @@ def test_flags_and_small_files_are_written_for_people(
     assert '<th scope="row">momentum</th><td>no</td>' in browser.get(f"/jobs/{job_id}").text
     assert re.search(r"<td class=\"number\">\d+ B</td>", browser.get(f"/series/{series_id}").text)
     for path in ("/", f"/series/{series_id}"):
-        assert '<th scope="col" aria-label="compare">' in browser.get(path).text
+        assert '<th scope="col" aria-label="selected">' in browser.get(path).text
 
 
 def test_a_series_shows_the_geometry_that_a_job_measured(
