@@ -24,7 +24,7 @@ class Start(_Message):
 
     type: Literal["start"] = "start"
     job: str
-    started_at: datetime | None = Field(None, description="when the job was first claimed")
+    started_at: datetime | None = Field(default=None, description="when the job was first claimed")
     fence: int
     tenant: str
     request: JobRequest

@@ -65,12 +65,12 @@ class _JobReport(Response):
 
     job: str = Field(description="id of the job")
     run: str = Field(
-        "",
+        default="",
         description="name of the run: the job's label `run`, else the name of its series; empty if it has "
         "neither, and in early reports",
     )
     made_at: datetime | None = Field(
-        None, description="time at which work on the job began; null in early reports"
+        default=None, description="time at which work on the job began; null in early reports"
     )
     steps: list[int] = Field(description="steps of the checkpoints used, ascending")
     jumps: list[int] = Field(description="steps after which an extrapolated adapter was swapped in")
