@@ -1,6 +1,5 @@
 """The jumps of a watched run: which is due, which job is on its way, and where its adapter goes."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +17,7 @@ from nextrapolate.errors import (
 )
 from nextrapolate.extrapolation import result_name
 from nextrapolate.flows import succeeded
-from nextrapolate.schemas import REPORT, JobCreate, Method
+from nextrapolate.schemas import REPORT, JobCreate, Method, digest_of
 from nextrapolate.watch_notes import Jump, Notes
 
 _TOO_EARLY = {"too-few-checkpoints", "nothing-moved", "checkpoint-incomplete"}  # later checkpoints mend it
@@ -161,7 +160,7 @@ class WatchedJumps:
 
 def _key_of(request: JobCreate) -> str:
     """The key of a jump's job: a watch that is killed before it has noted the job gets the same one again."""
-    return f"watch-{hashlib.sha256(request.model_dump_json().encode()).hexdigest()}"
+    return f"watch-{digest_of(request)}"
 
 
 def _is_of(result: Path, job_id: str) -> bool:

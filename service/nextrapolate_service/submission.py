@@ -1,11 +1,9 @@
 """From a request to a job: checkpoints are resolved, and checked as far as that is cheap."""
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from nextrapolate.schemas import MOST_CHECKPOINTS, JobRequest, beyond_defaults
+from nextrapolate.schemas import MOST_CHECKPOINTS, JobRequest, digest_of
 from nextrapolate_service import uris
 from nextrapolate_service.disk import require_space
 from nextrapolate_service.errors import (
@@ -58,8 +56,7 @@ def submit(
             the idempotency key is taken.
     """
     request, key = submission.request, submission.idempotency_key
-    said = json.dumps(beyond_defaults(request), sort_keys=True)
-    digest = hashlib.sha256(said.encode()).hexdigest()
+    digest = digest_of(request)
     if key is not None and (made := store.jobs.submitted(submission.tenant, key, digest)):
         return made
     store.check_folder()  # first, or what lies on the right one would be said to be missing

@@ -10,17 +10,18 @@ from typing import Any
 
 import pytest
 from fixtures.adapters import RANK, write_run
-from fixtures.scripted_server import ScriptedServer, problem
+from fixtures.client_examples import a_job
+from fixtures.scripted_server import ScriptedServer, answer, problem
 from fixtures.server import EmbeddedServer
 from fixtures.watched import appear, look_on
 from safetensors.torch import load_file, save_file
 
-from nextrapolate import NExtClient
+from nextrapolate import NExtClient, watched_jumps
 from nextrapolate.errors import AuthenticationError, CheckpointError
 from nextrapolate.folders import step_of
 from nextrapolate.jumped import RUN_STATE
 from nextrapolate.methods import make_method
-from nextrapolate.schemas import Job, MethodInfo
+from nextrapolate.schemas import Job, JobCreate, MethodInfo
 from nextrapolate.watch_notes import NOTES, Jump, Notes
 from nextrapolate.watched_jumps import WatchedJumps, WatchPlan, restart_command
 from nextrapolate.watching import Watcher
@@ -231,6 +232,27 @@ def test_a_job_that_could_not_be_noted_is_not_submitted_again(
         again.look()
         look_on(again)
     assert [jump.job for jump in again.notes.jumps] == [job.id for job in submitted]
+
+
+def test_the_jobs_key_is_the_same_by_a_later_version(
+    scripted: ScriptedServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a watch that was upgraded after it was killed finds the job again."""
+
+    class LaterJobCreate(JobCreate):
+        """A request with a field more, which this jump does not use."""
+
+        priority: int = 0
+
+    scripted.on("POST", "/jobs", answer(a_job(), 202))
+    plan = WatchPlan(METHOD, jump_at=30, jump_every=20, out=folder)
+    with NExtClient(scripted.url) as client:
+        WatchedJumps(client, plan, folder, Notes(series="s1"), print).submit(30)
+        monkeypatch.setattr(watched_jumps, "JobCreate", LaterJobCreate)
+        WatchedJumps(client, plan, folder, Notes(series="s1"), print).submit(30)
+        WatchedJumps(client, plan, folder, Notes(series="s1"), print).submit(50)
+    first, again, other = (received.headers["idempotency-key"] for received in scripted.received)
+    assert first == again != other
 
 
 @pytest.mark.integration

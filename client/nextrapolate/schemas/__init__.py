@@ -24,7 +24,7 @@ from nextrapolate.schemas.common import (
     Step,
     Task,
 )
-from nextrapolate.schemas.defaults import beyond_defaults
+from nextrapolate.schemas.defaults import beyond_defaults, digest_of
 from nextrapolate.schemas.geometry import (
     KindGeometry,
     ModuleLinearity,
@@ -163,5 +163,6 @@ __all__ = [
     "WebhookMessage",
     "WebhookState",
     "beyond_defaults",
+    "digest_of",
 ]
 __all__ += methods.__all__

@@ -1,5 +1,7 @@
 """What a request says beyond its defaults: it is sent so, and a repeated one is known by it."""
 
+import hashlib
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +26,11 @@ def beyond_defaults(asked: BaseModel) -> dict[str, Any]:
             if type(asked).model_validate(rest) == asked:
                 said = rest
     return {name: _said(value) for name, value in said.items()}
+
+
+def digest_of(asked: BaseModel) -> str:
+    """Give the sha256, in hex, of what a request says beyond its defaults: a repeated one has the same."""
+    return hashlib.sha256(json.dumps(beyond_defaults(asked), sort_keys=True).encode()).hexdigest()
 
 
 def _said(value: Any) -> Any:
