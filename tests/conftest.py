@@ -30,6 +30,7 @@ pytest_plugins = [
     "fixtures.hatched_server",
     "fixtures.scripted_server",
     "fixtures.scripted_job",
+    "fixtures.command",
     "fixtures.browser",
     "fixtures.page_forms",
     "fixtures.site",
