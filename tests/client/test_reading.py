@@ -276,6 +276,9 @@ def test_another_method_is_advised_only_where_it_does_better_than_chance() -> No
     assert "relex did better (0.96), as the best of 2 may by chance. Train on" in chance
     assert chance.endswith("and ask again later or for fewer steps.")
     assert advised(scored("relex", 0.965)).endswith("or run the job again with relex.")
+    average = advised(scored("soup", 0.5), scored("relex", 0.965))
+    assert average.endswith("or run the job again with relex."), "an average is no forecast to advise"
+    assert "soup" not in average
 
 
 @pytest.mark.parametrize(

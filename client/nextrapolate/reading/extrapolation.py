@@ -208,11 +208,7 @@ def _better_than_no_jump(report: Report) -> str | None:
 
 
 def _other_forecasts(report: Report) -> list[tuple[str, Scores]]:
-    return [
-        (label(method), scores)
-        for method, scores in scored(report.rivals)
-        if not isinstance(method, NoneMethod)
-    ]
+    return [(label(method), scores) for method, scores in scored(report.rivals) if method.is_forecast]
 
 
 def _from_other_stretches(report: Report) -> str:
