@@ -181,7 +181,7 @@ class NExtClient:
         """Submit a job. It always carries an Idempotency-Key, so that a retry never makes a second one.
 
         Raises:
-            ParameterError: a key of the caller's that is empty, too long or not of ASCII.
+            ParameterError: a key that is not 1 to 255 characters of ASCII, or has a space at an end.
         """
         return self._send(calls.submit(request, idempotency_key))
 

@@ -17,7 +17,7 @@ _ONE_STRETCH = "One origin and one horizon: ask at other steps before you rely o
 
 
 def read_comparison(report: Comparison) -> Reading:
-    """Say which method did best, and whether that is better than no jump."""
+    """Say which method did best, and whether that is better than no jump, and than chance."""
     ranked = scored(report.judged)
     if not ranked:
         return _no_forecast_scored(report) if scored(report.methods) else _nothing_scored(report)

@@ -168,7 +168,10 @@ class Comparison(_JobReport):
     """A backtest's report.json: each method predicted, from `at`, a checkpoint that is known."""
 
     task: Literal["backtest"] = "backtest"
-    verdict: str = Field(description="one sentence: which method did best, and whether any beat no jump")
+    verdict: str = Field(
+        description="one sentence or two: which method did best, and whether it beat no jump by more than "
+        "chance"
+    )
     at: int = Field(description="the origin: step of the last checkpoint that the methods saw")
     target_step: int = Field(description="step of the checkpoint that the methods predicted")
     methods: list[MethodScores] = Field(description="the smallest relative error first")

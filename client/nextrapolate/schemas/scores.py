@@ -31,7 +31,7 @@ class Scores(Response):
         return self.relative_error < 1
 
     def beats_no_jump_as_best_of(self, methods: int) -> bool:
-        """Whether it does more than that: being the best of so many brings an error below 1 by chance."""
+        """Whether it leads closer than none at all, and than the best of so many methods would by chance."""
         return self.beats_no_jump is True and (methods == 1 or self.relative_error < _BEST_OF_MANY)
 
 
