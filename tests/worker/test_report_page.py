@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from fixtures.reports import comparison, extrapolation, inspection
+from fixtures.reports import comparison, extrapolation, inspection, scored
 
 from nextrapolate.methods import label, make_method
 from nextrapolate.reading import read
@@ -173,6 +173,18 @@ def test_one_method_with_other_parameters_is_told_apart_by_them() -> None:
     )
     ticks = {float(text) for text in re.findall(r"<text[^>]*>(\d\.\d+)</text>", chart)}
     assert max(ticks) <= 1.0
+
+
+def test_charts_set_apart_the_method_that_the_verdict_names() -> None:
+    report: Comparison = comparison()
+    average = report.model_copy(update={"methods": [scored("soup", 0.5), *report.methods]})
+    html = report_page(average)
+    assert read(average).verdict.startswith("autoregression predicts best")
+    assert "The coloured bar is the smallest error that a backtest can judge." in html
+    assert "Cosine of autoregression by module and layer" in html
+    assert "The coloured bar is the smallest error." in report_page(report)
+    alone = report.model_copy(update={"methods": [scored("soup", 0.5)]})
+    assert "The coloured bar is the smallest error." in report_page(alone)
 
 
 def test_reports_without_evidence_say_so() -> None:

@@ -62,8 +62,10 @@ def _comparison(report: Comparison) -> Iterator[Figure]:
     scored = _scored(report.methods)
     if not scored:
         return
-    best = scored[0][0]
-    yield charts.method_errors(scored, best, "the smallest error")
+    closest, _ = scored[0]
+    best = next(iter(report.judged), closest)
+    role = "the smallest error" if best is closest else "the smallest error that a backtest can judge"
+    yield charts.method_errors(scored, best, role)
     cosines = {module.name: module.cosine for module in best.modules}
     if any(cosines.values()):
         yield charts.heatmap(
