@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 _KIND = ("name", "task")
-"""Fields that tell what the others are of."""
+"""Fields that tell which method or task the others belong to; they are always said."""
 
 
 def beyond_defaults(asked: BaseModel) -> dict[str, Any]:
