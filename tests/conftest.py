@@ -27,6 +27,7 @@ pytest_plugins = [
     "fixtures.s3",
     "fixtures.webhooks",
     "fixtures.redis",
+    "fixtures.attempts",
     "fixtures.hatched_server",
     "fixtures.scripted_server",
     "fixtures.scripted_job",
