@@ -143,6 +143,8 @@ def test_the_run_and_the_time_stand_above_the_title(report: AnyReport) -> None:
         card = model_card(report)
         assert "Made by nextrapolate on 2026-03-01 12:30 UTC for training step 200 from" in card
         assert "150 of the run `grpo, seed 7`." in card
+        odd = report.model_copy(update={"run": "a`b\n\n# <script>"})
+        assert "150 of the run `a'b # <script>`." in model_card(odd)
 
 
 def test_the_headline_stands_first(report: AnyReport) -> None:

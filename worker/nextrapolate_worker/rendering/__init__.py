@@ -9,6 +9,12 @@ from nextrapolate.schemas import AnyReport, Report
 from nextrapolate_worker.rendering.figures import draw_each_once
 from nextrapolate_worker.rendering.illustration import figures_of
 
+
+def _code(name: str) -> str:
+    """A name as code in Markdown, which a backtick in it or an empty line would end."""
+    return "`" + " ".join(name.replace("`", "'").split()) + "`"
+
+
 _templates = Environment(
     loader=PackageLoader("nextrapolate_worker"),
     autoescape=select_autoescape(["html"]),
@@ -17,7 +23,7 @@ _templates = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_templates.filters |= {"number": number, "label": label}
+_templates.filters |= {"number": number, "label": label, "code": _code}
 
 
 def warm_up() -> None:
