@@ -286,7 +286,7 @@ def test_an_upload_that_the_disk_has_lost_is_the_servers_fault(
 
 
 def damage(path: Path) -> None:
-    """Turn over one bit, in the middle of the weights."""
+    """Turn over one bit, towards the end."""
     content = bytearray(path.read_bytes())
     content[-20] ^= 1
     path.write_bytes(content)
@@ -304,6 +304,20 @@ def test_an_upload_that_the_disk_has_damaged_is_the_servers_fault(blobs: BlobSto
     damaged.unlink()
     blobs.put_bytes("default", model_bytes(20))
     resolved(work(*sources))
+
+
+def test_a_configuration_that_the_disk_has_damaged_is_the_servers_fault_too(
+    blobs: BlobStore, work: Work
+) -> None:
+    """One digit of lora_alpha is a bit away from another: the deltas would be others, without a word."""
+    job = work(*(FileSource("blob", blobs.put_bytes("default", model_bytes(step)).sha256) for step in STEPS))
+    config = blobs.path(FileSource("blob", hashlib.sha256(CONFIG).hexdigest()), "default")
+    damage(config)
+    with pytest.raises(
+        CheckpointLost, match=rf"checkpoint 10: .* {config.name}: .* upload it again"
+    ) as error:
+        resolve(job, lambda _: None)
+    assert not is_final(error.value)
 
 
 def test_weights_that_were_fetched_and_damaged_are_fetched_again_once_they_are_deleted(

@@ -10,7 +10,6 @@ import torch
 from nextrapolate.schemas import Stage
 from nextrapolate_numerics import Cost, Trajectory
 from nextrapolate_worker.devices import find_device
-from nextrapolate_worker.files import digest
 from nextrapolate_worker.kept import KeptStages
 from nextrapolate_worker.messages import Start
 from nextrapolate_worker.profile import Profile
@@ -80,7 +79,7 @@ def _kept(work: Start, files: Resolved, trajectory: Trajectory, device: torch.de
     depends_on = {
         "request": work.request.model_dump(mode="json"),
         "weights": weights,
-        "configs": [digest(adapter.config) for adapter in (*files.checkpoints, *files.jumps)],
+        "configs": list(files.config_digests),
         # All of it, but for what the device is called: "auto" may be any, and one GPU computes like the next.
         "computing": work.computing.model_dump(mode="json") | {"device": device.type},
         "versions": versions(),

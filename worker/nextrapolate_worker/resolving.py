@@ -49,6 +49,8 @@ class Resolved:
     """sha256 of each checkpoint's weights, by step."""
     jump_digests: Sequence[str]
     """sha256 of each jump's."""
+    config_digests: Sequence[str]
+    """sha256 of each configuration: those of the checkpoints, then those of the jumps."""
 
 
 def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
@@ -82,14 +84,18 @@ def resolve(work: Start, on_progress: Callable[[float], None]) -> Resolved:
     checkpoints = tuple(files(adapter) for adapter in work.inputs.checkpoints)
     jumps = tuple(files(adapter) for adapter in work.inputs.jumps)
     adapters = (*work.inputs.checkpoints, *work.inputs.jumps)
-    models, digests = [adapter.model for adapter in (*checkpoints, *jumps)], list[str]()
+    on_disk, digests = (*checkpoints, *jumps), list[str]()
     with ThreadPoolExecutor(work.computing.threads) as pool:
-        for adapter, model, found in zip(adapters, models, pool.map(digest, models), strict=True):
-            _check_undamaged(adapter, model, found)
+        for found in pool.map(_weights_digest, adapters, on_disk):
             digests.append(found)
-            hashed(len(digests) / len(models))
-    steps = (checkpoint.step for checkpoint in checkpoints)
-    return Resolved(checkpoints, jumps, dict(zip(steps, digests, strict=False)), digests[len(checkpoints) :])
+            hashed(len(digests) / len(on_disk))
+    return Resolved(
+        checkpoints,
+        jumps,
+        digests=dict(zip((checkpoint.step for checkpoint in checkpoints), digests, strict=False)),
+        jump_digests=digests[len(checkpoints) :],
+        config_digests=list(map(_config_digest, adapters, on_disk)),
+    )
 
 
 def _check_unchanged(step: int, path: Path, version: str | None) -> None:
@@ -113,18 +119,25 @@ def _check_unchanged(step: int, path: Path, version: str | None) -> None:
         )
 
 
-def _check_undamaged(adapter: InputAdapter, model: Path, sha256: str) -> None:
-    """Hold a blob to its name; a file of the caller's own has no such, and was held to its version."""
-    source, again = adapter.model, ""
-    if isinstance(source, FileSource):
-        if source.kind == "file":
-            return
-        again = "upload it again, to the same series, and "
-    if sha256 != model.name:
+def _weights_digest(adapter: InputAdapter, files: AdapterFiles) -> str:
+    return _undamaged(adapter, adapter.model, files.model)
+
+
+def _config_digest(adapter: InputAdapter, files: AdapterFiles) -> str:
+    return _undamaged(adapter, adapter.config, files.config)
+
+
+def _undamaged(adapter: InputAdapter, source: Source, path: Path) -> str:
+    """Hash a file, and hold a blob to its name; the caller's own have no such, and were held to a version."""
+    sha256 = digest(path)
+    is_blob = not isinstance(source, FileSource) or source.kind == "blob"
+    if is_blob and sha256 != path.name:
+        again = "upload it again, to the same series, and " if isinstance(adapter.model, FileSource) else ""
         raise CheckpointLost(
-            f"checkpoint {adapter.step}: the server's disk has damaged its file {model.name}: have the "
+            f"checkpoint {adapter.step}: the server's disk has damaged its file {path.name}: have the "
             f"operator restore it in the data folder, or delete it there; then {again}run the job again"
         )
+    return sha256
 
 
 def _fetch(work: Start, on_progress: Callable[[float], None]) -> dict[RemoteFile, str]:
