@@ -73,12 +73,7 @@ def run_job(
             except OSError as error:
                 outcome, broken = _not_begun(error, machine=error.errno not in _MAY_BE_THE_JOBS_OWN), True
             else:
-                try:
-                    child = child_ends.enter_context(nursery.take())
-                except OSError as error:
-                    outcome = _not_begun(error, machine=True)
-                else:
-                    outcome = _watch(child, work, lease, stopping)
+                outcome = _by_a_child(nursery, child_ends, work, lease, stopping)
             # The results of a child that is done are on disk: whoever waits for the job does not wait for the
             # system to take a process apart. Any other may still compute, and until it has ended the job is
             # neither another worker's nor called cancelled. The next child starts once this function returns:
@@ -116,6 +111,17 @@ def _work(store: Store, settings: WorkerSettings, claim: Claim) -> Start:
         computing=settings.computing,
         hub_token=store.credentials.get(claim.job.id, "hub-token"),
     )
+
+
+def _by_a_child(
+    nursery: Nursery, child_ends: ExitStack, work: Start, lease: Lease, stopping: threading.Event
+) -> Done | Failed | Beat | Stopped:
+    """Give the work to a child, which lives until `child_ends` is closed."""
+    try:
+        child = child_ends.enter_context(nursery.take())
+    except OSError as error:
+        return _not_begun(error, machine=True)
+    return _watch(child, work, lease, stopping)
 
 
 def _watch(
