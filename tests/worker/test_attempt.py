@@ -216,6 +216,7 @@ def test_nobody_waits_for_the_end_of_a_child_that_is_done_but_the_next_child(
     script = 'trap "" TERM; printf %s "$0"; exec sleep 600'
     command = ("sh", "-c", script, Done(artifacts={}, stage_seconds={}).line())
     monkeypatch.setattr("nextrapolate_worker.nursery.CHILD_COMMAND", command)
+    monkeypatch.setattr("nextrapolate_worker.nursery._GRACE_SECONDS", 60.0)  # it ends by the test, no earlier
     job, before = submit(store, run_folder, QUICK), children()
     worker = WorkerSettings(store_settings, CPU)
     attempt = threading.Thread(
