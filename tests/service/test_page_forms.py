@@ -192,7 +192,7 @@ def test_backtests_and_inspections_are_run_again_too(
         "/jobs", data={**form, "at": "10", "horizon_steps": "10", "methods": ["expo", "none"]}
     )
     record = browser.get(sent.headers["Location"]).text
-    assert "expo, none" in record
+    assert "expo alpha=0.2, none" in record
     inspect = client.post("/jobs", json={"task": "inspect", "series": series_id}).json()["id"]
     form = Forms(browser.get(f"/jobs/{inspect}/again").text).to("/jobs")
     assert browser.post("/jobs", data=form).status_code == 303

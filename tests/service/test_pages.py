@@ -315,6 +315,21 @@ def test_a_backtest_is_compared_by_the_best_that_a_backtest_can_judge(
     assert re.findall(r"\d\.\d+", row) == ["0.6"]
 
 
+def test_backtests_are_told_apart_by_what_was_asked(
+    browser: TestClient, client: TestClient, series_id: str
+) -> None:
+    asked = {"task": "backtest", "series": series_id, "at": 10, "horizon_steps": 50}
+    of_all = client.post("/jobs", json=asked).json()["id"]
+    other = {"at": 20, "horizon_steps": 40, "methods": [{"name": "expo", "alpha": 1.5}, {"name": "none"}]}
+    of_two = client.post("/jobs", json=asked | other).json()["id"]
+    page = browser.get(f"/jobs/{of_two}").text
+    compared = browser.get("/compare", params={"jobs": f"{of_all},{of_two}"}).text
+    facts = {"asked at step": (10, 20), "steps ahead": (50, 40), "methods": ("all", "expo alpha=1.5, none")}
+    for name, (first, second) in facts.items():
+        assert f"{name}</th><td>{second}</td>" in page
+        assert f"<td>{first}</td><td>{second}</td>" in compared
+
+
 def test_a_comparison_says_of_a_failed_job_why_it_failed_and_what_to_do(
     browser: TestClient, store: Store, job_id: str
 ) -> None:

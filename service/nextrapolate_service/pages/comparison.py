@@ -12,7 +12,7 @@ from nextrapolate_service.auth import Tenant
 from nextrapolate_service.dependencies import OpenStore
 from nextrapolate_service.pages.rendering import page
 from nextrapolate_service.pages.runs import Run, Runs
-from nextrapolate_service.pages.wording import advice
+from nextrapolate_service.pages.wording import advice, methods
 from nextrapolate_service.results import found_by
 from nextrapolate_service.views import job_view
 from nextrapolate_store.store import Store
@@ -122,6 +122,10 @@ def _asked(compared: Sequence[_Compared]) -> Iterator[Row]:
     yield Row("method", tuple(job.method.name if job.method else None for job in jobs))
     for name in dict.fromkeys(name for one in compared for name in one.parameters):
         yield Row(name, tuple(one.parameters.get(name) for one in compared))
+    backtests = [job if job.task == "backtest" else None for job in jobs]
+    yield _row("asked at step", backtests, lambda job: job.at)
+    yield _row("steps ahead", backtests, lambda job: job.horizon_steps)
+    yield _row("methods", backtests, lambda job: methods(job.methods))
     yield Row("steps", tuple(f"{job.steps[0]} to {job.steps[-1]}" for job in jobs))
     yield Row("checkpoints", tuple(len(job.steps) for job in jobs))
     yield Row(

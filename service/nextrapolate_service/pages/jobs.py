@@ -62,7 +62,6 @@ def show_job(request: Request, job_id: str, tenant: Tenant, store: OpenStore) ->
         "job.html",
         job=job,
         run=Runs(store, tenant).of(record),
-        asked=record.request,
         situation=wording.situation(job, events),
         advice=wording.advice(job),
         timeline=wording.timeline(events),

@@ -48,5 +48,6 @@ _templates.filters |= {
     "state": wording.state,
     "stage": wording.stage,
     "checkpoints": wording.checkpoints,
+    "methods": wording.methods,
     "told": wording.webhook,
 }

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from nextrapolate.schemas import STAGE_WORDS, Job, JobEvent, JobState, Stage, WebhookState
+from nextrapolate.methods import label
+from nextrapolate.schemas import STAGE_WORDS, AnsweredMethod, Job, JobEvent, JobState, Stage, WebhookState
 
 _STATES = {
     JobState.QUEUED: "waiting",
@@ -90,6 +91,11 @@ def checkpoints(steps: Sequence[int]) -> str:
     if len(steps) == 1:
         return f"1 checkpoint, at step {steps[0]}"
     return f"{len(steps)} checkpoints, at steps {steps[0]} to {steps[-1]}"
+
+
+def methods(of: Sequence[AnsweredMethod] | None) -> str:
+    """Name the methods of a backtest, with what is not as by default; all of them where it names none."""
+    return "all" if of is None else ", ".join(map(label, of))
 
 
 def webhook(of: WebhookState) -> str:
