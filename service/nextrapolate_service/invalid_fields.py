@@ -70,7 +70,7 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     if kind == "too_short":
         least, came = error["ctx"]["min_length"], error["ctx"]["actual_length"]
         return _entry(field, f"at least {least} are needed, got {came}")
-    if kind == "model_attributes_type":
+    if kind in ("model_attributes_type", "dict_type"):
         named = ', with the name of a method, such as {"name": "auto"}' if in_a_method else ""
         return _entry(field, f"write it as a JSON object{named}")
     if kind == "string_pattern_mismatch" and (spelling := _spelling(field)):

@@ -136,6 +136,7 @@ def test_an_unknown_method_is_answered_with_those_there_are(client: TestClient) 
         ("/jobs", '{"method": "auto"}', "method", 'the name of a method, such as {"name": "auto"}'),
         ("/jobs", '{"task": "backtest", "at": 1, "methods": ["auto"]}', "methods.0", '{"name": "auto"}'),
         ("/jobs", '{"gate": null}', "gate", "write it as a JSON object"),
+        ("/jobs", '{"labels": []}', "labels", "write it as a JSON object"),
         ("/jobs", '{"method": {"name": "expo", "alpha": NaN}}', "method.alpha", "should be a number"),
         ("/jobs", '{"webhook": {"url": "http://a"}}', "webhook.url", "write it as https://host/path"),
         ("/jobs", '{"horizon_steps": 50}', "horizon_steps", "write it into `method`"),

@@ -33,7 +33,6 @@ router = APIRouter(
 
 LONGEST_WAIT_SECONDS = 60
 
-
 _WAIT = re.compile(r'(?:^|[,;\s])wait\s*=\s*"?([0-9]{1,9})"?(?=$|[,;\s])', re.IGNORECASE)  # RFC 7240
 _EVENT_STREAM = {"text/event-stream": {"schema": {"$ref": "#/components/schemas/JobEvent"}}}
 
