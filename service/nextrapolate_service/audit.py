@@ -108,9 +108,10 @@ class Audit:
 
 
 def _is_worth_noting(scope: Scope, problem: str | None) -> bool:
-    if scope["method"] in ("GET", "HEAD"):
-        return problem == MissingScopeError.code or _DOWNLOADS in scope["route"].tags
-    return problem != RateLimitedError.code
+    if problem == RateLimitedError.code:
+        return False
+    changes = scope["method"] not in ("GET", "HEAD")
+    return changes or problem == MissingScopeError.code or _DOWNLOADS in scope["route"].tags
 
 
 def _who(scope: Scope, key: KeyRecord) -> dict[str, Any]:
