@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
+from fixtures.page_forms import BROWSER
 from fixtures.problems import problem
 
 from nextrapolate_service.app import create_app
@@ -124,6 +125,15 @@ def test_who_comes_too_often_is_told_when_to_come_back(
         assert client.get("/jobs", headers=bearer(other)).is_success
         assert client.get("/livez").is_success
         problem(client.get("/jobs", headers=bearer("nx_tests_" + "0" * 64)), 401, "unauthorized")
+
+
+def test_no_form_is_read_of_a_session_that_comes_too_often(settings: ServiceSettings, api_key: str) -> None:
+    limited = replace(settings, rate_limit=RateLimit(per_second=NEVER, at_once=1))
+    with TestClient(create_app(limited), headers=BROWSER, follow_redirects=False) as browser:
+        browser.post("/login", data={"key": api_key})
+        assert browser.get("/").is_success
+        too_many = {f"field{number}": "x" for number in range(1000)}
+        assert browser.post("/jobs", data=too_many).status_code == 429
 
 
 def test_a_wrong_key_uses_up_nobodys_requests(settings: ServiceSettings, api_key: str) -> None:

@@ -13,7 +13,7 @@ from nextrapolate_service.dependencies import OpenStore, Settings
 from nextrapolate_service.errors import ForeignFormError, MalformedFormError
 from nextrapolate_service.sessions import FORM_TOKEN, is_own_form, is_own_origin, token_of
 from nextrapolate_store.errors import SessionEnded
-from nextrapolate_store.keys import KeyRecord, Scope
+from nextrapolate_store.keys import Scope
 
 _MOST_FIELDS = 200
 _MOST_OPEN_BYTES = 16 << 10
@@ -58,17 +58,14 @@ async def read_open_form(request: Request) -> Fields:
     return _parse(bytes(body))
 
 
-async def _find_key(request: Request, store: OpenStore) -> KeyRecord:
-    """Find the key of a session: before its form is read, since a long one is for those who are known."""
+async def _let_in(request: Request, store: OpenStore, settings: Settings) -> str:
+    """Let a session in that may write, before its form is read, and give its tenant."""
     token = token_of(request)
     if token is None:
         raise SessionEnded("you are not signed in: sign in with your API key")
-    return await run_in_threadpool(store.sessions.find, token)
-
-
-async def _read_signed(request: Request, _: Annotated[KeyRecord, Depends(_find_key)]) -> Fields:
+    key = await run_in_threadpool(store.sessions.find, token)
     _require_own_origin(request)
-    return _parse(await request.body())
+    return await run_in_threadpool(let_in, request, store, settings, key, [Scope.WRITE])
 
 
 def _require_own_origin(request: Request) -> None:
@@ -88,21 +85,16 @@ def _parse(body: bytes) -> Fields:
         ) from None
 
 
-def _signed(
-    request: Request,
-    key: Annotated[KeyRecord, Depends(_find_key)],
-    fields: Annotated[Fields, Depends(_read_signed)],
-    store: OpenStore,
-    settings: Settings,
-) -> SignedForm:
+async def _read_signed(request: Request, tenant: Annotated[str, Depends(_let_in)]) -> SignedForm:
+    fields = _parse(await request.body())
     if not is_own_form(request, fields.get(FORM_TOKEN, [""])[0]):
         raise ForeignFormError(
             "this form was made for another session: open the page again, and send the form from there"
         )
-    return SignedForm(let_in(request, store, settings, key, [Scope.WRITE]), fields)
+    return SignedForm(tenant, fields)
 
 
 AnyForm = Annotated[Fields, Depends(read_open_form)]
 """A form of one of our pages, sent by whomever."""
-OwnForm = Annotated[SignedForm, Depends(_signed)]
+OwnForm = Annotated[SignedForm, Depends(_read_signed)]
 """A form of one of our pages, sent by somebody who may write."""
