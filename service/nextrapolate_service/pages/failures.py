@@ -13,9 +13,10 @@ from nextrapolate_service.sessions import SAFE_METHODS, token_of
 def failure_page(request: Request, problem: Problem) -> Response:
     """Show a problem; who is not signed in is asked to, and comes back to where he wanted to go."""
     if problem.status == 401:
-        is_form = request.method not in SAFE_METHODS
-        wanted = _sent_from(request) if is_form else _address(request)
-        ended = f"&ended={'form' if is_form else 'page'}" if token_of(request) else ""
+        if request.method in SAFE_METHODS:
+            wanted, ended = _address(request), "&ended=page" if token_of(request) else ""
+        else:  # only a session was given the form, and browsers drop its cookie with it
+            wanted, ended = _sent_from(request), "&ended=form"
         return RedirectResponse(f"/login?next={quote(wanted, safe='/')}{ended}", 303)
     # An address that is none asks for no session, and yet whoever has one keeps his menu.
     signed_in = token_of(request) is not None
