@@ -60,11 +60,8 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     if kind == "extra_forbidden" and method:
         known = sorted(METHODS[str(method)].model_fields.keys() - {"name"})
         return _entry(field, f"{method} has no such parameter: its parameters are {', '.join(known)}", known)
-    if kind == "extra_forbidden" and task == "extrapolate" and field in _OF_METHODS:
-        return _entry(field, "this is a parameter of the method: write it into `method`")
     if kind == "extra_forbidden":
-        known = sorted(_REQUESTS[task].model_fields) if task and len(path) == 1 else []
-        return _entry(field, "there is no such field: leave it out, or fix its name", known)
+        return _unknown(field, task if len(path) == 1 else None)
     if kind == "json_invalid":
         return _entry("body", f"this is not JSON ({error['ctx']['error']} at character {path[0]})")
     if kind == "too_short":
@@ -76,6 +73,14 @@ def _explain(loc: tuple[int | str, ...], error: Mapping[str, Any]) -> dict[str, 
     if kind == "string_pattern_mismatch" and (spelling := _spelling(field)):
         return _entry(field, spelling)
     return _entry(field, plain(error))
+
+
+def _unknown(field: str, task: str | None) -> dict[str, Any]:
+    """Explain a field that there is not; `task` is that of the request, where the field is one of its own."""
+    if task == "extrapolate" and field in _OF_METHODS:
+        return _entry(field, "this is a parameter of the method: write it into `method`")
+    known = sorted(_REQUESTS[task].model_fields) if task else []
+    return _entry(field, "there is no such field: leave it out, or fix its name", known)
 
 
 def _spelling(field: str) -> str | None:
